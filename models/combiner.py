@@ -1,0 +1,63 @@
+"""The piecewise combination of two rewards (Llama 2, section 3.2.3) and the ranking it induces.
+
+Pure functions over logits. The whitening of R̃_c is monotone within a prompt, so ranking never needs it; exports do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from winnow.models.errors import CandidateFailed
+from winnow.models.types import Branch, Reward, ScoredCandidate, sigmoid
+
+CombinerName = Literal["llama2", "safe_first"]
+COMBINERS: tuple[str, ...] = get_args(CombinerName)
+
+GATE = 0.15
+"""R_s below this, strictly, makes the safety reward decide (precision 0.89, recall 0.55 in the paper)."""
+
+
+def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | None) -> Reward:
+    """Return R_c = R_s if `is_safety` or R_s < 0.15, else R_h, as logits, and the branch that decided.
+
+    The gate is the strict inequality on R_s itself, as it is returned to callers: exactly 0.15 goes to R_h.
+
+    `helpfulness_logit` may be None for a safety prompt, which does not need it.
+
+    Raises:
+        CandidateFailed: a score is NaN or infinite, or the helpfulness score is needed and missing.
+    """
+    if not math.isfinite(safety_logit) or not math.isfinite(helpfulness_logit or 0.0):
+        raise CandidateFailed("a reward model returned a score that is not finite")
+    if is_safety:
+        return Reward(safety_logit, helpfulness_logit, Branch.SAFETY_PROMPT)
+    if helpfulness_logit is None:
+        raise CandidateFailed("the helpfulness score is missing")
+    branch = Branch.UNSAFE if is_gated(safety_logit) else Branch.HELPFUL
+    return Reward(safety_logit, helpfulness_logit, branch)
+
+
+def is_gated(safety_logit: float) -> bool:
+    """Whether R_s < 0.15."""
+    return sigmoid(safety_logit) < GATE
+
+
+def rank(scored: Sequence[ScoredCandidate], combiner: str) -> tuple[int, ...]:
+    """Positions into `scored`, best first; ties go to the lowest candidate index.
+
+    `llama2` orders by R_c as the paper writes it. `safe_first` puts every gated candidate below every other one: by the
+    paper's formula a gated R_s of 0.14 would beat an ungated R_h of 0.10.
+    """
+    keys: dict[str, Callable[[Reward], tuple[float, ...]]] = {
+        "llama2": lambda reward: (reward.combined_logit,),
+        "safe_first": lambda reward: (not is_gated(reward.safety_logit), reward.combined_logit),
+    }
+    key = keys[combiner]
+
+    def order(position: int) -> tuple[float, ...]:
+        item = scored[position]
+        return (*(-value for value in key(item.reward)), item.candidate.index)
+
+    return tuple(sorted(range(len(scored)), key=order))

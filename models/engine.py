@@ -1,0 +1,201 @@
+"""vLLM, behind the protocols of `winnow.models.policy` and `winnow.models.reward`. The only module that imports vLLM.
+
+Three `AsyncLLM` engines live side by side, each with a process of its own: one samples, two pool. `start_policy` and
+`start_reward_model` block, and must be called from the main thread before any event loop runs: engines are forked.
+Call `winnow.models.environment.prepare` before this module is imported: vLLM and OpenMP read the environment as they load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from winnow.models.errors import CandidateFailed, CheckpointError, EngineDead
+from winnow.models.policy import Sampling, candidate_seed
+from winnow.models.reward import Calibration, scored_ids
+from winnow.models.template import Llama2Template
+from winnow.models.types import Candidate, Prompt
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What one engine needs to start.
+
+    `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; it has no effect on CPU.
+    """
+
+    checkpoint: str
+    dtype: str
+    context: int | None
+    kv_cache_gib: float | None
+    memory_share: float
+    max_sequences: int
+    eager: bool
+    on_gpu: bool
+
+
+def start_policy(options: EngineOptions, template: Llama2Template) -> VllmPolicy:
+    """Start the sampling engine.
+
+    Raises:
+        CheckpointError: vLLM could not load the checkpoint.
+    """
+    return VllmPolicy(_start(options, runner="generate"), template)
+
+
+def start_reward_model(options: EngineOptions, name: str, eos_id: int, calibration: Calibration) -> VllmRewardModel:
+    """Start a scoring engine; `name` says in errors and request ids which one it is.
+
+    Raises:
+        CheckpointError: vLLM could not load the checkpoint.
+    """
+    return VllmRewardModel(_start(options, runner="pooling", convert="classify"), name, eos_id, calibration)
+
+
+def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
+    try:
+        config = _arguments(options, **role).create_engine_config()
+        if not options.on_gpu:
+            # vLLM asks for spawned engines on CPU, each of which imports everything anew: 31 s to ready against 17 s.
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        return AsyncLLM.from_vllm_config(config)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"vLLM could not start an engine for {options.checkpoint}: {reason[0]}") from error
+
+
+def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
+    arguments: dict[str, Any] = role
+    if options.on_gpu:
+        arguments["gpu_memory_utilization"] = options.memory_share
+    else:
+        # One process an engine: a worker process behind it spins between steps and starves its neighbours on few cores.
+        arguments["distributed_executor_backend"] = "uni"
+    if options.kv_cache_gib is not None:
+        arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)
+    return AsyncEngineArgs(
+        model=options.checkpoint,
+        dtype=options.dtype,
+        max_model_len=options.context,
+        max_num_seqs=options.max_sequences,
+        enforce_eager=options.eager,
+        enable_prefix_caching=True,
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        **arguments,
+    )
+
+
+class _Engine:
+    """One started `AsyncLLM` with request ids of our own."""
+
+    def __init__(self, llm: AsyncLLM, name: str) -> None:
+        self.llm = llm
+        self.name = name
+        self._ids = itertools.count()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's process still runs."""
+        return not self.llm.errored
+
+    def next_id(self) -> str:
+        """A request id that no other request of this engine has."""
+        return f"{self.name}-{next(self._ids)}"
+
+    async def _last(self, stream: AsyncIterator[T]) -> T:
+        """The last item of an engine's stream; its failures as ours."""
+        try:
+            return [item async for item in stream][-1]
+        except EngineDeadError as error:
+            raise EngineDead(f"the {self.name} engine is gone") from error
+        except EngineGenerateError as error:
+            raise CandidateFailed(f"the {self.name} engine failed on a request") from error
+
+    def shutdown(self) -> None:
+        """End the engine's process and wait for it."""
+        self.llm.shutdown()
+
+
+class VllmPolicy(_Engine):
+    """Samples candidates on a vLLM engine; a `Policy`."""
+
+    def __init__(self, llm: AsyncLLM, template: Llama2Template) -> None:
+        super().__init__(llm, "policy")
+        self.template = template
+        self.context: int = llm.model_config.max_model_len
+        self.vocabulary: int = llm.model_config.get_vocab_size()
+
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+        """Sample one candidate; see `Policy.sample`."""
+        started = asyncio.get_running_loop().time()
+        request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
+        stream = self.llm.generate(request, _parameters(sampling, index), self.next_id())
+        output = (await self._last(stream)).outputs[0]
+        ids = [token for token in output.token_ids if token != self.template.eos_id]
+        text = self.template.tokenizer.decode(ids, skip_special_tokens=True)
+        if sampling.stop and isinstance(output.stop_reason, str):
+            # What is scored must be what is returned: the answer as cut at the stop string.
+            text = output.text
+            ids = self.template.encode(text)
+        return Candidate(
+            index=index,
+            token_ids=tuple(ids),
+            text=text,
+            finish_reason="length" if output.finish_reason == "length" else "stop",
+            tokens=len(output.token_ids),
+            seconds=asyncio.get_running_loop().time() - started,
+        )
+
+
+def _parameters(sampling: Sampling, index: int) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        stop=list(sampling.stop),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=sampling.logit_bias or None,
+        seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        # Incremental detokenisation costs more than the engine's own front end; only a stop string needs it.
+        detokenize=bool(sampling.stop),
+    )
+
+
+class VllmRewardModel(_Engine):
+    """Scores answers on a vLLM pooling engine; a `RewardModel`."""
+
+    def __init__(self, llm: AsyncLLM, name: str, eos_id: int, calibration: Calibration) -> None:
+        super().__init__(llm, name)
+        self.context: int = llm.model_config.max_model_len
+        self._eos_id = eos_id
+        self._calibration = calibration
+        # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and a second one would blind the gate.
+        self._parameters = PoolingParams(task="classify", use_activation=False)
+
+    async def score(self, prompt: Prompt, answer_ids: Sequence[int]) -> float:
+        """Score one answer; see `RewardModel.score`."""
+        ids = scored_ids(prompt, answer_ids, self._eos_id)
+        stream = self.llm.encode(TokensPrompt(prompt_token_ids=ids), self._parameters.clone(), self.next_id())
+        scores = (await self._last(stream)).outputs.data
+        if scores.numel() != 1:
+            raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
+        return self._calibration(float(scores.item()))

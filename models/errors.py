@@ -1,0 +1,66 @@
+"""Every exception Winnow raises on purpose.
+
+WinnowError
+├── RequestError            the caller's mistake; the message says what to change
+│   ├── DialogError         the messages cannot be rendered
+│   ├── SamplingError       a sampling parameter cannot be honoured
+│   └── PromptTooLong       prompt and answer do not fit the context
+├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
+├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
+├── EngineDead              an engine's process is gone; nothing can be served any more
+└── NoScoredCandidate       every candidate failed or got no valid score; there is no winner to return
+"""
+
+from __future__ import annotations
+
+
+class WinnowError(Exception):
+    """Root of the tree."""
+
+
+class RequestError(WinnowError):
+    """The caller's mistake. `param` names the request field at fault; `code` is the machine-readable reason."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class DialogError(RequestError):
+    """The messages cannot be rendered; `index` is the offending one, None when the whole list is at fault."""
+
+    code = "invalid_messages"
+
+    def __init__(self, index: int | None, reason: str) -> None:
+        super().__init__(reason if index is None else f"messages[{index}]: {reason}", "messages")
+        self.index = index
+
+
+class SamplingError(RequestError):
+    """A sampling parameter cannot be honoured."""
+
+    code = "invalid_sampling"
+
+
+class PromptTooLong(RequestError):
+    """Prompt and answer together exceed the context."""
+
+    code = "context_length_exceeded"
+
+
+class CheckpointError(WinnowError):
+    """A checkpoint is missing, damaged, of the wrong kind, or failed its canary."""
+
+
+class CandidateFailed(WinnowError):
+    """One candidate could not be sampled or scored."""
+
+
+class EngineDead(WinnowError):
+    """An engine's process is gone."""
+
+
+class NoScoredCandidate(WinnowError):
+    """Every candidate failed or got no valid score."""

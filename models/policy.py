@@ -1,0 +1,58 @@
+"""What samples: the protocol of a policy, the sampling parameters, and how candidates get their seeds.
+
+The one real implementation is in `winnow.models.engine`. Beam search and other non-sampling decoders are not covered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from winnow.models.types import Candidate, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How every candidate of one prompt is sampled; ranges as in the OpenAI API and vLLM.
+
+    `max_tokens` counts sampled tokens, the closing EOS included. `top_k` 0 and `min_p` 0 switch those filters off.
+    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+class Policy(Protocol):
+    """Samples answers, one candidate a call, so that each finishes, is scored and is aborted by itself."""
+
+    context: int
+    """Most tokens of prompt and answer together."""
+    vocabulary: int
+    """Token ids are in [0, vocabulary)."""
+
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+        """Sample candidate `index` of `prompt`; cancelling the call aborts the candidate.
+
+        Raises:
+            EngineDead: the engine's process is gone.
+        """
+        ...
+
+
+def candidate_seed(seed: int, index: int) -> int:
+    """Derive the seed of candidate `index`, in [0, 2**63), from the request's `seed`.
+
+    Hashed rather than added, so that requests with neighbouring seeds share no candidate.
+    """
+    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

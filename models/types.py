@@ -1,0 +1,177 @@
+"""The nouns of Winnow: dialog → prompt → candidates → rewards → selection.
+
+Every stage of the pipeline takes one of these types and returns the next. They are frozen, hold plain Python values only
+(no torch, no HTTP) and store no fact twice: whatever can be derived is a property.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a dialog. `role` is checked by the template, which knows what order it can render."""
+
+    role: str
+    content: str
+
+
+Dialog = Sequence[Message | Mapping[str, str]]
+"""A conversation, oldest message first; a mapping with `role` and `content` stands for a `Message`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered dialog, ready for an engine.
+
+    `token_ids` includes every control id (BOS, and EOS after finished turns); engines must add none.
+    `is_safety` marks a prompt whose answers are ranked by safety alone (Llama 2, section 3.2.3).
+    """
+
+    token_ids: tuple[int, ...]
+    is_safety: bool = False
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One finished answer sampled from the policy.
+
+    `token_ids` is what was sampled, without the closing EOS; `text` is its decoding, cut at a stop string if one was met.
+    `seconds` is the time from submission to the last token.
+    """
+
+    index: int
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+    seconds: float = 0.0
+
+
+class Branch(StrEnum):
+    """Which arm of the piecewise combination decided a reward."""
+
+    SAFETY_PROMPT = "safety_prompt"
+    UNSAFE = "unsafe"
+    HELPFUL = "helpful"
+
+
+def sigmoid(logit: float) -> float:
+    """Map a logit to (0, 1) in double precision, without overflow at either end."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What the two reward models said of one candidate, as raw logits, and the branch that decided R_c.
+
+    `helpfulness_logit` is None where the prompt is a safety prompt, for which R_h is not needed. Ranking uses the logits:
+    they order what the sigmoid, in low precision, would tie.
+    """
+
+    safety_logit: float
+    helpfulness_logit: float | None
+    branch: Branch
+
+    @property
+    def combined_logit(self) -> float:
+        """logit(R_c): of the helpfulness model in the `helpful` branch, else of the safety model."""
+        if self.branch is Branch.HELPFUL:
+            assert self.helpfulness_logit is not None
+            return self.helpfulness_logit
+        return self.safety_logit
+
+    @property
+    def safety(self) -> float:
+        """R_s in (0, 1); higher is safer."""
+        return sigmoid(self.safety_logit)
+
+    @property
+    def helpfulness(self) -> float | None:
+        """R_h in (0, 1), or None where it was not needed."""
+        return None if self.helpfulness_logit is None else sigmoid(self.helpfulness_logit)
+
+    @property
+    def combined(self) -> float:
+        """R_c in (0, 1)."""
+        return sigmoid(self.combined_logit)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCandidate:
+    """A candidate with its reward; what the ranking is made of."""
+
+    candidate: Candidate
+    reward: Reward
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A candidate that could not be sampled or scored. It competes for nothing and is never counted as 0."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the wall-clock time of one selection went; seconds since the request was submitted, or spans of it.
+
+    `queue` waiting for admission · `first_candidate` until the first candidate had finished · `generate` until the last
+    had · `score_tail` from there until the last score · `total`.
+    """
+
+    queue: float
+    first_candidate: float
+    generate: float
+    score_tail: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The outcome of one best-of-N run; responses, metrics, journals and reports are views of it.
+
+    `scored` is in candidate order, `ranking` holds positions into `scored`, best first; never empty.
+    """
+
+    prompt: Prompt
+    combiner: str
+    scored: tuple[ScoredCandidate, ...]
+    ranking: tuple[int, ...]
+    failures: tuple[Failure, ...]
+    timings: Timings
+
+    @property
+    def winner(self) -> ScoredCandidate:
+        """The best candidate."""
+        return self.scored[self.ranking[0]]
+
+    @property
+    def ranked(self) -> tuple[ScoredCandidate, ...]:
+        """All scored candidates, best first."""
+        return tuple(self.scored[position] for position in self.ranking)
+
+    @property
+    def requested(self) -> int:
+        """K: how many candidates were asked for."""
+        return len(self.scored) + len(self.failures)
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens of all candidates that finished."""
+        return sum(item.candidate.tokens for item in self.scored)

@@ -1,0 +1,177 @@
+"""The routes. Each one checks, calls, and renders; what it calls is elsewhere."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from winnow.clients.wire import (
+    ChatCompletion,
+    ChatRequest,
+    ErrorBody,
+    ModelCard,
+    ModelList,
+    Rewards,
+    RewardsRequest,
+    Status,
+    Version,
+)
+from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong
+from winnow.models.types import Prompt, Reward
+from winnow.server.http import errors, views
+from winnow.server.http.chat import Chat, unless_gone
+from winnow.server.http.metrics import Metrics
+from winnow.server.http.requests import plan, render, require_model
+from winnow.server.service import Service
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request has to be changed."},
+    404: {"model": ErrorBody, "description": "The model is not served here."},
+    500: {"model": ErrorBody, "description": "No candidate could be scored."},
+    503: {"model": ErrorBody, "description": "An engine has died."},
+}
+
+
+class _JsonRequest(Request):
+    """A request whose body orjson parses: it bounds nesting and refuses NaN and lone surrogates."""
+
+    async def json(self) -> Any:
+        return orjson.loads(await self.body())
+
+
+class _JsonRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handler
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application that serves `service`, whose engines run and have been warmed up."""
+    app = FastAPI(title="Winnow", version=version("winnow-llm"), docs_url=None, redoc_url=None)
+    errors.install(app)
+    metrics = Metrics()
+    started = int(time.time())
+    app.include_router(_completions(service, metrics))
+    app.include_router(_models(service, started))
+    app.include_router(_operations(service, metrics))
+
+    app.add_middleware(_CountRequests, metrics=metrics)
+    return app
+
+
+class _CountRequests:
+    """ASGI middleware that counts requests by route and status; it holds no body and adds no task."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "unmatched")
+                self.metrics.requests.labels(route, str(message["status"])).inc()
+            await send(message)
+
+        await self.app(scope, receive, counting)
+
+
+def _completions(service: Service, metrics: Metrics) -> APIRouter:
+    router = APIRouter(route_class=_JsonRoute, responses=_ERRORS)
+
+    @router.post("/v1/chat/completions", response_model=ChatCompletion)
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        """Answer a dialog with the best of K candidates."""
+        chat = Chat(plan(body, service), service, metrics)
+        if not body.stream:
+            return await chat.complete(request)
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return chat.stream(include_usage=include_usage, separate_report=include_usage or body.best_of_n is not None)
+
+    @router.post("/v1/rewards", response_model=Rewards)
+    async def rewards(body: RewardsRequest, request: Request) -> Response:
+        """Score given answers to a dialog."""
+        require_model(body.model, service)
+        prompt = render(body.messages, body.is_safety, service)
+        answers = [service.template.encode(answer) for answer in body.answers]
+        for index, ids in enumerate(answers):
+            if len(prompt) + len(ids) > service.context:
+                raise PromptTooLong(
+                    f"answers[{index}]: {len(prompt)} prompt and {len(ids)} answer tokens exceed the context of "
+                    f"{service.context}",
+                    "answers",
+                )
+        scored = await unless_gone(request, _rate(service, prompt, answers))
+        ratings = [views.rating(index, reward) for index, reward in enumerate(scored)]
+        return _json(Rewards(model=service.settings.model_name, rewards=ratings))
+
+    return router
+
+
+async def _rate(service: Service, prompt: Prompt, answers: list[list[int]]) -> list[Reward]:
+    try:
+        return await asyncio.gather(*(service.pipeline.rate(prompt, ids) for ids in answers))
+    except CandidateFailed as failure:
+        raise NoScoredCandidate(str(failure)) from failure
+
+
+def _models(service: Service, started: int) -> APIRouter:
+    router = APIRouter(responses=_ERRORS)
+    card = ModelCard(id=service.settings.model_name, created=started)
+
+    @router.get("/v1/models", response_model=ModelList)
+    async def models() -> Response:
+        """List the served models: one."""
+        return _json(ModelList(data=[card]))
+
+    @router.get("/v1/models/{model:path}", response_model=ModelCard)
+    async def model(model: str) -> Response:
+        """Describe a served model."""
+        require_model(model, service)
+        return _json(card)
+
+    return router
+
+
+def _operations(service: Service, metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health", response_model=Status)
+    async def health() -> Response:
+        """Whether the engines run: 200, or 503 when one has died."""
+        return _json(Status(status="ok") if service.is_alive else Status(status="dead"), 200 if service.is_alive else 503)
+
+    @router.get("/ready", response_model=Status)
+    async def ready() -> Response:
+        """Whether requests are taken. The server listens only after its warm-up, so this is 200 as long as it is healthy."""
+        return _json(
+            Status(status="ready") if service.is_alive else Status(status="dead"), 200 if service.is_alive else 503
+        )
+
+    @router.get("/metrics")
+    async def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/version", response_model=Version)
+    async def show_version() -> Response:
+        """The server's version."""
+        return _json(Version(version=version("winnow-llm")))
+
+    return router
+
+
+def _json(body: BaseModel, status: int = 200) -> Response:
+    return Response(body.model_dump_json(), status, media_type="application/json")

@@ -1,0 +1,82 @@
+"""Runs the HTTP server: binds, warms up, serves, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from typing import NoReturn
+
+import uvicorn
+
+from winnow.models.errors import EngineDead
+from winnow.server.http.app import create_app
+from winnow.server.service import Service, started
+from winnow.server.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
+
+ENGINE_CHECK_SECONDS = 0.5
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. The port is taken before the engines start, so that a clash is told at once.
+
+    Raises:
+        SettingsError: the address cannot be bound.
+        CheckpointError: a model cannot be served.
+        EngineDead: an engine died; the others have been ended.
+    """
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _leave)
+    with _bind(settings) as listener:
+        logger.info("starting three engines; this takes about 20 seconds with the demo models")
+        with started(settings) as service:
+            asyncio.run(_serve(service, listener))
+
+
+def _leave(*_: object) -> NoReturn:
+    """End the process through its `finally` blocks, engines included; uvicorn raises the signal again when it is done."""
+    raise SystemExit(0)
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from None
+
+
+async def _serve(service: Service, listener: socket.socket) -> None:
+    await service.warm_up()
+    settings = service.settings
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+    )
+    server = uvicorn.Server(config)
+    host, port = listener.getsockname()[:2]
+    logger.info(
+        "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates
+    )
+    watch = asyncio.create_task(_watch(service, server))
+    await server.serve(sockets=[listener])
+    watch.cancel()
+    if not service.is_alive:
+        raise EngineDead("an engine died; the server has stopped")
+
+
+async def _watch(service: Service, server: uvicorn.Server) -> None:
+    """Stop the server once an engine has died: it could not answer anything any more."""
+    while service.is_alive:
+        await asyncio.sleep(ENGINE_CHECK_SECONDS)
+    logger.error("an engine has died; stopping")
+    server.should_exit = True

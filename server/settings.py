@@ -1,0 +1,137 @@
+"""Every setting of the server: `winnow.toml` < environment `WINNOW_…` < command-line flags.
+
+One frozen tree; each default stands here once, and the command line, its help and the README read it from here. The
+environment is read in this module only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from winnow.models import demo
+from winnow.models.combiner import CombinerName
+from winnow.models.errors import WinnowError
+from winnow.models.safety_tagger import DEFAULT_PATTERNS
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DEFAULT_FILE = Path("winnow.toml")
+
+
+class SettingsError(WinnowError):
+    """A setting is unknown or has a value that cannot be used; the message says which, and what would do."""
+
+
+class Settings(BaseSettings):
+    """The settings tree; a field's description is its documentation, on the command line too."""
+
+    model_config = SettingsConfigDict(env_prefix="WINNOW_", frozen=True, extra="forbid", validate_default=True)
+
+    policy: str = Field(str(demo.weights("policy")), description="Checkpoint that answers: a folder or a hub id.")
+    safety_rm: str = Field(str(demo.weights("safety-rm")), description="Checkpoint of the safety reward model.")
+    helpfulness_rm: str = Field(
+        str(demo.weights("helpfulness-rm")), description="Checkpoint of the helpfulness reward model."
+    )
+    served_model_name: str | None = Field(None, description="Model id on the wire; default: the policy's last path part.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+
+    candidates: int = Field(16, ge=1, description="K, sampled for a request that does not say how many.")
+    max_candidates: int = Field(64, ge=1, description="Most candidates that a request may ask for.")
+    combiner: CombinerName = Field(
+        "llama2",
+        description="How R_s and R_h decide: the paper's formula, or one that ranks every gated candidate last.",
+    )
+    safety_patterns: tuple[str, ...] = Field(
+        DEFAULT_PATTERNS,
+        description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
+    )
+    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of a request that names none.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus of a request that names none.")
+    max_tokens: int = Field(512, ge=1, description="Most tokens of an answer whose request names no limit.")
+
+    device: Device = Field("auto", description="Where the engines run; auto takes a GPU if there is one.")
+    dtype: Dtype = Field("auto", description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU.")
+    context: int | None = Field(None, ge=16, description="Tokens of prompt and answer together; default: the policy's own.")
+    max_sequences: int = Field(256, ge=1, description="Candidates that an engine runs at once; the rest wait.")
+    eager: bool = Field(True, description="Start without compiling: compiled engines are faster and start much slower.")
+    policy_memory: float = Field(0.62, gt=0, lt=1, description="GPU: the policy engine's share of the memory.")
+    rm_memory: float = Field(0.17, gt=0, lt=1, description="GPU: each reward model's share of the memory.")
+    kv_cache_gib: float | None = Field(
+        None, gt=0, description="KV cache of the policy in GiB; default: 1 on CPU, what its share leaves on a GPU."
+    )
+    rm_kv_cache_gib: float | None = Field(
+        None, gt=0, description="KV cache of each reward model in GiB; default: 1 on CPU, 8 on a GPU."
+    )
+    safety_scale: float = Field(1.0, description="Factor on the safety model's raw score; negative for a cost model.")
+    safety_bias: float = Field(0.0, description="Added to the scaled safety score.")
+    helpfulness_scale: float = Field(1.0, description="Factor on the helpfulness model's raw score.")
+    helpfulness_bias: float = Field(0.0, description="Added to the scaled helpfulness score.")
+    canary: bool = Field(True, description="Refuse to start on a reward model that ranks a plain pair of answers wrongly.")
+
+    keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
+    shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.candidates > self.max_candidates:
+            raise ValueError(f"candidates ({self.candidates}) is above max_candidates ({self.max_candidates})")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The model id on the wire."""
+        if self.served_model_name:
+            return self.served_model_name
+        return "winnow-demo" if self.policy == str(demo.weights("policy")) else Path(self.policy).name
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file whose path `load` put into the model's configuration."""
+        return init_settings, named["env_settings"], TomlConfigSettingsSource(settings_cls)
+
+
+def load(file: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings; `flags` that are None were not given. Without `file`, `winnow.toml` is read if there is one.
+
+    Raises:
+        SettingsError: an unknown key, a value out of range, or a file that cannot be read.
+    """
+    path = file or DEFAULT_FILE
+    _check_file(path, required=file is not None)
+    given = {name: value for name, value in flags.items() if value is not None}
+    source = type("_Settings", (Settings,), {"model_config": SettingsConfigDict(toml_file=path)})
+    try:
+        settings: Settings = source(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    return settings
+
+
+def _check_file(path: Path, *, required: bool) -> None:
+    try:
+        with path.open("rb") as file:
+            tomllib.load(file)
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"no such settings file: {path}") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"{name or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+    nearest = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0)
+    return f"unknown setting {name!r}; the nearest is {nearest[0]!r}"
