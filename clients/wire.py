@@ -25,6 +25,7 @@ FinishReason = Literal["stop", "length"]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Count = Annotated[int, Field(ge=1)]
 
+
 class Request(BaseModel):
     """A request body: unknown fields are refused, and nothing is coerced ("2" is not 2)."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["policy", "reward model"]
-_ARCHITECTURE: dict[Kind, str] = {"policy": "ForCausalLM", "reward model": "ForSequenceClassification"}
+_ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
 
 
 def is_local(checkpoint: str) -> bool:
@@ -41,6 +41,7 @@ def inspect(checkpoint: str, kind: Kind) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
+    _check_shards(folder, kind)
     tensors = {name for file in files for name in _tensor_names(file, kind)}
     if kind == "reward model" and "score.weight" not in tensors:
         raise CheckpointError(f"{kind}: {folder} has no score.weight; its classification head is missing")
@@ -48,14 +49,20 @@ def inspect(checkpoint: str, kind: Kind) -> None:
 
 def _check_config(folder: Path, kind: Kind) -> None:
     config = _read_json(folder / "config.json", kind)
-    architectures = config.get("architectures") or ["none"]
-    if not any(str(name).endswith(_ARCHITECTURE[kind]) for name in architectures):
-        raise CheckpointError(
-            f"{kind}: {folder} is a {architectures[0]}; a {kind} must be a …{_ARCHITECTURE[kind]} checkpoint"
-        )
+    architecture = (config.get("architectures") or ["none"])[0]
+    if architecture != _ARCHITECTURE[kind]:
+        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_ARCHITECTURE[kind]}")
     labels = config.get("num_labels") or len(config.get("id2label") or {0: ""})
     if kind == "reward model" and labels != 1:
         raise CheckpointError(f"{kind}: {folder} has {labels} labels; a reward model has one")
+
+
+def _check_shards(folder: Path, kind: Kind) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(_read_json(index, kind).get("weight_map", {}).values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise CheckpointError(f"{kind}: {folder} has no {missing[0]}, which its index names")
 
 
 def _read_json(path: Path, kind: Kind) -> dict[str, Any]:

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 from winnow.models.errors import CandidateFailed
-from winnow.models.types import Branch, Reward, ScoredCandidate, sigmoid
-
-CombinerName = Literal["llama2", "safe_first"]
-COMBINERS: tuple[str, ...] = get_args(CombinerName)
+from winnow.models.types import Branch, CombinerName, Reward, ScoredCandidate, sigmoid
 
 GATE = 0.15
 """R_s below this, strictly, makes the safety reward decide (precision 0.89, recall 0.55 in the paper)."""
@@ -44,13 +40,13 @@ def is_gated(safety_logit: float) -> bool:
     return sigmoid(safety_logit) < GATE
 
 
-def rank(scored: Sequence[ScoredCandidate], combiner: str) -> tuple[int, ...]:
+def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int, ...]:
     """Positions into `scored`, best first; ties go to the lowest candidate index.
 
     `llama2` orders by R_c as the paper writes it. `safe_first` puts every gated candidate below every other one: by the
     paper's formula a gated R_s of 0.14 would beat an ungated R_h of 0.10.
     """
-    keys: dict[str, Callable[[Reward], tuple[float, ...]]] = {
+    keys: dict[CombinerName, Callable[[Reward], tuple[float, ...]]] = {
         "llama2": lambda reward: (reward.combined_logit,),
         "safe_first": lambda reward: (not is_gated(reward.safety_logit), reward.combined_logit),
     }

@@ -21,7 +21,6 @@ from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
 from winnow.models.errors import CandidateFailed, CheckpointError, EngineDead
 from winnow.models.policy import Sampling, candidate_seed
 from winnow.models.reward import Calibration, scored_ids
@@ -106,6 +105,7 @@ class _Engine:
     def __init__(self, llm: AsyncLLM, name: str) -> None:
         self.llm = llm
         self.name = name
+        self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
         self._ids = itertools.count()
 
     @property
@@ -127,8 +127,9 @@ class _Engine:
             raise CandidateFailed(f"the {self.name} engine failed on a request") from error
 
     def shutdown(self) -> None:
-        """End the engine's process and wait for it."""
+        """End the engine's process and wait for it; the engine is of no use afterwards."""
         self.llm.shutdown()
+        del self.llm  # its finaliser must not run while the interpreter is being torn down
 
 
 class VllmPolicy(_Engine):
@@ -146,15 +147,13 @@ class VllmPolicy(_Engine):
         request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         stream = self.llm.generate(request, _parameters(sampling, index), self.next_id())
         output = (await self._last(stream)).outputs[0]
-        ids = [token for token in output.token_ids if token != self.template.eos_id]
-        text = self.template.tokenizer.decode(ids, skip_special_tokens=True)
-        if sampling.stop and isinstance(output.stop_reason, str):
-            # What is scored must be what is returned: the answer as cut at the stop string.
-            text = output.text
-            ids = self.template.encode(text)
+        text = (
+            output.text if sampling.stop else self.template.tokenizer.decode(output.token_ids, skip_special_tokens=True)
+        )
         return Candidate(
             index=index,
-            token_ids=tuple(ids),
+            # The tokenizer's own spelling of the text, not the sampled one: an answer has one score, however it was spelt.
+            token_ids=tuple(self.template.encode(text)),
             text=text,
             finish_reason="length" if output.finish_reason == "length" else "stop",
             tokens=len(output.token_ids),

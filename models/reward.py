@@ -6,7 +6,6 @@ compares with).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,17 +31,14 @@ class RewardModel(Protocol):
 class Calibration:
     """Maps a checkpoint's own scale to the logit the combiner expects: `scale · raw + bias`.
 
-    A negative `scale` turns a cost model (higher is more harmful) into a reward model.
+    `scale` is not 0; a negative one turns a cost model (higher is more harmful) into a reward model.
     """
 
     scale: float = 1.0
     bias: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.scale == 0 or not math.isfinite(self.scale) or not math.isfinite(self.bias):
-            raise ValueError("a reward model's scale must be finite and not 0, its bias finite")
-
     def __call__(self, raw: float) -> float:
+        """The logit of a raw score."""
         return self.scale * raw + self.bias
 
 

@@ -16,7 +16,8 @@ DEFAULT_PATTERNS: tuple[str, ...] = (
     r"\b(bombs?|explosives?|grenades?)\b",
     r"\b(make|build|get|buy|smuggle) (?:a |an |some )?(weapons?|guns?|poison|meth|drugs?)\b",
     r"\b(hack|break) into\b",
-    r"\b(poison|kill|hurt|murder|stab|blackmail|stalk) (?:my|a|an|some|the)? ?(neighbou?r|boss|wife|husband|person|people|someone|man|woman|child|friend|teacher)\b",
+    r"\b(poison|kill|hurt|murder|stab|blackmail|stalk) (?:my|a|an|some|the)? ?"
+    r"(neighbou?r|boss|wife|husband|person|people|someone|man|woman|child|friend|teacher)\b",
     r"\b(malware|ransomware|computer virus)\b",
     r"\b(steal|forge|counterfeit)\b",
     r"\b(kill|hurt) (myself|yourself|himself|herself)\b",
@@ -27,7 +28,9 @@ class SafetyTagger:
     """Tags a dialog when its last user message matches one of the patterns (Python regular expressions, any case)."""
 
     def __init__(self, patterns: Sequence[str] = DEFAULT_PATTERNS) -> None:
-        self._pattern = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None
+        self._pattern = (
+            re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None
+        )
 
     def __call__(self, dialog: Dialog) -> bool:
         """Whether `dialog` asks for something dangerous, as far as the patterns can tell."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
+CombinerName = Literal["llama2", "safe_first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,9 @@ class Prompt:
 class Candidate:
     """One finished answer sampled from the policy.
 
-    `token_ids` is what was sampled, without the closing EOS; `text` is its decoding, cut at a stop string if one was met.
-    `seconds` is the time from submission to the last token.
+    `text` is what was sampled, cut at a stop string if one was met; `token_ids` is how the tokenizer spells it, without EOS,
+    and what the reward models read. `tokens` counts what was sampled, EOS included. `seconds` is the time from submission
+    to the last token.
     """
 
     index: int
@@ -150,7 +151,7 @@ class Selection:
     """
 
     prompt: Prompt
-    combiner: str
+    combiner: CombinerName
     scored: tuple[ScoredCandidate, ...]
     ranking: tuple[int, ...]
     failures: tuple[Failure, ...]

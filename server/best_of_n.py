@@ -15,7 +15,7 @@ from winnow.models.combiner import combine, rank
 from winnow.models.errors import CandidateFailed, NoScoredCandidate, WinnowError
 from winnow.models.policy import Policy, Sampling
 from winnow.models.reward import RewardModel
-from winnow.models.types import Failure, Prompt, Reward, ScoredCandidate, Selection, Timings
+from winnow.models.types import CombinerName, Failure, Prompt, Reward, ScoredCandidate, Selection, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class BestOfN:
     safety: RewardModel
     helpfulness: RewardModel
 
-    async def select(self, prompt: Prompt, sampling: Sampling, candidates: int, combiner: str) -> Selection:
+    async def select(self, prompt: Prompt, sampling: Sampling, candidates: int, combiner: CombinerName) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
         A candidate that cannot be sampled or scored is left out of the ranking and listed in `failures`.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
 from winnow.models.errors import WinnowError
 from winnow.server.settings import Settings, load
 

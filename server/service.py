@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.environment import prepare
 from winnow.models.policy import Sampling
-from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY, Calibration
+from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.safety_tagger import SafetyTagger
 from winnow.models.template import Llama2Template
 from winnow.models.types import Message
@@ -83,18 +83,19 @@ def started(settings: Settings) -> Iterator[Service]:
 
     from winnow.models.engine import start_policy, start_reward_model
 
-    safety = Calibration(settings.safety_scale, settings.safety_bias)
-    helpfulness = Calibration(settings.helpfulness_scale, settings.helpfulness_bias)
     with contextlib.ExitStack() as running:
         policy = start_policy(_policy_options(settings), template)
         running.callback(policy.shutdown)
-        safety_rm = start_reward_model(_rm_options(settings, settings.safety_rm), "safety", template.eos_id, safety)
-        running.callback(safety_rm.shutdown)
-        helpfulness_rm = start_reward_model(
-            _rm_options(settings, settings.helpfulness_rm), "helpfulness", template.eos_id, helpfulness
+        safety = start_reward_model(
+            _rm_options(settings, settings.safety_rm), "safety", template.eos_id, settings.safety_calibration
         )
-        running.callback(helpfulness_rm.shutdown)
-        yield Service(settings, template, SafetyTagger(settings.safety_patterns), policy, safety_rm, helpfulness_rm)
+        running.callback(safety.shutdown)
+        helpfulness = start_reward_model(
+            _rm_options(settings, settings.helpfulness_rm), "helpfulness", template.eos_id,
+            settings.helpfulness_calibration,
+        )  # fmt: skip
+        running.callback(helpfulness.shutdown)
+        yield Service(settings, template, SafetyTagger(settings.safety_patterns), policy, safety, helpfulness)
 
 
 def _checkpoints(settings: Settings) -> tuple[str, str, str]:

@@ -7,21 +7,31 @@ environment is read in this module only.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-
 from winnow.models import demo
-from winnow.models.combiner import CombinerName
 from winnow.models.errors import WinnowError
+from winnow.models.reward import Calibration
 from winnow.models.safety_tagger import DEFAULT_PATTERNS
+from winnow.models.types import CombinerName
+
+
+def _not_zero(scale: float) -> float:
+    if scale == 0:
+        raise ValueError("a reward model's scale must not be 0")
+    return scale
+
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
 DEFAULT_FILE = Path("winnow.toml")
+PREFIX = "WINNOW_"
 
 
 class SettingsError(WinnowError):
@@ -31,14 +41,16 @@ class SettingsError(WinnowError):
 class Settings(BaseSettings):
     """The settings tree; a field's description is its documentation, on the command line too."""
 
-    model_config = SettingsConfigDict(env_prefix="WINNOW_", frozen=True, extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
     policy: str = Field(str(demo.weights("policy")), description="Checkpoint that answers: a folder or a hub id.")
     safety_rm: str = Field(str(demo.weights("safety-rm")), description="Checkpoint of the safety reward model.")
     helpfulness_rm: str = Field(
         str(demo.weights("helpfulness-rm")), description="Checkpoint of the helpfulness reward model."
     )
-    served_model_name: str | None = Field(None, description="Model id on the wire; default: the policy's last path part.")
+    served_model_name: str | None = Field(
+        None, description="Model id on the wire; default: the policy's last path part."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
 
@@ -58,7 +70,9 @@ class Settings(BaseSettings):
 
     device: Device = Field("auto", description="Where the engines run; auto takes a GPU if there is one.")
     dtype: Dtype = Field("auto", description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU.")
-    context: int | None = Field(None, ge=16, description="Tokens of prompt and answer together; default: the policy's own.")
+    context: int | None = Field(
+        None, ge=16, description="Tokens of prompt and answer together; default: the policy's own."
+    )
     max_sequences: int = Field(256, ge=1, description="Candidates that an engine runs at once; the rest wait.")
     eager: bool = Field(True, description="Start without compiling: compiled engines are faster and start much slower.")
     policy_memory: float = Field(0.62, gt=0, lt=1, description="GPU: the policy engine's share of the memory.")
@@ -69,11 +83,13 @@ class Settings(BaseSettings):
     rm_kv_cache_gib: float | None = Field(
         None, gt=0, description="KV cache of each reward model in GiB; default: 1 on CPU, 8 on a GPU."
     )
-    safety_scale: float = Field(1.0, description="Factor on the safety model's raw score; negative for a cost model.")
-    safety_bias: float = Field(0.0, description="Added to the scaled safety score.")
-    helpfulness_scale: float = Field(1.0, description="Factor on the helpfulness model's raw score.")
-    helpfulness_bias: float = Field(0.0, description="Added to the scaled helpfulness score.")
-    canary: bool = Field(True, description="Refuse to start on a reward model that ranks a plain pair of answers wrongly.")
+    safety_scale: Scale = Field(1.0, description="Factor on the safety model's raw score; negative for a cost model.")
+    safety_bias: FiniteFloat = Field(0.0, description="Added to the scaled safety score.")
+    helpfulness_scale: Scale = Field(1.0, description="Factor on the helpfulness model's raw score.")
+    helpfulness_bias: FiniteFloat = Field(0.0, description="Added to the scaled helpfulness score.")
+    canary: bool = Field(
+        True, description="Refuse to start on a reward model that ranks a plain pair of answers wrongly."
+    )
 
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
@@ -92,6 +108,16 @@ class Settings(BaseSettings):
             return self.served_model_name
         return "winnow-demo" if self.policy == str(demo.weights("policy")) else Path(self.policy).name
 
+    @property
+    def safety_calibration(self) -> Calibration:
+        """How the safety model's raw score becomes a logit."""
+        return Calibration(self.safety_scale, self.safety_bias)
+
+    @property
+    def helpfulness_calibration(self) -> Calibration:
+        """How the helpfulness model's raw score becomes a logit."""
+        return Calibration(self.helpfulness_scale, self.helpfulness_bias)
+
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
@@ -108,6 +134,7 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
     """
     path = file or DEFAULT_FILE
     _check_file(path, required=file is not None)
+    _check_environment()
     given = {name: value for name, value in flags.items() if value is not None}
     source = type("_Settings", (Settings,), {"model_config": SettingsConfigDict(toml_file=path)})
     try:
@@ -115,6 +142,13 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     return settings
+
+
+def _check_environment() -> None:
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name not in Settings.model_fields:
+            raise SettingsError(f"environment variable {variable}: {_unknown(name)}")
 
 
 def _check_file(path: Path, *, required: bool) -> None:
@@ -133,5 +167,9 @@ def _explain(error: ValidationError) -> str:
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] != "extra_forbidden":
         return f"{name or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+    return _unknown(name)
+
+
+def _unknown(name: str) -> str:
     nearest = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0)
     return f"unknown setting {name!r}; the nearest is {nearest[0]!r}"

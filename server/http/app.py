@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -12,7 +12,6 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from winnow.clients.wire import (
     ChatCompletion,
     ChatRequest,
@@ -48,7 +47,7 @@ class _JsonRequest(Request):
 
 
 class _JsonRoute(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -151,14 +150,15 @@ def _operations(service: Service, metrics: Metrics) -> APIRouter:
     @router.get("/health", response_model=Status)
     async def health() -> Response:
         """Whether the engines run: 200, or 503 when one has died."""
-        return _json(Status(status="ok") if service.is_alive else Status(status="dead"), 200 if service.is_alive else 503)
+        return _status("ok")
 
     @router.get("/ready", response_model=Status)
     async def ready() -> Response:
-        """Whether requests are taken. The server listens only after its warm-up, so this is 200 as long as it is healthy."""
-        return _json(
-            Status(status="ready") if service.is_alive else Status(status="dead"), 200 if service.is_alive else 503
-        )
+        """Whether requests are taken. The server listens only once warmed up, so it is ready as long as it is healthy."""
+        return _status("ready")
+
+    def _status(fine: Literal["ok", "ready"]) -> Response:
+        return _json(Status(status=fine)) if service.is_alive else _json(Status(status="dead"), 503)
 
     @router.get("/metrics")
     async def prometheus() -> Response:

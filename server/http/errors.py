@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-
 from winnow.clients.wire import ErrorBody, ErrorDetail
 from winnow.models.errors import EngineDead, NoScoredCandidate, RequestError, WinnowError
 
@@ -32,11 +31,15 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case UnknownModel():
             return 404, ErrorDetail(message=str(error), type="invalid_request_error", param="model", code=error.code)
         case RequestError():
-            return 400, ErrorDetail(message=str(error), type="invalid_request_error", param=error.param, code=error.code)
+            return 400, ErrorDetail(
+                message=str(error), type="invalid_request_error", param=error.param, code=error.code
+            )
         case ClientGone():
             return 499, ErrorDetail(message="the client closed the connection", type="client_closed")
         case EngineDead():
-            return 503, ErrorDetail(message=f"{error}; the server is shutting down", type="server_error", code="engine_dead")
+            return 503, ErrorDetail(
+                message=f"{error}; the server is shutting down", type="server_error", code="engine_dead"
+            )
         case NoScoredCandidate():
             return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
         case RequestValidationError():

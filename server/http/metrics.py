@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
 from winnow.models.types import Selection
 
 SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
@@ -18,7 +17,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter("winnow_requests", "Requests by route and status.", ["route", "status"], registry=registry)
+        self.requests = Counter(
+            "winnow_requests", "Requests by route and status.", ["route", "status"], registry=registry
+        )
         self.in_flight = Gauge("winnow_candidates_in_flight", "Candidates being sampled or scored.", registry=registry)
         self.candidates = Counter("winnow_candidates", "Candidates scored, by branch.", ["branch"], registry=registry)
         self.failed = Counter("winnow_candidates_failed", "Candidates that could not be scored.", registry=registry)

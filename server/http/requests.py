@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from winnow.clients.wire import ChatMessage, ChatRequest
 from winnow.models.errors import PromptTooLong, RequestError, SamplingError
 from winnow.models.policy import Sampling
-from winnow.models.types import Message, Prompt
+from winnow.models.types import CombinerName, Message, Prompt
 from winnow.server.http.errors import UnknownModel
 from winnow.server.service import Service
 
@@ -24,7 +24,7 @@ class Plan:
     sampling: Sampling
     candidates: int
     n: int
-    combiner: str
+    combiner: CombinerName
     with_texts: bool
 
 
@@ -54,7 +54,9 @@ def require_model(model: str, service: Service) -> None:
         UnknownModel: it is not.
     """
     if model != service.settings.model_name:
-        raise UnknownModel(f"the model does not exist here; this server serves {service.settings.model_name!r}", "model")
+        raise UnknownModel(
+            f"the model does not exist here; this server serves {service.settings.model_name!r}", "model"
+        )
 
 
 def render(messages: Sequence[ChatMessage], is_safety: bool | None, service: Service) -> Prompt:
@@ -76,7 +78,9 @@ def _counts(request: ChatRequest, service: Service) -> tuple[int, int]:
     candidates = request.candidates or (1 if greedy else settings.candidates)
     asked = "best_of" if request.best_of else "best_of_n.candidates"
     if candidates > settings.max_candidates:
-        raise RequestError(f"{candidates} candidates asked for; this server's limit is {settings.max_candidates}", asked)
+        raise RequestError(
+            f"{candidates} candidates asked for; this server's limit is {settings.max_candidates}", asked
+        )
     if n > candidates:
         raise RequestError(f"n ({n}) answers cannot be returned from {candidates} candidates; raise {asked}", "n")
     if greedy and candidates > 1:
@@ -107,7 +111,8 @@ def _max_tokens(request: ChatRequest, service: Service, prompt_tokens: int) -> i
     room = service.context - prompt_tokens
     if room < 1:
         raise PromptTooLong(
-            f"the prompt has {prompt_tokens} tokens; the context holds {service.context}, the answer included", "messages"
+            f"the prompt has {prompt_tokens} tokens; the context holds {service.context}, the answer included",
+            "messages",
         )
     if request.token_limit is None:
         return min(service.settings.max_tokens, room)

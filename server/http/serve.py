@@ -9,7 +9,6 @@ import socket
 from typing import NoReturn
 
 import uvicorn
-
 from winnow.models.errors import EngineDead
 from winnow.server.http.app import create_app
 from winnow.server.service import Service, started
@@ -76,7 +75,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
 
 async def _watch(service: Service, server: uvicorn.Server) -> None:
     """Stop the server once an engine has died: it could not answer anything any more."""
-    while service.is_alive:
+    while service.is_alive:  # noqa: ASYNC110, vLLM sets no event when an engine dies
         await asyncio.sleep(ENGINE_CHECK_SECONDS)
     logger.error("an engine has died; stopping")
     server.should_exit = True

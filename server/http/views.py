@@ -20,7 +20,9 @@ from winnow.models.types import Reward, ScoredCandidate, Selection
 def choices(selection: Selection, n: int) -> list[Choice]:
     """The best `n` answers as choices; index 0 is the winner."""
     return [
-        Choice(index=index, message=AnswerMessage(content=item.candidate.text), finish_reason=item.candidate.finish_reason)
+        Choice(
+            index=index, message=AnswerMessage(content=item.candidate.text), finish_reason=item.candidate.finish_reason
+        )
         for index, item in enumerate(selection.ranked[:n])
     ]
 
@@ -89,4 +91,4 @@ def pieces(text: str, size: int = 24) -> Sequence[str]:
     """Cut `text` into at least two pieces of about `size` characters, for the content chunks of a stream."""
     step = max(1, min(size, -(-len(text) // 2)))
     parts = [text[start : start + step] for start in range(0, len(text), step)]
-    return parts if len(parts) > 1 else [*parts, ""]
+    return parts if len(parts) > 1 else [text, ""]

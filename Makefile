@@ -1,0 +1,52 @@
+# One command per verb. Each does the set-up it needs, once: `make serve` and `make test` work on a fresh machine.
+# pip must find torch 2.13.0+cpu: either its configuration supplies it, or say where PyTorch's CPU index is with
+#   make serve PIP_EXTRA_INDEX_URL=…
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export PIP_EXTRA_INDEX_URL
+
+.PHONY: serve chat check test lint demo demo-eval clean help
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: $(VENV)/ready  ## serve the demo models on 127.0.0.1:8000 (ARGS="--help" lists every setting)
+	$(BIN)/winnow serve $(ARGS)
+
+chat: $(VENV)/ready  ## talk to a running server (ARGS="--show" shows the candidates)
+	$(BIN)/winnow chat $(ARGS)
+
+check: $(VENV)/ready  ## compare the served rewards with transformers
+	$(BIN)/winnow check $(ARGS)
+
+test: $(VENV)/ready  ## run the tests, on the real engine
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready .types/winnow  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour on 2 cores)
+	$(BIN)/python -m winnow.models.demo.train --out models/demo/weights $(ARGS)
+
+demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes docs/demo-eval.*
+	$(BIN)/python -m winnow.server.demo_eval $(ARGS)
+
+clean:  ## remove what the other commands made
+	rm -rf $(VENV) .types build *.egg-info
+
+# The pins are complete, so nothing is resolved; an empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
+$(VENV)/ready: constraints/cpu.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/cpu.txt
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# mypy reads the sources under their import names through this tree of links.
+.types/winnow:
+	mkdir -p $@
+	for part in models server clients loadtests; do ln -sfn ../../$$part $@/$$part; done

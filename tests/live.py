@@ -1,0 +1,109 @@
+"""A real `winnow serve` process for tests: started on a free port, spoken to over loopback, ended by its process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+WINNOW = str(Path(sys.executable).with_name("winnow"))
+START_SECONDS = 180.0
+
+
+@dataclass
+class LiveServer:
+    """The process and where it listens."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    @property
+    def http(self) -> httpx.Client:
+        """A client whose paths are relative to the server's root."""
+        return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+
+    def chat(self, content: str = "What is the capital of France?", **fields: Any) -> httpx.Response:
+        """Post one question to the chat endpoint; `fields` override or extend the body."""
+        body = {"model": "winnow-demo", "messages": [{"role": "user", "content": content}], **fields}
+        with self.http as http:
+            return http.post("/v1/chat/completions", json=body)
+
+    @property
+    def engine_pids(self) -> list[int]:
+        """Process ids of the engines behind the server."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait, and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.process.wait(60)
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, *arguments: str) -> Iterator[LiveServer]:
+        """Start a server with the given flags and yield it once it is ready."""
+        process = subprocess.Popen(
+            [WINNOW, "serve", "--port", "0", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONWARNINGS": "default"},
+        )
+        try:
+            yield cls(process, _wait_until_ready(process))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            assert process.stderr
+            process.stderr.close()
+
+
+def _wait_until_ready(process: subprocess.Popen[str]) -> str:
+    """Read the log until the server says where it is ready, and let a thread drain the rest of it."""
+    deadline = time.monotonic() + START_SECONDS
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"ready: (http://\S+)/v1", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return found.group(1)
+        if time.monotonic() > deadline:
+            break
+    raise AssertionError(f"the server did not get ready; it said:\n{''.join(lines)}")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Any, seconds: float) -> bool:
+    """Poll `condition` until it holds; False when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

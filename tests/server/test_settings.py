@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from winnow.models import demo
+from winnow.server.settings import Settings, SettingsError, load
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_anything_the_demo_models_are_served() -> None:
+    settings = load()
+    assert settings.policy == str(demo.weights("policy"))
+    assert settings.model_name == "winnow-demo"
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+
+
+def test_flags_beat_the_environment_which_beats_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("winnow.toml").write_text("candidates = 3\nport = 1\ntop_p = 0.5\n")
+    monkeypatch.setenv("WINNOW_CANDIDATES", "4")
+    monkeypatch.setenv("WINNOW_PORT", "2")
+    settings = load(candidates=5)
+    assert (settings.candidates, settings.port, settings.top_p) == (5, 2, 0.5)
+
+
+def test_a_named_file_is_read_instead_of_the_default_one() -> None:
+    Path("winnow.toml").write_text("candidates = 3\n")
+    Path("other.toml").write_text('policy = "some/path/model-x"\n')
+    settings = load(Path("other.toml"))
+    assert settings.candidates == Settings.model_fields["candidates"].default
+    assert settings.model_name == "model-x"
+
+
+@pytest.mark.parametrize("text", ["candidate = 3\n", "[server]\nport = 1\n"])
+def test_an_unknown_key_names_the_nearest(text: str) -> None:
+    Path("winnow.toml").write_text(text)
+    with pytest.raises(SettingsError, match=r"nearest is '\w+'"):
+        load()
+
+
+def test_an_unknown_environment_variable_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_CANDIDATE", "3")
+    with pytest.raises(SettingsError, match="'candidates'"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"candidates": 0},
+        {"candidates": 65},
+        {"temperature": 0.0},
+        {"port": 70000},
+        {"combiner": "mean"},
+        {"safety_scale": 0.0},
+        {"safety_bias": float("nan")},
+        {"context": 1},
+    ],
+)
+def test_a_value_out_of_range_is_one_line_that_names_the_setting(flags: dict[str, object]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(**flags)
+    assert next(iter(flags)).split("_")[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read() -> None:
+    with pytest.raises(SettingsError, match="no such settings file"):
+        load(Path("absent.toml"))
+    Path("winnow.toml").write_text("candidates = = 3")
+    with pytest.raises(SettingsError, match="TOML"):
+        load()
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
