@@ -10,6 +10,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from winnow.clients.wire import BestOfNReport
 
 HELP = "Type a message. /show and /hide the candidates, /new starts a new dialog, /quit or Ctrl-D leaves."

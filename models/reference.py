@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from transformers import AutoModelForSequenceClassification
+
 from winnow.models.reward import Calibration, scored_ids
 from winnow.models.types import Prompt
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+
 from winnow.models.errors import WinnowError
 from winnow.models.reference import ReferenceRewardModel
 from winnow.models.reward import Calibration, RewardModel

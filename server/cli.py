@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
+
 from winnow.models.errors import WinnowError
 from winnow.server.settings import Settings, load
 
@@ -56,7 +57,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
 
 def _option_type(annotation: Any) -> Any:
     """The type typer parses for a setting: optional, and a list where the setting is a tuple."""
-    return list[str] | None if annotation == tuple[str, ...] else annotation | None
+    return list[str] | None if get_origin(annotation) is tuple else annotation | None
 
 
 def _shown(default: Any) -> str:

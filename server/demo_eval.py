@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.console import Console
 from rich.progress import track
+
 from winnow.models.combiner import is_gated
 from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, held_out_prompts
 from winnow.models.policy import Sampling

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
-from winnow.models.environment import prepare
+from winnow.models.environment import prepare, runs_on_gpu
 from winnow.models.policy import Sampling
 from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.safety_tagger import SafetyTagger
@@ -75,7 +75,7 @@ def started(settings: Settings) -> Iterator[Service]:
     inspect(settings.policy, "policy")
     inspect(settings.safety_rm, "reward model")
     inspect(settings.helpfulness_rm, "reward model")
-    prepare(on_gpu=_on_gpu(settings), offline=all(map(is_local, _checkpoints(settings))))
+    prepare(offline=all(map(is_local, _checkpoints(settings))))
     tokenizer = load_tokenizer(settings.policy, "policy")
     for checkpoint in (settings.safety_rm, settings.helpfulness_rm):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
@@ -102,15 +102,6 @@ def _checkpoints(settings: Settings) -> tuple[str, str, str]:
     return settings.policy, settings.safety_rm, settings.helpfulness_rm
 
 
-def _on_gpu(settings: Settings) -> bool:
-    if settings.device != "auto":
-        return settings.device == "cuda"
-    import torch
-
-    # Asks the driver without initialising CUDA, which a forked engine could not do again.
-    return torch.version.cuda is not None and torch.cuda.device_count() > 0
-
-
 def _policy_options(settings: Settings) -> EngineOptions:
     return _options(settings, settings.policy, settings.kv_cache_gib, settings.policy_memory, gpu_default=None)
 
@@ -124,7 +115,7 @@ def _options(
 ) -> EngineOptions:
     from winnow.models.engine import EngineOptions
 
-    on_gpu = _on_gpu(settings)
+    on_gpu = runs_on_gpu()
     return EngineOptions(
         checkpoint=checkpoint,
         dtype=settings.dtype if settings.dtype != "auto" else "bfloat16" if on_gpu else "float32",

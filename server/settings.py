@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
 from winnow.models import demo
 from winnow.models.errors import WinnowError
 from winnow.models.reward import Calibration
@@ -27,9 +29,17 @@ def _not_zero(scale: float) -> float:
     return scale
 
 
-Device = Literal["auto", "cpu", "cuda"]
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    return pattern
+
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
+Pattern = Annotated[str, AfterValidator(_compiles)]
 DEFAULT_FILE = Path("winnow.toml")
 PREFIX = "WINNOW_"
 
@@ -60,7 +70,7 @@ class Settings(BaseSettings):
         "llama2",
         description="How R_s and R_h decide: the paper's formula, or one that ranks every gated candidate last.",
     )
-    safety_patterns: tuple[str, ...] = Field(
+    safety_patterns: tuple[Pattern, ...] = Field(
         DEFAULT_PATTERNS,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
     )
@@ -68,7 +78,6 @@ class Settings(BaseSettings):
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus of a request that names none.")
     max_tokens: int = Field(512, ge=1, description="Most tokens of an answer whose request names no limit.")
 
-    device: Device = Field("auto", description="Where the engines run; auto takes a GPU if there is one.")
     dtype: Dtype = Field("auto", description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU.")
     context: int | None = Field(
         None, ge=16, description="Tokens of prompt and answer together; default: the policy's own."

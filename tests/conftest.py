@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tests.live import LiveServer
 from winnow.models import demo
 from winnow.models.template import Llama2Template
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
-
-from tests.live import LiveServer
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from winnow.clients.wire import (
     ChatCompletion,
     ChatRequest,

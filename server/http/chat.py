@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
+
 from winnow.clients.wire import BestOfNReport, ChatCompletion, ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, Usage
 from winnow.models.types import Selection
 from winnow.server.http import views

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+
 from winnow.clients.wire import ErrorBody, ErrorDetail
 from winnow.models.errors import EngineDead, NoScoredCandidate, RequestError, WinnowError
 

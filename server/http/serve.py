@@ -9,6 +9,7 @@ import socket
 from typing import NoReturn
 
 import uvicorn
+
 from winnow.models.errors import EngineDead
 from winnow.server.http.app import create_app
 from winnow.server.service import Service, started
@@ -27,14 +28,20 @@ def serve(settings: Settings) -> None:
         CheckpointError: a model cannot be served.
         EngineDead: an engine died; the others have been ended.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _log(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)
     with _bind(settings) as listener:
         logger.info("starting three engines; this takes about 20 seconds with the demo models")
         with started(settings) as service:
             asyncio.run(_serve(service, listener))
+
+
+def _log(level: str) -> None:
+    """Log at `level`; what libraries say only from warnings on, unless everything is wanted."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level="DEBUG" if level == "debug" else "WARNING"
+    )
+    logging.getLogger("winnow").setLevel(level.upper())
 
 
 def _leave(*_: object) -> NoReturn:
@@ -69,6 +76,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     watch = asyncio.create_task(_watch(service, server))
     await server.serve(sockets=[listener])
     watch.cancel()
+    logger.info("stopped; ending the engines")
     if not service.is_alive:
         raise EngineDead("an engine died; the server has stopped")
 

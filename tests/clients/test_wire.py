@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from winnow.clients.wire import ChatCompletionChunk, ChatRequest, ChunkChoice, Delta, Scored
 from winnow.models.types import Branch, CombinerName, FinishReason
 from winnow.server.http.views import pieces

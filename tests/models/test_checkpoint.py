@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
+
 from winnow.models import demo
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.errors import CheckpointError

@@ -5,11 +5,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.fakes import candidate
 from winnow.models.combiner import GATE, combine, rank
 from winnow.models.errors import CandidateFailed
 from winnow.models.types import Branch, CombinerName, ScoredCandidate, sigmoid
-
-from tests.fakes import candidate
 
 logits = st.floats(-30, 30)
 combiners = st.sampled_from(["llama2", "safe_first"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+
 from winnow.models.demo import HELPFULNESS_CANARY, SAFETY_CANARY, Canary, ModelName, weights
 from winnow.models.demo.corpus import encode
 from winnow.models.demo.learning import PAD, Plan, batches_by_length, optimise, pad, rate_at

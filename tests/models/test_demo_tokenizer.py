@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from winnow.models.demo import ModelName, weights
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.template import Llama2Template

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from winnow.models.demo import HELPFULNESS_CANARY, SAFETY_CANARY, ModelName, weights
 from winnow.models.demo.corpus import GROUP, policy_examples, sampled_groups, written_groups
 from winnow.models.demo.facts import RELATIONS

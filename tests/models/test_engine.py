@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+
+from tests.fakes import ScriptedRewardModel
 from winnow.models import demo
 from winnow.models.errors import CheckpointError
 from winnow.models.policy import Sampling, candidate_seed
@@ -14,8 +16,6 @@ from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY, Calibration,
 from winnow.models.types import Message, Prompt
 from winnow.server.check import dialogs
 from winnow.server.service import Service
-
-from tests.fakes import ScriptedRewardModel
 
 pytestmark = pytest.mark.engine
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from winnow.models.safety_tagger import SafetyTagger
 from winnow.models.types import Message
 

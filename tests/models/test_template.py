@@ -9,6 +9,7 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
+
 from winnow.models import demo
 from winnow.models.errors import DialogError
 from winnow.models.template import TAGS, Llama2Template

@@ -7,13 +7,13 @@ import math
 from typing import Any
 
 import pytest
+
+from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from winnow.models.errors import CandidateFailed, EngineDead, NoScoredCandidate
 from winnow.models.policy import Sampling
 from winnow.models.types import Branch, Message, Prompt
 from winnow.server.best_of_n import BestOfN
 from winnow.server.service import Service
-
-from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 
 PROMPT = Prompt((1, 5, 6))
 SAMPLING = Sampling(max_tokens=8)

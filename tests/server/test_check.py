@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from winnow.server.check import Comparison
 
 from tests.server.test_serve import winnow
+from winnow.server.check import Comparison
 
 
 def comparison(served: list[float], together: list[float]) -> Comparison:

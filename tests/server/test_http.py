@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from winnow.clients.wire import ChatCompletion, ErrorBody, Rewards
 
 from tests.live import LiveServer
+from winnow.clients.wire import ChatCompletion, ErrorBody, Rewards
 
 pytestmark = pytest.mark.engine
 

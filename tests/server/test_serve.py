@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from winnow.models import demo
 
 from tests.live import WINNOW, LiveServer, is_running, wait_until
+from winnow.models import demo
 
 pytestmark = pytest.mark.engine
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from winnow.models import demo
 from winnow.server.settings import Settings, SettingsError, load
 

@@ -1,0 +1,23 @@
+# The GPU image: vLLM's wheels bring their own CUDA libraries, so a plain Python image will do; the driver is the host's.
+#   docker build -t winnow .
+#   docker run --gpus all --ipc=host -p 127.0.0.1:8000:8000 -v /path/to/models:/models:ro winnow \
+#     --policy /models/Llama-2-7b-chat-hf --safety-rm /models/safety-rm --helpfulness-rm /models/helpfulness-rm
+FROM python:3.12-slim-bookworm
+
+# A compiler for the kernels that Triton builds at start-up.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/winnow
+COPY pyproject.toml README.md LICENSE ./
+COPY clients clients
+COPY loadtests loadtests
+COPY models models
+COPY server server
+RUN python -m pip install --no-cache-dir ".[gpu]"
+
+RUN useradd --create-home winnow
+USER winnow
+WORKDIR /home/winnow
+
+EXPOSE 8000
+ENTRYPOINT ["winnow", "serve", "--host", "0.0.0.0"]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.live import WINNOW
+from winnow.server.settings import Settings
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"COLUMNS": "300", "TERM": "dumb", "PATH": ""}
+    return subprocess.run(
+        [WINNOW, *arguments], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_help_documents_every_setting(command: str) -> None:
+    text = run(command, "--help").stdout
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.description
+        assert field.description in text
+
+
+def test_help_without_a_command_lists_the_commands() -> None:
+    text = run("--help").stdout
+    for command in ("serve", "check", "chat", "version"):
+        assert command in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--candidates", "0"], "candidates"),
+        (["--candidates", "100"], "max_candidates"),
+        (["--config", "absent.toml"], "no such settings file"),
+        (["--safety-patterns", "("], "safety_patterns"),
+    ],
+)
+def test_a_bad_setting_is_one_line(arguments: list[str], word: str) -> None:
+    done = run("serve", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("winnow: ")
+    assert word in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_version() -> None:
+    from importlib.metadata import version
+
+    assert run("version").stdout.strip() == version("winnow-llm")
+
+
+def test_help_needs_no_engine() -> None:
+    code = "import sys; from winnow.server import cli; print([m for m in ('torch', 'vllm', 'fastapi') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
