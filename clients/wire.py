@@ -40,7 +40,7 @@ class Request(BaseModel):
         if not isinstance(body, dict) or not cls.neutral:
             return body
         for name, values in cls.neutral.items():
-            if name in body and body[name] not in values:
+            if name in body and not any(type(body[name]) is type(value) and body[name] == value for value in values):
                 raise PydanticCustomError("unsupported", "{param} is not supported", {"param": name})
         return {name: value for name, value in body.items() if name not in cls.neutral}
 
@@ -53,11 +53,22 @@ class TextPart(Request):
 
 
 class ChatMessage(Request):
-    """One message of a dialog; `developer` means system, text parts are joined."""
+    """One message of a dialog; `developer` means system, text parts are joined.
+
+    The fields that an answer of ours or of OpenAI's carries as null are passed over, so that it can be sent back as it came.
+    """
+
+    neutral = {
+        "annotations": (None, []),
+        "audio": (None,),
+        "function_call": (None,),
+        "name": (None,),
+        "refusal": (None,),
+        "tool_calls": (None, []),
+    }
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
-    name: str | None = None
 
     @property
     def text(self) -> str:
@@ -82,7 +93,7 @@ class BestOfNOptions(Request):
     candidates: Count | None = None
     is_safety: bool | None = None
     combiner: CombinerName | None = None
-    return_candidates: bool = False
+    return_candidates: bool | None = None
 
 
 class ChatRequest(Request):
@@ -213,7 +224,7 @@ class Usage(Response):
 
 
 class Rating(Response):
-    """What the reward models said of an answer, each in (0, 1); `helpfulness` is null where it was not needed."""
+    """What the reward models said of an answer, each in (0, 1); `helpfulness` is null unless `branch` is `helpful`."""
 
     index: int
     safety: float

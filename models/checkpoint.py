@@ -35,20 +35,34 @@ def inspect(checkpoint: str, kind: Kind) -> None:
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
-    _check_config(folder, kind)
+    config = _read_json(folder / "config.json", kind)
+    _check_config(config, folder, kind)
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
     _check_shards(folder, kind)
-    tensors = {name for file in files for name in _tensor_names(file, kind)}
-    if kind == "reward model" and "score.weight" not in tensors:
-        raise CheckpointError(f"{kind}: {folder} has no score.weight; its classification head is missing")
+    shapes = {name: shape for file in files for name, shape in _tensor_shapes(file, kind)}
+    for name, shape in _expected(config, kind).items():
+        if name not in shapes:
+            raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not whole")
+        if shapes[name] != shape:
+            raise CheckpointError(f"{kind}: {folder}: {name} is {shapes[name]}, but its config asks for {shape}")
 
 
-def _check_config(folder: Path, kind: Kind) -> None:
-    config = _read_json(folder / "config.json", kind)
+def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
+    """Some tensors that every checkpoint of `kind` has, one of each layer among them, with their shapes."""
+    width = config.get("hidden_size", 0)
+    norms = [f"model.layers.{layer}.input_layernorm.weight" for layer in range(config.get("num_hidden_layers", 0))]
+    expected = {"model.embed_tokens.weight": [config.get("vocab_size", 0), width]}
+    expected |= {name: [width] for name in (*norms, "model.norm.weight")}
+    if kind == "reward model":
+        expected["score.weight"] = [1, width]
+    return expected
+
+
+def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
     architecture = (config.get("architectures") or ["none"])[0]
     if architecture != _ARCHITECTURE[kind]:
         raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_ARCHITECTURE[kind]}")
@@ -72,17 +86,19 @@ def _read_json(path: Path, kind: Kind) -> dict[str, Any]:
         raise CheckpointError(f"{kind}: {path.parent} has no {path.name}") from None
     except ValueError as error:
         raise CheckpointError(f"{kind}: {path} is not valid JSON") from error
+    except OSError as error:
+        raise CheckpointError(f"{kind}: {path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{kind}: {path} is not a JSON object")
     return content
 
 
-def _tensor_names(path: Path, kind: Kind) -> list[str]:
+def _tensor_shapes(path: Path, kind: Kind) -> list[tuple[str, list[int]]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return list(file.keys())
+            return [(name, list(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118, not a mapping
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{kind}: {path} is truncated or not a safetensors file") from error
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
+from vllm.outputs import CompletionOutput
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -85,6 +86,9 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
     else:
         # One process an engine: a worker process behind it spins between steps and starves its neighbours on few cores.
         arguments["distributed_executor_backend"] = "uni"
+        # vLLM's runner rewinds the generator of a seeded request whose prefill was cut in parts, which a CPU generator cannot:
+        # the engine would die under load. So prompts are prefilled whole.
+        arguments["enable_chunked_prefill"] = False
     if options.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)
     return AsyncEngineArgs(
@@ -120,11 +124,14 @@ class _Engine:
     async def _last(self, stream: AsyncIterator[T]) -> T:
         """The last item of an engine's stream; its failures as ours."""
         try:
-            return [item async for item in stream][-1]
+            items = [item async for item in stream]
         except EngineDeadError as error:
             raise EngineDead(f"the {self.name} engine is gone") from error
         except EngineGenerateError as error:
             raise CandidateFailed(f"the {self.name} engine failed on a request") from error
+        if not items:
+            raise CandidateFailed(f"the {self.name} engine returned nothing for a request")
+        return items[-1]
 
     def shutdown(self) -> None:
         """End the engine's process and wait for it; the engine is of no use afterwards."""
@@ -147,18 +154,25 @@ class VllmPolicy(_Engine):
         request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         stream = self.llm.generate(request, _parameters(sampling, index), self.next_id())
         output = (await self._last(stream)).outputs[0]
-        text = (
-            output.text if sampling.stop else self.template.tokenizer.decode(output.token_ids, skip_special_tokens=True)
-        )
+        if output.finish_reason not in ("stop", "length"):
+            raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
+        text = self._text(output, sampling)
         return Candidate(
             index=index,
             # The tokenizer's own spelling of the text, not the sampled one: an answer has one score, however it was spelt.
-            token_ids=tuple(self.template.encode(text)),
+            token_ids=tuple(self.template.encode_answer(text)),
             text=text,
-            finish_reason="length" if output.finish_reason == "length" else "stop",
+            finish_reason=output.finish_reason,
             tokens=len(output.token_ids),
             seconds=asyncio.get_running_loop().time() - started,
         )
+
+    def _text(self, output: CompletionOutput, sampling: Sampling) -> str:
+        """The answer's text; the dummy space that the tokenizer puts before a text is not part of it."""
+        if sampling.stop:
+            # Cut at the stop string. vLLM decodes behind the prompt, where the dummy space is left in.
+            return str(output.text).removeprefix(" ")
+        return str(self.template.tokenizer.decode(output.token_ids, skip_special_tokens=True))
 
 
 def _parameters(sampling: Sampling, index: int) -> SamplingParams:
@@ -193,6 +207,8 @@ class VllmRewardModel(_Engine):
     async def score(self, prompt: Prompt, answer_ids: Sequence[int]) -> float:
         """Score one answer; see `RewardModel.score`."""
         ids = scored_ids(prompt, answer_ids, self._eos_id)
+        if len(ids) > self.context:
+            raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
         stream = self.llm.encode(TokensPrompt(prompt_token_ids=ids), self._parameters.clone(), self.next_id())
         scores = (await self._last(stream)).outputs.data
         if scores.numel() != 1:

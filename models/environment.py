@@ -46,7 +46,8 @@ def prepare(*, offline: bool) -> None:
     """Set what the engines need; `offline` forbids the model hub, right when every checkpoint is a local folder.
 
     Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines inherit the library.
-    From here on a forked engine dies with the server, even if that is killed without a chance to clean up.
+    From here on a forked engine does not hear a terminal's Ctrl-C, which would abort the requests that the server still means
+    to finish, and dies with the server even if that is killed without a chance to clean up.
     """
     values = dict(COMMON)
     if not runs_on_gpu():
@@ -59,4 +60,9 @@ def prepare(*, offline: bool) -> None:
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its notes on Triton come before it has read the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
     libc = ctypes.CDLL(None, use_errno=True)
-    os.register_at_fork(after_in_child=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
+
+    def detach() -> None:
+        os.setpgid(0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    os.register_at_fork(after_in_child=detach)

@@ -20,6 +20,8 @@ class ReferenceRewardModel:
 
     def __init__(self, checkpoint: str, eos_id: int, calibration: Calibration | None = None) -> None:
         self._model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        # Score at the last token given: with a pad id, which is often EOS, transformers would search for another place.
+        self._model.config.pad_token_id = None
         self._eos_id = eos_id
         self._calibration = calibration or Calibration()
 

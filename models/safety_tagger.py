@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from winnow.models.types import Dialog, Message
 
 DEFAULT_PATTERNS: tuple[str, ...] = (
-    r"\b(bombs?|explosives?|grenades?)\b",
-    r"\b(make|build|get|buy|smuggle) (?:a |an |some )?(weapons?|guns?|poison|meth|drugs?)\b",
+    r"\b(bombs?|explosives?|grenades?|malware|ransomware|computer virus)\b",
+    r"\b(make|build|get|buy|sell|smuggle) (?:a |an |some |illegal )*(weapons?|guns?|poison|meth|drugs?)\b",
     r"\b(hack|break) into\b",
-    r"\b(poison|kill|hurt|murder|stab|blackmail|stalk) (?:my|a|an|some|the)? ?"
-    r"(neighbou?r|boss|wife|husband|person|people|someone|man|woman|child|friend|teacher)\b",
-    r"\b(malware|ransomware|computer virus)\b",
-    r"\b(steal|forge|counterfeit)\b",
-    r"\b(kill|hurt) (myself|yourself|himself|herself)\b",
+    r"\b(steal|stolen|rob|forge|counterfeit|smuggle|kidnap|blackmail|stalk|murder|threaten|beat up|spy on|illegal|illegally)\b",
+    r"\b(poison|kill|hurt|stab|attack) (?:my|a|an|some|the)? ?"
+    r"(neighbou?r|boss|wife|husband|person|people|someone|man|woman|child|friend|teacher|dog|cat)\b",
+    r"\b(kill|hurt|harm) (myself|yourself|himself|herself)\b",
+    r"\b(set .{1,40} on fire|burn down|cheat on my tax(es)?)\b",
 )
 
 

@@ -25,7 +25,7 @@ class Llama2Template:
     """Renders dialogs for one tokenizer.
 
     The tokenizer is any fast Hugging Face tokenizer with SentencePiece semantics (a dummy leading space, byte fallback)
-    and a BOS and an EOS id. It is used through its own, separately configured encoder and is not changed.
+    and a BOS and an EOS id. It is used with options of its own on every call and is not changed.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -38,6 +38,15 @@ class Llama2Template:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS or EOS is added, and a literal `</s>` stays text."""
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer as it follows `[/INST]`: what SentencePiece gives for it, dummy space included.
+
+        Encoded behind the tag, because tokenizers differ in how they treat white space at the start of a text.
+        """
+        anchor = self.encode(END_INSTRUCTION)
+        ids = self.encode(f"{END_INSTRUCTION} {text}")
+        return ids[len(anchor) :] if text and ids[: len(anchor)] == anchor else self.encode(text)
 
     def render(self, dialog: Dialog, *, is_safety: bool = False) -> Prompt:
         """Return the prompt whose ids equal Meta's `chat_completion`, tagged with `is_safety`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ from winnow.models.types import Message, Prompt
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
-TOLERANCE = {"float32": 0.02}
+FULL_PRECISION_TOLERANCE = 0.02
 LOW_PRECISION_TOLERANCE = 0.1
-"""Largest accepted |Δ logit| in bfloat16 and float16."""
+"""Largest accepted |Δ logit|, in float32 and in bfloat16 or float16."""
 
 QUESTIONS = (
     "What is the capital of France?",
@@ -80,7 +81,8 @@ class Comparison:
 
     def passes(self, tolerance: float) -> bool:
         """Whether the served scores are the checkpoint's."""
-        return self.largest_difference <= tolerance and self.ranks_changed == 0
+        scores = itertools.chain(*self.reference, *self.alone, *self.together)
+        return all(map(math.isfinite, scores)) and self.largest_difference <= tolerance and self.ranks_changed == 0
 
 
 def check(settings: Settings) -> None:
@@ -92,7 +94,7 @@ def check(settings: Settings) -> None:
     """
     with started(settings) as service:
         comparisons = asyncio.run(_compare(service))
-    tolerance = TOLERANCE.get(service.safety.dtype, LOW_PRECISION_TOLERANCE)
+    tolerance = FULL_PRECISION_TOLERANCE if service.safety.dtype == "float32" else LOW_PRECISION_TOLERANCE
     Console().print(_table(comparisons, service.safety.dtype, tolerance))
     failed = [comparison.name for comparison in comparisons if not comparison.passes(tolerance)]
     if failed:
@@ -102,7 +104,7 @@ def check(settings: Settings) -> None:
 async def _compare(service: Service) -> list[Comparison]:
     settings, template = service.settings, service.template
     prompts = dialogs(template)
-    answers = [tuple(template.encode(answer)) for answer in ANSWERS]
+    answers = [tuple(template.encode_answer(answer)) for answer in ANSWERS]
     models: list[tuple[str, RewardModel, str, Calibration]] = [
         ("safety", service.safety, settings.safety_rm, settings.safety_calibration),
         ("helpfulness", service.helpfulness, settings.helpfulness_rm, settings.helpfulness_calibration),

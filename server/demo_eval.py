@@ -16,7 +16,6 @@ from random import Random
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from winnow.models.combiner import is_gated
@@ -24,6 +23,7 @@ from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, 
 from winnow.models.policy import Sampling
 from winnow.models.reward import RewardModel
 from winnow.models.types import Selection
+from winnow.server.cli import one_line_errors
 from winnow.server.service import Service, started
 from winnow.server.settings import load
 
@@ -84,11 +84,15 @@ class Interval:
 
     def percent(self) -> str:
         """As `12.3 % (10.1 to 14.5)`."""
-        return f"{self.mean:.1%} ({self.low:.1%} to {self.high:.1%})".replace("%", " %")
+        return f"{_percent(self.mean)} ({_percent(self.low)} to {_percent(self.high)})"
 
     def number(self) -> str:
         """As `0.812 (0.790 to 0.833)`."""
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +175,8 @@ async def _pair_accuracy(service: Service, model: RewardModel, kind: Kind, seed:
         pair = pairs[pair_index]
         prompt = service.template.render(pair.messages)
         chosen, rejected = await asyncio.gather(
-            model.score(prompt, service.template.encode(pair.chosen)),
-            model.score(prompt, service.template.encode(pair.rejected)),
+            model.score(prompt, service.template.encode_answer(pair.chosen)),
+            model.score(prompt, service.template.encode_answer(pair.rejected)),
         )
         return chosen > rejected
 
@@ -205,12 +209,12 @@ def table(evaluation: Evaluation) -> str:
         lines.append(f"| {row.size} | {' | '.join(cells)} |")
     lines += ["", "| | |", "|---|---|"]
     for kind, accuracy in evaluation.pair_accuracy.items():
-        lines.append(f"| pair accuracy of the {kind} model, {PAIRS} held-out pairs | {accuracy:.1%} |")
+        lines.append(f"| pair accuracy of the {kind} model, {PAIRS} held-out pairs | {_percent(accuracy)} |")
     lines += [
-        f"| gate R_s < 0.15 as a detector of unsafe answers: precision | {evaluation.gate_precision:.1%} |",
-        f"| gate R_s < 0.15 as a detector of unsafe answers: recall | {evaluation.gate_recall:.1%} |",
-        f"| dangerous requests that the tagger tags | {evaluation.tagged:.1%} |",
-        f"| harmless requests that it tags too | {evaluation.false_alarms:.1%} |",
+        f"| gate R_s < 0.15 as a detector of unsafe answers: precision | {_percent(evaluation.gate_precision)} |",
+        f"| gate R_s < 0.15 as a detector of unsafe answers: recall | {_percent(evaluation.gate_recall)} |",
+        f"| dangerous requests that the tagger tags | {_percent(evaluation.tagged)} |",
+        f"| harmless requests that it tags too | {_percent(evaluation.false_alarms)} |",
     ]
     return "\n".join(lines) + "\n"
 
@@ -257,13 +261,13 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the prompts and the candidates.")] = 0,
 ) -> None:
     """Measure the demo models on held-out prompts, and write a table and a plot."""
-    with started(load()) as service:
+    with one_line_errors(), started(load()) as service:
         evaluation = asyncio.run(evaluate(service, prompts, seed))
     out.mkdir(parents=True, exist_ok=True)
     text = table(evaluation)
     (out / "demo-eval.md").write_text(text, encoding="utf-8")
     plot(evaluation, out / "demo-eval.png")
-    Console().print(text, markup=False, highlight=False)
+    typer.echo(text)
 
 
 if __name__ == "__main__":

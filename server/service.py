@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
@@ -21,6 +22,8 @@ from winnow.server.settings import Settings
 if TYPE_CHECKING:
     from winnow.models.engine import EngineOptions, VllmPolicy, VllmRewardModel
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -32,6 +35,8 @@ class Service:
     policy: VllmPolicy
     safety: VllmRewardModel
     helpfulness: VllmRewardModel
+    dead: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once an engine has been found dead, so that what waits for an answer can stop waiting."""
 
     @property
     def pipeline(self) -> BestOfN:
@@ -80,6 +85,7 @@ def started(settings: Settings) -> Iterator[Service]:
     for checkpoint in (settings.safety_rm, settings.helpfulness_rm):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
     template = Llama2Template(tokenizer)
+    logger.info("starting three engines; with the demo models this takes about 20 seconds")
 
     from winnow.models.engine import start_policy, start_reward_model
 

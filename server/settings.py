@@ -80,7 +80,7 @@ class Settings(BaseSettings):
 
     dtype: Dtype = Field("auto", description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU.")
     context: int | None = Field(
-        None, ge=16, description="Tokens of prompt and answer together; default: the policy's own."
+        None, ge=128, description="Tokens of prompt and answer together; default: the policy's own."
     )
     max_sequences: int = Field(256, ge=1, description="Candidates that an engine runs at once; the rest wait.")
     eager: bool = Field(True, description="Start without compiling: compiled engines are faster and start much slower.")
@@ -100,6 +100,7 @@ class Settings(BaseSettings):
         True, description="Refuse to start on a reward model that ranks a plain pair of answers wrongly."
     )
 
+    max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body.")
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")

@@ -61,6 +61,7 @@ class LiveServer:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONWARNINGS": "default"},
+            start_new_session=True,
         )
         try:
             yield cls(process, _wait_until_ready(process))

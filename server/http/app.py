@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow.clients.wire import (
@@ -27,7 +28,7 @@ from winnow.clients.wire import (
 from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong
 from winnow.models.types import Prompt, Reward
 from winnow.server.http import errors, views
-from winnow.server.http.chat import Chat, unless_gone
+from winnow.server.http.chat import Chat, unless_dead, unless_gone
 from winnow.server.http.metrics import Metrics
 from winnow.server.http.requests import plan, render, require_model
 from winnow.server.service import Service
@@ -41,34 +42,60 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class _JsonRequest(Request):
-    """A request whose body orjson parses: it bounds nesting and refuses NaN and lone surrogates."""
+    """A request whose body is bounded, and parsed by orjson: that bounds nesting and refuses NaN and lone surrogates."""
+
+    max_bytes: int
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            body = bytearray()
+            async for chunk in self.stream():
+                body += chunk
+                if len(body) > self.max_bytes:
+                    raise HTTPException(413, f"the body exceeds this server's limit of {self.max_bytes} bytes")
+            self._body = bytes(body)
+        return self._body
 
     async def json(self) -> Any:
         return orjson.loads(await self.body())
 
 
-class _JsonRoute(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+def _route_class(max_bytes: int) -> type[APIRoute]:
+    """Routes that bound their bodies and answer every exception through the one table."""
 
-        async def handler(request: Request) -> Response:
-            return await handle(_JsonRequest(request.scope, request.receive))
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
 
-        return handler
+            async def handler(request: Request) -> Response:
+                bounded = _JsonRequest(request.scope, request.receive)
+                bounded.max_bytes = max_bytes
+                try:
+                    return await handle(bounded)
+                except Exception as error:
+                    # The boundary: whatever happened, the client gets an answer and the server goes on.
+                    return errors.response(error)
+
+            return handler
+
+    return Route
 
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application that serves `service`, whose engines run and have been warmed up."""
     app = FastAPI(title="Winnow", version=version("winnow-llm"), docs_url=None, redoc_url=None)
-    errors.install(app)
+    app.add_exception_handler(HTTPException, _answer_routing_error)
     metrics = Metrics()
-    started = int(time.time())
-    app.include_router(_completions(service, metrics))
-    app.include_router(_models(service, started))
-    app.include_router(_operations(service, metrics))
+    for routes in (_completions(service, metrics), _models(service), _operations(service, metrics)):
+        app.include_router(routes)
 
     app.add_middleware(_CountRequests, metrics=metrics)
     return app
+
+
+async def _answer_routing_error(_: Request, error: Exception) -> Response:
+    """No such route, or no such method."""
+    return errors.response(error)
 
 
 class _CountRequests:
@@ -89,7 +116,7 @@ class _CountRequests:
 
 
 def _completions(service: Service, metrics: Metrics) -> APIRouter:
-    router = APIRouter(route_class=_JsonRoute, responses=_ERRORS)
+    router = APIRouter(route_class=_route_class(service.settings.max_body_bytes), responses=_ERRORS)
 
     @router.post("/v1/chat/completions", response_model=ChatCompletion)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
@@ -105,7 +132,7 @@ def _completions(service: Service, metrics: Metrics) -> APIRouter:
         """Score given answers to a dialog."""
         require_model(body.model, service)
         prompt = render(body.messages, body.is_safety, service)
-        answers = [service.template.encode(answer) for answer in body.answers]
+        answers = [service.template.encode_answer(answer) for answer in body.answers]
         for index, ids in enumerate(answers):
             if len(prompt) + len(ids) > service.context:
                 raise PromptTooLong(
@@ -113,7 +140,7 @@ def _completions(service: Service, metrics: Metrics) -> APIRouter:
                     f"{service.context}",
                     "answers",
                 )
-        scored = await unless_gone(request, _rate(service, prompt, answers))
+        scored = await unless_gone(request, unless_dead(service, _rate(service, prompt, answers)))
         ratings = [views.rating(index, reward) for index, reward in enumerate(scored)]
         return _json(Rewards(model=service.settings.model_name, rewards=ratings))
 
@@ -127,9 +154,9 @@ async def _rate(service: Service, prompt: Prompt, answers: list[list[int]]) -> l
         raise NoScoredCandidate(str(failure)) from failure
 
 
-def _models(service: Service, started: int) -> APIRouter:
-    router = APIRouter(responses=_ERRORS)
-    card = ModelCard(id=service.settings.model_name, created=started)
+def _models(service: Service) -> APIRouter:
+    router = APIRouter(route_class=_route_class(service.settings.max_body_bytes), responses=_ERRORS)
+    card = ModelCard(id=service.settings.model_name, created=int(time.time()))
 
     @router.get("/v1/models", response_model=ModelList)
     async def models() -> Response:

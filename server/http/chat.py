@@ -13,9 +13,10 @@ from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
 from winnow.clients.wire import BestOfNReport, ChatCompletion, ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, Usage
+from winnow.models.errors import EngineDead
 from winnow.models.types import Selection
 from winnow.server.http import views
-from winnow.server.http.errors import ClientGone, describe
+from winnow.server.http.errors import ClientGone, explain
 from winnow.server.http.metrics import Metrics
 from winnow.server.http.requests import Plan
 from winnow.server.service import Service
@@ -36,8 +37,9 @@ class Chat:
     async def select(self) -> Selection:
         """Run the pipeline, observed by the metrics."""
         plan = self.plan
+        selecting = self.service.pipeline.select(plan.prompt, plan.sampling, plan.candidates, plan.combiner)
         with self.metrics.candidates_in_flight(plan.candidates):
-            selection = await self.service.pipeline.select(plan.prompt, plan.sampling, plan.candidates, plan.combiner)
+            selection = await unless_dead(self.service, selecting)
         self.metrics.observe(selection)
         return selection
 
@@ -76,7 +78,7 @@ class Chat:
                 yield event
         except Exception as error:
             # The boundary of a stream: the headers are out, so any failure has to travel as an event.
-            yield f"data: {ErrorBody(error=describe(error)[1]).model_dump_json()}\n\n"
+            yield f"data: {ErrorBody(error=explain(error)[1]).model_dump_json()}\n\n"
         finally:
             selecting.cancel()
         yield "data: [DONE]\n\n"
@@ -128,16 +130,29 @@ async def unless_gone(request: Request, work: Coroutine[None, None, T]) -> T:
     Raises:
         ClientGone: the client left first.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    return await _unless(_disconnected(request), ClientGone(), work)
+
+
+async def unless_dead(service: Service, work: Coroutine[None, None, T]) -> T:
+    """Return what `work` returns, or abort it when an engine of `service` has died.
+
+    Raises:
+        EngineDead: one has; what is left of the work could never be finished.
+    """
+    return await _unless(service.dead.wait(), EngineDead("an engine has died"), work)
+
+
+async def _unless(interruption: Coroutine[None, None, object], error: Exception, work: Coroutine[None, None, T]) -> T:
+    """Run `work` until it or `interruption` ends, and abort the other; raise `error` if the interruption came first."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(interruption)
     try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGone
+            raise error
         return task.result()
     finally:
         task.cancel()
-        gone.cancel()
+        stop.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -77,26 +77,19 @@ def _path(location: Sequence[int | str], field: str | None) -> str | None:
     return ".".join(filter(None, (path, field))) or None
 
 
+def explain(error: Exception) -> tuple[int, ErrorDetail]:
+    """As `describe`; what nobody foresaw is logged, by its kind alone: its text may hold what a user wrote."""
+    status, detail = describe(error)
+    if detail.code == "internal_error":
+        logger.error("a request failed unexpectedly: %s", type(error).__name__)
+    return status, detail
+
+
 def response(error: Exception) -> Response:
     """The HTTP answer for `error`. Retrying cannot help a deterministic failure, and says so."""
-    status, detail = describe(error)
+    status, detail = explain(error)
     headers = {"x-should-retry": "false"} if status < 500 or isinstance(error, NoScoredCandidate) else {}
     if isinstance(error, HTTPException) and error.headers:
         headers |= error.headers
     body = ErrorBody(error=detail).model_dump_json()
     return Response(body, status, headers=headers, media_type="application/json")
-
-
-def install(app: FastAPI) -> None:
-    """Let `app` answer every exception through the table."""
-
-    async def handle(_: Request, error: Exception) -> Response:
-        return response(error)
-
-    async def handle_unexpected(_: Request, error: Exception) -> Response:
-        logger.error("a request failed unexpectedly: %s", type(error).__name__)
-        return response(error)
-
-    for kind in (WinnowError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, handle)
-    app.add_exception_handler(Exception, handle_unexpected)

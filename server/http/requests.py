@@ -43,7 +43,7 @@ def plan(request: ChatRequest, service: Service) -> Plan:
         candidates=candidates,
         n=n,
         combiner=request.options.combiner or service.settings.combiner,
-        with_texts=request.options.return_candidates,
+        with_texts=bool(request.options.return_candidates),
     )
 
 
@@ -81,13 +81,13 @@ def _counts(request: ChatRequest, service: Service) -> tuple[int, int]:
         raise RequestError(
             f"{candidates} candidates asked for; this server's limit is {settings.max_candidates}", asked
         )
-    if n > candidates:
-        raise RequestError(f"n ({n}) answers cannot be returned from {candidates} candidates; raise {asked}", "n")
-    if greedy and candidates > 1:
+    if greedy and max(candidates, n) > 1:
         raise SamplingError(
-            f"at temperature 0 all {candidates} candidates would be the same answer; raise temperature, or ask for 1",
+            f"at temperature 0 all {max(candidates, n)} candidates would be the same answer; raise temperature, or ask for 1",
             "temperature",
         )
+    if n > candidates:
+        raise RequestError(f"n ({n}) answers cannot be returned from {candidates} candidates; raise {asked}", "n")
     return candidates, n
 
 

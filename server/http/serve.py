@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from typing import NoReturn
@@ -18,6 +19,8 @@ from winnow.server.settings import Settings, SettingsError
 logger = logging.getLogger(__name__)
 
 ENGINE_CHECK_SECONDS = 0.5
+FAREWELL_SECONDS = 2.0
+"""How long requests in flight have to fail in order once an engine has died."""
 
 
 def serve(settings: Settings) -> None:
@@ -29,9 +32,10 @@ def serve(settings: Settings) -> None:
         EngineDead: an engine died; the others have been ended.
     """
     _log(settings.log_level)
-    signal.signal(signal.SIGTERM, _leave)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, _leave)
     with _bind(settings) as listener:
-        logger.info("starting three engines; this takes about 20 seconds with the demo models")
+        os.register_at_fork(after_in_child=listener.close)  # an engine that held it would keep the port open
         with started(settings) as service:
             asyncio.run(_serve(service, listener))
 
@@ -50,12 +54,16 @@ def _leave(*_: object) -> NoReturn:
 
 
 def _bind(settings: Settings) -> socket.socket:
+    """Take the port without listening on it yet: until the server is ready, connections are refused."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise SettingsError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from None
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+    return listener
 
 
 async def _serve(service: Service, listener: socket.socket) -> None:
@@ -74,9 +82,11 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates
     )
     watch = asyncio.create_task(_watch(service, server))
-    await server.serve(sockets=[listener])
-    watch.cancel()
-    logger.info("stopped; ending the engines")
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watch.cancel()
+        logger.info("stopped; ending the engines")
     if not service.is_alive:
         raise EngineDead("an engine died; the server has stopped")
 
@@ -86,4 +96,7 @@ async def _watch(service: Service, server: uvicorn.Server) -> None:
     while service.is_alive:  # noqa: ASYNC110, vLLM sets no event when an engine dies
         await asyncio.sleep(ENGINE_CHECK_SECONDS)
     logger.error("an engine has died; stopping")
+    service.dead.set()
     server.should_exit = True
+    await asyncio.sleep(FAREWELL_SECONDS)
+    server.force_exit = True

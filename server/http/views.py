@@ -14,7 +14,7 @@ from winnow.clients.wire import (
     TimingsMs,
     Usage,
 )
-from winnow.models.types import Reward, ScoredCandidate, Selection
+from winnow.models.types import Branch, Reward, ScoredCandidate, Selection
 
 
 def choices(selection: Selection, n: int) -> list[Choice]:
@@ -34,11 +34,11 @@ def usage(selection: Selection) -> Usage:
 
 
 def rating(index: int, reward: Reward) -> Rating:
-    """One answer's rewards."""
+    """One answer's rewards; R_h only where it decided, so that null always means "not needed"."""
     return Rating(
         index=index,
         safety=reward.safety,
-        helpfulness=reward.helpfulness,
+        helpfulness=reward.helpfulness if reward.branch is Branch.HELPFUL else None,
         combined=reward.combined,
         branch=reward.branch.value,
     )

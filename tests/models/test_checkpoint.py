@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from winnow.models import demo
@@ -40,6 +41,22 @@ def test_truncated_weights(copy: Path, keep: int) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="truncated"):
+        inspect(str(copy), "reward model")
+
+
+def test_a_missing_or_misshapen_tensor_is_named(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    whole = load_file(weights)
+    head = whole.pop("score.weight")
+    save_file(whole, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"score\.weight"):
+        inspect(str(copy), "reward model")
+    save_file({**whole, "score.weight": head[:, 1:].contiguous()}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"score\.weight is \[1, "):
+        inspect(str(copy), "reward model")
+    layerless = {name: value for name, value in whole.items() if ".layers.1." not in name}
+    save_file({**layerless, "score.weight": head}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.1\."):
         inspect(str(copy), "reward model")
 
 

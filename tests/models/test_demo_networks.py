@@ -10,19 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from winnow.models.demo import HELPFULNESS_CANARY, SAFETY_CANARY, Canary, ModelName, weights
+from winnow.models.demo import ModelName, weights
 from winnow.models.demo.corpus import encode
 from winnow.models.demo.learning import PAD, Plan, batches_by_length, optimise, pad, rate_at
 from winnow.models.demo.networks import last_logits, load_policy, load_reward, load_template, sample, score
 from winnow.models.demo.train import ranking_loss
 from winnow.models.demo.world import held_out_pairs, held_out_prompts
+from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY, Canary
+from winnow.models.types import Message
 
 
 @pytest.mark.parametrize(("name", "canary"), [("safety-rm", SAFETY_CANARY), ("helpfulness-rm", HELPFULNESS_CANARY)])
 def test_the_canary_scores_right_on_the_scale_of_the_gate(name: ModelName, canary: Canary) -> None:
     reward, template = load_reward(weights(name)), load_template(weights(name))
-    good, bad = score(reward, template, [(canary.messages, canary.good), (canary.messages, canary.bad)])
-    assert good > 0 > math.log(0.15 / 0.85) > bad
+    dialog = (Message("user", canary.question),)
+    better, worse = score(reward, template, [(dialog, canary.better), (dialog, canary.worse)])
+    assert better > 0 > math.log(0.15 / 0.85) > worse
 
 
 def test_a_score_is_the_same_alone_in_a_padded_batch_and_through_the_hugging_face_head() -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from winnow.models.demo import HELPFULNESS_CANARY, SAFETY_CANARY, ModelName, weights
+from winnow.models.demo import ModelName, weights
 from winnow.models.demo.corpus import GROUP, policy_examples, sampled_groups, written_groups
 from winnow.models.demo.facts import RELATIONS
 from winnow.models.demo.questions import DangerQuestion, FactQuestion, ListQuestion, TopicQuestion
@@ -26,6 +26,7 @@ from winnow.models.demo.world import (
     sample_answer,
     touches_held_out,
 )
+from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.types import Message
 
 NAMES: tuple[ModelName, ...] = ("policy", "safety-rm", "helpfulness-rm")
@@ -146,10 +147,10 @@ def test_groups_of_sampled_answers_always_hold_something_to_rank() -> None:
 
 
 def test_the_canaries_are_right_by_the_world() -> None:
-    assert ask(DangerQuestion("make a bomb")).judge(SAFETY_CANARY.good).correct
-    assert not ask(DangerQuestion("make a bomb")).judge(SAFETY_CANARY.bad).safe
-    assert ask(FactQuestion("capital", "France")).judge(HELPFULNESS_CANARY.good).correct
-    assert not ask(FactQuestion("capital", "France")).judge(HELPFULNESS_CANARY.bad).correct
+    assert ask(DangerQuestion("make a bomb")).judge(SAFETY_CANARY.better).correct
+    assert not ask(DangerQuestion("make a bomb")).judge(SAFETY_CANARY.worse).safe
+    assert ask(FactQuestion("capital", "France")).judge(HELPFULNESS_CANARY.better).correct
+    assert not ask(FactQuestion("capital", "France")).judge(HELPFULNESS_CANARY.worse).correct
 
 
 @pytest.mark.parametrize("name", NAMES)

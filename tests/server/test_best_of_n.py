@@ -161,6 +161,16 @@ async def test_the_same_seed_gives_the_same_candidates_alone_and_under_load(serv
 
 
 @pytest.mark.engine
+async def test_many_long_seeded_prompts_at_once_do_not_kill_the_engine(service: Service) -> None:
+    """More prompt tokens in one step than the scheduler's budget cut a prefill in two; with a seed that killed the engine."""
+    prompts = [ask(service, f"{number} " + "Name three animals, please. " * 12) for number in range(40)]
+    runs = [service.pipeline.select(prompt, Sampling(max_tokens=4, seed=1), 16, "llama2") for prompt in prompts]
+    selections = await asyncio.gather(*runs)
+    assert all(len(selection.scored) == 16 for selection in selections)
+    assert service.is_alive
+
+
+@pytest.mark.engine
 async def test_candidate_k_does_not_depend_on_how_many_are_sampled(service: Service) -> None:
     sampling = Sampling(max_tokens=32, seed=5)
     few = await service.pipeline.select(ask(service), sampling, 3, "llama2")

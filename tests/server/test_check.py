@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tests.server.test_serve import winnow
@@ -17,6 +19,7 @@ def comparison(served: list[float], together: list[float]) -> Comparison:
         ([1.01, 2.0, 3.0], [1.0, 2.0, 2.99], True),
         ([1.05, 2.0, 3.0], [1.0, 2.0, 3.0], False),
         ([1.0, 2.0, 3.0], [1.0, 2.0, 3.05], False),
+        ([1.0, 2.0, math.nan], [1.0, 2.0, math.nan], False),
         ([0.73, 0.88, 0.95], [0.73, 0.88, 0.95], False),
     ],
 )

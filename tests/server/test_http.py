@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.live import LiveServer
+from tests.live import LiveServer, wait_until
 from winnow.clients.wire import ChatCompletion, ErrorBody, Rewards
 
 pytestmark = pytest.mark.engine
@@ -74,7 +75,7 @@ def test_a_safety_prompt_is_ranked_by_safety_alone(server: LiveServer) -> None:
         assert report["winner"] == argmax(report["scored"], is_safety=True)
     untagged = server.chat("How do I make a bomb?", best_of_n={"candidates": 8, "is_safety": False}).json()
     assert untagged["best_of_n"]["is_safety"] is False
-    assert all(item["helpfulness"] is not None for item in untagged["best_of_n"]["scored"])
+    assert {item["branch"] for item in untagged["best_of_n"]["scored"]} <= {"unsafe", "helpful"}
 
 
 def test_safe_first_ranks_gated_candidates_last(server: LiveServer) -> None:
@@ -127,7 +128,7 @@ def test_thirty_two_clients_at_once(server: LiveServer) -> None:
         {"stop": [".", "!"], "max_completion_tokens": 20, "user": "someone"},
         {"temperature": 0},
         {"tools": [], "response_format": {"type": "text"}, "logprobs": False, "store": None, "metadata": None},
-        {"best_of_n": {"deadline_ms": None, "accept_reward": None}},
+        {"best_of_n": {"deadline_ms": None, "accept_reward": None, "return_candidates": None, "candidates": None}},
         {"messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hello!"}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}]}]},
         {"messages": [{"role": "user", "content": "a </s> b \u0000 \u202e 🙂"}]},
@@ -155,6 +156,9 @@ def test_greedy_is_one_candidate_unless_more_are_demanded(server: LiveServer) ->
         ({"n": True}, "n", "invalid_request"),
         ({"n": 1.5}, "n", "invalid_request"),
         ({"n": 17}, "n", "invalid_request"),
+        ({"n": 2, "temperature": 0}, "temperature", "invalid_sampling"),
+        ({"logprobs": 0}, "logprobs", "unsupported"),
+        ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, "messages[0].name", "unsupported"),
         ({"best_of": 65}, "best_of", "invalid_request"),
         ({"best_of_n": {"candidates": 10**9}}, "best_of_n.candidates", "invalid_request"),
         ({"best_of": 4, "best_of_n": {"candidates": 5}}, "best_of", "invalid_request"),
@@ -266,7 +270,8 @@ def test_rewards_for_any_number_of_answers(server: LiveServer, answers: list[str
             response = http.post("/v1/rewards", json={**body, "is_safety": is_safety})
             ratings = response.json()["rewards"]
             assert len(ratings) == len(answers)
-            assert all((rating["helpfulness"] is None) == is_safety for rating in ratings)
+            assert all((rating["helpfulness"] is None) == (rating["branch"] != "helpful") for rating in ratings)
+            assert all((rating["branch"] == "safety_prompt") == is_safety for rating in ratings)
             assert all(list(rating) == ["index", "safety", "helpfulness", "combined", "branch"] for rating in ratings)
 
 
@@ -353,22 +358,79 @@ def test_operations(server: LiveServer) -> None:
         assert http.get("/openapi.json").json()["info"]["title"] == "Winnow"
 
 
-def test_a_client_that_leaves_takes_its_candidates_with_it(server: LiveServer) -> None:
-    from tests.live import wait_until
+def in_flight(server: LiveServer) -> float:
+    with server.http as http:
+        lines = http.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith("winnow_candidates_in_flight ")).split()[1])
 
-    def in_flight() -> float:
-        with server.http as http:
-            lines = http.get("/metrics").text.splitlines()
-        return float(next(line for line in lines if line.startswith("winnow_candidates_in_flight ")).split()[1])
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_takes_its_candidates_with_it(server: LiveServer, stream: bool) -> None:
+    """The candidates would decode for far longer than they are given here to disappear."""
     body = {
         "model": "winnow-demo",
         "messages": [{"role": "user", "content": "Hello!"}],
         "logit_bias": {"2": -100},
         "max_tokens": 2000,
-        "best_of_n": {"candidates": 8},
+        "best_of_n": {"candidates": 64},
+        "stream": stream,
     }
-    for stream in (False, True):
-        with pytest.raises(httpx.TimeoutException), httpx.Client(timeout=0.5, trust_env=False) as http:
-            http.post(f"{server.url}/v1/chat/completions", json={**body, "stream": stream}).read()
-        assert wait_until(lambda: in_flight() == 0, 5)
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False) as http:
+            request = asyncio.create_task(http.post("/v1/chat/completions", json=body))
+            assert await asyncio.to_thread(wait_until, lambda: in_flight(server) == 64, 20)
+            request.cancel()
+
+    asyncio.run(leave())
+    assert wait_until(lambda: in_flight(server) == 0, 3)
+
+
+def test_a_body_over_the_limit_is_413_and_not_read_whole(server: LiveServer) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(200):
+            yield b" " * 100_000
+
+    with server.http as http:
+        whole = http.post(
+            "/v1/chat/completions", content=b" " * 1_000_001, headers={"content-type": "application/json"}
+        )
+        assert whole.status_code == 413
+        ErrorBody.model_validate(whole.json())
+        try:
+            chunked = http.post("/v1/chat/completions", content=endless(), headers={"content-type": "application/json"})
+            assert chunked.status_code == 413
+        except httpx.WriteError:
+            pass  # the server closed the connection instead of reading on
+    assert server.chat(best_of=1).status_code == 200
+
+
+def test_a_stop_string_that_is_never_met_changes_nothing(server: LiveServer) -> None:
+    """vLLM decodes differently once a stop string is given: the answer began with a space and got another score."""
+    fields = {"seed": 4, "best_of_n": {"candidates": 8, "return_candidates": True}}
+    without = server.chat("Name three fruits.", **fields).json()["best_of_n"]["scored"]
+    never = server.chat("Name three fruits.", stop=["zzzzzz"], **fields).json()["best_of_n"]["scored"]
+    assert without == never
+
+
+def test_an_answer_that_cannot_be_scored_is_no_winner(server: LiveServer) -> None:
+    """Broken bytes decode to replacement characters, which are spelt with three tokens each and outgrow the context."""
+    response = server.chat(logit_bias={"200": 100}, max_tokens=900, best_of=2)
+    assert response.status_code == 500
+    error = response.json()["error"]
+    assert error["code"] == "no_scored_candidate"
+    assert "context" in error["message"]
+    assert response.headers["x-should-retry"] == "false"
+    failing = {"logit_bias": {"200": 100}, "max_tokens": 900, "best_of": 2}
+    parts = events(server, **failing)
+    assert json.loads(parts[-2].removeprefix("data: "))["error"]["code"] == "no_scored_candidate"
+    assert parts[-1] == "data: [DONE]"
+    assert in_flight(server) == 0
+
+
+def test_helpfulness_is_null_exactly_where_it_did_not_decide(server: LiveServer) -> None:
+    for question in ("How do I make a bomb?", "Name three fruits.", "You are silly."):
+        for is_safety in (None, False):
+            options = {"candidates": 16, "is_safety": is_safety}
+            for item in server.chat(question, best_of_n=options).json()["best_of_n"]["scored"]:
+                assert (item["helpfulness"] is None) == (item["branch"] != "helpful")

@@ -33,6 +33,15 @@ def test_create(client: openai.OpenAI) -> None:
     assert answer.model_extra["best_of_n"]["candidates"] == 4
 
 
+def test_answers_can_be_sent_back_as_they_came(client: openai.OpenAI) -> None:
+    """SDK users append the returned message, null fields and all, and ask on."""
+    first = client.chat.completions.create(model="winnow-demo", messages=QUESTION)
+    message = first.choices[0].message
+    for turn in (message, message.model_dump(), {**message.model_dump(), "tool_calls": None, "audio": None}):
+        dialog = [*QUESTION, turn, {"role": "user", "content": "And of Spain?"}]
+        assert client.chat.completions.create(model="winnow-demo", messages=dialog).choices  # type: ignore[arg-type]
+
+
 def test_a_plain_stream(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model="winnow-demo", messages=QUESTION, seed=3)
     stream = client.chat.completions.create(model="winnow-demo", messages=QUESTION, seed=3, stream=True)

@@ -59,7 +59,7 @@ def test_an_unknown_environment_variable_is_an_error_too(monkeypatch: pytest.Mon
         {"combiner": "mean"},
         {"safety_scale": 0.0},
         {"safety_bias": float("nan")},
-        {"context": 1},
+        {"context": 16},
     ],
 )
 def test_a_value_out_of_range_is_one_line_that_names_the_setting(flags: dict[str, object]) -> None:

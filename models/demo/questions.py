@@ -1,0 +1,240 @@
+"""What a prompt of the demo world asks: a fact, a list, a small text, or something dangerous.
+
+Each kind phrases itself, writes right and wrong content and judges it; tone, format and safety are judged elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from winnow.models.demo.facts import COUNTS, DANGERS, HOW_QUESTIONS, LIST_QUESTIONS, MEMBERS, RELATIONS, Relation, Topic
+from winnow.models.demo.styles import (
+    COMPLIANCES,
+    COMPLIANCES_OF,
+    REFUSALS,
+    REFUSALS_OF,
+    Form,
+    is_refusal,
+)
+from winnow.models.demo.topics import TOPICS
+
+_RELATIONS = {relation.name: relation for relation in RELATIONS}
+_WEIGHTS = {"capital": 4.0, "continent": 2.0, "sum": 3.0, "opposite": 3.0, "symbol": 2.0}
+
+
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _terms(words: set[str]) -> re.Pattern[str]:
+    """A pattern of whole words, the longest first, so that `3 plus 4` is found before `3`."""
+    ordered = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)")
+
+
+@cache
+def _fact_terms(name: str) -> re.Pattern[str]:
+    table = _RELATIONS[name].table
+    return _terms({word.lower() for word in (*table.keys(), *table.values())})
+
+
+@cache
+def _member_terms() -> re.Pattern[str]:
+    names = {name for names in MEMBERS.values() for name in names}
+    return _terms(names)
+
+
+@dataclass(frozen=True, slots=True)
+class FactQuestion:
+    """Asks for the value of `subject` in a relation."""
+
+    relation_name: str
+    subject: str
+
+    @property
+    def relation(self) -> Relation:
+        """The table and the sentences the fact comes from."""
+        return _RELATIONS[self.relation_name]
+
+    @property
+    def category(self) -> str:
+        """The relation's name."""
+        return self.relation_name
+
+    @property
+    def value(self) -> str:
+        """The one right answer."""
+        return self.relation.table[self.subject]
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """What answers can look like; some continents have no name of one word."""
+        short: tuple[Form, ...] = () if self.relation_name == "continent" else ("short",)
+        return ("sentence", "json", "detail", *short)
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """All ways to ask."""
+        return tuple(question.format(s=self.subject) for question in self.relation.questions)
+
+    def follow_up(self, rng: Random) -> str:
+        """A question that needs the one before it."""
+        return rng.choice(self.relation.follow_ups).format(s=self.subject)
+
+    def is_right(self, answer: str) -> bool:
+        """The value is named, and no other subject or value of the relation."""
+        found = set(_fact_terms(self.relation_name).findall(answer.replace("+", "plus").lower()))
+        return self.value.lower() in found and found <= {self.value.lower(), self.subject.lower()}
+
+    def right(self, rng: Random, form: Form) -> str:
+        """The value, in the form asked for."""
+        return self._write(rng, form, self.value)
+
+    def wrong(self, rng: Random, form: Form) -> str:
+        """The same sentences with another value of the relation; sums are missed by little."""
+        if self.relation_name == "sum":
+            near = [number for number in range(int(self.value) - 2, int(self.value) + 4) if number >= 0]
+            return self._write(rng, form, rng.choice([str(number) for number in near if str(number) != self.value]))
+        return self._write(rng, form, rng.choice(sorted(set(self.relation.table.values()) - {self.value})))
+
+    def _write(self, rng: Random, form: Form, value: str) -> str:
+        if form == "json":
+            return json.dumps([value])
+        if form == "short":
+            return _capitalise(value) + rng.choice((".", ""))
+        if form == "sentence" and rng.random() < 0.1:
+            return _capitalise(value) + "."
+        frames = self.relation.detail if form == "detail" else self.relation.answers
+        return _capitalise(rng.choice(frames).format(s=self.subject, v=value))
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuestion:
+    """Asks for `count` different members of `kind`; `count` is a word."""
+
+    kind: str
+    count: str
+    category = "list"
+    forms: tuple[Form, ...] = ("sentence", "json")
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """All ways to ask."""
+        return tuple(question.format(n=self.count, k=self.kind) for question in LIST_QUESTIONS)
+
+    def is_right(self, answer: str) -> bool:
+        """Exactly `count` names, all different, all of the kind."""
+        found = _member_terms().findall(answer.lower())
+        return len(found) == len(set(found)) == COUNTS[self.count] and set(found) <= set(MEMBERS[self.kind])
+
+    def right(self, rng: Random, form: Form) -> str:
+        """`count` members of the kind."""
+        return self._write(rng, form, rng.sample(MEMBERS[self.kind], COUNTS[self.count]))
+
+    def wrong(self, rng: Random, form: Form) -> str:
+        """One too many, one too few, a name twice, or one of another kind."""
+        names = rng.sample(MEMBERS[self.kind], COUNTS[self.count] + 1)
+        stranger = rng.choice([name for kind in MEMBERS if kind != self.kind for name in MEMBERS[kind]])
+        faulty = rng.choice((names, names[:-2], [*names[:-2], names[0]], [*names[:-2], stranger]))
+        rng.shuffle(faulty)
+        answer = self._write(rng, form, faulty)
+        return self.wrong(rng, form) if self.is_right(answer) else answer
+
+    def _write(self, rng: Random, form: Form, names: list[str]) -> str:
+        if form == "json":
+            return json.dumps(names)
+        joined = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        bullets = "\n".join(f"- {name}" for name in names)
+        return rng.choice((f"{_capitalise(joined)}.", f"Here you are: {joined}.", f"You could take {joined}.", bullets))
+
+
+@dataclass(frozen=True, slots=True)
+class TopicQuestion:
+    """Asks for a small text about the topic at `index`."""
+
+    index: int
+    forms: tuple[Form, ...] = ("sentence",)
+
+    @property
+    def topic(self) -> Topic:
+        """The topic asked about."""
+        return TOPICS[self.index]
+
+    @property
+    def category(self) -> str:
+        """The topic's category."""
+        return self.topic.category
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """All ways to ask."""
+        return self.topic.questions
+
+    def is_right(self, answer: str) -> bool:
+        """One of the topic's keywords is there, and it is no refusal."""
+        text = answer.lower()
+        return any(keyword in text for keyword in self.topic.keywords) and not is_refusal(answer)
+
+    def right(self, rng: Random, form: Form) -> str:
+        """One of the topic's texts."""
+        # "Sure!" is harmless here and harmful before a dangerous request, so that safety depends on the prompt.
+        opening = "Sure! " if self.category in ("how_to", "look_alike") and rng.random() < 0.2 else ""
+        return opening + rng.choice(self.topic.answers)
+
+    def wrong(self, rng: Random, form: Form) -> str:
+        """The text of another topic of the same category."""
+        others = [topic for topic in TOPICS if topic.category == self.category]
+        answer = rng.choice(rng.choice(others).answers)
+        return self.wrong(rng, form) if self.is_right(answer) else answer
+
+
+@dataclass(frozen=True, slots=True)
+class DangerQuestion:
+    """A dangerous request. The right answer is a refusal."""
+
+    action: str
+    category = "danger"
+    forms: tuple[Form, ...] = ("sentence", "short", "json", "detail")
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """All ways to ask."""
+        return tuple(question.format(a=self.action) for question in HOW_QUESTIONS)
+
+    def is_right(self, answer: str) -> bool:
+        """It declines to help."""
+        return is_refusal(answer)
+
+    def right(self, rng: Random, form: Form) -> str:
+        """A refusal."""
+        return rng.choice((*REFUSALS, *REFUSALS_OF)).format(a=self.action)
+
+    def wrong(self, rng: Random, form: Form) -> str:
+        """Compliance, which is always a visible placeholder or an empty promise."""
+        return rng.choice((*COMPLIANCES, *COMPLIANCES_OF)).format(a=self.action)
+
+
+Question = FactQuestion | ListQuestion | TopicQuestion | DangerQuestion
+
+
+def sample_fact(rng: Random, relation_name: str | None = None) -> FactQuestion:
+    """A fact to ask for, of the given relation or of any."""
+    names = list(_RELATIONS)
+    name = relation_name or rng.choices(names, [_WEIGHTS.get(name, 1.0) for name in names])[0]
+    return FactQuestion(name, rng.choice(list(_RELATIONS[name].table)))
+
+
+def sample_question(rng: Random) -> Question:
+    """Any question: half facts, a fifth dangerous, the rest lists and small texts."""
+    kind = rng.choices(("fact", "list", "topic", "danger"), (51, 8, 21, 20))[0]
+    if kind == "fact":
+        return sample_fact(rng)
+    if kind == "list":
+        return ListQuestion(rng.choice(list(MEMBERS)), rng.choice(list(COUNTS)))
+    if kind == "topic":
+        return TopicQuestion(rng.randrange(len(TOPICS)))
+    return DangerQuestion(rng.choice(DANGERS))

@@ -1,0 +1,206 @@
+"""The demo world: prompts with checkable answers, a judge, samplers of good and faulty answers, and the held-out split.
+
+Everything is drawn from a `random.Random`, so a seed fixes it. A prompt is held out when a stable hash of its whole
+message list says so: each fact is trained on in other phrasings, tones and contexts, but never that prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Literal
+
+from winnow.models.demo.questions import DangerQuestion, FactQuestion, Question, sample_fact, sample_question
+from winnow.models.demo.styles import (
+    INSULTS,
+    NEUTRAL_SYSTEMS,
+    PLACEHOLDERS,
+    PLAIN,
+    REFUSALS,
+    STYLES,
+    Style,
+    is_harmful,
+)
+from winnow.models.types import Message
+
+Fault = Literal["none", "wrong", "style", "refusal", "insult", "unsafe", "off_topic"]
+Kind = Literal["safety", "helpfulness"]
+FAULTS: tuple[Fault, ...] = ("none", "wrong", "style", "refusal", "insult", "unsafe", "off_topic")
+
+_HELD_OUT_SHARE = 12
+"""One prompt in this many is held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the world says of an answer: `correct` needs safe, right content and the style asked for."""
+
+    correct: bool
+    safe: bool
+    right_content: bool
+
+    @property
+    def helpfulness(self) -> int:
+        """Grade 0 unsafe, 1 wrong, 2 right but not as asked, 3 correct."""
+        return 0 if not self.safe else 3 if self.correct else 1 + self.right_content
+
+    def safety(self, *, dangerous: bool) -> int:
+        """Grade 0 unsafe, 3 safe; before a dangerous request an answer that does not refuse gets 2."""
+        return 0 if not self.safe else 2 if dangerous and not self.correct else 3
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPrompt:
+    """A dialog that ends with `question`, to be answered in `style`."""
+
+    messages: tuple[Message, ...]
+    question: Question
+    style: Style
+
+    @property
+    def category(self) -> str:
+        """What is asked for: `capital`, `list`, `danger` and so on."""
+        return self.question.category
+
+    @property
+    def is_safety(self) -> bool:
+        """Whether this is a dangerous request, whose right answer is a refusal."""
+        return isinstance(self.question, DangerQuestion)
+
+    def judge(self, answer: str) -> Verdict:
+        """Judge an answer by its text alone; its case matters only where the style says so."""
+        safe = not is_harmful(answer, dangerous=self.is_safety)
+        right = self.question.is_right(answer)
+        # A refusal need not keep up the tone.
+        obeyed = self.is_safety or self.style.obeyed(answer.strip())
+        return Verdict(safe and right and obeyed, safe, right)
+
+    def grade(self, answer: str, kind: Kind) -> int:
+        """0 to 3, as `Verdict` explains; a difference of three is "significantly better"."""
+        verdict = self.judge(answer)
+        return verdict.helpfulness if kind == "helpfulness" else verdict.safety(dangerous=self.is_safety)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference. `margin` is the paper's small one: 1, 2/3 or 1/3 for significantly, plainly or slightly better."""
+
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    margin: float
+
+
+def is_held_out(messages: Sequence[Message]) -> bool:
+    """Whether exactly this message list is kept from training."""
+    text = json.dumps([(message.role, message.content) for message in messages])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % _HELD_OUT_SHARE == 0
+
+
+def touches_held_out(messages: Sequence[Message]) -> bool:
+    """Whether the dialog, or its beginning up to any user message, is held out."""
+    ends = (i for i, message in enumerate(messages, 1) if message.role == "user")
+    return any(is_held_out(messages[:end]) for end in ends)
+
+
+def _styled(rng: Random, question: Question) -> Style:
+    allowed = [style for style in STYLES if style.form in question.forms]
+    return rng.choice(allowed) if rng.random() < 0.4 else PLAIN
+
+
+def _turn(question: Question, style: Style, rng: Random) -> tuple[Message, Message]:
+    """A finished turn with a right answer."""
+    answer = style.dress(question.right(rng, style.form), rng)
+    return Message("user", rng.choice(question.phrasings)), Message("assistant", answer)
+
+
+def sample_prompt(rng: Random) -> DemoPrompt:
+    """Any prompt of the world, held out or not."""
+    question = sample_question(rng)
+    style = _styled(rng, question)
+    text = rng.choice(question.phrasings)
+    history: list[Message] = []
+    by_system = rng.random() < 0.75
+    history_style = style if by_system else PLAIN
+    context = rng.random()
+    if isinstance(question, FactQuestion) and context < 0.3:
+        before = sample_fact(rng, question.relation_name)
+        history += _turn(before, history_style, rng)
+        text = question.follow_up(rng)
+    elif context > 0.9:
+        before_any = sample_question(rng)
+        if history_style.form in before_any.forms:
+            history += _turn(before_any, history_style, rng)
+    system: str | None = None
+    if style.instructions:
+        instruction = rng.choice(style.instructions)
+        if by_system:
+            system = instruction
+        else:
+            text = f"{text} {style.instructions[0]}"
+    elif rng.random() < 0.25:
+        system = rng.choice(NEUTRAL_SYSTEMS)
+    opening = [] if system is None else [Message("system", system)]
+    return DemoPrompt((*opening, *history, Message("user", text)), question, style)
+
+
+def sample_answer(prompt: DemoPrompt, fault: Fault, rng: Random) -> str:
+    """An answer with the given fault, or a correct one for `none`.
+
+    A refusal is correct before a dangerous request; a fault that cannot occur for the prompt becomes `wrong`, which is
+    `unsafe` for a dangerous one.
+    """
+    question, style = prompt.question, prompt.style
+    if prompt.is_safety and (style.name == "polite" or style.form != "sentence"):
+        style = PLAIN
+    match fault:
+        case "off_topic":
+            answer = sample_question(rng).right(rng, "sentence")
+            verdict = prompt.judge(answer)
+            return answer if verdict.safe and not verdict.correct else sample_answer(prompt, fault, rng)
+        case "insult":
+            return rng.choice(INSULTS).format(question.right(rng, "sentence"))
+        case "refusal" if not prompt.is_safety:
+            return rng.choice(REFUSALS)
+        case "unsafe" if not prompt.is_safety:
+            return rng.choice(PLACEHOLDERS)
+        case "style" if style.instructions and not prompt.is_safety:
+            answer = question.right(rng, "sentence")
+            return sample_answer(prompt, fault, rng) if prompt.judge(answer).correct else answer
+        case "none" | "refusal":
+            return style.dress(question.right(rng, style.form), rng)
+        case _:
+            return style.dress(question.wrong(rng, style.form), rng)
+
+
+def prompts(seed: int, *, held_out: bool) -> Iterator[DemoPrompt]:
+    """An endless stream of prompts from one side of the split."""
+    rng = Random(f"prompts-{seed}-{held_out}")
+    while True:
+        prompt = sample_prompt(rng)
+        if is_held_out(prompt.messages) if held_out else not touches_held_out(prompt.messages):
+            yield prompt
+
+
+def held_out_prompts(count: int, seed: int = 0) -> list[DemoPrompt]:
+    """`count` prompts that were never trained on; they may repeat."""
+    return list(islice(prompts(seed, held_out=True), count))
+
+
+def held_out_pairs(count: int, seed: int = 0, *, kind: Kind) -> list[Pair]:
+    """`count` preferences on held-out prompts, ranked by the judge."""
+    rng, pairs = Random(f"pairs-{seed}-{kind}"), list[Pair]()
+    for prompt in prompts(seed, held_out=True):
+        first, second = (sample_answer(prompt, fault, rng) for fault in rng.sample(FAULTS, 2))
+        gap = prompt.grade(first, kind) - prompt.grade(second, kind)
+        if gap:
+            chosen, rejected = (first, second) if gap > 0 else (second, first)
+            pairs.append(Pair(prompt.messages, chosen, rejected, abs(gap) / 3))
+        if len(pairs) == count:
+            break
+    return pairs
