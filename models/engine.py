@@ -37,6 +37,8 @@ class EngineOptions:
     """What one engine needs to start.
 
     `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; it has no effect on CPU.
+    `fork` is safe only while torch has computed nothing in this process: OpenMP's threads do not survive a fork, and the
+    engine would wait for them forever.
     """
 
     checkpoint: str
@@ -47,6 +49,7 @@ class EngineOptions:
     max_sequences: int
     eager: bool
     on_gpu: bool
+    fork: bool
 
 
 def start_policy(options: EngineOptions, template: Llama2Template) -> VllmPolicy:
@@ -70,7 +73,7 @@ def start_reward_model(options: EngineOptions, name: str, eos_id: int, calibrati
 def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
     try:
         config = _arguments(options, **role).create_engine_config()
-        if not options.on_gpu:
+        if options.fork:
             # vLLM asks for spawned engines on CPU, each of which imports everything anew: 31 s to ready against 17 s.
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True)

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from winnow.models.errors import WinnowError
-from winnow.models.reference import ReferenceRewardModel
 from winnow.models.reward import Calibration, RewardModel
 from winnow.models.template import Llama2Template
 from winnow.models.types import Message, Prompt
@@ -102,6 +101,10 @@ def check(settings: Settings) -> None:
 
 
 async def _compare(service: Service) -> list[Comparison]:
+    from winnow.models.reference import (
+        ReferenceRewardModel,  # imports torch, which must wait until the engines are forked
+    )
+
     settings, template = service.settings, service.template
     prompts = dialogs(template)
     answers = [tuple(template.encode_answer(answer)) for answer in ANSWERS]

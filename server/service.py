@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -72,7 +73,8 @@ class Service:
 def started(settings: Settings) -> Iterator[Service]:
     """Start the three engines, one after another, and end their processes on leaving.
 
-    Call it from the main thread, before an event loop runs: on CPU the engines are forked.
+    Call it from the main thread, before an event loop runs: on CPU the engines are forked, unless torch has been imported
+    before, when they are spawned, which is safe then and slower.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not fit the others.
@@ -80,6 +82,7 @@ def started(settings: Settings) -> Iterator[Service]:
     inspect(settings.policy, "policy")
     inspect(settings.safety_rm, "reward model")
     inspect(settings.helpfulness_rm, "reward model")
+    fork = not runs_on_gpu() and "torch" not in sys.modules
     prepare(offline=all(map(is_local, _checkpoints(settings))))
     tokenizer = load_tokenizer(settings.policy, "policy")
     for checkpoint in (settings.safety_rm, settings.helpfulness_rm):
@@ -90,14 +93,14 @@ def started(settings: Settings) -> Iterator[Service]:
     from winnow.models.engine import start_policy, start_reward_model
 
     with contextlib.ExitStack() as running:
-        policy = start_policy(_policy_options(settings), template)
+        policy = start_policy(_policy_options(settings, fork), template)
         running.callback(policy.shutdown)
         safety = start_reward_model(
-            _rm_options(settings, settings.safety_rm), "safety", template.eos_id, settings.safety_calibration
+            _rm_options(settings, settings.safety_rm, fork), "safety", template.eos_id, settings.safety_calibration
         )
         running.callback(safety.shutdown)
         helpfulness = start_reward_model(
-            _rm_options(settings, settings.helpfulness_rm), "helpfulness", template.eos_id,
+            _rm_options(settings, settings.helpfulness_rm, fork), "helpfulness", template.eos_id,
             settings.helpfulness_calibration,
         )  # fmt: skip
         running.callback(helpfulness.shutdown)
@@ -108,16 +111,21 @@ def _checkpoints(settings: Settings) -> tuple[str, str, str]:
     return settings.policy, settings.safety_rm, settings.helpfulness_rm
 
 
-def _policy_options(settings: Settings) -> EngineOptions:
-    return _options(settings, settings.policy, settings.kv_cache_gib, settings.policy_memory, gpu_default=None)
+def _policy_options(settings: Settings, fork: bool) -> EngineOptions:
+    return _options(settings, settings.policy, settings.kv_cache_gib, settings.policy_memory, None, fork)
 
 
-def _rm_options(settings: Settings, checkpoint: str) -> EngineOptions:
-    return _options(settings, checkpoint, settings.rm_kv_cache_gib, settings.rm_memory, gpu_default=8.0)
+def _rm_options(settings: Settings, checkpoint: str, fork: bool) -> EngineOptions:
+    return _options(settings, checkpoint, settings.rm_kv_cache_gib, settings.rm_memory, 8.0, fork)
 
 
 def _options(
-    settings: Settings, checkpoint: str, kv_cache_gib: float | None, memory_share: float, gpu_default: float | None
+    settings: Settings,
+    checkpoint: str,
+    kv_cache_gib: float | None,
+    memory_share: float,
+    gpu_kv_cache_gib: float | None,
+    fork: bool,
 ) -> EngineOptions:
     from winnow.models.engine import EngineOptions
 
@@ -126,9 +134,10 @@ def _options(
         checkpoint=checkpoint,
         dtype=settings.dtype if settings.dtype != "auto" else "bfloat16" if on_gpu else "float32",
         context=settings.context,
-        kv_cache_gib=kv_cache_gib or (gpu_default if on_gpu else 1.0),
+        kv_cache_gib=kv_cache_gib or (gpu_kv_cache_gib if on_gpu else 1.0),
         memory_share=memory_share,
         max_sequences=settings.max_sequences,
         eager=settings.eager,
         on_gpu=on_gpu,
+        fork=fork,
     )

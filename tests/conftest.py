@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Iterator
 
@@ -33,7 +32,6 @@ def service() -> Iterator[Service]:
         warnings.simplefilter("ignore")  # vLLM's own deprecations, and the forked engines inherit the filter
         with started(Settings()) as running:
             yield running
-        gc.collect()  # vLLM leaves a messaging context to the collector, which warns; let it do so here
 
 
 @pytest.fixture(scope="session")

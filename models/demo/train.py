@@ -39,9 +39,7 @@ from winnow.models.template import Llama2Template
 _log = logging.getLogger(__name__)
 
 POLICY_EXAMPLES, POLICY_BATCH, POLICY_RATE = 130_000, 64, 4e-3
-SAMPLED_GROUPS, GROUP_BATCH, REWARD_RATE = 10_000, 16, 1e-3
-# Helpfulness has to know every fact; with 12,000 groups the best of 16 was no better than the best of 4.
-WRITTEN_GROUPS: dict[Kind, int] = {"safety": 12_000, "helpfulness": 30_000}
+WRITTEN_GROUPS, SAMPLED_GROUPS, GROUP_BATCH, REWARD_RATE = 12_000, 10_000, 16, 1e-3
 
 TARGETS: dict[Kind, tuple[float, float, float, float]] = {
     "safety": (0.01, 0.5, 0.9, 0.99),
@@ -146,8 +144,8 @@ def build(job: Job) -> None:
     template = networks.load_template(folder)
     networks.export(train_policy(job, template), folder, job.out / "policy")
     sampled = sample_groups(job, template)
+    groups = [*sampled, *islice(written_groups(job.seed), job.size(WRITTEN_GROUPS))]
     for kind in get_args(Kind):
-        groups = [*sampled, *islice(written_groups(job.seed), job.size(WRITTEN_GROUPS[kind]))]
         networks.export(train_reward(job, kind, template, groups), folder, job.out / f"{kind}-rm")
     _log.info("%s", report(job.out))
 
