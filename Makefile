@@ -38,11 +38,11 @@ demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .types build *.egg-info
 
-# The pins are complete, so nothing is resolved; an empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
+# The pins are complete, so nothing is resolved; modules are compiled as they are first imported. An empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
 $(VENV)/ready: constraints/cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Winnow needs Python 3.11; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/cpu.txt \
+	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r constraints/cpu.txt \
 		|| { echo "If torch 2.13.0+cpu was not found: make … PIP_EXTRA_INDEX_URL=<the address of PyTorch's CPU wheel index>" >&2; exit 1; }
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
