@@ -66,6 +66,22 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn, saying that it is ready only once it listens."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        settings = self.service.settings
+        logger.info(
+            "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates
+        )
+
+
 async def _serve(service: Service, listener: socket.socket) -> None:
     await service.warm_up()
     settings = service.settings
@@ -76,11 +92,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
-    server = uvicorn.Server(config)
-    host, port = listener.getsockname()[:2]
-    logger.info(
-        "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates
-    )
+    server = _Server(config, service)
     watch = asyncio.create_task(_watch(service, server))
     try:
         await server.serve(sockets=[listener])
