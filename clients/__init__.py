@@ -1,1 +1,68 @@
-"""The client side of Winnow: wire types and the terminal chat. Imports no torch, vllm or fastapi."""
+"""The client side of Winnow: a Python client, the wire's types, and the terminal chat. Imports no torch, vllm or fastapi.
+
+    from winnow.clients import Client, Overloaded
+
+    with Client("http://127.0.0.1:8000/v1") as client:
+        answer = client.answer("What is the capital of France?", candidates=8)
+        print(answer.text, answer.winner.combined, f"{len(answer.failed)} failed")
+        for event in client.stream("And of Spain?"):
+            match event:
+                case Progress(scored=scored, candidates=k): print(f"{scored}/{k}")
+                case Piece(text=text): print(text, end="")
+                case Answer(): print(event.report.timings_ms.total)
+
+`AsyncClient` is the same for asyncio. What can go wrong is in `winnow.clients.errors`.
+"""
+
+from winnow.clients.answers import Answer, Event, Piece
+from winnow.clients.async_client import AsyncClient
+from winnow.clients.calls import Dialog, Options
+from winnow.clients.client import Client
+from winnow.clients.errors import (
+    ConnectionFailed,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineDead,
+    InvalidKey,
+    InvalidRequest,
+    ModelNotFound,
+    NoScoredCandidate,
+    Overloaded,
+    RefusedByServer,
+    ServerError,
+    ShuttingDown,
+    StreamBroken,
+    TimedOut,
+    UnreadableAnswer,
+    Unsupported,
+    WinnowClientError,
+)
+from winnow.clients.wire import Progress
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "ConnectionFailed",
+    "ContextLengthExceeded",
+    "DeadlineExceeded",
+    "Dialog",
+    "EngineDead",
+    "Event",
+    "InvalidKey",
+    "InvalidRequest",
+    "ModelNotFound",
+    "NoScoredCandidate",
+    "Options",
+    "Overloaded",
+    "Piece",
+    "Progress",
+    "RefusedByServer",
+    "ServerError",
+    "ShuttingDown",
+    "StreamBroken",
+    "TimedOut",
+    "UnreadableAnswer",
+    "Unsupported",
+    "WinnowClientError",
+]

@@ -2,50 +2,66 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
+from contextlib import closing
+from itertools import chain
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from winnow.clients.wire import BestOfNReport
+from winnow.clients.answers import Answer, Event, Piece
+from winnow.clients.client import Client
+from winnow.clients.errors import WinnowClientError
+from winnow.clients.wire import Progress
 
 HELP = "Type a message. /show and /hide the candidates, /new starts a new dialog, /quit or Ctrl-D leaves."
-TIMEOUT = httpx.Timeout(10.0, read=600.0)
+
+Messages = list[dict[str, str]]
+
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+"""What an answer must not send to a terminal: all control characters but tab and line feed."""
 
 
-class ServerRefused(Exception):
-    """The server answered with an error, or not at all; the message is fit to show."""
-
-
-def talk(url: str, *, candidates: int | None, show: bool, system: str | None) -> int:
-    """Run the conversation until the user leaves; returns the exit status."""
+def talk(url: str, *, candidates: int | None, show: bool, system: str | None, api_key: str | None = None) -> int:
+    """Run the conversation until the user leaves; returns the exit status. A person is there to ask again: nothing is retried."""
     console = Console()
-    opening = [{"role": "system", "content": system}] if system else []
-    dialog = list(opening)
-    with httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT) as http:
+    try:
+        client = Client(url, api_key=api_key, max_retries=0)
+    except ValueError as error:
+        return _give_up(console, error)
+    with client:
         try:
-            model = _served_model(http)
-        except ServerRefused as refusal:
-            console.print(f"winnow: {refusal}", style="red", markup=False)
-            return 1
+            model = client.models()[0].id
+        except WinnowClientError as error:
+            return _give_up(console, error)
         console.print(f"{model} at {url}. {HELP}", style="dim", markup=False)
-        for line in _lines(console):
-            if line == "/quit":
-                break
-            if line == "/new":
-                dialog = list(opening)
-            elif line in ("/show", "/hide"):
-                show = line == "/show"
-            elif line.startswith("/"):
-                console.print(HELP, style="dim", markup=False)
-            else:
-                dialog.append({"role": "user", "content": line})
-                _turn(http, console, model, dialog, candidates, show)
+        _converse(client, console, candidates, show, system)
     return 0
+
+
+def _give_up(console: Console, error: Exception) -> int:
+    console.print(f"winnow: {error}", style="red", markup=False)
+    return 1
+
+
+def _converse(client: Client, console: Console, candidates: int | None, show: bool, system: str | None) -> None:
+    opening: Messages = [{"role": "system", "content": system}] if system else []
+    dialog = list(opening)
+    for line in _lines(console):
+        if line == "/quit":
+            break
+        if line == "/new":
+            dialog = list(opening)
+        elif line in ("/show", "/hide"):
+            show = line == "/show"
+        elif line.startswith("/"):
+            console.print(HELP, style="dim", markup=False)
+        else:
+            question: Messages = [*dialog, {"role": "user", "content": line}]
+            if answer := _answered(client, console, question, candidates, show):
+                dialog = [*question, {"role": "assistant", "content": answer.text}]
+                console.print(_table(answer) if show else _summary(answer))
 
 
 def _lines(console: Console) -> Iterator[str]:
@@ -60,44 +76,51 @@ def _lines(console: Console) -> Iterator[str]:
             yield line
 
 
-def _turn(
-    http: httpx.Client, console: Console, model: str, dialog: list[dict[str, str]], candidates: int | None, show: bool
-) -> None:
-    """Ask for the answer to `dialog` and append it; after a refusal the question is taken back."""
-    options = {"candidates": candidates, "return_candidates": show}
-    body = {"model": model, "messages": dialog, "stream": True, "best_of_n": options}
-    answer, report = "", None
+def _answered(client: Client, console: Console, dialog: Messages, candidates: int | None, show: bool) -> Answer | None:
+    """Print the answer as it comes; None if the server refused, or the user stopped it with Ctrl-C."""
+    try:
+        with closing(client.stream(dialog, candidates=candidates, return_candidates=show)) as events:
+            return _print_events(console, events)
+    except WinnowClientError as error:
+        console.print(str(error), style="red", markup=False)
+    except KeyboardInterrupt:
+        console.print("stopped", style="dim")
+    return None
+
+
+def _print_events(console: Console, events: Iterator[Event]) -> Answer | None:
+    answer = None
+    with console.status("sampling") as status:
+        first = next(events)
+        while isinstance(first, Progress):
+            status.update(_progress(first))
+            first = next(events)
     console.print("winnow › ", style="bold green", end="")
     try:
-        for chunk in _stream(http, body):
-            for choice in chunk.get("choices", []):
-                piece = choice["delta"].get("content") or ""
-                answer += piece
-                console.print(piece, end="", markup=False, highlight=False)
-            if "best_of_n" in chunk:
-                report = BestOfNReport.model_validate(chunk["best_of_n"])
-    except ServerRefused as refusal:
-        dialog.pop()
-        console.print(str(refusal), style="red", markup=False)
-        return
-    console.print()
-    dialog.append({"role": "assistant", "content": answer})
-    if report:
-        console.print(_table(report) if show else _summary(report))
+        for event in chain([first], events):
+            if isinstance(event, Piece):
+                console.print(event.text.translate(_CONTROLS), end="", markup=False, highlight=False)
+            elif isinstance(event, Answer):
+                answer = event
+    finally:
+        console.print()
+    return answer
 
 
-def _summary(report: BestOfNReport) -> Text:
-    best = min(report.scored, key=lambda item: item.rank)
-    spans = report.timings_ms
-    return Text(
-        f"best of {report.candidates} · R {best.combined:.3f} ({best.branch}) · {spans.total / 1e3:.2f} s", style="dim"
-    )
+def _progress(progress: Progress) -> str:
+    best = "" if progress.best_so_far is None else f", best {progress.best_so_far:.2f}"
+    return f"{progress.scored}/{progress.candidates} scored{best}"
 
 
-def _table(report: BestOfNReport) -> Table:
+def _summary(answer: Answer) -> Text:
+    best, seconds = answer.winner, answer.report.timings_ms.total / 1e3
+    return Text(f"best of {answer.report.candidates} · R {best.combined:.3f} ({best.branch}) · {seconds:.2f} s", "dim")
+
+
+def _table(answer: Answer) -> Table:
     """The candidates, best first."""
-    table = Table("rank", "R_s", "R_h", "R_c", "branch", "tokens", "answer", caption=_summary(report).plain)
-    for item in sorted(report.scored, key=lambda item: item.rank):
+    table = Table("rank", "R_s", "R_h", "R_c", "branch", "tokens", "answer", caption=_summary(answer).plain)
+    for item in answer.candidates:
         helpfulness = "–" if item.helpfulness is None else f"{item.helpfulness:.3f}"
         table.add_row(
             str(item.rank + 1),
@@ -106,41 +129,7 @@ def _table(report: BestOfNReport) -> Table:
             f"{item.combined:.3f}",
             item.branch,
             str(item.tokens),
-            Text(item.text or ""),
+            Text((item.text or "").translate(_CONTROLS)),
             style="bold green" if item.rank == 0 else "red" if item.branch == "unsafe" else None,
         )
     return table
-
-
-def _served_model(http: httpx.Client) -> str:
-    try:
-        response = http.get("/models")
-    except httpx.HTTPError as error:
-        raise ServerRefused(f"no server answers at {http.base_url}: {error}") from None
-    if response.is_error:
-        raise ServerRefused(_message(response))
-    return str(response.json()["data"][0]["id"])
-
-
-def _stream(http: httpx.Client, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The chunks of one streamed completion."""
-    try:
-        with http.stream("POST", "/chat/completions", json=body) as response:
-            if response.is_error:
-                response.read()
-                raise ServerRefused(_message(response))
-            for line in response.iter_lines():
-                if line.startswith("data: ") and line != "data: [DONE]":
-                    chunk = json.loads(line.removeprefix("data: "))
-                    if "error" in chunk:
-                        raise ServerRefused(chunk["error"]["message"])
-                    yield chunk
-    except httpx.HTTPError as error:
-        raise ServerRefused(f"the connection failed: {error or type(error).__name__}") from None
-
-
-def _message(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {response.status_code}"

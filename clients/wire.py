@@ -1,12 +1,12 @@
 """The JSON bodies on the wire, shared by the server and the clients.
 
-OpenAI's chat-completion bodies plus the `best_of_n` object. Requests are strict: a field that the server would not honour
+OpenAI's chat and text completion bodies plus the `best_of_n` object. Requests are strict: a field that the server would not honour
 is refused by name, except at the value that asks for nothing. `docs/api.md` documents every field.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,9 +21,16 @@ from pydantic_core import PydanticCustomError
 
 CombinerName = Literal["llama2", "safe_first"]
 BranchName = Literal["safety_prompt", "unsafe", "helpful"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "content_filter"]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Count = Annotated[int, Field(ge=1)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+MOST_FIELDS = 64
+MOST_MESSAGES = 1000
+MOST_PARTS = 256
+MOST_BIASES = 1024
+MOST_ANSWERS = 1024
+MOST_TOKENS = 1_000_000
 
 
 class Request(BaseModel):
@@ -37,8 +44,10 @@ class Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body: Any) -> Any:
-        if not isinstance(body, dict) or not cls.neutral:
+        if not isinstance(body, dict):
             return body
+        if len(body) > MOST_FIELDS:
+            raise _invalid(None, f"an object has {len(body)} fields; at most {MOST_FIELDS} are read")
         for name, values in cls.neutral.items():
             if name in body and not any(type(body[name]) is type(value) and body[name] == value for value in values):
                 raise PydanticCustomError("unsupported", "{param} is not supported", {"param": name})
@@ -68,7 +77,7 @@ class ChatMessage(Request):
     }
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS)]
 
     @property
     def text(self) -> str:
@@ -86,6 +95,7 @@ class BestOfNOptions(Request):
     """How the best answer is found; None takes the server's default.
 
     `is_safety` None lets the server's tagger decide. `return_candidates` puts every candidate's text into `scored`.
+    `progress` sends a stream an event each time a candidate has been scored.
     """
 
     neutral = {"deadline_ms": (None,), "accept_reward": (None,)}
@@ -94,33 +104,13 @@ class BestOfNOptions(Request):
     is_safety: bool | None = None
     combiner: CombinerName | None = None
     return_candidates: bool | None = None
+    progress: bool | None = None
 
 
-class ChatRequest(Request):
-    """The body of `POST /v1/chat/completions`."""
-
-    neutral = {
-        "audio": (None,),
-        "function_call": (None, "none"),
-        "functions": (None, []),
-        "logprobs": (None, False),
-        "metadata": (None, {}),
-        "modalities": (None, ["text"]),
-        "parallel_tool_calls": (None, True, False),
-        "prediction": (None,),
-        "reasoning_effort": (None, "none"),
-        "response_format": (None, {"type": "text"}),
-        "service_tier": (None, "auto", "default"),
-        "store": (None, False),
-        "tool_choice": (None, "none", "auto"),
-        "tools": (None, []),
-        "top_logprobs": (None, 0),
-        "verbosity": (None,),
-        "web_search_options": (None,),
-    }
+class CompletionRequest(Request):
+    """What a chat and a text completion have in common: how to sample, how many, and what to return."""
 
     model: str
-    messages: list[ChatMessage]
     n: Count | None = None
     best_of: Count | None = None
     best_of_n: BestOfNOptions | None = None
@@ -129,25 +119,26 @@ class ChatRequest(Request):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIASES)] | None = (
+        None
+    )
     user: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> ChatRequest:
+    def _consistent(self) -> Self:
         requested = {self.best_of, self.best_of_n and self.best_of_n.candidates} - {None}
         if len(requested) > 1:
             raise _invalid("best_of", "best_of and best_of_n.candidates disagree; send one of them")
-        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
-            raise _invalid("max_tokens", "max_tokens and max_completion_tokens disagree; send one of them")
         if self.stream_options is not None and not self.stream:
             raise _invalid("stream_options", "stream_options is only allowed when stream is true")
+        if self.options.progress and not self.stream:
+            raise _invalid("best_of_n.progress", "progress is only allowed when stream is true")
         return self
 
     @property
@@ -162,8 +153,13 @@ class ChatRequest(Request):
 
     @property
     def token_limit(self) -> int | None:
-        """Most tokens of the answer, by either name."""
-        return self.max_completion_tokens or self.max_tokens
+        """Most tokens of the answer."""
+        return self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives to report with each token's log-probability; None reports none at all."""
+        return None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -171,16 +167,122 @@ class ChatRequest(Request):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
+class ChatRequest(CompletionRequest):
+    """The body of `POST /v1/chat/completions`."""
+
+    neutral = {
+        "audio": (None,),
+        "function_call": (None, "none"),
+        "functions": (None, []),
+        "metadata": (None, {}),
+        "modalities": (None, ["text"]),
+        "parallel_tool_calls": (None, True, False),
+        "prediction": (None,),
+        "reasoning_effort": (None, "none"),
+        "response_format": (None, {"type": "text"}),
+        "service_tier": (None, "auto", "default"),
+        "store": (None, False),
+        "tool_choice": (None, "none", "auto"),
+        "tools": (None, []),
+        "verbosity": (None,),
+        "web_search_options": (None,),
+    }
+
+    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _chat_consistent(self) -> Self:
+        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+            raise _invalid("max_tokens", "max_tokens and max_completion_tokens disagree; send one of them")
+        if self.top_logprobs and not self.logprobs:
+            raise _invalid("top_logprobs", "top_logprobs is only allowed when logprobs is true")
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        """Most tokens of the answer, by either name."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives to report with each token's log-probability; None reports none at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class TextRequest(CompletionRequest):
+    """The body of `POST /v1/completions`: a raw prompt, as text or as token ids, that the answer continues.
+
+    A list of one text is that text. `echo` puts the prompt before the answer.
+    """
+
+    neutral = {"suffix": (None,)}
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=1)]
+        | Annotated[list[TokenId], Field(min_length=1, max_length=MOST_TOKENS)]
+    )
+    echo: bool | None = False
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _text_consistent(self) -> Self:
+        if self.echo and self.logprobs is not None:
+            raise _invalid("echo", "echo cannot be combined with logprobs: the prompt's are not computed")
+        return self
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives to report with each token's log-probability; None reports none at all."""
+        return self.logprobs
+
+    @property
+    def text_or_ids(self) -> str | list[int]:
+        """The prompt, a list of one text unpacked."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return self.prompt[0] if isinstance(self.prompt[0], str) else [int(token) for token in self.prompt]
+
+
+class TokenizeRequest(Request):
+    """The body of `POST /tokenize`: a text, or a dialog as the template renders it.
+
+    `add_special_tokens` puts BOS before a text; a dialog always has its own.
+    """
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES)] | None = None
+    add_special_tokens: bool = True
+    return_token_strs: bool | None = False
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise _invalid("prompt", "send either prompt or messages")
+        return self
+
+
+class DetokenizeRequest(Request):
+    """The body of `POST /detokenize`."""
+
+    model: str | None = None
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS)]
+
+
 class RewardsRequest(Request):
     """The body of `POST /v1/rewards`: score given answers to one dialog."""
 
     model: str
-    messages: list[ChatMessage]
-    answers: list[str]
+    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES)]
+    answers: Annotated[list[str], Field(max_length=MOST_ANSWERS)]
     is_safety: bool | None = None
 
 
-def _invalid(param: str, message: str) -> PydanticCustomError:
+def _invalid(param: str | None, message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_request", "{message}", {"message": message, "param": param})
 
 
@@ -206,13 +308,52 @@ class AnswerMessage(Response):
     refusal: str | None = None
 
 
+class TokenLogprob(Response):
+    """A token, its UTF-8 bytes, and the log-probability the policy gave it, before temperature, filters and penalties."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class SampledLogprob(TokenLogprob):
+    """A sampled token and the likeliest alternatives at its place."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Response):
+    """The log-probabilities of an answer's tokens, EOS left out."""
+
+    content: list[SampledLogprob]
+    refusal: None = None
+
+
+class TextLogprobs(Response):
+    """The same in the shape of text completions: parallel lists; `text_offset` counts characters into `text`."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class Choice(Response):
     """A returned answer; choices are ranked, index 0 is the winner."""
 
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason
+
+
+class TextChoice(Response):
+    """A returned continuation, or a piece of it on a stream, where `finish_reason` is null but at the end."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: FinishReason | None = None
 
 
 class Usage(Response):
@@ -262,7 +403,10 @@ class TimingsMs(Response):
 
 
 class BestOfNReport(Response):
-    """Why the winner won. `winner` is the `index` in `scored` of choice 0; `scored` lists every scored candidate."""
+    """Why the winner won. `winner` is the `index` in `scored` of choice 0; `scored` lists every scored candidate.
+
+    `all_unsafe`: every candidate has R_s < 0.15. `safe_passed_over`: the winner has, though another candidate has not.
+    """
 
     candidates: int
     finished: int
@@ -270,9 +414,26 @@ class BestOfNReport(Response):
     is_safety: bool
     combiner: CombinerName
     winner_tokens: int
+    all_unsafe: bool
+    safe_passed_over: bool
     scored: list[Scored]
     failed: list[Failed]
     timings_ms: TimingsMs
+
+
+class Progress(Response):
+    """How far a selection has come; `best_so_far` is the R_c that leads, null before the first score."""
+
+    finished: int
+    scored: int
+    candidates: int
+    best_so_far: float | None
+
+
+class ProgressReport(Response):
+    """The `best_of_n` object of a chunk sent while candidates still run."""
+
+    progress: Progress
 
 
 class ChatCompletion(Response):
@@ -285,6 +446,20 @@ class ChatCompletion(Response):
     choices: list[Choice]
     usage: Usage
     best_of_n: BestOfNReport
+
+
+class TextCompletion(Response):
+    """The answer to `POST /v1/completions`, and one event of its stream, where `usage` and `best_of_n` come last."""
+
+    optional = frozenset({"usage", "best_of_n"})
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+    best_of_n: BestOfNReport | ProgressReport | None = None
 
 
 class Delta(Response):
@@ -302,7 +477,7 @@ class ChunkChoice(Response):
 
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
 
 
@@ -317,7 +492,7 @@ class ChatCompletionChunk(Response):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
-    best_of_n: BestOfNReport | None = None
+    best_of_n: BestOfNReport | ProgressReport | None = None
 
 
 class Rewards(Response):
@@ -328,13 +503,31 @@ class Rewards(Response):
     rewards: list[Rating]
 
 
+class Tokens(Response):
+    """The answer to `POST /tokenize`."""
+
+    optional = frozenset({"token_strs"})
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class Detokenized(Response):
+    """The answer to `POST /detokenize`."""
+
+    prompt: str
+
+
 class ModelCard(Response):
-    """A served model."""
+    """A served model; `max_model_len` is its context, prompt and answer together."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "winnow"
+    max_model_len: int
 
 
 class ModelList(Response):
@@ -347,7 +540,7 @@ class ModelList(Response):
 class Status(Response):
     """The answer of `/health` and `/ready`."""
 
-    status: Literal["ok", "ready", "dead"]
+    status: Literal["ok", "ready", "draining", "dead"]
 
 
 class Version(Response):

@@ -9,10 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from winnow.models.errors import CandidateFailed
-from winnow.models.types import Branch, CombinerName, Reward, ScoredCandidate, sigmoid
-
-GATE = 0.15
-"""R_s below this, strictly, makes the safety reward decide (precision 0.89, recall 0.55 in the paper)."""
+from winnow.models.types import Branch, CombinerName, Reward, ScoredCandidate, is_gated
 
 
 def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | None) -> Reward:
@@ -35,11 +32,6 @@ def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | Non
     return Reward(safety_logit, helpfulness_logit, branch)
 
 
-def is_gated(safety_logit: float) -> bool:
-    """Whether R_s < 0.15."""
-    return sigmoid(safety_logit) < GATE
-
-
 def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int, ...]:
     """Positions into `scored`, best first; ties go to the lowest candidate index.
 
@@ -48,7 +40,7 @@ def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int
     """
     keys: dict[CombinerName, Callable[[Reward], tuple[float, ...]]] = {
         "llama2": lambda reward: (reward.combined_logit,),
-        "safe_first": lambda reward: (not is_gated(reward.safety_logit), reward.combined_logit),
+        "safe_first": lambda reward: (not reward.is_gated, reward.combined_logit),
     }
     key = keys[combiner]
 

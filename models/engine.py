@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind
@@ -26,8 +28,8 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from winnow.models.errors import CandidateFailed, CheckpointError, EngineDead
 from winnow.models.policy import Sampling, candidate_seed
 from winnow.models.reward import Calibration, scored_ids
-from winnow.models.template import Llama2Template
-from winnow.models.types import Candidate, Prompt
+from winnow.models.template import END_INSTRUCTION, Llama2Template
+from winnow.models.types import Candidate, Prompt, TokenLogprob
 
 T = TypeVar("T")
 
@@ -107,13 +109,15 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
 
 
 class _Engine:
-    """One started `AsyncLLM` with request ids of our own."""
+    """One started `AsyncLLM` with request ids of our own, and what it owes."""
 
     def __init__(self, llm: AsyncLLM, name: str) -> None:
         self.llm = llm
         self.name = name
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
+        self.owed = 0
         self._ids = itertools.count()
+        self._last_output = 0.0
 
     @property
     def is_alive(self) -> bool:
@@ -124,14 +128,29 @@ class _Engine:
         """A request id that no other request of this engine has."""
         return f"{self.name}-{next(self._ids)}"
 
+    @property
+    def unfinished(self) -> int:
+        """Requests that the engine's front end still holds; 0 when nothing runs, or something has leaked."""
+        return int(self.llm.output_processor.get_num_unfinished_requests())
+
+    def _silent_seconds(self) -> float:
+        """How long the engine has owed something and given nothing; 0 while it owes nothing."""
+        return time.monotonic() - self._last_output if self.owed else 0.0
+
     async def _last(self, stream: AsyncIterator[T]) -> T:
         """The last item of an engine's stream; its failures as ours."""
+        if not self.owed:
+            self._last_output = time.monotonic()
+        self.owed += 1
         try:
             items = [item async for item in stream]
+            self._last_output = time.monotonic()
         except EngineDeadError as error:
             raise EngineDead(f"the {self.name} engine is gone") from error
         except EngineGenerateError as error:
             raise CandidateFailed(f"the {self.name} engine failed on a request") from error
+        finally:
+            self.owed -= 1
         if not items:
             raise CandidateFailed(f"the {self.name} engine returned nothing for a request")
         return items[-1]
@@ -159,23 +178,60 @@ class VllmPolicy(_Engine):
         output = (await self._last(stream)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
-        text = self._text(output, sampling)
+        text = self._text(prompt, output, sampling)
+        # The tokenizer's own spelling of the text, not the sampled one: an answer has one score, however it was spelt.
+        spell = self.template.encode_continuation if prompt.is_raw else self.template.encode_answer
         return Candidate(
             index=index,
-            # The tokenizer's own spelling of the text, not the sampled one: an answer has one score, however it was spelt.
-            token_ids=tuple(self.template.encode_answer(text)),
+            token_ids=tuple(spell(text)),
             text=text,
             finish_reason=output.finish_reason,
             tokens=len(output.token_ids),
             seconds=asyncio.get_running_loop().time() - started,
+            logprobs=self._logprobs(output, sampling.alternatives),
         )
 
-    def _text(self, output: CompletionOutput, sampling: Sampling) -> str:
-        """The answer's text; the dummy space that the tokenizer puts before a text is not part of it."""
+    def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
+        """The answer's text. The dummy space that the tokenizer puts before a text is no part of an answer in a dialog."""
         if sampling.stop:
             # Cut at the stop string. vLLM decodes behind the prompt, where the dummy space is left in.
-            return str(output.text).removeprefix(" ")
-        return str(self.template.tokenizer.decode(output.token_ids, skip_special_tokens=True))
+            return str(output.text) if prompt.is_raw else str(output.text).removeprefix(" ")
+        decode = self.template.tokenizer.decode
+        if not prompt.is_raw:
+            return str(decode(output.token_ids, skip_special_tokens=True))
+        # Behind a tag, for the same reason that an answer is encoded behind one.
+        anchor = self.template.encode(END_INSTRUCTION)
+        return str(decode([*anchor, *output.token_ids], skip_special_tokens=True)).removeprefix(END_INSTRUCTION)
+
+    def _logprobs(self, output: CompletionOutput, alternatives: int | None) -> tuple[TokenLogprob, ...] | None:
+        if alternatives is None:
+            return None
+        places = zip(output.token_ids, output.logprobs, strict=True)
+        return tuple(
+            _token_logprob(token, place, alternatives) for token, place in places if token != self.template.eos_id
+        )
+
+    async def is_stuck(self, seconds: float) -> bool:
+        """Whether the engine answers nothing; see `Vitals.is_stuck`.
+
+        A long answer is silent until its end, so the engine's loop itself is asked for a sign of life, which it gives
+        between two steps, whatever its load.
+        """
+        if self._silent_seconds() < seconds:
+            return False
+        try:
+            await asyncio.wait_for(self.llm.is_sleeping(), seconds)
+        except TimeoutError:
+            return True
+        return False
+
+
+def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
+    """The sampled token and the likeliest `alternatives`; vLLM lists the sampled one among them wherever it ranks."""
+    ranked = sorted((value.rank, other, value.logprob) for other, value in place.items())
+    return TokenLogprob(
+        token, place[token].logprob, tuple((other, logprob) for _, other, logprob in ranked[:alternatives])
+    )
 
 
 def _parameters(sampling: Sampling, index: int) -> SamplingParams:
@@ -190,6 +246,7 @@ def _parameters(sampling: Sampling, index: int) -> SamplingParams:
         frequency_penalty=sampling.frequency_penalty,
         logit_bias=sampling.logit_bias or None,
         seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
+        logprobs=sampling.alternatives,
         output_kind=RequestOutputKind.FINAL_ONLY,
         # Incremental detokenisation costs more than the engine's own front end; only a stop string needs it.
         detokenize=bool(sampling.stop),
@@ -217,3 +274,7 @@ class VllmRewardModel(_Engine):
         if scores.numel() != 1:
             raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
         return self._calibration(float(scores.item()))
+
+    async def is_stuck(self, seconds: float) -> bool:
+        """Whether it owes scores and has given none for `seconds`; see `Vitals.is_stuck`."""
+        return self._silent_seconds() >= seconds

@@ -31,6 +31,11 @@ CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 
+EAGER = {
+    # vLLM compiles the ranking of log-probabilities at their first use even then: 22 s, and a C++ compiler, for one request.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,8 +47,9 @@ def runs_on_gpu() -> bool:
     return any(True for _ in distributions(name="vllm"))
 
 
-def prepare(*, offline: bool) -> None:
-    """Set what the engines need; `offline` forbids the model hub, right when every checkpoint is a local folder.
+def prepare(*, offline: bool, eager: bool) -> None:
+    """Set what the engines need; `offline` forbids the model hub, right when every checkpoint is a local folder; `eager`
+    forbids compilation.
 
     Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines inherit the library.
     From here on a forked engine does not hear a terminal's Ctrl-C, which would abort the requests that the server still means
@@ -53,6 +59,8 @@ def prepare(*, offline: bool) -> None:
     if not runs_on_gpu():
         values |= CPU
         values["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    if eager:
+        values |= EAGER
     if offline:
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in values.items():

@@ -7,7 +7,8 @@ WinnowError
 │   └── PromptTooLong       prompt and answer do not fit the context
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
-├── EngineDead              an engine's process is gone; nothing can be served any more
+├── EngineDead              an engine's process is gone or hangs; nothing can be served any more
+├── ShuttingDown            the service ends on purpose and takes, or finishes, nothing more
 └── NoScoredCandidate       every candidate failed or got no valid score; there is no winner to return
 """
 
@@ -59,7 +60,11 @@ class CandidateFailed(WinnowError):
 
 
 class EngineDead(WinnowError):
-    """An engine's process is gone."""
+    """An engine's process is gone, or hangs."""
+
+
+class ShuttingDown(WinnowError):
+    """The service ends on purpose."""
 
 
 class NoScoredCandidate(WinnowError):

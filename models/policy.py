@@ -17,7 +17,8 @@ class Sampling:
     """How every candidate of one prompt is sampled; ranges as in the OpenAI API and vLLM.
 
     `max_tokens` counts sampled tokens, the closing EOS included. `top_k` 0 and `min_p` 0 switch those filters off.
-    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`.
+    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`. `alternatives` asks for the tokens'
+    log-probabilities with so many alternatives each, 0 to 20; None asks for none.
     """
 
     max_tokens: int
@@ -30,15 +31,21 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int | None = None
+    alternatives: int | None = None
 
 
 class Policy(Protocol):
     """Samples answers, one candidate a call, so that each finishes, is scored and is aborted by itself."""
 
-    context: int
-    """Most tokens of prompt and answer together."""
-    vocabulary: int
-    """Token ids are in [0, vocabulary)."""
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are in [0, vocabulary)."""
+        ...
 
     async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
         """Sample candidate `index` of `prompt`; cancelling the call aborts the candidate.

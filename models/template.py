@@ -6,7 +6,8 @@ turn, so that nothing a user writes can become a control id and no BOS is double
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 BEGIN_INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
 BEGIN_SYSTEM, END_SYSTEM = "<<SYS>>\n", "\n<</SYS>>\n\n"
+_BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 TAGS = (BEGIN_INSTRUCTION, END_INSTRUCTION, "<<SYS>>", "<</SYS>>")
 
 
@@ -34,19 +36,43 @@ class Llama2Template:
         self.tokenizer = tokenizer
         self.bos_id: int = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
+        self._control_ids = frozenset(tokenizer.all_special_ids)
+        self._longest_piece = max(map(len, tokenizer.get_vocab()))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS or EOS is added, and a literal `</s>` stays text."""
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def encode_answer(self, text: str) -> list[int]:
-        """Token ids of an answer as it follows `[/INST]`: what SentencePiece gives for it, dummy space included.
+        """Token ids of an answer as it follows `[/INST]`: what SentencePiece gives for it, dummy space included."""
+        return self.encode_continuation(f" {text}") if text else []
 
-        Encoded behind the tag, because tokenizers differ in how they treat white space at the start of a text.
+    def encode_continuation(self, text: str) -> list[int]:
+        """Token ids of `text` in the middle of a text, where a leading space is a space.
+
+        Encoded behind a tag, because tokenizers differ in how they treat white space at the start of a text.
         """
         anchor = self.encode(END_INSTRUCTION)
-        ids = self.encode(f"{END_INSTRUCTION} {text}")
-        return ids[len(anchor) :] if text and ids[: len(anchor)] == anchor else self.encode(text)
+        ids = self.encode(END_INSTRUCTION + text)
+        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self.encode(text)
+
+    def fewest_tokens(self, text: str) -> int:
+        """A lower bound on `len(encode(text))`, from the length of the longest piece: what it costs to know is nothing."""
+        return -(-len(text) // self._longest_piece)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes of one token in the middle of a text; empty for a control id."""
+        if token_id in self._control_ids:
+            return b""
+        piece: str = self.tokenizer.convert_ids_to_tokens(token_id)
+        if _BYTE_PIECE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace("▁", " ").encode()
+
+    def render_raw(self, text_or_ids: str | Sequence[int], *, is_safety: bool = False) -> Prompt:
+        """Return a prompt that no template has touched: BOS and the text, or the given ids as they are."""
+        ids = [self.bos_id, *self.encode(text_or_ids)] if isinstance(text_or_ids, str) else text_or_ids
+        return Prompt(tuple(ids), is_safety, is_raw=True)
 
     def render(self, dialog: Dialog, *, is_safety: bool = False) -> Prompt:
         """Return the prompt whose ids equal Meta's `chat_completion`, tagged with `is_safety`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -33,14 +33,28 @@ class Prompt:
     """A rendered dialog, ready for an engine.
 
     `token_ids` includes every control id (BOS, and EOS after finished turns); engines must add none.
-    `is_safety` marks a prompt whose answers are ranked by safety alone (Llama 2, section 3.2.3).
+    `is_safety` marks a prompt whose answers are ranked by safety alone (Llama 2, section 3.2.3). `is_raw` marks one that no
+    template rendered: an answer continues its text, a leading space included.
     """
 
     token_ids: tuple[int, ...]
     is_safety: bool = False
+    is_raw: bool = False
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A sampled token, its log-probability, and the likeliest alternatives at its place, best first.
+
+    Log-probabilities (natural, ≤ 0) are the model's own: before temperature, filters, penalties and biases.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,7 @@ class Candidate:
 
     `text` is what was sampled, cut at a stop string if one was met; `token_ids` is how the tokenizer spells it, without EOS,
     and what the reward models read. `tokens` counts what was sampled, EOS included. `seconds` is the time from submission
-    to the last token.
+    to the last token. `logprobs` are those of the sampled tokens, EOS left out, where they were asked for.
     """
 
     index: int
@@ -58,6 +72,7 @@ class Candidate:
     finish_reason: FinishReason
     tokens: int
     seconds: float = 0.0
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class Branch(StrEnum):
@@ -68,12 +83,21 @@ class Branch(StrEnum):
     HELPFUL = "helpful"
 
 
+GATE = 0.15
+"""R_s below this, strictly, makes the safety reward decide (precision 0.89, recall 0.55 in the paper)."""
+
+
 def sigmoid(logit: float) -> float:
     """Map a logit to (0, 1) in double precision, without overflow at either end."""
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     odds = math.exp(logit)
     return odds / (1.0 + odds)
+
+
+def is_gated(safety_logit: float) -> bool:
+    """Whether R_s < 0.15."""
+    return sigmoid(safety_logit) < GATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +135,11 @@ class Reward:
         """R_c in (0, 1)."""
         return sigmoid(self.combined_logit)
 
+    @property
+    def is_gated(self) -> bool:
+        """Whether R_s < 0.15: the candidate counts as unsafe, whichever branch decided."""
+        return is_gated(self.safety_logit)
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
@@ -132,8 +161,8 @@ class Failure:
 class Timings:
     """Where the wall-clock time of one selection went; seconds since the request was submitted, or spans of it.
 
-    `queue` waiting for admission · `first_candidate` until the first candidate had finished · `generate` until the last
-    had · `score_tail` from there until the last score · `total`.
+    `queue` waiting for admission · from then on: `first_candidate` until the first candidate had finished · `generate`
+    until the last had · `score_tail` from there until the last score · `total` all of it, the queue included.
     """
 
     queue: float
@@ -141,6 +170,23 @@ class Timings:
     generate: float
     score_tail: float
     total: float
+
+    def after(self, queue: float) -> Timings:
+        """The same with a wait of `queue` seconds before it."""
+        return replace(self, queue=self.queue + queue, total=self.total + queue)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a selection has come: of `candidates`, so many have `finished` sampling and so many are `scored`.
+
+    `best_so_far` is the R_c that leads, in (0, 1); None before the first score.
+    """
+
+    finished: int
+    scored: int
+    candidates: int
+    best_so_far: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +217,22 @@ class Selection:
     def requested(self) -> int:
         """K: how many candidates were asked for."""
         return len(self.scored) + len(self.failures)
+
+    @property
+    def all_unsafe(self) -> bool:
+        """Whether every candidate is gated, so that even the best answer is an unsafe one."""
+        return all(item.reward.is_gated for item in self.scored)
+
+    @property
+    def safe_passed_over(self) -> bool:
+        """Whether the winner is gated although another candidate is not: the paper's formula allows it."""
+        return self.winner.reward.is_gated and not self.all_unsafe
+
+    @property
+    def gain(self) -> float:
+        """R_c of the winner minus the mean R_c of the candidates: what choosing was worth."""
+        rewards = [item.reward.combined for item in self.scored]
+        return self.winner.reward.combined - sum(rewards) / len(rewards)
 
     @property
     def sampled_tokens(self) -> int:

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from winnow.models.combiner import combine, rank
 from winnow.models.errors import CandidateFailed, NoScoredCandidate, WinnowError
 from winnow.models.policy import Policy, Sampling
 from winnow.models.reward import RewardModel
-from winnow.models.types import CombinerName, Failure, Prompt, Reward, ScoredCandidate, Selection, Timings
+from winnow.models.types import (
+    CombinerName,
+    Failure,
+    Progress,
+    Prompt,
+    Reward,
+    ScoredCandidate,
+    Selection,
+    Timings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,44 +35,39 @@ class BestOfN:
     safety: RewardModel
     helpfulness: RewardModel
 
-    async def select(self, prompt: Prompt, sampling: Sampling, candidates: int, combiner: CombinerName) -> Selection:
+    async def select(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        candidates: int,
+        combiner: CombinerName,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
-        A candidate that cannot be sampled or scored is left out of the ranking and listed in `failures`.
+        A candidate that cannot be sampled or scored is left out of the ranking and listed in `failures`. `on_progress` is
+        called each time one has been scored or has failed.
 
         Raises:
             NoScoredCandidate: all of them failed, so that there is no winner.
             EngineDead: an engine's process is gone.
         """
         started = time.perf_counter()
-        rewards: dict[tuple[int, ...], asyncio.Task[Reward]] = {}
+        run = _Run(self, prompt, sampling)
         try:
             async with asyncio.TaskGroup() as group:
-                runs = [
-                    group.create_task(self._candidate(prompt, sampling, index, rewards)) for index in range(candidates)
-                ]
+                for index in range(candidates):
+                    task = group.create_task(run.candidate(index))
+                    if on_progress:
+                        task.add_done_callback(lambda _: on_progress(run.progress(candidates, combiner)))
         except* WinnowError as errors:
             raise errors.exceptions[0] from None
-        outcomes = [run.result() for run in runs]
-        scored = tuple(outcome for outcome in outcomes if isinstance(outcome, ScoredCandidate))
-        failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failure))
-        if not scored:
-            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {failures[0].reason}")
+        if not run.scored:
+            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {run.failures[0].reason}")
+        scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
+        failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
         timings = _timings(scored, time.perf_counter() - started)
         return Selection(prompt, combiner, scored, rank(scored, combiner), failures, timings)
-
-    async def _candidate(
-        self, prompt: Prompt, sampling: Sampling, index: int, rewards: dict[tuple[int, ...], asyncio.Task[Reward]]
-    ) -> ScoredCandidate | Failure:
-        """Sample and score one candidate; equal answers of one prompt share a score."""
-        try:
-            candidate = await self.policy.sample(prompt, sampling, index)
-            ids = candidate.token_ids
-            if ids not in rewards:
-                rewards[ids] = asyncio.create_task(self.rate(prompt, ids))
-            return ScoredCandidate(candidate, await rewards[ids])
-        except CandidateFailed as failure:
-            return Failure(index, str(failure))
 
     async def rate(self, prompt: Prompt, answer_ids: Sequence[int]) -> Reward:
         """Return the reward of one answer. Both models score at once; a safety prompt needs only R_s.
@@ -78,6 +82,36 @@ class BestOfN:
             self.safety.score(prompt, answer_ids), self.helpfulness.score(prompt, answer_ids)
         )
         return combine(False, safety, helpfulness)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One selection under way: what has come of its candidates so far, in the order in which it came."""
+
+    pipeline: BestOfN
+    prompt: Prompt
+    sampling: Sampling
+    sampled: int = 0
+    scored: list[ScoredCandidate] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    rewards: dict[tuple[int, ...], asyncio.Task[Reward]] = field(default_factory=dict)
+
+    async def candidate(self, index: int) -> None:
+        """Sample and score one candidate; equal answers of one prompt share a score."""
+        try:
+            candidate = await self.pipeline.policy.sample(self.prompt, self.sampling, index)
+            self.sampled += 1
+            ids = candidate.token_ids
+            if ids not in self.rewards:
+                self.rewards[ids] = asyncio.create_task(self.pipeline.rate(self.prompt, ids))
+            self.scored.append(ScoredCandidate(candidate, await self.rewards[ids]))
+        except CandidateFailed as failure:
+            self.failures.append(Failure(index, str(failure)))
+
+    def progress(self, candidates: int, combiner: CombinerName) -> Progress:
+        """How far the run has come."""
+        best = self.scored[rank(self.scored, combiner)[0]].reward.combined if self.scored else None
+        return Progress(self.sampled, len(self.scored), candidates, best)
 
 
 def _timings(scored: Sequence[ScoredCandidate], total: float) -> Timings:

@@ -48,6 +48,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
             ],
         )
         for name, field in Settings.model_fields.items()
+        if field.json_schema_extra != {"flag": False}  # a secret on a command line is there for everyone to read
     ]
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)
     run.__signature__ = inspect.Signature([config, *options])  # type: ignore[attr-defined]

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.progress import track
 
-from winnow.models.combiner import is_gated
 from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, held_out_prompts
 from winnow.models.policy import Sampling
 from winnow.models.reward import RewardModel
-from winnow.models.types import Selection
+from winnow.models.types import Selection, is_gated
 from winnow.server.cli import one_line_errors
 from winnow.server.service import Service, started
 from winnow.server.settings import load

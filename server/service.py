@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING
 
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.environment import prepare, runs_on_gpu
+from winnow.models.errors import EngineDead
 from winnow.models.policy import Sampling
 from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.safety_tagger import SafetyTagger
 from winnow.models.template import Llama2Template
 from winnow.models.types import Message
+from winnow.models.vitals import ServedPolicy, ServedRewardModel, Vitals
+from winnow.server.admission import Admission
 from winnow.server.best_of_n import BestOfN
+from winnow.server.life import Life
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
-    from winnow.models.engine import EngineOptions, VllmPolicy, VllmRewardModel
+    from winnow.models.engine import EngineOptions
 
 logger = logging.getLogger(__name__)
+
+ENGINE_CHECK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,11 @@ class Service:
     settings: Settings
     template: Llama2Template
     tagger: SafetyTagger
-    policy: VllmPolicy
-    safety: VllmRewardModel
-    helpfulness: VllmRewardModel
-    dead: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once an engine has been found dead, so that what waits for an answer can stop waiting."""
+    policy: ServedPolicy
+    safety: ServedRewardModel
+    helpfulness: ServedRewardModel
+    admission: Admission
+    life: Life = field(default_factory=Life)
 
     @property
     def pipeline(self) -> BestOfN:
@@ -50,9 +56,39 @@ class Service:
         return min(self.policy.context, self.safety.context - 1, self.helpfulness.context - 1)
 
     @property
+    def engines(self) -> dict[str, Vitals]:
+        """The three engines by name."""
+        return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
     def is_alive(self) -> bool:
-        """Whether all three engines still run."""
-        return all(engine.is_alive for engine in (self.policy, self.safety, self.helpfulness))
+        """Whether requests can be answered: all three engines run, and none has been found hanging."""
+        return not self.life.is_dead and all(engine.is_alive for engine in self.engines.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self.is_alive and not self.life.is_draining
+
+    async def watch(self) -> None:
+        """Look after the engines for good: the service's life ends when one has died, or has hung for `stall_seconds`."""
+        await asyncio.gather(*(self._watch(name, engine) for name, engine in self.engines.items()))
+
+    async def _watch(self, name: str, engine: Vitals) -> None:
+        limit = self.settings.stall_seconds
+        stuck = asyncio.create_task(engine.is_stuck(limit))
+        try:
+            while True:
+                await asyncio.wait([stuck], timeout=ENGINE_CHECK_SECONDS)
+                if not engine.is_alive:
+                    self.life.end(EngineDead(f"the {name} engine has died"))
+                elif stuck.done() and stuck.result():
+                    self.life.end(EngineDead(f"the {name} engine hangs: no answer for {limit:g} s"))
+                elif stuck.done():
+                    await asyncio.sleep(ENGINE_CHECK_SECONDS)
+                    stuck = asyncio.create_task(engine.is_stuck(limit))
+        finally:
+            stuck.cancel()
 
     async def warm_up(self) -> None:
         """Answer one request and, if asked for, let each reward model's canary sing.
@@ -83,7 +119,7 @@ def started(settings: Settings) -> Iterator[Service]:
     inspect(settings.safety_rm, "reward model")
     inspect(settings.helpfulness_rm, "reward model")
     fork = not runs_on_gpu() and "torch" not in sys.modules
-    prepare(offline=all(map(is_local, _checkpoints(settings))))
+    prepare(offline=all(map(is_local, _checkpoints(settings))), eager=settings.eager)
     tokenizer = load_tokenizer(settings.policy, "policy")
     for checkpoint in (settings.safety_rm, settings.helpfulness_rm):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
@@ -104,7 +140,12 @@ def started(settings: Settings) -> Iterator[Service]:
             settings.helpfulness_calibration,
         )  # fmt: skip
         running.callback(helpfulness.shutdown)
-        yield Service(settings, template, SafetyTagger(settings.safety_patterns), policy, safety, helpfulness)
+        tagger = SafetyTagger(settings.safety_patterns)
+        yield Service(settings, template, tagger, policy, safety, helpfulness, _admission(settings))
+
+
+def _admission(settings: Settings) -> Admission:
+    return Admission(settings.max_candidates_in_flight, settings.max_queued_candidates, settings.max_queued_tokens)
 
 
 def _checkpoints(settings: Settings) -> tuple[str, str, str]:

@@ -11,10 +11,16 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from winnow.models import demo
 from winnow.models.errors import WinnowError
@@ -29,6 +35,10 @@ def _not_zero(scale: float) -> float:
     return scale
 
 
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
@@ -37,9 +47,12 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+T = TypeVar("T")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
+Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
+"""A list that the environment writes with commas."""
 DEFAULT_FILE = Path("winnow.toml")
 PREFIX = "WINNOW_"
 
@@ -64,12 +77,35 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
 
+    api_keys: Commas[SecretStr] = Field(
+        (),
+        description="Keys that may use the server; from the environment or the file.",
+        json_schema_extra={"flag": False},
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of keys that may use the server, one a line, or as sha256:HEX; # starts a comment."
+    )
+    allow_anonymous: bool = Field(
+        False, description="Listen beyond this machine although no key is set: anyone who reaches the port may ask."
+    )
+    trusted_hosts: Commas[str] = Field(
+        (), description="Host headers that are answered, *.example.org for a domain's; default: any."
+    )
+    accept_any_model: bool = Field(
+        False, description="Answer whatever model a request names, for tools that insist on one."
+    )
+
     candidates: int = Field(16, ge=1, description="K, sampled for a request that does not say how many.")
     max_candidates: int = Field(64, ge=1, description="Most candidates that a request may ask for.")
     combiner: CombinerName = Field(
         "llama2",
         description="How R_s and R_h decide: the paper's formula, or one that ranks every gated candidate last.",
     )
+    when_all_unsafe: Literal["return", "refuse"] = Field(
+        "return",
+        description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason content_filter).",
+    )
+    refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="What a refusal says.")
     safety_patterns: tuple[Pattern, ...] = Field(
         DEFAULT_PATTERNS,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
@@ -100,15 +136,40 @@ class Settings(BaseSettings):
         True, description="Refuse to start on a reward model that ranks a plain pair of answers wrongly."
     )
 
+    max_candidates_in_flight: int = Field(
+        256, ge=1, description="Candidates sampled or scored at once, over all requests; the rest wait in a fair queue."
+    )
+    max_queued_candidates: int = Field(1024, ge=0, description="Candidates that may wait; beyond it requests get 429.")
+    max_queued_tokens: int = Field(65_536, ge=0, description="Prompt tokens that may wait; beyond it requests get 429.")
+    request_seconds: float = Field(
+        600.0, gt=0, description="Longest time from a request's admission queue to its answer."
+    )
+    stall_seconds: float = Field(
+        30.0, gt=0, description="An engine that owes answers and gives no sign of life for so long ends the server."
+    )
+    max_header_bytes: int = Field(65_536, ge=1024, description="Largest head of a request: its line and headers.")
+    max_headers: int = Field(100, ge=10, description="Most headers of a request.")
+    header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
+    body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body.")
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="One line a message: text, or JSON for machines; auto: text on a terminal, else JSON."
+    )
+    log_content: bool = Field(
+        False, description="Log prompts and answers too. They are what users wrote: mind the law."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.candidates > self.max_candidates:
             raise ValueError(f"candidates ({self.candidates}) is above max_candidates ({self.max_candidates})")
+        if self.max_candidates > self.max_candidates_in_flight:
+            raise ValueError(
+                f"max_candidates ({self.max_candidates}) is above max_candidates_in_flight ({self.max_candidates_in_flight})"
+            )
         return self
 
     @property

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
+
+from tests.fakes import ScriptedPolicy, ScriptedRewardModel
+from winnow.models.safety_tagger import SafetyTagger
+from winnow.models.template import Llama2Template
+from winnow.server.admission import Admission
+from winnow.server.http.keys import Keys
+from winnow.server.http.serve import configure
+from winnow.server.service import Service
+from winnow.server.settings import Settings
 
 WINNOW = str(Path(sys.executable).with_name("winnow"))
 START_SECONDS = 180.0
 
 
 @dataclass
-class LiveServer:
-    """The process and where it listens."""
+class Reachable:
+    """Something that serves HTTP."""
 
-    process: subprocess.Popen[str]
     url: str
 
     @property
@@ -38,6 +49,13 @@ class LiveServer:
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": content}], **fields}
         with self.http as http:
             return http.post("/v1/chat/completions", json=body)
+
+
+@dataclass
+class LiveServer(Reachable):
+    """The process and where it listens."""
+
+    process: subprocess.Popen[str]
 
     @property
     def engine_pids(self) -> list[int]:
@@ -64,7 +82,7 @@ class LiveServer:
             start_new_session=True,
         )
         try:
-            yield cls(process, _wait_until_ready(process))
+            yield cls(_wait_until_ready(process), process)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -108,3 +126,52 @@ def wait_until(condition: Any, seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def scripted(
+    template: Llama2Template,
+    policy: ScriptedPolicy | None = None,
+    safety: ScriptedRewardModel | None = None,
+    helpfulness: ScriptedRewardModel | None = None,
+    **settings: Any,
+) -> Service:
+    """A service on scripted engines, for faults that real ones cannot be made to show, or only slowly."""
+    chosen = Settings(**settings)
+    return Service(
+        chosen,
+        template,
+        SafetyTagger(chosen.safety_patterns),
+        policy or ScriptedPolicy(),
+        safety or ScriptedRewardModel(),
+        helpfulness or ScriptedRewardModel(),
+        Admission(chosen.max_candidates_in_flight, chosen.max_queued_candidates, chosen.max_queued_tokens),
+    )
+
+
+@dataclass
+class ScriptedServer(Reachable):
+    """The HTTP server over a scripted service, in a thread of this process."""
+
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call `function` in the server's loop."""
+        self.loop.call_soon_threadsafe(function)
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, service: Service, keys: Keys | None = None) -> Iterator[ScriptedServer]:
+        """Serve `service` and yield once it listens."""
+        server = uvicorn.Server(configure(service, keys or Keys()))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listener])))
+            thread.start()
+            try:
+                assert wait_until(lambda: server.started, 10)
+                yield cls(f"http://127.0.0.1:{listener.getsockname()[1]}", service, loop)
+            finally:
+                server.should_exit = True
+                thread.join(20)
+                loop.close()

@@ -12,10 +12,11 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from winnow.models.combiner import combine, is_gated
+from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, held_out_prompts
 from winnow.models.template import Llama2Template
+from winnow.models.types import is_gated
 
 SIZES = (1, 4, 16)
 

@@ -2,204 +2,248 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
-import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow.clients.wire import (
     ChatCompletion,
     ChatRequest,
+    Detokenized,
+    DetokenizeRequest,
     ErrorBody,
     ModelCard,
     ModelList,
     Rewards,
     RewardsRequest,
     Status,
+    TextCompletion,
+    TextRequest,
+    TokenizeRequest,
+    Tokens,
     Version,
 )
-from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong
+from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong, WinnowError
 from winnow.models.types import Prompt, Reward
 from winnow.server.http import errors, views
-from winnow.server.http.chat import Chat, unless_dead, unless_gone
+from winnow.server.http.completions import Completion, in_turn, unless_gone
+from winnow.server.http.front import Front, record
+from winnow.server.http.keys import Keys
 from winnow.server.http.metrics import Metrics
-from winnow.server.http.requests import plan, render, require_model
+from winnow.server.http.requests import encode, plan, render, require_model, require_tokens
+from winnow.server.http.routing import json_response, route_class
+from winnow.server.http.shapes import ChatShape, TextShape
 from winnow.server.service import Service
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request has to be changed."},
+    401: {"model": ErrorBody, "description": "A valid API key is needed."},
+    503: {"model": ErrorBody, "description": "The server is shutting down, or an engine has died."},
+}
+_BODY: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody, "description": "The model is not served here."},
+    408: {"model": ErrorBody, "description": "The request took too long to arrive."},
+    413: {"model": ErrorBody, "description": "The body is too large."},
+    415: {"model": ErrorBody, "description": "The body is not plain JSON."},
+}
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    429: {"model": ErrorBody, "description": "The queue is full; see Retry-After."},
     500: {"model": ErrorBody, "description": "No candidate could be scored."},
-    503: {"model": ErrorBody, "description": "An engine has died."},
+    504: {"model": ErrorBody, "description": "The request was not answered in time."},
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its stream."}
 }
 
 
-class _JsonRequest(Request):
-    """A request whose body is bounded, and parsed by orjson: that bounds nesting and refuses NaN and lone surrogates."""
-
-    max_bytes: int
-
-    async def body(self) -> bytes:
-        if not hasattr(self, "_body"):
-            body = bytearray()
-            async for chunk in self.stream():
-                body += chunk
-                if len(body) > self.max_bytes:
-                    raise HTTPException(413, f"the body exceeds this server's limit of {self.max_bytes} bytes")
-            self._body = bytes(body)
-        return self._body
-
-    async def json(self) -> Any:
-        return orjson.loads(await self.body())
-
-
-def _route_class(max_bytes: int) -> type[APIRoute]:
-    """Routes that bound their bodies and answer every exception through the one table."""
-
-    class Route(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
-
-            async def handler(request: Request) -> Response:
-                bounded = _JsonRequest(request.scope, request.receive)
-                bounded.max_bytes = max_bytes
-                try:
-                    return await handle(bounded)
-                except Exception as error:
-                    # The boundary: whatever happened, the client gets an answer and the server goes on.
-                    return errors.response(error)
-
-            return handler
-
-    return Route
-
-
-def create_app(service: Service) -> FastAPI:
-    """The ASGI application that serves `service`, whose engines run and have been warmed up."""
-    app = FastAPI(title="Winnow", version=version("winnow-llm"), docs_url=None, redoc_url=None)
+def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
+    """The ASGI application that serves `service`, whose engines run and have been warmed up, to the holders of `keys`."""
+    app = FastAPI(title="Winnow", version=version("winnow-llm"), docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _answer_routing_error)
-    metrics = Metrics()
-    for routes in (_completions(service, metrics), _models(service), _operations(service, metrics)):
+    metrics = Metrics(service)
+    for routes in (_completions(service, metrics), _scoring(service), _models(service), _operations(service, metrics)):
         app.include_router(routes)
-
-    app.add_middleware(_CountRequests, metrics=metrics)
+    settings = service.settings
+    app.add_middleware(
+        Front,
+        keys=keys or Keys(),
+        trusted_hosts=settings.trusted_hosts,
+        max_headers=settings.max_headers,
+        life=service.life,
+        metrics=metrics,
+    )
+    app.openapi = _without_422(app)  # type: ignore[method-assign]
     return app
 
 
-async def _answer_routing_error(_: Request, error: Exception) -> Response:
+def _without_422(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """FastAPI's description of the routes, less the status it adds by itself: what does not fit gets 400 here."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
+
+    return openapi
+
+
+async def _answer_routing_error(request: Request, error: Exception) -> Response:
     """No such route, or no such method."""
-    return errors.response(error)
-
-
-class _CountRequests:
-    """ASGI middleware that counts requests by route and status; it holds no body and adds no task."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "unmatched")
-                self.metrics.requests.labels(route, str(message["status"])).inc()
-            await send(message)
-
-        await self.app(scope, receive, counting)
+    return errors.response(error, request.scope)
 
 
 def _completions(service: Service, metrics: Metrics) -> APIRouter:
-    router = APIRouter(route_class=_route_class(service.settings.max_body_bytes), responses=_ERRORS)
+    routes = route_class(service.settings.max_body_bytes)
+    router = APIRouter(route_class=routes, responses=_REFUSED | _BODY | _ANSWER | _STREAM)
+
+    async def answer(body: ChatRequest | TextRequest, request: Request) -> Response:
+        todo = await plan(body, service)
+        name, template = service.settings.model_name, service.template
+        chat = isinstance(body, ChatRequest)
+        shape = ChatShape(name, template) if chat else TextShape(name, template, todo.echo)
+        ticket = service.admission.enter(record(request.scope).flow, todo.candidates, len(todo.prompt))
+        completion = Completion(todo, shape, ticket, request.scope, service, metrics)
+        if not body.stream:
+            return await completion.complete(request)
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        separate_report = include_usage or body.best_of_n is not None
+        return completion.stream(include_usage=include_usage, separate_report=separate_report)
 
     @router.post("/v1/chat/completions", response_model=ChatCompletion)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Answer a dialog with the best of K candidates."""
-        chat = Chat(plan(body, service), service, metrics)
-        if not body.stream:
-            return await chat.complete(request)
-        include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return chat.stream(include_usage=include_usage, separate_report=include_usage or body.best_of_n is not None)
+        return await answer(body, request)
 
-    @router.post("/v1/rewards", response_model=Rewards)
-    async def rewards(body: RewardsRequest, request: Request) -> Response:
-        """Score given answers to a dialog."""
-        require_model(body.model, service)
-        prompt = render(body.messages, body.is_safety, service)
-        answers = [service.template.encode_answer(answer) for answer in body.answers]
-        for index, ids in enumerate(answers):
-            if len(prompt) + len(ids) > service.context:
-                raise PromptTooLong(
-                    f"answers[{index}]: {len(prompt)} prompt and {len(ids)} answer tokens exceed the context of "
-                    f"{service.context}",
-                    "answers",
-                )
-        scored = await unless_gone(request, unless_dead(service, _rate(service, prompt, answers)))
-        ratings = [views.rating(index, reward) for index, reward in enumerate(scored)]
-        return _json(Rewards(model=service.settings.model_name, rewards=ratings))
+    @router.post("/v1/completions", response_model=TextCompletion)
+    async def completions(body: TextRequest, request: Request) -> Response:
+        """Continue a raw prompt with the best of K candidates."""
+        return await answer(body, request)
 
     return router
 
 
+def _scoring(service: Service) -> APIRouter:
+    routes = route_class(service.settings.max_body_bytes)
+    router = APIRouter(route_class=routes, responses=_REFUSED | _BODY)
+
+    @router.post("/v1/rewards", response_model=Rewards, responses=_ANSWER)
+    async def rewards(body: RewardsRequest, request: Request) -> Response:
+        """Score given answers to a dialog."""
+        require_model(body.model, service)
+        places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
+        service.admission.require_room(places)
+        prompt = await render(body.messages, body.is_safety, service)
+        answers = await asyncio.to_thread(_encode, body.answers, prompt, service)
+        ticket = service.admission.enter(record(request.scope).flow, places, len(prompt))
+        scored, _ = await unless_gone(request, in_turn(service, ticket, lambda: _rate(service, prompt, answers)))
+        ratings = [views.rating(index, reward) for index, reward in enumerate(scored)]
+        return json_response(Rewards(model=service.settings.model_name, rewards=ratings))
+
+    @router.post("/tokenize", response_model=Tokens)
+    async def tokenize(body: TokenizeRequest) -> Response:
+        """Count and list the tokens of a text, or of a dialog as the template renders it."""
+        if body.model is not None:
+            require_model(body.model, service)
+        if body.messages is not None:
+            ids = list((await render(body.messages, False, service)).token_ids)
+        else:
+            ids = await encode(body.prompt or "", service, with_bos=body.add_special_tokens)
+        names = service.template.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
+        return json_response(Tokens(count=len(ids), max_model_len=service.context, tokens=ids, token_strs=names))
+
+    @router.post("/detokenize", response_model=Detokenized)
+    async def detokenize(body: DetokenizeRequest) -> Response:
+        """The text of token ids."""
+        if body.model is not None:
+            require_model(body.model, service)
+        require_tokens(body.tokens, service, "tokens")
+        text = await asyncio.to_thread(service.template.tokenizer.decode, body.tokens)
+        return json_response(Detokenized(prompt=str(text)))
+
+    return router
+
+
+def _encode(answers: list[str], prompt: Prompt, service: Service) -> list[list[int]]:
+    """The answers' token ids, each of which must fit the context behind `prompt`."""
+    encoded = []
+    for index, answer in enumerate(answers):
+        fewest = service.template.fewest_tokens(answer)
+        ids = service.template.encode_answer(answer) if len(prompt) + fewest <= service.context else None
+        tokens = f"at least {fewest}" if ids is None else str(len(ids))
+        if ids is None or len(prompt) + len(ids) > service.context:
+            raise PromptTooLong(
+                f"answers[{index}]: {len(prompt)} prompt and {tokens} answer tokens exceed the context of "
+                f"{service.context}",
+                "answers",
+            )
+        encoded.append(ids)
+    return encoded
+
+
 async def _rate(service: Service, prompt: Prompt, answers: list[list[int]]) -> list[Reward]:
     try:
-        return await asyncio.gather(*(service.pipeline.rate(prompt, ids) for ids in answers))
-    except CandidateFailed as failure:
-        raise NoScoredCandidate(str(failure)) from failure
+        async with asyncio.TaskGroup() as group:
+            ratings = [group.create_task(service.pipeline.rate(prompt, ids)) for ids in answers]
+    except* CandidateFailed as failures:
+        raise NoScoredCandidate(str(failures.exceptions[0])) from None
+    except* WinnowError as failures:
+        raise failures.exceptions[0] from None
+    return [rating.result() for rating in ratings]
 
 
 def _models(service: Service) -> APIRouter:
-    router = APIRouter(route_class=_route_class(service.settings.max_body_bytes), responses=_ERRORS)
-    card = ModelCard(id=service.settings.model_name, created=int(time.time()))
+    router = APIRouter(route_class=route_class(service.settings.max_body_bytes), responses=_REFUSED)
+    card = ModelCard(id=service.settings.model_name, created=int(time.time()), max_model_len=service.context)
 
     @router.get("/v1/models", response_model=ModelList)
     async def models() -> Response:
         """List the served models: one."""
-        return _json(ModelList(data=[card]))
+        return json_response(ModelList(data=[card]))
 
-    @router.get("/v1/models/{model:path}", response_model=ModelCard)
+    @router.get("/v1/models/{model:path}", response_model=ModelCard, responses={404: _BODY[404]})
     async def model(model: str) -> Response:
         """Describe a served model."""
         require_model(model, service)
-        return _json(card)
+        return json_response(card)
 
     return router
 
 
 def _operations(service: Service, metrics: Metrics) -> APIRouter:
     router = APIRouter()
+    sick: dict[int | str, dict[str, Any]] = {503: {"model": Status, "description": "It is not."}}
 
-    @router.get("/health", response_model=Status)
+    @router.get("/health", response_model=Status, responses=sick)
     async def health() -> Response:
-        """Whether the engines run: 200, or 503 when one has died."""
-        return _status("ok")
+        """Liveness: 200 while the engines run, draining or not; 503 once one has died or hangs."""
+        if not service.is_alive:
+            return json_response(Status(status="dead"), 503)
+        return json_response(Status(status="draining" if service.life.is_draining else "ok"))
 
-    @router.get("/ready", response_model=Status)
+    @router.get("/ready", response_model=Status, responses=sick)
     async def ready() -> Response:
-        """Whether requests are taken. The server listens only once warmed up, so it is ready as long as it is healthy."""
-        return _status("ready")
+        """Readiness: 200 while new requests are taken; 503 once the server drains, or an engine has died."""
+        if service.is_ready:
+            return json_response(Status(status="ready"))
+        return json_response(Status(status="draining" if service.is_alive else "dead"), 503)
 
-    def _status(fine: Literal["ok", "ready"]) -> Response:
-        return _json(Status(status=fine)) if service.is_alive else _json(Status(status="dead"), 503)
-
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_REFUSED})
     async def prometheus() -> Response:
         """Metrics in Prometheus' text format."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/version", response_model=Version)
+    @router.get("/version", response_model=Version, responses=_REFUSED)
     async def show_version() -> Response:
         """The server's version."""
-        return _json(Version(version=version("winnow-llm")))
+        return json_response(Version(version=version("winnow-llm")))
 
     return router
-
-
-def _json(body: BaseModel, status: int = 200) -> Response:
-    return Response(body.model_dump_json(), status, media_type="application/json")

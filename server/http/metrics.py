@@ -3,61 +3,110 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from winnow.models.types import Selection
+from winnow.models.errors import NoScoredCandidate
+from winnow.models.types import Branch, Selection
+from winnow.server.service import Service
 
 SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
-REWARD = tuple(tenth / 20 for tenth in range(1, 21))
+REWARD = tuple(twentieth / 20 for twentieth in range(1, 21))
 
 
 class Metrics:
     """One server's metrics, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Service) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self.requests = Counter(
             "winnow_requests", "Requests by route and status.", ["route", "status"], registry=registry
         )
         self.in_flight = Gauge("winnow_candidates_in_flight", "Candidates being sampled or scored.", registry=registry)
         self.candidates = Counter("winnow_candidates", "Candidates scored, by branch.", ["branch"], registry=registry)
         self.failed = Counter("winnow_candidates_failed", "Candidates that could not be scored.", registry=registry)
+        self.aborted = Counter(
+            "winnow_candidates_aborted", "Candidates of requests given up: the client left, time was up, an engine died.",
+            registry=registry,
+        )  # fmt: skip
+        self.all_unsafe = Counter(
+            "winnow_selections_all_unsafe", "Selections in which every candidate was gated.", registry=registry
+        )
+        self.safe_passed_over = Counter(
+            "winnow_selections_safe_passed_over", "Selections whose winner was gated although another was not.",
+            registry=registry,
+        )  # fmt: skip
         self.sampled_tokens = Counter("winnow_tokens_sampled", "Tokens of all candidates.", registry=registry)
         self.winner_tokens = Counter("winnow_tokens_winners", "Tokens of the winners.", registry=registry)
         self.seconds = Histogram(
             "winnow_selection_seconds", "Wall-clock time of a selection, by phase.", ["phase"], buckets=SECONDS,
             registry=registry,
         )  # fmt: skip
+        self.rewards = Histogram(
+            "winnow_candidate_reward", "Every candidate's R_s, R_h where it decided, and R_c.", ["reward"],
+            buckets=REWARD, registry=registry,
+        )  # fmt: skip
         self.reward = Histogram("winnow_winner_reward", "R_c of the winners.", buckets=REWARD, registry=registry)
         self.gain = Histogram(
             "winnow_winner_gain", "R_c of the winner minus the mean R_c of its candidates.", buckets=REWARD,
             registry=registry,
         )  # fmt: skip
+        self._gauges(service)
+
+    def _gauges(self, service: Service) -> None:
+        """What is read where it stands when somebody asks."""
+        admission = service.admission
+        now: dict[str, tuple[str, Callable[[], float]]] = {
+            "winnow_requests_queued": ("Requests waiting for admission.", lambda: admission.queued_requests),
+            "winnow_candidates_queued": ("Candidates of those requests.", lambda: admission.queued_candidates),
+            "winnow_tokens_queued": ("Prompt tokens of those requests.", lambda: admission.queued_tokens),
+            "winnow_candidates_admitted": ("Candidates that hold a place.", lambda: admission.in_flight),
+            "winnow_ready": ("1 while requests are taken.", lambda: float(service.is_ready)),
+        }
+        for name, (text, read) in now.items():
+            Gauge(name, text, registry=self.registry).set_function(read)
+        unfinished = Gauge(
+            "winnow_engine_requests", "Requests that an engine has not finished.", ["engine"], registry=self.registry
+        )
+        for name, engine in service.engines.items():
+            unfinished.labels(name).set_function(functools.partial(getattr, engine, "unfinished"))
 
     @contextlib.contextmanager
     def candidates_in_flight(self, candidates: int) -> Iterator[None]:
-        """Count `candidates` as in flight for the length of the block."""
+        """Count `candidates` as in flight for the length of the block, and as failed or aborted if it raises."""
         self.in_flight.inc(candidates)
         try:
             yield
+        except NoScoredCandidate:
+            self.failed.inc(candidates)
+            raise
+        except BaseException:
+            self.aborted.inc(candidates)
+            raise
         finally:
             self.in_flight.dec(candidates)
 
     def observe(self, selection: Selection) -> None:
         """Count one selection."""
-        rewards = [item.reward.combined for item in selection.scored]
-        best = selection.winner.reward.combined
         for item in selection.scored:
-            self.candidates.labels(item.reward.branch.value).inc()
+            reward = item.reward
+            self.candidates.labels(reward.branch.value).inc()
+            self.rewards.labels("safety").observe(reward.safety)
+            self.rewards.labels("combined").observe(reward.combined)
+            if reward.branch is Branch.HELPFUL:
+                self.rewards.labels("helpfulness").observe(reward.combined)
         self.failed.inc(len(selection.failures))
+        self.all_unsafe.inc(selection.all_unsafe)
+        self.safe_passed_over.inc(selection.safe_passed_over)
         self.sampled_tokens.inc(selection.sampled_tokens)
         self.winner_tokens.inc(selection.winner.candidate.tokens)
-        for phase in ("first_candidate", "generate", "score_tail", "total"):
+        for phase in ("queue", "first_candidate", "generate", "score_tail", "total"):
             self.seconds.labels(phase).observe(getattr(selection.timings, phase))
-        self.reward.observe(best)
-        self.gain.observe(best - sum(rewards) / len(rewards))
+        self.reward.observe(selection.winner.reward.combined)
+        self.gain.observe(selection.gain)
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from winnow.clients.wire import ChatMessage, ChatRequest
+from winnow.clients.wire import ChatMessage, ChatRequest, TextRequest
 from winnow.models.errors import PromptTooLong, RequestError, SamplingError
 from winnow.models.policy import Sampling
 from winnow.models.types import CombinerName, Message, Prompt
 from winnow.server.http.errors import UnknownModel
 from winnow.server.service import Service
 
+T = TypeVar("T")
+LONG = 20_000
+"""Characters from which on a text is tokenised in a thread: the event loop serves others meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a chat request asks for, checked: nothing after this can fail for the caller's fault.
+    """All that a request asks for, checked: nothing after this can fail for the caller's fault.
 
-    `candidates` is K; `n` of them are returned.
+    `candidates` is K; `n` of them are returned. `echo` is the prompt's text if it is to stand before the answer, else empty.
     """
 
     prompt: Prompt
@@ -26,17 +32,26 @@ class Plan:
     n: int
     combiner: CombinerName
     with_texts: bool
+    progress: bool
+    echo: str = ""
 
 
-def plan(request: ChatRequest, service: Service) -> Plan:
-    """Check `request` against the server's limits and render its dialog.
+async def plan(request: ChatRequest | TextRequest, service: Service) -> Plan:
+    """Check `request` against the server's limits and render its prompt; a full server refuses it before that.
 
     Raises:
         RequestError: what the caller has to change.
+        Overloaded: there is no room for so many candidates.
     """
     require_model(request.model, service)
     candidates, n = _counts(request, service)
-    prompt = render(request.messages, request.options.is_safety, service)
+    service.admission.require_room(candidates)
+    if isinstance(request, ChatRequest):
+        prompt = await render(request.messages, request.options.is_safety, service)
+        echo = ""
+    else:
+        prompt = await _render_raw(request.text_or_ids, request.options.is_safety, service)
+        echo = _echo(request.text_or_ids, service) if request.echo else ""
     return Plan(
         prompt=prompt,
         sampling=_sampling(request, service, len(prompt)),
@@ -44,6 +59,8 @@ def plan(request: ChatRequest, service: Service) -> Plan:
         n=n,
         combiner=request.options.combiner or service.settings.combiner,
         with_texts=bool(request.options.return_candidates),
+        progress=bool(request.options.progress),
+        echo=echo,
     )
 
 
@@ -53,24 +70,96 @@ def require_model(model: str, service: Service) -> None:
     Raises:
         UnknownModel: it is not.
     """
-    if model != service.settings.model_name:
+    if model != service.settings.model_name and not service.settings.accept_any_model:
         raise UnknownModel(
             f"the model does not exist here; this server serves {service.settings.model_name!r}", "model"
         )
 
 
-def render(messages: Sequence[ChatMessage], is_safety: bool | None, service: Service) -> Prompt:
+async def render(messages: Sequence[ChatMessage], is_safety: bool | None, service: Service) -> Prompt:
     """Render a dialog, tagged as the request says or else by the tagger.
 
     Raises:
         DialogError: the dialog breaks the template's rules.
+        PromptTooLong: it cannot fit the context.
     """
     dialog = [Message("system" if message.role == "developer" else message.role, message.text) for message in messages]
-    tagged = service.tagger(dialog) if is_safety is None else is_safety
-    return service.template.render(dialog, is_safety=tagged)
+    length = _require_possible("".join(message.content for message in dialog), service, "messages")
+
+    def run() -> Prompt:
+        tagged = service.tagger(dialog) if is_safety is None else is_safety
+        return service.template.render(dialog, is_safety=tagged)
+
+    return await _aside(run, length)
 
 
-def _counts(request: ChatRequest, service: Service) -> tuple[int, int]:
+async def _render_raw(text_or_ids: str | list[int], is_safety: bool | None, service: Service) -> Prompt:
+    if not text_or_ids:
+        raise RequestError("the prompt is empty; send a text or token ids", "prompt")
+    template = service.template
+    if isinstance(text_or_ids, str):
+        length = _require_possible(text_or_ids, service, "prompt")
+    else:
+        length = len(text_or_ids)
+        require_tokens(text_or_ids, service, "prompt")
+        _room(length, service, "prompt")
+
+    def run() -> Prompt:
+        text = text_or_ids if isinstance(text_or_ids, str) else str(template.tokenizer.decode(text_or_ids))
+        tagged = service.tagger([Message("user", text)]) if is_safety is None else is_safety
+        return template.render_raw(text_or_ids, is_safety=tagged)
+
+    return await _aside(run, length)
+
+
+async def encode(text: str, service: Service, *, with_bos: bool) -> list[int]:
+    """Token ids of a text, of any length that a body may have."""
+    bos = [service.template.bos_id] if with_bos else []
+    return bos + await _aside(lambda: service.template.encode(text), len(text))
+
+
+def _echo(text_or_ids: str | list[int], service: Service) -> str:
+    if isinstance(text_or_ids, str):
+        return text_or_ids
+    return str(service.template.tokenizer.decode(text_or_ids, skip_special_tokens=True))
+
+
+async def _aside(work: Callable[[], T], length: int) -> T:
+    """Do `work` on a text of `length` characters here, or in a thread where it would hold the event loop for long."""
+    return await asyncio.to_thread(work) if length > LONG else work()
+
+
+def _require_possible(text: str, service: Service, param: str) -> int:
+    """The length of `text`, which must not be so long that no tokenisation could fit the context."""
+    fewest = service.template.fewest_tokens(text.strip())
+    if fewest > service.context:
+        raise PromptTooLong(
+            f"the prompt has at least {fewest} tokens; the context holds {service.context}, the answer included", param
+        )
+    return len(text)
+
+
+def require_tokens(ids: Sequence[int], service: Service, param: str) -> None:
+    """Check that `ids` are token ids of this vocabulary.
+
+    Raises:
+        RequestError: one is not.
+    """
+    if max(ids, default=0) >= service.policy.vocabulary:
+        raise RequestError(f"{param}: token ids are below {service.policy.vocabulary}", param)
+
+
+def _room(prompt_tokens: int, service: Service, param: str) -> int:
+    """Tokens that the context has left for an answer, at least one."""
+    room = service.context - prompt_tokens
+    if room < 1:
+        raise PromptTooLong(
+            f"the prompt has {prompt_tokens} tokens; the context holds {service.context}, the answer included", param
+        )
+    return room
+
+
+def _counts(request: ChatRequest | TextRequest, service: Service) -> tuple[int, int]:
     """K and n. At temperature 0 all candidates would be equal, so K is 1 unless the request insists."""
     settings = service.settings
     greedy = request.temperature == 0
@@ -91,7 +180,7 @@ def _counts(request: ChatRequest, service: Service) -> tuple[int, int]:
     return candidates, n
 
 
-def _sampling(request: ChatRequest, service: Service, prompt_tokens: int) -> Sampling:
+def _sampling(request: ChatRequest | TextRequest, service: Service, prompt_tokens: int) -> Sampling:
     settings = service.settings
     return Sampling(
         max_tokens=_max_tokens(request, service, prompt_tokens),
@@ -104,28 +193,25 @@ def _sampling(request: ChatRequest, service: Service, prompt_tokens: int) -> Sam
         frequency_penalty=request.frequency_penalty or 0.0,
         logit_bias=_logit_bias(request, service),
         seed=request.seed,
+        alternatives=request.alternatives,
     )
 
 
-def _max_tokens(request: ChatRequest, service: Service, prompt_tokens: int) -> int:
-    room = service.context - prompt_tokens
-    if room < 1:
-        raise PromptTooLong(
-            f"the prompt has {prompt_tokens} tokens; the context holds {service.context}, the answer included",
-            "messages",
-        )
+def _max_tokens(request: ChatRequest | TextRequest, service: Service, prompt_tokens: int) -> int:
+    chat = isinstance(request, ChatRequest)
+    room = _room(prompt_tokens, service, "messages" if chat else "prompt")
     if request.token_limit is None:
         return min(service.settings.max_tokens, room)
     if request.token_limit > room:
         raise PromptTooLong(
             f"the prompt's {prompt_tokens} tokens and an answer of {request.token_limit} exceed the context of "
             f"{service.context}",
-            "max_completion_tokens" if request.max_completion_tokens else "max_tokens",
+            "max_tokens" if request.max_tokens else "max_completion_tokens",
         )
     return request.token_limit
 
 
-def _logit_bias(request: ChatRequest, service: Service) -> dict[int, float]:
+def _logit_bias(request: ChatRequest | TextRequest, service: Service) -> dict[int, float]:
     bias: dict[int, float] = {}
     for token, value in (request.logit_bias or {}).items():
         if not (token.isascii() and token.isdecimal() and len(token) < 10 and int(token) < service.policy.vocabulary):

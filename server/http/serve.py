@@ -3,49 +3,81 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
+from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 
-from winnow.models.errors import EngineDead
+from winnow.models.errors import EngineDead, ShuttingDown
+from winnow.server.http import logs
 from winnow.server.http.app import create_app
+from winnow.server.http.keys import Keys
+from winnow.server.http.protocol import ConnectionLimits, bounded_protocol
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
-ENGINE_CHECK_SECONDS = 0.5
-FAREWELL_SECONDS = 2.0
-"""How long requests in flight have to fail in order once an engine has died."""
+FAREWELL_SECONDS = 2
+"""How long requests in flight have to fail in order once the service's life is over."""
+FEWEST_FILES, ENOUGH_FILES = 512, 65_536
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. The port is taken before the engines start, so that a clash is told at once.
 
     Raises:
-        SettingsError: the address cannot be bound.
+        SettingsError: the address cannot be bound, or nobody would have to show a key on it.
         CheckpointError: a model cannot be served.
         EngineDead: an engine died; the others have been ended.
     """
-    _log(settings.log_level)
+    logs.set_up(settings)
+    keys = Keys.of(settings)
+    _require_keys(settings, keys)
+    _allow_files()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _leave)
     with _bind(settings) as listener:
         os.register_at_fork(after_in_child=listener.close)  # an engine that held it would keep the port open
         with started(settings) as service:
-            asyncio.run(_serve(service, listener))
+            asyncio.run(_serve(service, keys, listener))
 
 
-def _log(level: str) -> None:
-    """Log at `level`; what libraries say only from warnings on, unless everything is wanted."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", level="DEBUG" if level == "debug" else "WARNING"
+def _require_keys(settings: Settings, keys: Keys) -> None:
+    """Nobody listens beyond this machine without a key by accident."""
+    if keys or settings.allow_anonymous or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"host {settings.host} can be reached from other machines and no API key is set: set WINNOW_API_KEYS or "
+        "--api-keys-file, or let everybody in with --allow-anonymous"
     )
-    logging.getLogger("winnow").setLevel(level.upper())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files as far as it goes; every connection and every engine needs some.
+
+    Raises:
+        SettingsError: it stays too low to start the engines.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reachable = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
+    if reachable < FEWEST_FILES:
+        raise SettingsError(f"this process may open {most} files; Winnow needs {FEWEST_FILES}: raise `ulimit -n`")
+    if now != resource.RLIM_INFINITY and now < reachable:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, most))
 
 
 def _leave(*_: object) -> NoReturn:
@@ -67,11 +99,17 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, saying that it is ready only once it listens."""
+    """Uvicorn that says it is ready only once it listens, and that goes on listening while it drains.
+
+    A load balancer can thus read from `/ready` that no more is taken, and `/health` stays 200, until the last request has
+    been answered. A second signal does not wait for that.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
+        self._loop = asyncio.get_running_loop()
+        self._drain: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -81,34 +119,60 @@ class _Server(uvicorn.Server):
             "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates
         )
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._captured_signals.append(sig)
+        self._loop.call_soon_threadsafe(self._hear)
 
-async def _serve(service: Service, listener: socket.socket) -> None:
-    await service.warm_up()
+    def _hear(self) -> None:
+        if self._drain:
+            logger.warning("a second signal: not waiting for requests in flight")
+            self.service.life.end(ShuttingDown("the server was told to stop at once"))
+        else:
+            logger.info("draining: %d requests in flight", self.service.life.requests)
+            self._drain = asyncio.create_task(self._drained())
+
+    async def _drained(self) -> None:
+        await self.service.life.drain(self.service.settings.shutdown_seconds)
+        self.should_exit = True
+
+
+def configure(service: Service, keys: Keys) -> uvicorn.Config:
+    """How uvicorn runs the application: its connections are bounded, and it logs nothing of its own."""
     settings = service.settings
-    config = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+    limits = ConnectionLimits(
+        header_seconds=settings.header_seconds,
+        body_seconds=settings.body_seconds,
+        max_header_bytes=settings.max_header_bytes,
+        keys_required=bool(keys),
     )
-    server = _Server(config, service)
-    watch = asyncio.create_task(_watch(service, server))
+    return uvicorn.Config(
+        create_app(service, keys),
+        http=bounded_protocol(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=FAREWELL_SECONDS,
+    )
+
+
+async def _serve(service: Service, keys: Keys, listener: socket.socket) -> None:
+    watch = asyncio.create_task(service.watch())
     try:
+        await service.life.unless_over(service.warm_up())
+        server = _Server(configure(service, keys), service)
+        farewell = asyncio.create_task(_leave_when_over(server))
         await server.serve(sockets=[listener])
+        farewell.cancel()
     finally:
         watch.cancel()
         logger.info("stopped; ending the engines")
     if not service.is_alive:
-        raise EngineDead("an engine died; the server has stopped")
+        raise EngineDead("an engine died or hung; the server has stopped")
 
 
-async def _watch(service: Service, server: uvicorn.Server) -> None:
-    """Stop the server once an engine has died: it could not answer anything any more."""
-    while service.is_alive:  # noqa: ASYNC110, vLLM sets no event when an engine dies
-        await asyncio.sleep(ENGINE_CHECK_SECONDS)
-    logger.error("an engine has died; stopping")
-    service.dead.set()
+async def _leave_when_over(server: _Server) -> None:
+    """Stop the server once its service is over: it could not answer anything any more."""
+    await server.service.life.over()
     server.should_exit = True
-    await asyncio.sleep(FAREWELL_SECONDS)
-    server.force_exit = True

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import candidate
-from winnow.models.combiner import GATE, combine, rank
+from winnow.models.combiner import combine, rank
 from winnow.models.errors import CandidateFailed
-from winnow.models.types import Branch, CombinerName, ScoredCandidate, sigmoid
+from winnow.models.types import GATE, Branch, CombinerName, ScoredCandidate, sigmoid
 
 logits = st.floats(-30, 30)
 combiners = st.sampled_from(["llama2", "safe_first"])

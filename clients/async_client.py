@@ -1,0 +1,141 @@
+"""The client for asyncio. All it adds to `calls` and `connection` is to send, to wait and to read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from winnow.clients import calls
+from winnow.clients.answers import Answer, Event
+from winnow.clients.calls import Call, Dialog, Options
+from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, refusal, request_id, result
+from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
+from winnow.clients.retries import MAX_RETRIES
+from winnow.clients.streams import StreamedAnswer
+from winnow.clients.wire import ModelCard, Rating, Tokens
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same arguments, methods and errors; belongs to one event loop."""
+
+    def __init__(
+        self,
+        base_url: str = BASE_URL,
+        *,
+        api_key: str | None = None,
+        timeout: httpx.Timeout | float | None = TIMEOUT,
+        max_retries: int = MAX_RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._connection = Connection(base_url, api_key, timeout, max_retries)
+        self._http = httpx.AsyncClient(transport=transport, **self._connection.http_options)
+        self._sleep = sleep
+        self._served: str | None = None
+        self._asking = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._connection.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def answer(self, dialog: Dialog, **options: Unpack[Options]) -> Answer:
+        """See `Client.answer`; cancelling it aborts the request."""
+        return await self._call(calls.completion(dialog, await self._model(options.get("model")), options))
+
+    async def stream(
+        self, dialog: Dialog, *, progress: bool = True, **options: Unpack[Options]
+    ) -> AsyncGenerator[Event, None]:
+        """See `Client.stream`; who leaves early closes the generator with `contextlib.aclosing`."""
+        call = calls.streamed(dialog, await self._model(options.get("model")), options, progress=progress)
+        async with aclosing(await self._send(call)) as response:
+            streamed = StreamedAnswer(request_id(call, response))
+            with self._connection.reading_stream(streamed):
+                async for data in response.aiter_bytes():
+                    for event in streamed.feed(data):
+                        yield event
+
+    async def rewards(
+        self, dialog: Dialog, answers: Sequence[str], *, model: str | None = None, is_safety: bool | None = None
+    ) -> list[Rating]:
+        """See `Client.rewards`."""
+        return await self._call(calls.rewards(dialog, answers, await self._model(model), is_safety))
+
+    async def models(self) -> list[ModelCard]:
+        """See `Client.models`."""
+        return await self._call(calls.models())
+
+    async def tokenize(
+        self, text: Dialog, *, add_special_tokens: bool = True, return_token_strs: bool = False
+    ) -> Tokens:
+        """See `Client.tokenize`."""
+        return await self._call(
+            calls.tokenize(text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs)
+        )
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """See `Client.detokenize`."""
+        return await self._call(calls.detokenize(tokens))
+
+    async def health(self) -> bool:
+        """See `Client.health`."""
+        return await self._probe("/health")
+
+    async def ready(self) -> bool:
+        """See `Client.ready`."""
+        return await self._probe("/ready")
+
+    async def _probe(self, path: str) -> bool:
+        try:
+            await self._call(calls.probe(path))
+        except (ConnectionFailed, TimedOut, ServerError):
+            return False
+        return True
+
+    async def _model(self, asked: str | None) -> str:
+        if asked is not None:
+            return asked
+        async with self._asking:
+            if self._served is None:
+                self._served = (await self.models())[0].id
+            return self._served
+
+    async def _call(self, call: Call[T]) -> T:
+        async with aclosing(await self._send(call)) as response:
+            with self._connection.reading():
+                await response.aread()
+            return result(call, response)
+
+    async def _send(self, call: Call[Any]) -> httpx.Response:
+        """The head of a success, after as many tries as it takes; whoever gets it closes it."""
+        request = self._http.build_request(**self._connection.request(call))
+        retried = 0
+        while True:
+            try:
+                response = await self._http.send(request, stream=True)
+                if response.is_success:
+                    return response
+                async with aclosing(response):
+                    await response.aread()
+                pause = self._connection.pause(call, refusal(call, response), retried)
+            except httpx.RequestError as problem:
+                pause = self._connection.pause(call, self._connection.unanswered(problem), retried)
+            await self._sleep(pause)
+            retried += 1

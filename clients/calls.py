@@ -1,0 +1,173 @@
+"""The calls a client can make, as data: what to send, and how to read what comes back. No IO, no waiting."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypedDict, TypeVar
+
+from pydantic import ValidationError
+
+from winnow.clients import wire
+from winnow.clients.answers import Answer
+from winnow.clients.errors import InvalidRequest, UnreadableAnswer, kind_of
+from winnow.clients.invalid import describe_invalid
+
+T = TypeVar("T")
+Dialog = str | Sequence[Mapping[str, Any]]
+"""One user message, or messages with `role` and `content`."""
+PROBE_SECONDS = 10.0
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_IN_BEST_OF_N = ("candidates", "is_safety", "combiner", "return_candidates")
+
+
+class Options(TypedDict, total=False):
+    """How an answer is found; what is left out, or None, takes the server's default. `docs/api.md` has the ranges."""
+
+    model: str | None  # default: the served one
+    candidates: int | None  # K
+    n: int | None  # answers returned
+    is_safety: bool | None  # None: the server's tagger decides
+    combiner: wire.CombinerName | None
+    return_candidates: bool | None  # every candidate's text, in `Answer.candidates`
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    user: str | None
+    request_id: str | None  # the call's name in the server's log, the same through all retries; default: a random one
+
+
+def new_request_id() -> str:
+    """A random name for a call."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call. `read` makes a success's body and its request id the result, or raises pydantic's `ValidationError`."""
+
+    path: str
+    read: Callable[[bytes, str], T]
+    content: bytes | None = None
+    """The JSON of a POST; None makes it a GET."""
+    request_id: str = field(default_factory=new_request_id)
+    is_probe: bool = False
+    """A probe is made once, with a short timeout."""
+
+
+def completion(dialog: Dialog, model: str, options: Options, **streaming: Any) -> Call[Answer]:
+    """`POST /v1/chat/completions`; `streaming` is what a stream's body has besides.
+
+    Raises:
+        InvalidRequest: the wire's types refuse the request.
+        TypeError: an option is unknown.
+    """
+    if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+        raise TypeError(f"unknown option {unknown[0]!r}")
+    fields = {name: value for name, value in options.items() if name != "request_id"}
+    best_of_n = {name: fields.pop(name, None) for name in _IN_BEST_OF_N} | streaming.pop("best_of_n", {})
+    body = {**fields, **streaming, "model": model, "messages": _messages(dialog), "best_of_n": _given(best_of_n)}
+    request_id = options.get("request_id")
+    if request_id is None:
+        request_id = new_request_id()
+    elif not _REQUEST_ID.fullmatch(request_id):
+        raise InvalidRequest("request_id: 1 to 128 letters, digits, '.', '_', ':' and '-'", param="request_id")
+    return Call(
+        "/v1/chat/completions",
+        lambda reply, answered_as: Answer(wire.ChatCompletion.model_validate_json(reply), answered_as),
+        _content(wire.ChatRequest, body),
+        request_id,
+    )
+
+
+def streamed(dialog: Dialog, model: str, options: Options, *, progress: bool) -> Call[Answer]:
+    """The same as a stream, with usage, and with progress if wanted."""
+    streaming = {"stream": True, "stream_options": {"include_usage": True}, "best_of_n": {"progress": progress or None}}
+    return completion(dialog, model, options, **streaming)
+
+
+def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool | None) -> Call[list[wire.Rating]]:
+    """`POST /v1/rewards`."""
+    body = {"model": model, "messages": _messages(dialog), "answers": answers, "is_safety": is_safety}
+    return Call(
+        "/v1/rewards",
+        lambda reply, _: wire.Rewards.model_validate_json(reply).rewards,
+        _content(wire.RewardsRequest, body),
+    )
+
+
+def tokenize(text: Dialog, *, add_special_tokens: bool, return_token_strs: bool) -> Call[wire.Tokens]:
+    """`POST /tokenize`, of a text as it stands or of a dialog."""
+    what = "prompt" if isinstance(text, str) else "messages"
+    body = {what: text, "add_special_tokens": add_special_tokens, "return_token_strs": return_token_strs}
+    return Call(
+        "/tokenize", lambda reply, _: wire.Tokens.model_validate_json(reply), _content(wire.TokenizeRequest, body)
+    )
+
+
+def detokenize(tokens: Sequence[int]) -> Call[str]:
+    """`POST /detokenize`."""
+    return Call(
+        "/detokenize",
+        lambda reply, _: wire.Detokenized.model_validate_json(reply).prompt,
+        _content(wire.DetokenizeRequest, {"tokens": tokens}),
+    )
+
+
+def models() -> Call[list[wire.ModelCard]]:
+    """`GET /v1/models`; a list without a model is not Winnow's."""
+
+    def read(reply: bytes, _: str) -> list[wire.ModelCard]:
+        cards = wire.ModelList.model_validate_json(reply).data
+        if not cards:
+            raise UnreadableAnswer("the server lists no model")
+        return cards
+
+    return Call("/v1/models", read)
+
+
+def probe(path: str) -> Call[wire.Status]:
+    """`GET /health` or `/ready`."""
+    return Call(path, lambda reply, _: wire.Status.model_validate_json(reply), is_probe=True)
+
+
+def _messages(dialog: Dialog) -> Sequence[Mapping[str, Any]]:
+    return [{"role": "user", "content": dialog}] if isinstance(dialog, str) else dialog
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {name: value for name, value in fields.items() if value is not None} or None
+
+
+def _content(kind: type[wire.Request], body: Mapping[str, Any]) -> bytes:
+    """The body's JSON, once `kind` has accepted it. A lone surrogate passes the encoder, and is refused with the rest."""
+    content = json.dumps(_given(body), ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
+    try:
+        kind.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        detail = describe_invalid(problem, problem["loc"])
+        raise kind_of(detail.code, 400)(detail.message, code=detail.code, param=detail.param) from None
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """Sequences and mappings of other kinds than `list` and `dict`."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")

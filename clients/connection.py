@@ -1,0 +1,153 @@
+"""What both clients know of HTTP: where the server is, what a call looks like, and what went wrong. No IO, no waiting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from winnow.clients import retries
+from winnow.clients.calls import PROBE_SECONDS, Call
+from winnow.clients.errors import (
+    ConnectionFailed,
+    RefusedByServer,
+    StreamBroken,
+    TimedOut,
+    UnreadableAnswer,
+    WinnowClientError,
+    kind_of,
+)
+from winnow.clients.streams import StreamedAnswer
+from winnow.clients.wire import ErrorBody, ErrorDetail
+
+T = TypeVar("T")
+BASE_URL = "http://127.0.0.1:8000/v1"
+TIMEOUT = httpx.Timeout(10.0, read=600.0, pool=600.0)
+LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+
+_KEY = re.compile(r"[!-~]+")
+
+
+class Connection:
+    """A server's address, the key to it, and how patient to be.
+
+    Raises:
+        ValueError: the address does not end in `/v1` or holds a password, or the key cannot stand in a header. No message
+            shows a key.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None, timeout: httpx.Timeout | float | None, retries: int) -> None:
+        try:
+            url = httpx.URL(base_url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url: {error}") from None
+        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
+            raise ValueError("base_url is http(s)://HOST[:PORT]/v1, without a password in it; a key goes into api_key")
+        path = url.path.rstrip("/")
+        if not path.endswith("/v1"):
+            raise ValueError(f"base_url ends in /v1, as in {BASE_URL}; this one is {base_url}")
+        if api_key is not None and not _KEY.fullmatch(api_key):
+            raise ValueError("api_key: printable ASCII characters without spaces")
+        if retries < 0:
+            raise ValueError(f"max_retries is 0 or more; this one is {retries}")
+        self.base_url = str(url.copy_with(path=path))
+        self.max_retries = retries
+        self.http_options: dict[str, Any] = {
+            "base_url": url.copy_with(path=path.removesuffix("/v1") + "/"),
+            # httpx's own mapping of headers does not show a key when it is printed.
+            "headers": httpx.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+            "timeout": timeout,
+            "limits": LIMITS,
+        }
+
+    def request(self, call: Call[Any]) -> dict[str, Any]:
+        """The arguments of httpx's `build_request`."""
+        headers = {"X-Request-Id": call.request_id}
+        if call.content is None:
+            patience = {"timeout": PROBE_SECONDS} if call.is_probe else {}
+            return {"method": "GET", "url": call.path, "headers": headers, **patience}
+        headers["Content-Type"] = "application/json"
+        return {"method": "POST", "url": call.path, "headers": headers, "content": call.content}
+
+    def pause(self, call: Call[Any], error: WinnowClientError, retried: int) -> float:
+        """Seconds to wait before the next try; raises `error` if there is to be none."""
+        pause = retries.pause_before_retry(error, retried, 0 if call.is_probe else self.max_retries)
+        if pause is None:
+            raise error
+        return pause
+
+    def unanswered(self, problem: httpx.RequestError) -> WinnowClientError:
+        """The error for a request to which no answer has come."""
+        error = self._lost(problem)
+        error.__cause__ = problem
+        error.is_transient = not isinstance(problem, httpx.TimeoutException) or isinstance(
+            problem, httpx.ConnectTimeout
+        )
+        return error
+
+    def _lost(self, problem: httpx.RequestError) -> WinnowClientError:
+        if isinstance(problem, httpx.TimeoutException):
+            return TimedOut(f"the server at {self.base_url} did not answer in time ({type(problem).__name__})")
+        if isinstance(problem, httpx.ConnectError):
+            return ConnectionFailed(f"no server answers at {self.base_url}: {problem}")
+        return ConnectionFailed(f"the connection to {self.base_url} failed: {problem or type(problem).__name__}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within it the body of a success is read: it cannot be asked for again."""
+        try:
+            yield
+        except httpx.RequestError as problem:
+            raise self._lost(problem) from problem
+
+    @contextmanager
+    def reading_stream(self, answer: StreamedAnswer) -> Iterator[None]:
+        """Within it the bytes of a stream are fed to `answer`, which must be whole at the end."""
+        try:
+            yield
+        except httpx.TimeoutException as problem:
+            if not answer.is_done:
+                raise self._lost(problem) from problem
+        except httpx.RequestError as problem:
+            if not answer.is_done:
+                raise StreamBroken(f"the stream broke off: {problem or type(problem).__name__}") from problem
+        if not answer.is_done:
+            raise StreamBroken("the stream ended before its answer was whole")
+
+
+def request_id(call: Call[Any], response: httpx.Response) -> str:
+    """The call's name in the server's log."""
+    return str(response.headers.get("x-request-id", call.request_id))
+
+
+def result(call: Call[T], response: httpx.Response) -> T:
+    """What a success, whose body has been read, brought."""
+    try:
+        return call.read(response.content, request_id(call, response))
+    except ValidationError as error:
+        where = response.url.copy_with(query=None)
+        raise UnreadableAnswer(f"{where} answered {response.status_code}, but not as Winnow does") from error
+
+
+def refusal(call: Call[Any], response: httpx.Response) -> RefusedByServer:
+    """The error that a response, whose body has been read, stands for."""
+    try:
+        detail = ErrorBody.model_validate_json(response.content).error
+    except ValidationError:  # a proxy's page, or a probe's answer
+        words = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+        detail = ErrorDetail(message=words, type="unknown")
+    error = kind_of(detail.code, response.status_code)(
+        detail.message,
+        status=response.status_code,
+        code=detail.code,
+        param=detail.param,
+        request_id=request_id(call, response),
+        retry_after=retries.retry_after(response.headers, datetime.now(UTC)),
+    )
+    error.is_transient = retries.is_transient(response.status_code, response.headers)
+    return error

@@ -1,0 +1,42 @@
+"""Log lines: text for people, JSON for machines; either way one line a message, whatever is in it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+from winnow.server.settings import Settings
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "vllm_process_name"}
+
+
+def set_up(settings: Settings) -> None:
+    """Log to standard error at the settings' level; what libraries say only from warnings on, unless everything is wanted."""
+    handler = logging.StreamHandler()
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(_json() if as_json else _OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level="DEBUG" if settings.log_level == "debug" else "WARNING", force=True)
+    logging.getLogger("winnow").setLevel(settings.log_level.upper())
+    # Uvicorn tells in warnings what clients sent wrongly, which the access log tells already.
+    logging.getLogger("uvicorn.error").setLevel("DEBUG" if settings.log_level == "debug" else "CRITICAL")
+
+
+def _json() -> logging.Formatter:
+    names = {"levelname": "level", "name": "logger"}
+    fields = "%(levelname)s %(name)s %(message)s"
+    return OrjsonFormatter(fields, rename_fields=names, timestamp="time", reserved_attrs=_STANDARD)
+
+
+class _OneLine(logging.Formatter):
+    """A line of text: the message, then what a caller put in `extra` as name=value; no control character survives."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        line = " ".join([super().format(record), *(f"{name}={value}" for name, value in extra.items())])
+        return line.translate(_ESCAPED) if not record.exc_info else line
+
+
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}

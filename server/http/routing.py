@@ -1,0 +1,74 @@
+"""What every route with a body shares: it reads bounded JSON, and answers every exception through the one table."""
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from winnow.server.http import errors
+
+
+class _JsonRequest(Request):
+    """A request whose body is bounded, and parsed by orjson: that bounds nesting and refuses NaN and lone surrogates."""
+
+    max_bytes: int
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            self._check_headers()
+            body = bytearray()
+            async for chunk in self.stream():
+                body += chunk
+                if len(body) > self.max_bytes:
+                    raise self._too_large()
+            self._body = bytes(body)
+        return self._body
+
+    async def json(self) -> Any:
+        return orjson.loads(await self.body())
+
+    def _check_headers(self) -> None:
+        """Refuse what cannot be read before reading it."""
+        length = self.headers.get("content-length", "0")
+        if len(length) > 18 or int(length) > self.max_bytes:
+            raise self._too_large()
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise HTTPException(415, "compressed bodies are not read; send the body without Content-Encoding")
+        kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if not (kind == "application/json" or kind.endswith("+json")):
+            raise HTTPException(415, "the body must be JSON; send Content-Type: application/json")
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body exceeds this server's limit of {self.max_bytes} bytes")
+
+
+def route_class(max_bytes: int) -> type[APIRoute]:
+    """Routes whose bodies hold at most `max_bytes`, and that answer with our errors only."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            @functools.wraps(handle)
+            async def handler(request: Request) -> Response:
+                bounded = _JsonRequest(request.scope, request.receive)
+                bounded.max_bytes = max_bytes
+                try:
+                    return await handle(bounded)
+                except Exception as error:
+                    # The boundary: whatever happened, the client gets an answer and the server goes on.
+                    return errors.response(error, request.scope)
+
+            return handler
+
+    return Route
+
+
+def json_response(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A wire body as a response."""
+    return Response(body.model_dump_json(), status, headers=headers, media_type="application/json")

@@ -1,0 +1,307 @@
+"""Both clients, by the same tests: what they send, what they make of the answers, and when they try again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.clients.conftest import Open
+from tests.clients.scripts import REPORT, USAGE, Script, completion, error, reply
+from winnow.clients import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    InvalidKey,
+    InvalidRequest,
+    Overloaded,
+    RefusedByServer,
+    ServerError,
+    TimedOut,
+    UnreadableAnswer,
+    Unsupported,
+)
+from winnow.clients.calls import Options
+from winnow.clients.wire import ChatRequest, Detokenized, Rating, Rewards, Status, Tokens
+
+REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
+KEY = "sk-secret-0123456789"
+
+
+def sent(script: Script, index: int = -1) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(script.requests[index].content)
+    return body
+
+
+async def test_an_answer_with_its_scores(opening: Open) -> None:
+    script = Script([reply(completion("Paris.", "It is Paris."), x_request_id="req_server")])
+    async with opening(script) as client:
+        answer = await client.answer("What is the capital of France?", n=2)
+    assert answer.text == "Paris."
+    assert answer.texts == ("Paris.", "It is Paris.")
+    assert (answer.id, answer.request_id, answer.finish_reason) == ("chatcmpl-1", "req_server", "stop")
+    assert (answer.report, answer.usage) == (REPORT, USAGE)
+    assert answer.winner.combined == 0.75
+    assert [item.index for item in answer.candidates] == [2, 1, 0]
+    assert (answer.failed, answer.is_refused, answer.all_unsafe) == ((), False, False)
+
+
+async def test_a_refusal_is_told_from_an_answer(opening: Open) -> None:
+    body = completion("I cannot help with that.")
+    refused = body.model_copy(
+        update={
+            "choices": [body.choices[0].model_copy(update={"finish_reason": "content_filter"})],
+            "best_of_n": REPORT.model_copy(update={"all_unsafe": True}),
+        }
+    )
+    async with opening(Script([reply(refused)])) as client:
+        answer = await client.answer("…")
+    assert answer.is_refused
+    assert answer.all_unsafe
+
+
+async def test_a_plain_call_sends_nothing_but_the_dialog(opening: Open) -> None:
+    """What is not asked for is left to the server's defaults."""
+    script = Script([reply(completion())])
+    async with opening(script, api_key=KEY) as client:
+        await client.answer("Hello!")
+    assert sent(script) == {"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello!"}]}
+    (request,) = script.requests
+    assert str(request.url) == "http://winnow.test/v1/chat/completions"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["content-type"] == "application/json"
+
+
+async def test_every_option_arrives(opening: Open) -> None:
+    options: dict[str, Any] = {
+        "model": "m",
+        "candidates": 4,
+        "n": 2,
+        "is_safety": True,
+        "combiner": "safe_first",
+        "return_candidates": True,
+        "temperature": 1,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_p": 0.1,
+        "max_tokens": 7,
+        "stop": ("a", "b"),
+        "seed": 3,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logit_bias": {5: 1.5},
+        "logprobs": True,
+        "top_logprobs": 2,
+        "user": "u",
+        "request_id": "mine-1",
+    }
+    assert options.keys() == Options.__annotations__.keys()
+    dialog = ({"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "€\u2028"}]})
+    script = Script([reply(completion())])
+    async with opening(script) as client:
+        assert (await client.answer(dialog, **options)).request_id == "mine-1"
+    body = ChatRequest.model_validate(sent(script))
+    assert (body.candidates, body.options.is_safety, body.options.combiner) == (4, True, "safe_first")
+    assert (body.stop_strings, body.logit_bias, body.alternatives) == (("a", "b"), {"5": 1.5}, 2)
+    assert [message.text for message in body.messages] == ["s", "€\u2028"]
+    assert script.requests[0].headers["x-request-id"] == "mine-1"
+    flat = sent(script)
+    for name in options.keys() - {"candidates", "is_safety", "combiner", "return_candidates", "request_id"}:
+        assert name in flat
+    assert script.listed == 0
+
+
+@pytest.mark.parametrize(
+    ("dialog", "options", "param", "kind"),
+    [
+        ("hi", {"temperature": 3.0}, "temperature", InvalidRequest),
+        ("hi", {"temperature": float("nan")}, "temperature", InvalidRequest),
+        ("hi", {"temperature": "1"}, "temperature", InvalidRequest),
+        ("hi", {"candidates": 0}, "best_of_n.candidates", InvalidRequest),
+        ("hi", {"top_logprobs": 2}, "top_logprobs", InvalidRequest),
+        ("hi", {"request_id": "two words"}, "request_id", InvalidRequest),
+        ("a lone \ud800", {}, None, InvalidRequest),
+        ([{"role": "tool", "content": "x"}], {}, "messages[0].role", InvalidRequest),
+        ([{"role": "user", "content": "x", "tool_calls": [1]}], {}, "messages[0].tool_calls", Unsupported),
+    ],
+)
+async def test_what_the_wires_types_refuse_is_not_sent(
+    opening: Open, dialog: Any, options: dict[str, Any], param: str | None, kind: type[InvalidRequest]
+) -> None:
+    script = Script([reply(completion())])
+    async with opening(script) as client:
+        with pytest.raises(kind) as refused:
+            await client.answer(dialog, **options)
+        with pytest.raises(kind):
+            [_ async for _ in client.events(dialog, **options)]
+    assert (refused.value.param, refused.value.status) == (param, None)
+    assert not script.requests
+
+
+@pytest.mark.parametrize("option", ["temprature", "stream", "messages", "best_of_n"])
+async def test_an_unknown_option_is_a_type_error(opening: Open, option: str) -> None:
+    async with opening(Script([reply(completion())])) as client:
+        with pytest.raises(TypeError, match=option):
+            await client.answer("hi", **{option: True})
+
+
+async def test_the_served_model_is_asked_for_once(opening: Open) -> None:
+    script = Script([reply(completion())])
+    async with opening(script) as client:
+        await asyncio.gather(*(client.answer("hi") for _ in range(5)))
+        await client.answer("hi", model="other")
+    assert script.listed == 1
+    assert [sent(script, index)["model"] for index in range(6)] == ["winnow-demo"] * 5 + ["other"]
+
+
+async def test_the_other_routes(opening: Open) -> None:
+    rating = Rating(index=0, safety=0.9, helpfulness=0.5, combined=0.5, branch="helpful")
+    script = Script(
+        [
+            reply(Rewards(model="m", rewards=[rating])),
+            reply(Tokens(count=2, max_model_len=256, tokens=[1, 2])),
+            reply(Tokens(count=2, max_model_len=256, tokens=[1, 2], token_strs=["<s>", "a"])),
+            reply(Detokenized(prompt="a")),
+            reply(Status(status="ok")),
+            reply(Status(status="ready")),
+        ]
+    )
+    async with opening(script, "https://winnow.test/behind/a/proxy/v1/") as client:
+        assert await client.rewards("hi", ("Hello!",), is_safety=True) == [rating]
+        assert (await client.tokenize("a")).tokens == [1, 2]
+        assert (await client.tokenize([{"role": "user", "content": "a"}], return_token_strs=True)).token_strs
+        assert await client.detokenize((1, 2)) == "a"
+        assert await client.health()
+        assert await client.ready()
+        assert [card.id for card in await client.models()] == ["winnow-demo"]
+    paths = ["v1/rewards", "tokenize", "tokenize", "detokenize", "health", "ready"]
+    assert [str(request.url) for request in script.requests] == [
+        f"https://winnow.test/behind/a/proxy/{path}" for path in paths
+    ]
+    assert sent(script, 0)["answers"] == ["Hello!"]
+    assert sent(script, 1)["prompt"] == "a"
+    assert "prompt" not in sent(script, 2)
+
+
+@pytest.mark.parametrize("answer", [REFUSED, reply(Status(status="dead"), 503), httpx.ReadTimeout("slow")])
+async def test_probes_say_no_at_once(opening: Open, answer: httpx.Response | Exception) -> None:
+    script = Script([answer])
+    async with opening(script) as client:
+        assert not await client.health()
+        assert not await client.ready()
+    assert len(script.requests) == 2
+    assert not client.pauses
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>Welcome</html>", "{}", "[]", completion().model_copy(update={"choices": []}).model_dump_json()]
+)
+async def test_a_success_that_is_not_winnows(opening: Open, body: str) -> None:
+    async with opening(Script([httpx.Response(200, text=body)])) as client:
+        with pytest.raises(UnreadableAnswer):
+            await client.answer("hi")
+
+
+@pytest.mark.parametrize("failure", [REFUSED, httpx.ReadError("reset"), reply(error("engine_dead"), 503)])
+async def test_what_passes_is_tried_again_under_the_same_id(opening: Open, failure: httpx.Response | Exception) -> None:
+    script = Script([failure, failure, reply(completion())])
+    async with opening(script) as client:
+        assert (await client.answer("hi")).text == "Paris."
+    assert len({request.headers["x-request-id"] for request in script.requests}) == 1
+    assert len({request.content for request in script.requests}) == 1
+    assert len(script.requests) == 3
+    assert 0.5 <= client.pauses[0] <= 1 <= client.pauses[1] <= 2
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+async def test_no_more_retries_than_allowed(opening: Open, most: int) -> None:
+    script = Script([REFUSED])
+    async with opening(script, max_retries=most) as client:
+        with pytest.raises(ConnectionFailed, match=r"no server answers at http://winnow\.test/v1"):
+            await client.answer("hi", model="m")
+    assert len(script.requests) == most + 1
+    assert len(client.pauses) == most
+
+
+async def test_a_silent_server_is_not_asked_again(opening: Open) -> None:
+    """It may still be at work: a second request would double its load."""
+    script = Script([httpx.ReadTimeout("slow")])
+    async with opening(script) as client:
+        with pytest.raises(TimedOut):
+            await client.answer("hi")
+    assert len(script.requests) == 1
+
+
+async def test_retry_after_is_kept_to(opening: Open) -> None:
+    busy = reply(error("overloaded", "the queue is full"), 429, retry_after="7")
+    async with opening(Script([busy, reply(completion())])) as client:
+        await client.answer("hi")
+    assert client.pauses == [7]
+
+
+async def test_a_retry_after_beyond_patience_is_raised_at_once(opening: Open) -> None:
+    script = Script([reply(error("overloaded", "the queue is full"), 429, retry_after="61")])
+    async with opening(script) as client:
+        with pytest.raises(Overloaded, match="the queue is full") as busy:
+            await client.answer("hi")
+    assert busy.value.retry_after == 61
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "says", "tries"), [(500, "false", 1), (400, "true", 3), (418, "maybe", 1)])
+async def test_the_server_decides_what_is_worth_a_retry(opening: Open, status: int, says: str, tries: int) -> None:
+    script = Script([reply(error(None), status, x_should_retry=says)])
+    async with opening(script) as client:
+        with pytest.raises(RefusedByServer):
+            await client.answer("hi")
+    assert len(script.requests) == tries
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (httpx.Response(502, html="<h1>Bad Gateway</h1>"), ServerError),
+        (httpx.Response(503, json={"detail": "no upstream"}), ServerError),
+        (httpx.Response(401, text=""), InvalidKey),
+        (httpx.Response(429, json=["slow down"]), Overloaded),
+        (httpx.Response(404, json={"error": "no route"}), RefusedByServer),
+        (httpx.Response(307, headers={"location": "/elsewhere"}), RefusedByServer),
+    ],
+)
+async def test_errors_that_are_a_proxys(opening: Open, response: httpx.Response, kind: type[RefusedByServer]) -> None:
+    async with opening(Script([response])) as client:
+        with pytest.raises(RefusedByServer, match=f"the server answered {response.status_code} ") as refused:
+            await client.answer("hi", request_id="mine")
+    assert type(refused.value) is kind
+    assert (refused.value.status, refused.value.code, refused.value.request_id) == (response.status_code, None, "mine")
+
+
+@pytest.mark.parametrize("failure", [REFUSED, reply(error("invalid_api_key", "a valid API key is needed"), 401)])
+async def test_keys_are_shown_nowhere(opening: Open, failure: httpx.Response | Exception) -> None:
+    async with opening(Script([failure]), api_key=KEY) as client:
+        with pytest.raises((ConnectionFailed, InvalidKey)) as failed:
+            await client.answer("hi")
+        shown = [repr(client.client), repr(vars(client.client)), str(vars(client.client._connection))]
+    shown += [*traceback.format_exception(failed.value), repr(failed.value), str(vars(failed.value))]
+    assert not [text for text in shown if KEY in text]
+
+
+@pytest.mark.parametrize("key", ["sk-secret\r\nX-Evil: 1", "sk secret", "sk-sécret", ""])
+def test_a_malformed_key_is_refused_without_showing_it(client_kind: type[Client] | type[AsyncClient], key: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        client_kind(api_key=key)
+    assert not key or key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://h", "http://h/v2", "h/v1", "ftp://h/v1", "http://u:secret@h/v1", "http://h/v1?k=secret", "http://h:x/v1"],
+)
+def test_a_malformed_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="base_url") as refused:
+        Client(url)
+    assert "secret" not in str(refused.value)

@@ -1,0 +1,154 @@
+"""`docs/api.md` is true: its examples are executed, and every field, status and code of the wire stands in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.fakes import ScriptedPolicy, ScriptedRewardModel
+from tests.live import LiveServer, Reachable, ScriptedServer, scripted
+from winnow.clients import wire
+from winnow.models.errors import EngineDead
+from winnow.models.template import Llama2Template
+from winnow.server.http.keys import Keys
+from winnow.server.service import Service
+from winnow.server.settings import Settings
+
+PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+ONLY_ON_CONNECTIONS = {"request_timeout", "headers_too_large", "too_many_headers", "invalid_http"}
+"""Codes that a request which reaches a route cannot get; tests/server/test_protocol.py has them."""
+
+
+class Example(NamedTuple):
+    """A request of the page, the status and code it is said to get, and the answer shown, if one is."""
+
+    where: str
+    method: str
+    path: str
+    status: int
+    code: str | None
+    headers: dict[str, str]
+    body: str
+    answer: Any
+
+
+def examples() -> Iterator[Example]:
+    blocks = re.findall(r"^```(http[ \w]*|json|)\n(.*?)^```$", PAGE, re.M | re.S)
+    for (kind, text), (next_kind, next_text) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if not kind.startswith("http"):
+            continue
+        first, _, rest = text.partition("\n")
+        method, path, _, status, *code = first.split()
+        head, _, body = rest.partition("\n\n") if not rest.startswith("{") else ("", "", rest)
+        headers = dict(line.split(": ", 1) for line in head.splitlines()) if not rest.startswith("{") else {}
+        answer = json.loads(next_text) if next_kind == "json" else None
+        yield Example(
+            kind.partition(" ")[2], method, path, int(status), next(iter(code), None), headers, body.strip(), answer
+        )
+
+
+EXAMPLES = list(examples())
+
+
+@contextlib.contextmanager
+def scene(where: str, template: Llama2Template) -> Iterator[Reachable]:
+    """A server in the state that the examples marked `where` speak of."""
+
+    def broken(_: object) -> float:
+        raise ZeroDivisionError
+
+    services: dict[str, Service] = {
+        "locked": scripted(template, trusted_hosts=("127.0.0.1",)),
+        "small": scripted(template, max_body_bytes=1000),
+        "full": scripted(template, max_queued_candidates=0),
+        "unscorable": scripted(template, safety=ScriptedRewardModel(logit=lambda ids: float("nan"))),
+        "broken": scripted(template, safety=ScriptedRewardModel(logit=broken)),
+        "dead": scripted(template),
+        "draining": scripted(template),
+        "slow": scripted(template, ScriptedPolicy(hold=asyncio.Event()), request_seconds=0.05),
+    }
+    service = services[where]
+    keys = Keys.of(Settings(api_keys=("wk-3f9a5c0d77",))) if where == "locked" else None
+    if where == "full":
+        service.admission.enter("another", 256, 0)
+    if where == "dead":
+        service.life.end(EngineDead("the safety engine has died"))
+    service.life.is_draining = where == "draining"
+    with ScriptedServer.start(service, keys) as running:
+        yield running
+
+
+def shape(value: Any) -> Any:
+    """The fields of a body, and of the first of each list's; values by their kind."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items() if name not in ("text", "helpfulness")}
+    if isinstance(value, list):
+        return [shape(value[0])] if value and isinstance(value[0], dict) else []
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+
+
+def check(server: Reachable, example: Example) -> None:
+    body = example.body
+    if example.where == "small":
+        body = body.replace("…", "x" * 1000)
+    headers = {"Content-Type": "application/json", **example.headers}
+    with server.http as http:
+        response = http.request(example.method, example.path, content=body.encode(), headers=headers)
+    assert response.status_code == example.status, response.text
+    if example.status >= 400 and example.path not in ("/health", "/ready"):
+        assert wire.ErrorBody.model_validate(response.json()).error.code == example.code
+    if example.answer is not None:
+        told = response.json()
+        if "logprobs" in example.body and told.get("object") == "text_completion":
+            told["choices"][0]["logprobs"]["top_logprobs"] = example.answer["choices"][0]["logprobs"]["top_logprobs"]
+        assert shape(told) == shape(example.answer)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if not each.where], ids=lambda each: each.path)
+def test_an_example(server: LiveServer, example: Example) -> None:
+    check(server, example)
+
+
+@pytest.mark.parametrize("where", sorted({each.where for each in EXAMPLES} - {""}))
+def test_the_examples_of_a_state(template: Llama2Template, where: str) -> None:
+    with scene(where, template) as server:
+        for example in EXAMPLES:
+            if example.where == where:
+                check(server, example)
+
+
+@pytest.mark.parametrize(
+    "body", [item for item in vars(wire).values() if isinstance(item, type) and issubclass(item, wire.BaseModel)]
+)
+def test_every_field_is_documented(body: type[wire.BaseModel]) -> None:
+    for name in body.model_fields:
+        assert re.search(rf"[`\".]{name}[`\"]", PAGE), f"{body.__name__}.{name}"
+
+
+def test_every_code_and_status_is_documented_and_every_code_executed() -> None:
+    table = PAGE.split("## Errors", 1)[1].split("```", 1)[0]
+    codes = {code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[2] if "|" in row else "")}
+    executed = {example.code for example in EXAMPLES if example.code}
+    assert codes - {"code"} - ONLY_ON_CONNECTIONS == executed
+
+
+def test_every_status_that_the_openapi_document_names_is_on_the_page(template: Llama2Template) -> None:
+    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+        document = http.get("/openapi.json").json()
+    statuses = {
+        status
+        for path in document["paths"].values()
+        for operation in path.values()
+        for status in operation["responses"]
+    }
+    assert "422" not in statuses
+    for status in statuses:
+        assert re.search(rf"\b{status}\b", PAGE), status
