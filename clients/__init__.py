@@ -1,6 +1,6 @@
 """The client side of Winnow: a Python client, the wire's types, and the terminal chat. Imports no torch, vllm or fastapi.
 
-    from winnow.clients import Client, Overloaded
+    from winnow.clients import Answer, Client, Piece, Progress
 
     with Client("http://127.0.0.1:8000/v1") as client:
         answer = client.answer("What is the capital of France?", candidates=8)

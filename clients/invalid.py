@@ -7,6 +7,9 @@ from typing import Any
 
 from winnow.clients.wire import ErrorDetail
 
+MOST_SHOWN = 200
+"""Characters of a field's path that an error repeats; the field may be one that a client made up."""
+
 
 def describe_invalid(problem: Mapping[str, Any], location: Sequence[int | str]) -> ErrorDetail:
     """The error for one of pydantic's problems, found at `location` in the body."""
@@ -30,4 +33,4 @@ def _path(location: Sequence[int | str], field: str | None) -> str | None:
             path += f"[{part}]"
         elif not (part in ("str", "constrained-str") or "[" in part):
             path += f".{part}" if path else part
-    return ".".join(filter(None, (path, field))) or None
+    return ".".join(filter(None, (path, field)))[:MOST_SHOWN] or None

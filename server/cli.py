@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from winnow.models.errors import WinnowError
-from winnow.server.settings import Settings, load
+from winnow.server.settings import Settings, SettingsError, load
 
 app = typer.Typer(
     name="winnow",
@@ -104,11 +104,21 @@ def chat(
     candidates: Annotated[int | None, typer.Option(help="K; default: the server's.")] = None,
     show: Annotated[bool, typer.Option("--show/--no-show", help="Show the candidates with their scores.")] = False,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with the key, if the server wants one.")] = None,
 ) -> None:
     """Talk to a server from the terminal."""
     from winnow.clients.chat import talk
 
-    raise SystemExit(talk(url, candidates=candidates, show=show, system=system))
+    with one_line_errors():
+        api_key = _read_key(api_key_file) if api_key_file else None
+    raise SystemExit(talk(url, candidates=candidates, show=show, system=system, api_key=api_key))
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
 
 
 @app.command()

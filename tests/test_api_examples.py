@@ -135,7 +135,9 @@ def test_every_field_is_documented(body: type[wire.BaseModel]) -> None:
 
 def test_every_code_and_status_is_documented_and_every_code_executed() -> None:
     table = PAGE.split("## Errors", 1)[1].split("```", 1)[0]
-    codes = {code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[2] if "|" in row else "")}
+    codes = {
+        code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[2] if "|" in row else "")
+    }
     executed = {example.code for example in EXAMPLES if example.code}
     assert codes - {"code"} - ONLY_ON_CONNECTIONS == executed
 

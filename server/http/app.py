@@ -42,6 +42,7 @@ from winnow.server.service import Service
 _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request has to be changed."},
     401: {"model": ErrorBody, "description": "A valid API key is needed."},
+    431: {"model": ErrorBody, "description": "The head is too large."},
     503: {"model": ErrorBody, "description": "The server is shutting down, or an engine has died."},
 }
 _BODY: dict[int | str, dict[str, Any]] = {
@@ -67,15 +68,7 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
     metrics = Metrics(service)
     for routes in (_completions(service, metrics), _scoring(service), _models(service), _operations(service, metrics)):
         app.include_router(routes)
-    settings = service.settings
-    app.add_middleware(
-        Front,
-        keys=keys or Keys(),
-        trusted_hosts=settings.trusted_hosts,
-        max_headers=settings.max_headers,
-        life=service.life,
-        metrics=metrics,
-    )
+    app.add_middleware(Front, service=service, keys=keys or Keys(), metrics=metrics)
     app.openapi = _without_422(app)  # type: ignore[method-assign]
     return app
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from winnow.clients.invalid import describe_invalid
 from winnow.clients.wire import ErrorBody, ErrorDetail
 from winnow.models.errors import EngineDead, NoScoredCandidate, RequestError, ShuttingDown, WinnowError
 from winnow.server.admission import Overloaded
@@ -32,6 +31,10 @@ class InvalidKey(WinnowError):
 
 class TooManyHeaders(WinnowError):
     """The request has more headers than the server reads."""
+
+
+class HeadTooLarge(WinnowError):
+    """The request's line and headers are larger than the server reads."""
 
 
 class UntrustedHost(WinnowError):
@@ -61,6 +64,8 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
             return 401, ErrorDetail(message=str(error), type="authentication_error", code="invalid_api_key")
         case TooManyHeaders():
             return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="too_many_headers")
+        case HeadTooLarge():
+            return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="headers_too_large")
         case UntrustedHost():
             return 400, ErrorDetail(message=str(error), type="invalid_request_error", code="untrusted_host")
         case Overloaded():
@@ -74,37 +79,12 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case NoScoredCandidate():
             return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
         case RequestValidationError():
-            return 400, _validation(error.errors())
+            problem = error.errors()[0]
+            return 400, describe_invalid(problem, problem["loc"][1:])
         case HTTPException():
             return error.status_code, ErrorDetail(message=str(error.detail), type="invalid_request_error")
         case _:
             return 500, ErrorDetail(message="internal error", type="server_error", code="internal_error")
-
-
-def _validation(problems: Sequence[Any]) -> ErrorDetail:
-    """The first problem of a body that does not fit, with the path of the field at fault."""
-    problem = problems[0]
-    context = problem.get("ctx") or {}
-    if problem["type"] == "json_invalid":
-        return ErrorDetail(message="the body is not valid JSON", type="invalid_request_error", code="invalid_json")
-    param = _path(problem["loc"][1:], context.get("param"))
-    if problem["type"] in ("extra_forbidden", "unsupported"):
-        return ErrorDetail(
-            message=f"{param} is not supported", type="invalid_request_error", param=param, code="unsupported"
-        )
-    message = problem["msg"] if problem["type"] == "invalid_request" else f"{param or 'the body'}: {problem['msg']}"
-    return ErrorDetail(message=message, type="invalid_request_error", param=param, code="invalid_request")
-
-
-def _path(location: Sequence[int | str], field: str | None) -> str | None:
-    """`("messages", 0, "content", "str")` as `messages[0].content`; names of union arms are left out."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not (part in ("str", "constrained-str") or "[" in part):
-            path += f".{part}" if path else part
-    return ".".join(filter(None, (path, field))) or None
 
 
 def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:
@@ -142,4 +122,6 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
             return {"Connection": "close"}
         case HTTPException() if error.headers:
             return {**error.headers, "x-should-retry": "false"}
-    return {"x-should-retry": "false"} if status < 500 or isinstance(error, NoScoredCandidate) else {}
+    return (
+        {"x-should-retry": "false"} if status < 500 or isinstance(error, NoScoredCandidate | DeadlineExceeded) else {}
+    )

@@ -19,10 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow.models.errors import WinnowError
 from winnow.server.http import errors
-from winnow.server.http.errors import InvalidKey, TooManyHeaders, UntrustedHost
+from winnow.server.http.errors import HeadTooLarge, InvalidKey, TooManyHeaders, UntrustedHost
 from winnow.server.http.keys import Keys
 from winnow.server.http.metrics import Metrics
-from winnow.server.life import Life
+from winnow.server.service import Service
+from winnow.server.settings import Settings
 
 logger = logging.getLogger("winnow.access")
 
@@ -58,15 +59,12 @@ def record(scope: Scope) -> Record:
 class Front:
     """ASGI middleware: lets a request in, or answers it itself."""
 
-    def __init__(
-        self, app: ASGIApp, *, keys: Keys, trusted_hosts: Sequence[str], max_headers: int, life: Life, metrics: Metrics
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service, keys: Keys, metrics: Metrics) -> None:
         self.app = app
+        self.service = service
         self.keys = keys
-        self.trusted_hosts = tuple(host.lower() for host in trusted_hosts)
-        self.max_headers = max_headers
-        self.life = life
         self.metrics = metrics
+        self.trusted_hosts = tuple(host.lower() for host in service.settings.trusted_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -86,24 +84,25 @@ class Front:
             await send(message)
 
         try:
-            with self._admitted(scope["path"], headers, holder):
+            with self._admitted(scope, holder):
                 await self.app(scope, receive, noting)
         except WinnowError as error:
             await errors.response(error, scope)(scope, receive, noting)
         finally:
             self._count(scope, noted)
 
-    def _admitted(self, path: str, headers: Headers, holder: str | None) -> contextlib.AbstractContextManager[None]:
+    def _admitted(self, scope: Scope, holder: str | None) -> contextlib.AbstractContextManager[None]:
         """Count the request as in flight if it may pass; the probes always may, and are not counted."""
-        if path in OPEN_PATHS and len(headers) <= self.max_headers:
+        path, headers = scope["path"], scope["headers"]
+        if path in OPEN_PATHS:
+            _require_bounded(scope, self.service.settings)
             return contextlib.nullcontext()
         if self.keys and holder is None:
             raise InvalidKey("a valid API key is needed: send one header Authorization: Bearer KEY")
-        if len(headers) > self.max_headers:
-            raise TooManyHeaders(f"the request has {len(headers)} headers; at most {self.max_headers} are read")
+        _require_bounded(scope, self.service.settings)
         if self.trusted_hosts and not _is_trusted(headers, self.trusted_hosts):
             raise UntrustedHost("this server does not answer to this Host header; see its setting trusted_hosts")
-        return contextlib.nullcontext() if path in _QUIET_PATHS else self.life.request()
+        return contextlib.nullcontext() if path in _QUIET_PATHS else self.service.life.request()
 
     def _count(self, scope: Scope, noted: Record) -> None:
         # The route's own path, never the one that was asked for: label values and log lines must not be the client's to make.
@@ -113,6 +112,18 @@ class Front:
         if logger.isEnabledFor(level):
             fields = {"request_id": noted.id, "method": _method(scope), "route": route, "status": noted.status}
             logger.log(level, "request", extra={**fields, "ms": noted.ms, "client": noted.flow, **noted.fields})
+
+
+def _require_bounded(scope: Scope, settings: Settings) -> None:
+    """The connection bounds what it must hold before a head is whole; here the rest is bounded, to the byte."""
+    headers: Headers = scope["headers"]
+    if len(headers) > settings.max_headers:
+        raise TooManyHeaders(f"the request has {len(headers)} headers; at most {settings.max_headers} are read")
+    size = (
+        len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) + 4 for name, value in headers)
+    )
+    if size > settings.max_header_bytes:
+        raise HeadTooLarge(f"the request's head exceeds this server's limit of {settings.max_header_bytes} bytes")
 
 
 def _method(scope: Scope) -> str:

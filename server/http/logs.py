@@ -17,17 +17,23 @@ def set_up(settings: Settings) -> None:
     """Log to standard error at the settings' level; what libraries say only from warnings on, unless everything is wanted."""
     handler = logging.StreamHandler()
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(_json() if as_json else _OneLine("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Json() if as_json else _OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level="DEBUG" if settings.log_level == "debug" else "WARNING", force=True)
     logging.getLogger("winnow").setLevel(settings.log_level.upper())
     # Uvicorn tells in warnings what clients sent wrongly, which the access log tells already.
     logging.getLogger("uvicorn.error").setLevel("DEBUG" if settings.log_level == "debug" else "CRITICAL")
 
 
-def _json() -> logging.Formatter:
-    names = {"levelname": "level", "name": "logger"}
-    fields = "%(levelname)s %(name)s %(message)s"
-    return OrjsonFormatter(fields, rename_fields=names, timestamp="time", reserved_attrs=_STANDARD)
+class _Json(OrjsonFormatter):
+    """A line of JSON; what JSON lets stand but some readers take for the end of a line is escaped."""
+
+    def __init__(self) -> None:
+        names = {"levelname": "level", "name": "logger"}
+        fields = "%(levelname)s %(name)s %(message)s"
+        super().__init__(fields, rename_fields=names, timestamp="time", reserved_attrs=_STANDARD)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_ENDS)
 
 
 class _OneLine(logging.Formatter):
@@ -39,4 +45,5 @@ class _OneLine(logging.Formatter):
         return line.translate(_ESCAPED) if not record.exc_info else line
 
 
+_ENDS = {code: f"\\u{code:04x}" for code in (0x7F, 0x85, 0x2028, 0x2029)}
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}

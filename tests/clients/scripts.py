@@ -1,16 +1,13 @@
-"""A scripted server for the clients' tests: wire bodies, streams cut anywhere, and both clients behind one face."""
+"""A scripted server for the clients' tests: wire bodies, and streams cut anywhere."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from winnow.clients import AsyncClient, Client, Event
 from winnow.clients.wire import (
     AnswerMessage,
     BestOfNReport,
@@ -125,13 +122,13 @@ def reply(body: Any, status: int = 200, **headers: str) -> httpx.Response:
 class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that arrives in these chunks; an exception among them is raised in its place."""
 
-    def __init__(self, chunks: Sequence[bytes | Exception]) -> None:
+    def __init__(self, chunks: Sequence[bytes | BaseException]) -> None:
         self.chunks = chunks
         self.is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         for item in self.chunks:
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             yield item
 
@@ -146,7 +143,7 @@ class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
         self.is_closed = True
 
 
-def streaming(chunks: Sequence[bytes | Exception], **headers: str) -> httpx.Response:
+def streaming(chunks: Sequence[bytes | BaseException], **headers: str) -> httpx.Response:
     """A stream that arrives in these chunks."""
     return httpx.Response(200, stream=Chunks(chunks), headers={"content-type": "text/event-stream", **headers})
 
@@ -172,46 +169,3 @@ class Script:
             raise answer
         body = answer.stream if isinstance(answer.stream, Chunks) else Chunks([answer.content])
         return httpx.Response(answer.status_code, headers=answer.headers, stream=body)
-
-
-@dataclass(frozen=True)
-class Face:
-    """One of the two clients behind one asynchronous face, with the pauses it has made between retries."""
-
-    client: Client | AsyncClient
-    pauses: list[float]
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*arguments: Any, **options: Any) -> Any:
-            result = getattr(self.client, name)(*arguments, **options)
-            return await result if inspect.isawaitable(result) else result
-
-        return call
-
-    async def events(self, *arguments: Any, **options: Any) -> AsyncGenerator[Event, None]:
-        """The events of `stream`, which is closed with this generator."""
-        stream = self.client.stream(*arguments, **options)
-        if isinstance(stream, Generator):
-            with closing(stream):
-                for event in stream:
-                    yield event
-        else:
-            async with aclosing(stream):
-                async for event in stream:
-                    yield event
-
-
-@asynccontextmanager
-async def opened(kind: type[Client] | type[AsyncClient], url: str, **options: Any) -> AsyncIterator[Face]:
-    """A client that does not sleep between retries."""
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    client = kind(url, sleep=pauses.append if kind is Client else sleep, **options)
-    face = Face(client, pauses)
-    try:
-        yield face
-    finally:
-        await face.close()

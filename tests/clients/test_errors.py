@@ -9,6 +9,8 @@ import pytest
 from winnow.clients import errors
 from winnow.clients.errors import BY_CODE, RefusedByServer, ServerError, WinnowClientError, kind_of
 
+OF_HTTP = {"untrusted_host", "invalid_http", "request_timeout"}
+"""What no request of these clients gets, unless something between them and the server is wrong; a plain refusal."""
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "api.md"
 
 
@@ -16,7 +18,7 @@ def test_every_documented_code_has_an_exception() -> None:
     table = DOCUMENTED.read_text(encoding="utf-8").split("## Errors")[1]
     codes = set(re.findall(r"^\| \d+ \| `(\w+)` \|", table, re.MULTILINE))
     assert codes
-    assert codes - {"untrusted_host"} <= BY_CODE.keys()
+    assert codes - OF_HTTP == BY_CODE.keys()
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.clients.conftest import Open
+from tests.clients.faces import Open
 from tests.clients.scripts import (
     REPORT,
     USAGE,
@@ -40,6 +40,7 @@ from winnow.clients.wire import ChatLogprobs, ChatRequest, ChunkChoice, Delta, S
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(TEXT, min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 400))
 def test_a_stream_says_what_the_plain_answer_says(texts: list[str], size: int, step: int) -> None:
     """Wherever chunks end: within an event, a line or a character."""

@@ -219,3 +219,15 @@ def test_keys_come_from_a_file_and_malformed_ones_are_told_without_showing_them(
         assert not content.strip("# \n") or content.strip() not in str(caught.value)
     with pytest.raises(SettingsError, match="cannot be read"):
         Keys.of(Settings(api_keys_file=tmp_path / "none"))
+
+
+def test_heads_are_bounded_on_every_route(open_server: ScriptedServer) -> None:
+    with open_server.http as http:
+        for path in ("/v1/models", "/health"):
+            for headers, code in (
+                ({"x-large": "x" * 66_000}, "headers_too_large"),
+                ({f"x-{number}": "x" for number in range(1000)}, "too_many_headers"),
+            ):
+                response = http.get(path, headers=headers)
+                assert (response.status_code, response.json()["error"]["code"]) == (431, code)
+        assert http.get("/v1/models", headers={f"x-{number}": "x" for number in range(80)}).status_code == 200

@@ -70,5 +70,5 @@ def test_errors_are_the_sdks_own(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="gpt-4", messages=QUESTION)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="winnow-demo", messages=QUESTION, logprobs=True)
-    assert (refused.value.code, refused.value.param) == ("unsupported", "logprobs")
+        client.chat.completions.create(model="winnow-demo", messages=QUESTION, response_format={"type": "json_object"})
+    assert (refused.value.code, refused.value.param) == ("unsupported", "response_format")

@@ -67,34 +67,76 @@ def slow_request(server: LiveServer) -> Iterator[list[httpx.Response]]:
     request.join(90)
 
 
-@pytest.mark.parametrize(("sig", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_a_signal_lets_the_request_in_flight_finish_and_leaves_no_process(
-    sig: signal.Signals, whole_group: bool
-) -> None:
-    """A terminal's Ctrl-C reaches the whole process group: engines that heard it would abort what they decode."""
-    with LiveServer.start("--shutdown-seconds", "80") as server:
+def test_sigterm_lets_the_request_in_flight_finish_and_leaves_no_process() -> None:
+    """Meanwhile the probes tell a load balancer what goes on, and nothing new is taken."""
+    with LiveServer.start("--shutdown-seconds", "80") as server, server.http as http:
         engines = server.engine_pids
         assert len(engines) >= 3
         with slow_request(server) as answers:
-            if whole_group:
-                os.killpg(server.process.pid, sig)
-            else:
-                server.process.send_signal(sig)
+            server.process.send_signal(signal.SIGTERM)
+            assert wait_until(lambda: http.get("/ready").status_code == 503, 5)
+            assert http.get("/health").json() == {"status": "draining"}
+            late = server.chat()
+            assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
         assert server.process.wait(60) == 0
         assert answers[0].status_code == 200
         assert {item["finish_reason"] for item in answers[0].json()["best_of_n"]["scored"]} == {"length"}
         assert wait_until(lambda: not any(map(is_running, engines)), 10)
 
 
-@pytest.mark.parametrize("victim", [0, -1])
-def test_a_killed_engine_fails_closed_and_stops_the_server(victim: int) -> None:
-    with LiveServer.start() as server:
+def test_ctrl_c_waits_for_the_request_in_flight_and_a_second_one_does_not() -> None:
+    """A terminal's Ctrl-C reaches the whole process group: engines that heard it would abort what they decode."""
+    with LiveServer.start("--shutdown-seconds", "80") as server, server.http as http:
         engines = server.engine_pids
         with slow_request(server) as answers:
-            os.kill(engines[victim], signal.SIGKILL)
-            assert server.process.wait(15) == 1
-        assert not answers or answers[0].status_code == 503
+            os.killpg(server.process.pid, signal.SIGINT)
+            assert wait_until(lambda: http.get("/ready").status_code == 503, 5)
+            assert all(map(is_running, engines))
+            assert not answers
+            os.killpg(server.process.pid, signal.SIGINT)
+            assert server.process.wait(15) == 0
+        assert answers[0].status_code == 503
+        assert answers[0].json()["error"]["code"] == "shutting_down"
         assert wait_until(lambda: not any(map(is_running, engines)), 10)
+
+
+@pytest.mark.parametrize(("victim", "sig"), [(0, signal.SIGKILL), (-1, signal.SIGKILL), (-1, signal.SIGSTOP)])
+def test_an_engine_that_dies_or_hangs_fails_closed_and_stops_the_server(victim: int, sig: signal.Signals) -> None:
+    """The victims are the policy's process and the last reward model's; a stopped process answers nothing, and lives."""
+    with LiveServer.start("--stall-seconds", "2", "--candidates", "4") as server:
+        engines = server.engine_pids
+        if sig == signal.SIGSTOP:
+            os.kill(engines[victim], sig)
+            answer = server.chat()
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
+        else:
+            with slow_request(server) as answers:
+                os.kill(engines[victim], sig)
+                assert server.process.wait(10) == 1
+            assert answers[0].status_code == 503
+        assert server.process.wait(15) == 1
+        assert wait_until(lambda: not any(map(is_running, engines)), 10)
+
+
+def test_a_limit_of_open_files_is_raised_or_told() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 64; exec {WINNOW} serve --port 0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "ulimit -n" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_nobody_listens_beyond_this_machine_without_a_key_by_accident(host: str) -> None:
+    done = winnow("serve", "--port", "0", "--host", host)
+    assert done.returncode == 1
+    assert "--allow-anonymous" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_killed_server_takes_its_engines_along() -> None:

@@ -1,0 +1,61 @@
+"""Both clients behind one face, so that every test of one is a test of the other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from winnow.clients import AsyncClient, Client, Event
+
+Kind = type[Client] | type[AsyncClient]
+Open = Callable[..., AbstractAsyncContextManager["Face"]]
+
+
+@dataclass(frozen=True)
+class Face:
+    """One of the two clients behind one asynchronous face, with the pauses it has made between retries."""
+
+    client: Client | AsyncClient
+    pauses: list[float]
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*arguments: Any, **options: Any) -> Any:
+            result = getattr(self.client, name)(*arguments, **options)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+    async def events(self, *arguments: Any, **options: Any) -> AsyncGenerator[Event, None]:
+        """The events of `stream`, which is closed with this generator."""
+        stream = self.client.stream(*arguments, **options)
+        if isinstance(stream, Generator):
+            with closing(stream):
+                for event in stream:
+                    yield event
+        else:
+            async with aclosing(stream):
+                async for event in stream:
+                    yield event
+
+
+@asynccontextmanager
+async def opened(kind: Kind, url: str, **options: Any) -> AsyncIterator[Face]:
+    """A client that does not sleep between retries, and takes no proxy from the environment."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    options.setdefault("transport", httpx.HTTPTransport() if kind is Client else httpx.AsyncHTTPTransport())
+    options["sleep"] = pauses.append if kind is Client else sleep
+    client = kind(url, **options)
+    face = Face(client, pauses)
+    try:
+        yield face
+    finally:
+        await face.close()
