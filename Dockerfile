@@ -1,6 +1,6 @@
 # The GPU image: vLLM's wheels bring their own CUDA libraries, so a plain Python image will do; the driver is the host's.
 #   docker build -t winnow .
-#   docker run --gpus all --ipc=host -p 127.0.0.1:8000:8000 -v /path/to/models:/models:ro winnow \
+#   docker run --gpus all --ipc=host -p 8000:8000 -e WINNOW_API_KEYS=… -v /path/to/models:/models:ro winnow \
 #     --policy /models/Llama-2-7b-chat-hf --safety-rm /models/safety-rm --helpfulness-rm /models/helpfulness-rm
 FROM python:3.12-slim-bookworm
 
@@ -20,4 +20,5 @@ USER winnow
 WORKDIR /home/winnow
 
 EXPOSE 8000
+HEALTHCHECK --start-period=10m CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
 ENTRYPOINT ["winnow", "serve", "--host", "0.0.0.0"]

@@ -27,7 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 MOST_FIELDS = 64
 MOST_MESSAGES = 1000
-MOST_PARTS = 256
+MOST_PARTS = 64
 MOST_BIASES = 1024
 MOST_ANSWERS = 1024
 MOST_TOKENS = 100_000
@@ -77,7 +77,7 @@ class ChatMessage(Request):
     }
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS)]
+    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True)]
 
     @property
     def text(self) -> str:
@@ -119,7 +119,7 @@ class CompletionRequest(Request):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=4, fail_fast=True)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -188,7 +188,7 @@ class ChatRequest(CompletionRequest):
         "web_search_options": (None,),
     }
 
-    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -222,8 +222,8 @@ class TextRequest(CompletionRequest):
 
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=1)]
-        | Annotated[list[TokenId], Field(min_length=1, max_length=MOST_TOKENS)]
+        | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
+        | Annotated[list[TokenId], Field(min_length=1, max_length=MOST_TOKENS, fail_fast=True)]
     )
     echo: bool | None = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -255,7 +255,7 @@ class TokenizeRequest(Request):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES)] | None = None
+    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES, fail_fast=True)] | None = None
     add_special_tokens: bool = True
     return_token_strs: bool | None = False
 
@@ -270,15 +270,15 @@ class DetokenizeRequest(Request):
     """The body of `POST /detokenize`."""
 
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS)]
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS, fail_fast=True)]
 
 
 class RewardsRequest(Request):
     """The body of `POST /v1/rewards`: score given answers to one dialog."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES)]
-    answers: Annotated[list[str], Field(max_length=MOST_ANSWERS)]
+    messages: Annotated[list[ChatMessage], Field(max_length=MOST_MESSAGES, fail_fast=True)]
+    answers: Annotated[list[str], Field(max_length=MOST_ANSWERS, fail_fast=True)]
     is_safety: bool | None = None
 
 

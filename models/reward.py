@@ -46,7 +46,7 @@ class Calibration:
 class Canary:
     """A question with a plainly better and a plainly worse answer: any sound reward model ranks them rightly.
 
-    It catches a flipped sign, a missing head and a wrong template before the first request.
+    It catches a flipped sign, a second sigmoid, a missing head and a wrong template before the first request.
     """
 
     question: str
@@ -57,7 +57,8 @@ class Canary:
         """Return the margin, in logits, by which `model` prefers the better answer.
 
         Raises:
-            CheckpointError: the margin is not positive, or a score is not finite.
+            CheckpointError: the margin is not positive, a score is not finite, or both look like probabilities: a sigmoid
+                has been applied already, and the gate, which applies its own, would never fire.
         """
         prompt = template.render([Message("user", self.question)])
         better = await model.score(prompt, template.encode_answer(self.better))
@@ -66,6 +67,11 @@ class Canary:
             raise CheckpointError(
                 f"{name} reward model: its canary failed: the better answer scored {better:.3f}, the worse {worse:.3f} "
                 "(as logits); is it a reward model, and is the sign of its scale right?"
+            )
+        if worse >= 0 and better <= 1:
+            raise CheckpointError(
+                f"{name} reward model: its canary failed: both answers scored between 0 and 1 ({better:.3f}, {worse:.3f}), as if "
+                "a sigmoid had been applied already; Winnow needs the logit (if this is one, start with --no-canary)"
             )
         return better - worse
 

@@ -1,27 +1,28 @@
-"""Admission: how many candidates run at once, how much may wait, and in which order.
+"""Admission: how many candidates are in flight, how many may wait, and who is next.
 
-A request of K candidates counts as K and is admitted whole or not at all. What does not fit waits in a queue that is fair
-between flows: start-time fair queueing (Goyal, Vin, Cheng 1996), where a flow is one client's requests of one size. Covers
-no deadline and no HTTP; of one event loop.
+Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) over candidates; of one event loop. It does not cover
+the order inside an engine, how much one client may ask in all, or one client that asks under many names at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from winnow.models.errors import WinnowError
 
-Flow = tuple[Hashable, int]
+Clock = Callable[[], float]
+FlowKey = tuple[Hashable, int]
+RATE_MEMORY = 30.0  # seconds in which what is known of the rate of leaving fades to 1/e
 
 
 class Overloaded(WinnowError):
-    """There is no room to wait in; `retry_after` is after how many seconds, 1 to 60, there may be."""
+    """Neither room nor a place in the queue is left; `retry_after` is when to try again, in seconds from 1 to 60."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the server is full; try again in {retry_after} s")
@@ -29,142 +30,120 @@ class Overloaded(WinnowError):
 
 
 class Admission:
-    """Lets candidates run, at most `max_in_flight` at once, and requests wait, up to two bounds.
+    """At most `max_in_flight` candidates in flight; behind them a bounded queue, fair between flows.
 
-    Each request gets a start tag S = max(V, F), F the finish tag S + K of its flow's request before it, V the start tag of the
-    request admitted last; the smallest S goes next. The bound: while two flows both wait, the candidates admitted from
-    them differ by at most K₁ + K₂. So a single candidate waits behind at most one request of each other flow that waits,
-    however many such a flow has; and as nobody overtakes the head of the queue while it waits for room, a large request
-    starves as little as a small one.
+    A request of K candidates is admitted whole. A flow is one caller's requests of one K, so that its small ones do not wait
+    behind its large ones. The least start tag S is the head of the queue: it waits for room, and nobody overtakes it.
+
+    S = F, its flow's finish tag · F = S + K, set on admission · V = S of the head · F is forgotten once F ≤ V, and a flow
+    without F gets S = V, or the least F of those with nothing queued if that is more, but at most V + K: were a name never
+    seen better off than one just served, an endless row of new names would keep everybody's second request waiting.
+
+    The bound: a waiting flow's S lies in [V, V + K]. So while flows f and m both wait, the candidates admitted from them
+    differ by at most K_f + K_m over any interval (the paper's theorem, unit weights), and at most ⌊n·K_f / K_m⌋ + 1 requests of m are
+    admitted before the n-th of f in the queue: one of K = 1 waits for one of K = 64, however many of those are queued.
     """
 
     def __init__(
-        self,
-        max_in_flight: int,
-        max_queued_candidates: int,
-        max_queued_tokens: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, max_in_flight: int, max_queued_candidates: int, max_queued_tokens: int, clock: Clock = time.monotonic
     ) -> None:
         self.max_in_flight = max_in_flight
         self.max_queued_candidates = max_queued_candidates
         self.max_queued_tokens = max_queued_tokens
-        self.in_flight = 0
-        self.queued_candidates = 0
-        self.queued_tokens = 0
-        self._queue: list[Ticket] = []
-        self._finish_tags: dict[Flow, float] = {}
-        self._virtual_time = 0.0
+        self.in_flight = self.queued_requests = self.queued_candidates = self.queued_tokens = 0
+        self._clock = clock
         self._arrivals = itertools.count()
-        self._pace = _Pace(clock)
-
-    @property
-    def queued_requests(self) -> int:
-        """Requests that wait."""
-        return len(self._queue)
+        self._waiting: dict[FlowKey, deque[Ticket]] = {}
+        self._start: dict[FlowKey, int] = {}  # S of the first of each flow that waits
+        self._finish: dict[FlowKey, int] = {}  # F, of those that wait and others, where F > V
+        self._virtual_time = 0
+        self._since = self._seconds = self._left = 0.0  # seconds with any in flight and candidates left in them, fading
 
     def require_room(self, candidates: int, tokens: int = 0) -> None:
-        """Check, before any work is done for a request, that `enter` would take it.
-
-        Raises:
-            Overloaded: it would not.
-        """
-        if not self._queue and self.in_flight + candidates <= self.max_in_flight:
+        """Raise `Overloaded` if `enter` would now; to call before any work is done for a request."""
+        if not self._waiting and self.in_flight + candidates <= self.max_in_flight:
             return
         too_many = self.queued_candidates + candidates > self.max_queued_candidates
         if too_many or self.queued_tokens + tokens > self.max_queued_tokens:
-            raise Overloaded(self._pace.seconds_for(self.in_flight + self.queued_candidates))
+            seconds = (self.in_flight + self.queued_candidates) * self._seconds / (self._left or math.inf)
+            raise Overloaded(min(60, max(1, math.ceil(seconds))))
 
     def enter(self, flow: Hashable, candidates: int, tokens: int) -> Ticket:
-        """Take a place for a request of `flow` with K = `candidates`, in 1..max_in_flight, and `tokens` of prompt.
-
-        Raises:
-            Overloaded: it neither can run now nor may wait.
-        """
+        """Take a place for K = `candidates`, 1 to `max_in_flight`, for `flow`; `tokens` is its prompt's. Raises `Overloaded`."""
+        assert 1 <= candidates <= self.max_in_flight, "could never be admitted"
         self.require_room(candidates, tokens)
         key = (flow, candidates)
-        start = max(self._virtual_time, self._finish_tags.get(key, 0.0))
-        self._finish_tags[key] = start + candidates
-        ticket = Ticket(self, key, candidates, tokens, (start, next(self._arrivals)))
+        ticket = Ticket(self, key, candidates, tokens, next(self._arrivals))
+        if key not in self._waiting:
+            idle = (finish for other, finish in self._finish.items() if other not in self._waiting)
+            unknown = min(min(idle, default=self._virtual_time), self._virtual_time + candidates)
+            self._start[key] = self._finish.get(key, unknown)
+        self._waiting.setdefault(key, deque()).append(ticket)
+        self.queued_requests += 1
         self.queued_candidates += candidates
         self.queued_tokens += tokens
-        heapq.heappush(self._queue, ticket)
         self._admit()
         return ticket
 
     def _admit(self) -> None:
-        """Admit from the head of the queue for as long as the head fits."""
-        while self._queue and self.in_flight + self._queue[0].candidates <= self.max_in_flight:
-            ticket = heapq.heappop(self._queue)
-            self._unqueue(ticket)
-            self.in_flight += ticket.candidates
-            self._virtual_time = ticket.order[0]
-            ticket.turn.set()
-        # A flow without a claim against others is forgotten; where nobody waits, that is every flow.
-        waiting = self._virtual_time if self._queue else math.inf
-        if len(self._finish_tags) > 2 * len(self._queue):
-            self._finish_tags = {flow: tag for flow, tag in self._finish_tags.items() if tag > waiting}
+        """Admit the head while it fits, and the next; with nobody waiting there is nothing left to be fair about."""
+        while key := min(self._waiting, key=lambda k: (self._start[k], self._waiting[k][0].arrival), default=None):
+            self._virtual_time = self._start[key]
+            head = self._waiting[key][0]
+            if self.in_flight + head.candidates > self.max_in_flight:
+                break
+            self._start[key] = self._finish[key] = self._virtual_time + head.candidates
+            self._unqueue(head)
+            if not self.in_flight:
+                self._since = self._clock()
+            self.in_flight += head.candidates
+            head._turn.set()
+        self._finish = {key: tag for key, tag in self._finish.items() if self._waiting and tag > self._virtual_time}
 
     def _unqueue(self, ticket: Ticket) -> None:
+        self._waiting[ticket.flow].remove(ticket)
+        if not self._waiting[ticket.flow]:
+            del self._waiting[ticket.flow], self._start[ticket.flow]
+        self.queued_requests -= 1
         self.queued_candidates -= ticket.candidates
         self.queued_tokens -= ticket.tokens
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket.is_admitted:
             self.in_flight -= ticket.candidates
-            self._pace.count(ticket.candidates)
+            elapsed = self._clock() - self._since
+            kept = math.exp(-elapsed / RATE_MEMORY)
+            self._since += elapsed
+            self._seconds = self._seconds * kept + elapsed
+            self._left = self._left * kept + ticket.candidates
         else:
-            self._queue.remove(ticket)
-            heapq.heapify(self._queue)
             self._unqueue(ticket)
         self._admit()
 
 
-@dataclass(order=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Ticket:
-    """A request's place: first in the queue, then in flight. Whoever entered leaves, whatever happened in between."""
+    """One request's place, in the queue and then in flight. Whoever entered calls `leave`, whatever happened between."""
 
-    admission: Admission = field(compare=False)
-    flow: Flow = field(compare=False)
-    candidates: int = field(compare=False)
-    tokens: int = field(compare=False)
-    order: tuple[float, int]
-    has_left: bool = field(default=False, compare=False)
-    turn: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+    admission: Admission = field(repr=False)
+    flow: FlowKey
+    candidates: int
+    tokens: int
+    arrival: int
+    _turn: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _has_left: bool = False
 
     @property
     def is_admitted(self) -> bool:
-        """Whether the candidates may run, or have run."""
-        return self.turn.is_set()
+        """Whether its candidates have been let in; stays so after it has left."""
+        return self._turn.is_set()
 
     async def admitted(self) -> None:
-        """Return once the candidates may run."""
-        await self.turn.wait()
+        """Wait until the candidates may run; suspends only if it must. Meanwhile no other task may call `leave`."""
+        await self._turn.wait()
 
     def leave(self) -> None:
-        """Give the place back; a second time does nothing."""
-        if not self.has_left:
-            self.has_left = True
+        """Release the candidates, or the place in the queue, and let in who is next; a second time does nothing."""
+        if not self._has_left:
+            self._has_left = True
             self.admission._leave(self)
-
-
-class _Pace:
-    """How fast candidates leave: an exponentially weighted rate."""
-
-    WEIGHT = 0.1
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._last: float | None = None
-        self._seconds: float | None = None
-
-    def count(self, candidates: int) -> None:
-        """Note that so many candidates have left just now."""
-        now = self._clock()
-        if self._last is not None:
-            each = (now - self._last) / candidates
-            self._seconds = each if self._seconds is None else (1 - self.WEIGHT) * self._seconds + self.WEIGHT * each
-        self._last = now
-
-    def seconds_for(self, candidates: int) -> int:
-        """An estimate of how long so many candidates take, in whole seconds from 1 to 60."""
-        return min(60, max(1, math.ceil(candidates * (self._seconds or 0.0))))

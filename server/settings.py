@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     max_headers: int = Field(100, ge=10, description="Most headers of a request.")
     header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
     body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
-    max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body.")
+    max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.fakes import ScriptedRewardModel
 from winnow.models import demo
-from winnow.models.errors import CheckpointError
+from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.policy import Sampling, candidate_seed
 from winnow.models.reference import ReferenceRewardModel
 from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY, Calibration, scored_ids
-from winnow.models.types import Message, Prompt
+from winnow.models.types import Message, Prompt, sigmoid
 from winnow.server.check import dialogs
 from winnow.server.service import Service
 
@@ -65,6 +68,40 @@ async def test_the_canaries_sing_and_a_flipped_sign_silences_them(service: Servi
 async def test_a_canary_needs_a_margin(service: Service, constant: float) -> None:
     with pytest.raises(CheckpointError, match="canary"):
         await SAFETY_CANARY.sing("constant", ScriptedRewardModel(lambda ids: constant), service.template)
+
+
+async def test_a_canary_hears_a_second_sigmoid(service: Service) -> None:
+    """Its order is right and its margin positive, but no answer would ever be below the gate."""
+    canary = HELPFULNESS_CANARY
+
+    class Squashed(ScriptedRewardModel):
+        async def score(self, prompt: Prompt, answer_ids: Sequence[int]) -> float:
+            return sigmoid(await service.helpfulness.score(prompt, answer_ids))
+
+    with pytest.raises(CheckpointError, match="sigmoid"):
+        await canary.sing("squashed", Squashed(), service.template)
+
+
+async def test_a_score_of_the_wrong_shape_is_none(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def two(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(outputs=SimpleNamespace(data=torch.zeros(2)))
+
+    monkeypatch.setattr(service.safety, "_last", two)
+    with pytest.raises(CandidateFailed, match="2 scores"):
+        await service.safety.score(Prompt((1, 5)), (6, 7))
+
+
+async def test_an_engine_that_owes_nothing_is_not_stuck(service: Service) -> None:
+    for engine in service.engines.values():
+        assert not await engine.is_stuck(0.001)
+        assert engine.unfinished == 0
+    prompt = service.template.render([Message("user", "Hello")])
+    busy = asyncio.create_task(service.policy.sample(prompt, Sampling(max_tokens=400, logit_bias={2: -100.0}), 0))
+    while not service.policy.unfinished:  # noqa: ASYNC110, vLLM sets no event
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)  # longer than the silence that is asked about
+    assert not await service.policy.is_stuck(0.25), "an engine that decodes gives a sign of life"
+    await busy
 
 
 async def test_sampling_parameters_are_honoured(service: Service) -> None:

@@ -1,129 +1,404 @@
-"""Admission: bounds that hold, and a queue that is fair."""
+"""Admission: a crowd at random, on which every promise is checked, and plain examples."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from winnow.server.admission import Admission, Overloaded, Ticket
 
-LIMIT = 16
-sizes = st.integers(1, LIMIT)
+LIMIT, QUEUE, TOKENS = 16, 60, 100
+PLENTY = 10**6
+INDEX = st.integers(0, PLENTY)
 
 
-def everything_is_free(admission: Admission) -> bool:
-    counts = (admission.in_flight, admission.queued_candidates, admission.queued_tokens, admission.queued_requests)
-    return counts == (0, 0, 0, 0) and not admission._finish_tags
+def is_empty(admission: Admission) -> bool:
+    counts = (admission.in_flight, admission.queued_requests, admission.queued_candidates, admission.queued_tokens)
+    return not any(counts) and not (admission._waiting or admission._start or admission._finish)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["enter", "leave"]), st.sampled_from("abc"), sizes, st.integers(0, 50))))
-def test_bounds_hold_and_nothing_is_lost(steps: list[tuple[str, str, int, int]]) -> None:
-    admission = Admission(LIMIT, 40, 200)
-    tickets: list[Ticket] = []
-    for step, flow, number, tokens in steps:
-        if step == "leave" and tickets:
-            ticket = tickets.pop(number % len(tickets))
-            ticket.leave()
-            ticket.leave()
-        elif step == "enter":
-            before = (admission.in_flight, admission.queued_candidates, admission.queued_tokens)
-            fits = before[0] + number <= LIMIT and before[1] == 0
-            if fits or (before[1] + number <= 40 and before[2] + tokens <= 200):
-                tickets.append(admission.enter(flow, number, tokens))
-            else:
-                with pytest.raises(Overloaded):
-                    admission.enter(flow, number, tokens)
-                assert before == (admission.in_flight, admission.queued_candidates, admission.queued_tokens)
-        running = [ticket for ticket in tickets if ticket.is_admitted]
-        waiting = [ticket for ticket in tickets if not ticket.is_admitted]
-        assert sum(ticket.candidates for ticket in running) == admission.in_flight <= LIMIT
-        assert sum(ticket.candidates for ticket in waiting) == admission.queued_candidates <= 40
-        assert sum(ticket.tokens for ticket in waiting) == admission.queued_tokens <= 200
-        if waiting:
-            assert admission.in_flight + min(waiting).candidates > LIMIT, "the head waits although it fits"
-        assert len(admission._finish_tags) <= 2 * len(tickets) + 1
-    while tickets:
-        admitted = next(ticket for ticket in tickets if ticket.is_admitted)  # somebody always runs: nobody starves
-        tickets.remove(admitted)
-        admitted.leave()
-    assert everything_is_free(admission)
+def is_full(admission: Admission, candidates: int, tokens: int = 0) -> bool:
+    with contextlib.suppress(Overloaded):
+        admission.require_room(candidates, tokens)
+        return False
+    return True
 
 
-@given(st.lists(sizes, min_size=2, max_size=4), st.integers(5, 30), st.randoms(use_true_random=False))
-def test_flows_that_wait_get_equal_shares(flows: list[int], requests: int, random: object) -> None:
-    """The stated bound: while two flows both wait, the candidates admitted from them differ by at most K₁ + K₂."""
-    admission = Admission(LIMIT, 10**6, 10**6)
-    running = [admission.enter("first", LIMIT, 0)]
-    waiting = {flow: [admission.enter(flow, k, 0) for _ in range(requests)] for flow, k in enumerate(flows)}
-    admitted = dict.fromkeys(waiting, 0)
-    while all(waiting.values()):
-        random.shuffle(running)  # type: ignore[attr-defined]
-        running.pop().leave()
-        for flow, tickets in waiting.items():
-            while tickets and tickets[0].is_admitted:
-                running.append(tickets.pop(0))
-                admitted[flow] += flows[flow]
-        if all(waiting.values()):
-            for one, k_one in enumerate(flows):
-                for other, k_other in enumerate(flows):
-                    assert abs(admitted[one] - admitted[other]) <= k_one + k_other
+def admitted_after(running: Ticket, waiting: Sequence[Ticket]) -> list[Ticket]:
+    """The order in which `waiting` are admitted when each leaves before the next, `running` first."""
+    order: list[Ticket] = []
+    for last in itertools.chain([running], order):
+        last.leave()
+        order += [ticket for ticket in waiting if ticket.is_admitted and ticket not in order]
+    return order
 
 
-def test_one_candidate_waits_behind_at_most_one_large_request() -> None:
-    admission = Admission(64, 10**6, 10**6)
-    running = admission.enter("large", 64, 0)
-    queued = [admission.enter("large", 64, 0) for _ in range(10)]
-    small = admission.enter("small", 1, 0)
-    same_client = admission.enter("large", 1, 0)
+@dataclass(eq=False)
+class Guest:
+    """One request as the test sees it."""
+
+    ticket: Ticket
+    place: int  # in its flow's queue when it came, from 1
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    overtaken: Counter[tuple[object, int]] = field(default_factory=Counter)
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def flow(self) -> tuple[object, int]:
+        return self.ticket.flow
+
+    @property
+    def size(self) -> int:
+        return self.ticket.candidates
+
+
+class Crowd(RuleBasedStateMachine):
+    """Requests come, finish and are cancelled, each a task that waits, stays and leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.admission = Admission(LIMIT, QUEUE, TOKENS)
+        self.waiting: list[Guest] = []
+        self.running: list[Guest] = []
+        self.admitted: list[Guest] = []
+        self.leads: dict[tuple[tuple[object, int], tuple[object, int]], tuple[int, int, int]] = {}
+
+    async def stay(self, guest: Guest) -> None:
+        try:
+            await guest.ticket.admitted()
+            self.admitted.append(guest)
+            await guest.over.wait()
+        finally:
+            guest.ticket.leave()
+
+    def settle(self) -> list[Guest]:
+        """Let all tasks come to rest; who has been admitted, in order, each checked against the bounds."""
+
+        async def turns() -> None:
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turns())
+        admitted, self.admitted = self.admitted, []
+        for guest in admitted:
+            self.check_bounds(guest)
+            self.waiting.remove(guest)
+            self.running.append(guest)
+        flows = {guest.flow for guest in self.waiting}
+        self.leads = {pair: lead for pair, lead in self.leads.items() if flows.issuperset(pair)}
+        return admitted
+
+    def check_bounds(self, guest: Guest) -> None:
+        """Against each flow that waits, over every interval in which both do; and against each guest that waits."""
+        for other in {each.flow for each in self.waiting} - {guest.flow}:
+            pair = (guest.flow, other) if repr(guest.flow) < repr(other) else (other, guest.flow)
+            lead, least, most = self.leads.get(pair, (0, 0, 0))
+            lead += guest.size if pair[0] == guest.flow else -guest.size
+            least, most = min(least, lead), max(most, lead)
+            self.leads[pair] = lead, least, most
+            assert most - least <= guest.size + other[1]
+        if not any(each.flow == guest.flow for each in self.waiting if each is not guest):
+            self.leads = {pair: lead for pair, lead in self.leads.items() if guest.flow not in pair}
+        for each in self.waiting:
+            each.overtaken[guest.flow] += 1
+            if each.flow != guest.flow:
+                assert each.overtaken[guest.flow] <= each.place * each.size // guest.size + 1
+
+    @rule(name=st.sampled_from("abc"), size=st.sampled_from([1, 1, 2, 5, 16]) | st.integers(1, LIMIT), tokens=INDEX)
+    def enter(self, name: str, size: int, tokens: int) -> None:
+        tokens %= 20
+        fits = not self.waiting and self.admission.in_flight + size <= LIMIT
+        may_wait = self.admission.queued_candidates + size <= QUEUE and self.admission.queued_tokens + tokens <= TOKENS
+        if not fits and not may_wait:
+            assert is_full(self.admission, size, tokens)
+            with pytest.raises(Overloaded):
+                self.admission.enter(name, size, tokens)
+            return
+        assert not is_full(self.admission, size, tokens)
+        place = 1 + sum(guest.flow == (name, size) for guest in self.waiting)
+        guest = Guest(self.admission.enter(name, size, tokens), place)
+        guest.task = self.loop.create_task(self.stay(guest))
+        self.waiting.append(guest)
+        assert self.settle() == [guest] * fits
+
+    @precondition(lambda self: self.running)
+    @rule(index=INDEX)
+    def finish(self, index: int) -> None:
+        guest = self.running.pop(index % len(self.running))
+        before = self.admission.in_flight
+        guest.over.set()
+        admitted = self.settle()
+        assert all(before + head.size > LIMIT for head in admitted[:1]), "the head waited although it fitted"
+
+    @precondition(lambda self: self.waiting)
+    @rule(index=INDEX)
+    def cancel(self, index: int) -> None:
+        guest = self.waiting.pop(index % len(self.waiting))
+        assert guest.task
+        guest.task.cancel()
+        before = self.admission.in_flight
+        admitted = self.settle()
+        assert not admitted or before + guest.size > LIMIT, "the head waited although it fitted"
+
+    @precondition(lambda self: self.running)
+    @rule(index=INDEX)
+    def cancel_running(self, index: int) -> None:
+        guest = self.running.pop(index % len(self.running))
+        assert guest.task
+        guest.task.cancel()
+        self.settle()
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        assert all(guest.ticket.is_admitted for guest in self.running)
+        assert not any(guest.ticket.is_admitted for guest in self.waiting)
+        assert self.admission.in_flight == sum(guest.size for guest in self.running) <= LIMIT
+        assert self.admission.queued_requests == len(self.waiting)
+        assert self.admission.queued_candidates == sum(guest.size for guest in self.waiting) <= QUEUE
+        assert self.admission.queued_tokens == sum(guest.ticket.tokens for guest in self.waiting) <= TOKENS
+        assert self.running or not self.waiting
+
+    def teardown(self) -> None:
+        while self.running:
+            self.finish(0)
+        assert not self.waiting, "starved"
+        assert is_empty(self.admission)
+        self.loop.close()
+
+
+Crowd.TestCase.settings = settings(Crowd.TestCase.settings, max_examples=100, stateful_step_count=60)
+TestCrowd = Crowd.TestCase
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1, 2, 8])), max_size=40))
+def test_the_order_is_that_of_the_papers_start_tags(requests: list[tuple[str, int]]) -> None:
+    admission = Admission(8, PLENTY, PLENTY)
+    running = admission.enter("first", 8, 0)
+    finish: Counter[tuple[str, int]] = Counter()
+    tagged = []
+    for name, size in requests:
+        tagged.append((finish[name, size], admission.enter(name, size, 0)))
+        finish[name, size] += size
+    expected = [ticket for _, ticket in sorted(tagged, key=lambda each: each[0])]
+    assert admitted_after(running, expected) == expected
+
+
+def test_one_candidate_waits_for_one_large_request_however_many_are_queued() -> None:
+    admission = Admission(64, PLENTY, PLENTY)
+    running = admission.enter("batch", 64, 0)
+    large = [admission.enter("batch", 64, 0) for _ in range(100)]
+    theirs, own = admission.enter("someone", 1, 0), admission.enter("batch", 1, 0)
     running.leave()
-    assert queued[0].is_admitted
-    queued[0].leave()
-    assert small.is_admitted
-    assert same_client.is_admitted, "a client's small requests do not wait behind its own large ones"
+    assert [ticket.is_admitted for ticket in (large[0], theirs, own)] == [True, False, False]
+    large[0].leave()
+    assert [ticket.is_admitted for ticket in (large[1], theirs, own)] == [False, True, True]
 
 
-def test_a_large_request_is_not_starved_by_small_ones() -> None:
-    admission = Admission(64, 10**6, 10**6)
-    running = [admission.enter("small", 1, 0) for _ in range(64)]
-    large = admission.enter("large", 64, 0)
-    overtakers = 0
-    while not large.is_admitted:
-        running.append(admission.enter("small", 1, 0))
-        running.pop(0).leave()
-        overtakers += running[-1].is_admitted
-    assert overtakers <= 1 + 64
-
-
-async def test_waiting_is_for_ones_turn_and_a_cancelled_wait_makes_room() -> None:
-    admission = Admission(4, 8, 100)
-    first = admission.enter("a", 4, 1)
-    await first.admitted()
-    second, third = admission.enter("a", 4, 1), admission.enter("b", 4, 1)
-    waits = [asyncio.create_task(ticket.admitted()) for ticket in (second, third)]
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
-        admission.require_room(1)
-    waits[0].cancel()
-    second.leave()
-    admission.require_room(1)
-    assert not waits[1].done()
-    first.leave()
-    await waits[1]
-    third.leave()
-    assert everything_is_free(admission)
-
-
-def test_the_wait_is_told_from_the_observed_pace() -> None:
-    now = 0.0
-    admission = Admission(8, 0, 0, clock=lambda: now)
-    for _ in range(50):
-        ticket = admission.enter("a", 8, 0)
-        now += 4.0
+def test_nobody_overtakes_the_head_while_it_waits_for_room() -> None:
+    admission = Admission(4, PLENTY, PLENTY)
+    small = [admission.enter("small", 1, 0) for _ in range(4)]
+    large = admission.enter("large", 4, 0)
+    for ticket in small:
+        later = admission.enter("small", 1, 0)
+        assert not large.is_admitted
         ticket.leave()
-    admission.enter("a", 8, 0)
+        assert not later.is_admitted
+    assert large.is_admitted
+
+
+def test_requests_that_were_cancelled_do_not_count_against_their_flow() -> None:
+    admission = Admission(4, PLENTY, PLENTY)
+    running = admission.enter("a", 4, 0)
+    cancelled = [admission.enter("a", 4, 0) for _ in range(50)]
+    others = [admission.enter("b", 4, 0) for _ in range(2)]
+    last = admission.enter("a", 4, 0)
+    for ticket in cancelled:
+        ticket.leave()
+    assert admitted_after(running, [*others, last]) == [others[0], last, others[1]]
+
+
+def test_an_endless_row_of_new_names_neither_starves_nor_is_remembered() -> None:
+    """With V as in the paper each new name was served before a second request of anybody, and kept for as long."""
+    admission = Admission(4, PLENTY, PLENTY)
+    names = itertools.count()
+    running = admission.enter("patient", 4, 0)
+    patient = [admission.enter("patient", 4, 0) for _ in range(5)]
+    crowd = [admission.enter(next(names), 4, 0) for _ in range(8)]
+    for _ in range(len(patient) * (1 + len(crowd))):
+        running.leave()
+        running = next(ticket for ticket in patient + crowd if ticket.is_admitted and not ticket._has_left)
+        if running in crowd:
+            crowd.remove(running)
+            crowd.append(admission.enter(next(names), 4, 0))
+        assert len(admission._finish) <= 2 * len(crowd)
+    assert all(ticket.is_admitted for ticket in patient), "one in each round"
+    for ticket in [running, *patient, *crowd]:
+        ticket.leave()
+    assert is_empty(admission)
+
+
+def test_a_new_name_does_not_inherit_more_than_its_own_size() -> None:
+    """A large request just served leaves a large finish tag; a new small flow held to it would wait beyond the bound."""
+    admission = Admission(8, PLENTY, PLENTY)
+    running, large = admission.enter("a", 8, 0), admission.enter("large", 8, 0)
+    batch = [admission.enter("batch", 1, 0) for _ in range(100)]
+    running.leave()
+    assert large.is_admitted
+    small = admission.enter("small", 1, 0)
+    large.leave()
+    assert small.is_admitted
+    assert sum(ticket.is_admitted for ticket in batch) == 7
+
+
+def test_names_are_not_remembered() -> None:
+    admission = Admission(4, PLENTY, PLENTY)
+    for name in range(100):
+        admission.enter(name, 1, 0).leave()
+        assert is_empty(admission)
+    running, head = admission.enter("a", 4, 0), admission.enter("a", 4, 0)
+    for name in range(100):
+        admission.enter(name, 1, 0).leave()
+    assert len(admission._waiting) == len(admission._start) == 1
+    assert not admission._finish
+    head.leave()
+    running.leave()
+    assert is_empty(admission)
+
+
+async def test_waiting_suspends_only_when_there_is_no_room() -> None:
+    admission = Admission(4, 4, 0)
+    first, second = admission.enter("a", 4, 0), admission.enter("a", 4, 0)
+    with pytest.raises(StopIteration):
+        first.admitted().send(None)
+    waits = asyncio.create_task(second.admitted())
+    await asyncio.sleep(0)
+    assert not waits.done()
+    first.leave()
+    first.leave()
+    await waits
+    assert admission.in_flight == 4
+    second.leave()
+    assert is_empty(admission)
+
+
+@pytest.mark.parametrize("in_the_turn_of_its_admission", [False, True])
+async def test_a_cancelled_request_wakes_the_next(in_the_turn_of_its_admission: bool) -> None:
+    admission = Admission(4, 8, 0)
+    running = admission.enter("a", 2, 0)
+    first, second = admission.enter("b", 4, 0), admission.enter("c", 2, 0)
+
+    async def stay() -> None:
+        try:
+            await first.admitted()
+            pytest.fail("it was cancelled")
+        finally:
+            first.leave()
+
+    task = asyncio.create_task(stay())
+    await asyncio.sleep(0)
+    if in_the_turn_of_its_admission:
+        running.leave()
+        assert first.is_admitted
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert second.is_admitted
+    running.leave()
+    second.leave()
+    assert is_empty(admission)
+
+
+def test_a_queue_is_bounded_in_candidates_and_in_prompt_tokens() -> None:
+    admission = Admission(8, 8, 100)
+    running, waiting = admission.enter("a", 8, 1000), admission.enter("a", 4, 60)
+    assert not is_full(admission, 4, 40)
+    assert is_full(admission, 5, 40)
+    assert is_full(admission, 4, 41)
+    head = admission.enter("b", 4, 40)
+    waiting.leave()
+    assert not is_full(admission, 4, 60)
+    head.leave()
+    running.leave()
+    assert not is_full(admission, 8, 1000), "the bounds are the queue's: with room nobody waits"
+
+
+def test_room_in_flight_is_no_place_in_a_full_queue() -> None:
+    admission = Admission(8, 8, 0)
+    running, head = admission.enter("a", 4, 0), admission.enter("a", 8, 0)
+    assert is_full(admission, 1), "it would fit, but may not overtake the head, and there is no place behind it"
+    head.leave()
+    assert not is_full(admission, 1)
+    running.leave()
+
+
+def test_without_a_queue_nobody_waits() -> None:
+    admission = Admission(4, 0, 0)
+    running = admission.enter("a", 3, 5)
+    assert not is_full(admission, 1, 5)
+    with pytest.raises(Overloaded):
+        admission.enter("b", 2, 5)
+    running.leave()
+    assert is_empty(admission)
+
+
+@pytest.mark.parametrize("candidates", [0, 5])
+def test_a_request_that_could_never_be_admitted_is_the_callers_bug(candidates: int) -> None:
+    with pytest.raises(AssertionError):
+        Admission(4, PLENTY, PLENTY).enter("a", candidates, 0)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def retry_after(admission: Admission) -> int:
     with pytest.raises(Overloaded) as full:
-        admission.enter("a", 1, 0)
-    assert full.value.retry_after == 4
+        admission.require_room(1, PLENTY)
+    return full.value.retry_after
+
+
+def test_the_estimate_is_what_is_ahead_over_the_rate_of_leaving() -> None:
+    clock = Clock()
+    admission = Admission(8, 100, 0, clock)
+    running = admission.enter("a", 8, 0)
+    assert retry_after(admission) == 1, "nothing has been observed"
+    for _ in range(20):
+        clock.now += 4
+        running.leave()
+        clock.now += 3600  # an idle hour tells nothing about the rate
+        running = admission.enter("a", 8, 0)
+    assert retry_after(admission) == 4
+    waiting = admission.enter("b", 5, 0)
+    assert retry_after(admission) == 7  # 13 candidates at 2 a second
+    waiting.leave()
+    assert retry_after(admission) == 4, "who leaves the queue is no evidence of the rate"
+    for _ in range(50):
+        clock.now += 16
+        running.leave()
+        running = admission.enter("a", 8, 0)
+    assert retry_after(admission) == 16, "what was long ago fades"
+
+
+@pytest.mark.parametrize(("seconds", "estimate"), [(0.0, 1), (0.01, 1), (59.5, 60), (1e9, 60)])
+def test_the_estimate_is_between_1_and_60_seconds(seconds: float, estimate: int) -> None:
+    clock = Clock()
+    admission = Admission(8, 0, 0, clock)
+    running = admission.enter("a", 8, 0)
+    clock.now += seconds
+    running.leave()
+    admission.enter("a", 8, 0)
+    assert retry_after(admission) == estimate

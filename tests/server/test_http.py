@@ -393,7 +393,7 @@ def test_a_body_over_the_limit_is_413_and_not_read_whole(server: LiveServer) -> 
 
     with server.http as http:
         whole = http.post(
-            "/v1/chat/completions", content=b" " * 1_000_001, headers={"content-type": "application/json"}
+            "/v1/chat/completions", content=b" " * 2_000_001, headers={"content-type": "application/json"}
         )
         assert whole.status_code == 413
         ErrorBody.model_validate(whole.json())
