@@ -37,6 +37,8 @@ EAGER = {
 }
 
 _PR_SET_PDEATHSIG = 1
+ENGINE_NICENESS = 5
+"""Engines yield the processor to the server in front of them: probes, refusals and streams stay prompt under full load."""
 
 
 def runs_on_gpu() -> bool:
@@ -71,6 +73,7 @@ def prepare(*, offline: bool, eager: bool) -> None:
 
     def detach() -> None:
         os.setpgid(0, 0)
+        os.nice(ENGINE_NICENESS)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     os.register_at_fork(after_in_child=detach)

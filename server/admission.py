@@ -86,7 +86,7 @@ class Admission:
         return ticket
 
     def _admit(self) -> None:
-        """Admit the head while it fits, and the next; with nobody waiting there is nothing left to be fair about."""
+        """Admit the head while it fits, and the next; linear in the flows that wait. Once nobody waits, all tags are forgotten."""
         while key := min(self._waiting, key=lambda k: (self._start[k], self._waiting[k][0].arrival), default=None):
             self._virtual_time = self._start[key]
             head = self._waiting[key][0]

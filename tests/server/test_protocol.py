@@ -38,11 +38,15 @@ class Application:
 
     endings: list[tuple[str, str]] = field(default_factory=list)
     may_read: asyncio.Event = field(default_factory=asyncio.Event)
+    blocks: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=LATEST))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], [(b"connection", b"close")] if scope["path"] == "/early-close" else []
-        if path == "/late":
+        if path in ("/late", "/early-late"):
             await self.may_read.wait()
+        if path == "/early-blocked":
+            self.blocks.wait()
+            self.blocks.wait()
         if path == "/begin":
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"begun", "more_body": True})
@@ -178,6 +182,7 @@ def serving(timeout_keep_alive: int = 5, **limits: Any) -> Iterator[Server]:
             lifespan="off",
             log_config=None,
             access_log=False,
+            timeout_graceful_shutdown=1,
         )
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -343,6 +348,22 @@ def test_an_answer_to_an_endless_body_arrives(server: Server, path: bytes, close
             assert client.rest() == b""
 
 
+def test_an_answer_arrives_where_the_application_had_let_the_client_wait() -> None:
+    with serving() as server, server.client() as client:
+        client.send(b"POST /early-late HTTP/1.1\r\nhost: x\r\n", CHUNKED)
+        body = b"200000\r\n" + b"x" * 0x200000 + b"\r\n"
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        sender = threading.Thread(target=client.send, args=(body,))
+        sender.start()
+        assert wait_until(
+            lambda: any(each.flow.read_paused for each in server.uvicorn.server_state.connections), LATEST
+        )
+        server.loop.call_soon_threadsafe(server.application.may_read.set)
+        assert client.answer().status == 413
+        sender.join()
+        assert client.rest() == b""
+
+
 def test_a_client_that_never_stops_is_cut_off(server: Server) -> None:
     with server.client() as client:
         client.send(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
@@ -378,7 +399,10 @@ def test_connections_are_kept_after_answers_to_whole_requests(server: Server) ->
     "framing", [CHUNKED + b"1\r\na\r\n", b"content-length: 9\r\n\r\nfew"], ids=["chunked", "counted"]
 )
 @pytest.mark.parametrize("method", ["POST", "HEAD"])
-def test_a_body_has_to_be_complete_in_time(framing: bytes, method: str) -> None:
+def test_a_body_has_to_be_complete_in_time(framing: bytes, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        protocol, "LINGER_SECONDS", 10 * LATEST
+    )  # the application does not wait for the connection's end
     with serving(body_seconds=SOON) as server, server.client() as client:
         client.send(method.encode(), b" /read HTTP/1.1\r\nhost: x\r\n", framing)
         answer = client.answer(method)
@@ -470,6 +494,15 @@ def test_clients_that_leave_leave_nothing(server: Server, leave: Callable[[Clien
         with server.client() as client:
             client.send(sent)
             leave(client)
+    assert wait_until(lambda: server.is_idle, LATEST)
+
+
+def test_a_client_may_leave_just_before_it_is_answered(server: Server) -> None:
+    """Half-closing the connection then fails, where the loop has had no time to see that the client left."""
+    with server.client() as client:
+        client.send(b"HEAD /early-blocked HTTP/1.1\r\nhost: x\r\n", CHUNKED)
+        server.application.blocks.wait()
+    server.application.blocks.wait()
     assert wait_until(lambda: server.is_idle, LATEST)
 
 
