@@ -5,12 +5,17 @@ vLLM and OpenMP take these from the environment and from nowhere else. A value t
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import warnings
 from importlib.metadata import distributions
+from pathlib import Path
 
 COMMON = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -67,6 +72,7 @@ def prepare(*, offline: bool, eager: bool) -> None:
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    _find_cache()
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its notes on Triton come before it has read the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
     libc = ctypes.CDLL(None, use_errno=True)
@@ -77,3 +83,13 @@ def prepare(*, offline: bool, eager: bool) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     os.register_at_fork(after_in_child=detach)
+
+
+def _find_cache() -> None:
+    """vLLM keeps notes on models in the user's cache; where that cannot be written, as in a hardened container, in a temporary folder."""
+    root = Path(os.environ.get("VLLM_CACHE_ROOT") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    with contextlib.suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+    if not os.access(root, os.W_OK):
+        os.environ["VLLM_CACHE_ROOT"] = folder = tempfile.mkdtemp(prefix="winnow-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -72,9 +72,15 @@ def _shown(default: Any) -> str:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn the exceptions we raise on purpose into one line and exit status 1."""
+    """Turn the exceptions we raise on purpose, and a missing extra, into one line and exit status 1."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        print(
+            f"winnow: {error.name} is not installed; serving needs pip install 'winnow-llm[cpu]' or [gpu]",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except WinnowError as error:
         print(f"winnow: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -71,14 +71,14 @@ class LiveServer(Reachable):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, *arguments: str) -> Iterator[LiveServer]:
-        """Start a server with the given flags and yield it once it is ready."""
+    def start(cls, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[LiveServer]:
+        """Start a server with the given flags, and variables beside this process's, and yield it once it is ready."""
         process = subprocess.Popen(
             [WINNOW, "serve", "--port", "0", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "default"},
+            env={**os.environ, "PYTHONWARNINGS": "default", **(environment or {})},
             start_new_session=True,
         )
         try:
@@ -104,6 +104,7 @@ def _wait_until_ready(process: subprocess.Popen[str]) -> str:
         lines.append(line)
         if found := re.search(r"ready: (http://\S+)/v1", line):
             threading.Thread(target=process.stderr.read, daemon=True).start()
+            assert "Traceback" not in "".join(lines)
             return found.group(1)
         if time.monotonic() > deadline:
             break
@@ -164,7 +165,8 @@ class ScriptedServer(Reachable):
     def start(cls, service: Service, keys: Keys | None = None) -> Iterator[ScriptedServer]:
         """Serve `service` and yield once it listens."""
         server = uvicorn.Server(configure(service, keys or Keys()))
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind(("127.0.0.1", 0))
             loop = asyncio.new_event_loop()
             thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listener])))
             thread.start()

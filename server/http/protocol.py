@@ -220,10 +220,6 @@ class _Outlet:
     def is_closing(self) -> bool:
         return self.lingers or self._transport.is_closing()
 
-    def write(self, data: bytes) -> None:
-        if not self.lingers:
-            self._transport.write(data)
-
     def close(self) -> None:
         if self._protocol.is_unread:
             self.linger()

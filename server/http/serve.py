@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import tempfile
 from types import FrameType
 from typing import NoReturn
 
@@ -42,6 +43,7 @@ def serve(settings: Settings) -> None:
     keys = Keys.of(settings)
     _require_keys(settings, keys)
     _allow_files()
+    _require_scratch()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _leave)
     with _bind(settings) as listener:
@@ -81,6 +83,20 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, most))
 
 
+def _require_scratch() -> None:
+    """The engines talk through sockets in a temporary folder.
+
+    Raises:
+        SettingsError: there is none that can be written to.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise SettingsError(
+            "no folder for temporary files can be written to: the disk is full, or set TMPDIR"
+        ) from None
+
+
 def _leave(*_: object) -> NoReturn:
     """End the process through its `finally` blocks, engines included; uvicorn raises the signal again when it is done."""
     raise SystemExit(0)
@@ -89,7 +105,8 @@ def _leave(*_: object) -> NoReturn:
 def _bind(settings: Settings) -> socket.socket:
     """Take the port without listening on it yet: until the server is ready, connections are refused."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named by its protocol, or asyncio would not recognise TCP and leave Nagle's delay on: 45 ms on each kept-alive answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

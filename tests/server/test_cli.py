@@ -20,6 +20,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_documents_every_setting(command: str) -> None:
     text = run(command, "--help").stdout
     for name, field in Settings.model_fields.items():
+        if name == "api_keys":
+            continue  # a secret, and no flag
         assert f"--{name.replace('_', '-')}" in text
         assert field.description
         assert field.description in text
@@ -58,3 +60,18 @@ def test_help_needs_no_engine() -> None:
     code = "import sys; from winnow.server import cli; print([m for m in ('torch', 'vllm', 'fastapi') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_missing_extra_is_told() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from winnow.server import cli; cli.app(['serve'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("winnow: uvicorn is not installed")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_secret_is_no_flag() -> None:
+    """What stands on a command line is there for every user of the machine to read."""
+    assert "--api-keys-file" in run("serve", "--help").stdout
+    done = run("serve", "--api-keys", "wk-secret")
+    assert done.returncode == 2

@@ -16,6 +16,8 @@ import pytest
 
 from tests.live import WINNOW, LiveServer, is_running, wait_until
 from winnow.models import demo
+from winnow.server.http.serve import _require_scratch
+from winnow.server.settings import SettingsError
 
 pytestmark = pytest.mark.engine
 
@@ -103,7 +105,12 @@ def test_ctrl_c_waits_for_the_request_in_flight_and_a_second_one_does_not() -> N
 @pytest.mark.parametrize(("victim", "sig"), [(0, signal.SIGKILL), (-1, signal.SIGKILL), (-1, signal.SIGSTOP)])
 def test_an_engine_that_dies_or_hangs_fails_closed_and_stops_the_server(victim: int, sig: signal.Signals) -> None:
     """The victims are the policy's process and the last reward model's; a stopped process answers nothing, and lives."""
-    with LiveServer.start("--stall-seconds", "2", "--candidates", "4") as server:
+    nowhere = {
+        "HOME": "/proc/nowhere",
+        "XDG_CACHE_HOME": "/proc/nowhere",
+    }  # as in a container that may write nothing there
+    environment = nowhere if sig == signal.SIGSTOP else None
+    with LiveServer.start("--stall-seconds", "2", "--candidates", "4", environment=environment) as server:
         engines = server.engine_pids
         if sig == signal.SIGSTOP:
             os.kill(engines[victim], sig)
@@ -129,6 +136,15 @@ def test_a_limit_of_open_files_is_raised_or_told() -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "ulimit -n" in done.stderr
+
+
+def test_without_a_folder_for_temporary_files_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(SettingsError, match="TMPDIR"):
+        _require_scratch()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

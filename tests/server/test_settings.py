@@ -79,3 +79,17 @@ def test_files_that_cannot_be_read() -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_keys_and_hosts_come_from_the_environment_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_API_KEYS", "wk-first-key, wk-second-key")
+    monkeypatch.setenv("WINNOW_TRUSTED_HOSTS", "a.example.org,*.example.com")
+    settings = load()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["wk-first-key", "wk-second-key"]
+    assert settings.trusted_hosts == ("a.example.org", "*.example.com")
+    assert "wk-first-key" not in repr(settings)
+
+
+def test_what_could_never_be_admitted_is_refused() -> None:
+    with pytest.raises(SettingsError, match="max_candidates_in_flight"):
+        load(max_candidates=64, max_candidates_in_flight=32)
