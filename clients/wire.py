@@ -88,6 +88,8 @@ class ChatMessage(Request):
 class StreamOptions(Request):
     """What a stream carries besides the answer."""
 
+    neutral = {"include_obfuscation": (None, False)}
+
     include_usage: bool | None = False
 
 
@@ -109,6 +111,15 @@ class BestOfNOptions(Request):
 
 class CompletionRequest(Request):
     """What a chat and a text completion have in common: how to sample, how many, and what to return."""
+
+    neutral = {
+        "metadata": (None, {}),
+        "prompt_cache_key": (None,),
+        "prompt_cache_retention": (None,),
+        "safety_identifier": (None,),
+        "service_tier": (None, "auto", "default"),
+        "store": (None, False),
+    }
 
     model: str
     n: Count | None = None
@@ -171,17 +182,15 @@ class ChatRequest(CompletionRequest):
     """The body of `POST /v1/chat/completions`."""
 
     neutral = {
+        **CompletionRequest.neutral,
         "audio": (None,),
         "function_call": (None, "none"),
         "functions": (None, []),
-        "metadata": (None, {}),
         "modalities": (None, ["text"]),
         "parallel_tool_calls": (None, True, False),
         "prediction": (None,),
         "reasoning_effort": (None, "none"),
         "response_format": (None, {"type": "text"}),
-        "service_tier": (None, "auto", "default"),
-        "store": (None, False),
         "tool_choice": (None, "none", "auto"),
         "tools": (None, []),
         "verbosity": (None,),
@@ -218,7 +227,7 @@ class TextRequest(CompletionRequest):
     A list of one text is that text. `echo` puts the prompt before the answer.
     """
 
-    neutral = {"suffix": (None,)}
+    neutral = {**CompletionRequest.neutral, "suffix": (None,)}
 
     prompt: (
         str

@@ -115,8 +115,9 @@ class _Engine:
         self.llm = llm
         self.name = name
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
-        self.owed = 0
         self._ids = itertools.count()
+        self._owed: dict[int, float] = {}
+        """When each request that the engine owes was made, oldest first."""
         self._last_output = 0.0
 
     @property
@@ -134,14 +135,14 @@ class _Engine:
         return int(self.llm.output_processor.get_num_unfinished_requests())
 
     def _silent_seconds(self) -> float:
-        """How long the engine has owed something and given nothing; 0 while it owes nothing."""
-        return time.monotonic() - self._last_output if self.owed else 0.0
+        """How long the engine has owed what it owes and given nothing; 0 while it owes nothing."""
+        oldest = next(iter(self._owed.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - max(oldest, self._last_output)
 
     async def _last(self, stream: AsyncIterator[T]) -> T:
         """The last item of an engine's stream; its failures as ours."""
-        if not self.owed:
-            self._last_output = time.monotonic()
-        self.owed += 1
+        owed = next(self._ids)
+        self._owed[owed] = time.monotonic()
         try:
             items = [item async for item in stream]
             self._last_output = time.monotonic()
@@ -150,7 +151,7 @@ class _Engine:
         except EngineGenerateError as error:
             raise CandidateFailed(f"the {self.name} engine failed on a request") from error
         finally:
-            self.owed -= 1
+            del self._owed[owed]
         if not items:
             raise CandidateFailed(f"the {self.name} engine returned nothing for a request")
         return items[-1]
@@ -174,18 +175,19 @@ class VllmPolicy(_Engine):
         """Sample one candidate; see `Policy.sample`."""
         started = asyncio.get_running_loop().time()
         request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
-        stream = self.llm.generate(request, _parameters(sampling, index), self.next_id())
+        stream = self.llm.generate(request, _parameters(prompt, sampling, index), self.next_id())
         output = (await self._last(stream)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
         text = self._text(prompt, output, sampling)
+        cut = _cut(text, _own_stops(prompt, sampling))
         # The tokenizer's own spelling of the text, not the sampled one: an answer has one score, however it was spelt.
         spell = self.template.encode_continuation if prompt.is_raw else self.template.encode_answer
         return Candidate(
             index=index,
-            token_ids=tuple(spell(text)),
-            text=text,
-            finish_reason=output.finish_reason,
+            token_ids=tuple(spell(cut)),
+            text=cut,
+            finish_reason="stop" if len(cut) < len(text) else output.finish_reason,
             tokens=len(output.token_ids),
             seconds=asyncio.get_running_loop().time() - started,
             logprobs=self._logprobs(output, sampling.alternatives),
@@ -193,7 +195,7 @@ class VllmPolicy(_Engine):
 
     def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
         """The answer's text. The dummy space that the tokenizer puts before a text is no part of an answer in a dialog."""
-        if sampling.stop:
+        if _engines_stops(prompt, sampling):
             # Cut at the stop string. vLLM decodes behind the prompt, where the dummy space is left in.
             return str(output.text) if prompt.is_raw else str(output.text).removeprefix(" ")
         decode = self.template.tokenizer.decode
@@ -234,14 +236,31 @@ def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) 
     )
 
 
-def _parameters(sampling: Sampling, index: int) -> SamplingParams:
+def _own_stops(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
+    """Stop strings that are looked for here: in a dialog vLLM would find a leading space in the dummy space before the answer."""
+    return () if prompt.is_raw else tuple(stop for stop in sampling.stop if stop.startswith(" "))
+
+
+def _engines_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
+    """Stop strings that vLLM looks for as it decodes, and ends a candidate at."""
+    own = _own_stops(prompt, sampling)
+    return [stop for stop in sampling.stop if stop not in own]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """`text` up to the first of `stops` in it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:
+    stops = _engines_stops(prompt, sampling)
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
-        stop=list(sampling.stop),
+        stop=stops,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         logit_bias=sampling.logit_bias or None,
@@ -249,7 +268,7 @@ def _parameters(sampling: Sampling, index: int) -> SamplingParams:
         logprobs=sampling.alternatives,
         output_kind=RequestOutputKind.FINAL_ONLY,
         # Incremental detokenisation costs more than the engine's own front end; only a stop string needs it.
-        detokenize=bool(sampling.stop),
+        detokenize=bool(stops),
     )
 
 

@@ -14,6 +14,8 @@ WinnowError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class WinnowError(Exception):
     """Root of the tree."""
@@ -69,3 +71,17 @@ class ShuttingDown(WinnowError):
 
 class NoScoredCandidate(WinnowError):
     """Every candidate failed or got no valid score."""
+
+
+def gravest(group: ExceptionGroup[WinnowError]) -> WinnowError:
+    """Of several failures of one piece of work, the one that explains the others: an engine's death, else the first."""
+    errors = list(_leaves(group))
+    return next((error for error in errors if isinstance(error, EngineDead)), errors[0])
+
+
+def _leaves(group: ExceptionGroup[WinnowError]) -> Iterator[WinnowError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -36,7 +36,7 @@ class Llama2Template:
         self.tokenizer = tokenizer
         self.bos_id: int = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self._control_ids = frozenset(tokenizer.all_special_ids)
+        self.control_ids = frozenset(tokenizer.all_special_ids)
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
 
     def encode(self, text: str) -> list[int]:
@@ -62,12 +62,16 @@ class Llama2Template:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The UTF-8 bytes of one token in the middle of a text; empty for a control id."""
-        if token_id in self._control_ids:
+        if token_id in self.control_ids:
             return b""
-        piece: str = self.tokenizer.convert_ids_to_tokens(token_id)
+        piece = self.token_name(token_id)
         if _BYTE_PIECE.fullmatch(piece):
             return bytes([int(piece[3:5], 16)])
         return piece.replace("▁", " ").encode()
+
+    def token_name(self, token_id: int) -> str:
+        """The token as the vocabulary spells it; empty for an id that pads the vocabulary."""
+        return str(self.tokenizer.convert_ids_to_tokens(token_id) or "")
 
     def render_raw(self, text_or_ids: str | Sequence[int], *, is_safety: bool = False) -> Prompt:
         """Return a prompt that no template has touched: BOS and the text, or the given ids as they are."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from winnow.models.combiner import combine, rank
-from winnow.models.errors import CandidateFailed, NoScoredCandidate, WinnowError
+from winnow.models.errors import CandidateFailed, NoScoredCandidate, WinnowError, gravest
 from winnow.models.policy import Policy, Sampling
 from winnow.models.reward import RewardModel
 from winnow.models.types import (
@@ -61,7 +61,7 @@ class BestOfN:
                     if on_progress:
                         task.add_done_callback(lambda _: on_progress(run.progress(candidates, combiner)))
         except* WinnowError as errors:
-            raise errors.exceptions[0] from None
+            raise gravest(errors) from None
         if not run.scored:
             raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {run.failures[0].reason}")
         scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
@@ -78,10 +78,13 @@ class BestOfN:
         """
         if prompt.is_safety:
             return combine(True, await self.safety.score(prompt, answer_ids), None)
-        safety, helpfulness = await asyncio.gather(
-            self.safety.score(prompt, answer_ids), self.helpfulness.score(prompt, answer_ids)
-        )
-        return combine(False, safety, helpfulness)
+        try:
+            async with asyncio.TaskGroup() as group:
+                safety = group.create_task(self.safety.score(prompt, answer_ids))
+                helpfulness = group.create_task(self.helpfulness.score(prompt, answer_ids))
+        except* WinnowError as errors:
+            raise gravest(errors) from None
+        return combine(False, safety.result(), helpfulness.result())
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from winnow.models.errors import EngineDead, ShuttingDown, WinnowError
 
@@ -91,5 +91,11 @@ async def unless(
             raise error()
         return task.result()
     finally:
-        task.cancel()
-        stop.cancel()
+        give_up(task)
+        give_up(stop)
+
+
+def give_up(task: asyncio.Future[Any]) -> None:
+    """Cancel a task whose outcome nobody will ask for; what it may raise on its way out is nobody's either."""
+    task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())

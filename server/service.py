@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.environment import prepare, runs_on_gpu
-from winnow.models.errors import EngineDead
+from winnow.models.errors import CheckpointError, EngineDead
 from winnow.models.policy import Sampling
 from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.safety_tagger import SafetyTagger
@@ -21,7 +21,7 @@ from winnow.models.types import Message
 from winnow.models.vitals import ServedPolicy, ServedRewardModel, Vitals
 from winnow.server.admission import Admission
 from winnow.server.best_of_n import BestOfN
-from winnow.server.life import Life
+from winnow.server.life import Life, give_up
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENGINE_CHECK_SECONDS = 0.5
+WARM_UP_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Service:
         return self.is_alive and not self.life.is_draining
 
     async def watch(self) -> None:
-        """Look after the engines for good: the service's life ends when one has died, or has hung for `stall_seconds`."""
+        """Look after the engines: the service's life ends when one has died, or has hung for `stall_seconds`."""
         await asyncio.gather(*(self._watch(name, engine) for name, engine in self.engines.items()))
 
     async def _watch(self, name: str, engine: Vitals) -> None:
@@ -81,21 +82,31 @@ class Service:
             while True:
                 await asyncio.wait([stuck], timeout=ENGINE_CHECK_SECONDS)
                 if not engine.is_alive:
-                    self.life.end(EngineDead(f"the {name} engine has died"))
-                elif stuck.done() and stuck.result():
-                    self.life.end(EngineDead(f"the {name} engine hangs: no answer for {limit:g} s"))
-                elif stuck.done():
-                    await asyncio.sleep(ENGINE_CHECK_SECONDS)
-                    stuck = asyncio.create_task(engine.is_stuck(limit))
+                    return self.life.end(EngineDead(f"the {name} engine has died"))
+                if not stuck.done():
+                    continue
+                if error := stuck.exception():
+                    logger.error("the %s engine could not be asked for a sign of life: %s", name, type(error).__name__)
+                elif stuck.result():
+                    return self.life.end(EngineDead(f"the {name} engine hangs: no answer for {limit:g} s"))
+                await asyncio.sleep(ENGINE_CHECK_SECONDS)
+                stuck = asyncio.create_task(engine.is_stuck(limit))
         finally:
-            stuck.cancel()
+            give_up(stuck)
 
     async def warm_up(self) -> None:
         """Answer one request and, if asked for, let each reward model's canary sing.
 
         Raises:
-            CheckpointError: a canary failed.
+            CheckpointError: a canary failed, or the engines did not answer in ten minutes.
+            EngineDead: an engine has died.
         """
+        try:
+            await asyncio.wait_for(self._warm_up(), WARM_UP_SECONDS)
+        except TimeoutError:
+            raise CheckpointError(f"the engines did not answer a first request within {WARM_UP_SECONDS} s") from None
+
+    async def _warm_up(self) -> None:
         if self.settings.canary:
             await asyncio.gather(
                 SAFETY_CANARY.sing("safety", self.safety, self.template),

@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Longest time from a request's admission queue to its answer."
     )
     stall_seconds: float = Field(
-        30.0, gt=0, description="An engine that owes answers and gives no sign of life for so long ends the server."
+        60.0, gt=0, description="An engine that owes answers and gives no sign of life for so long ends the server."
     )
     max_header_bytes: int = Field(65_536, ge=1024, description="Largest head of a request: its line and headers.")
     max_headers: int = Field(100, ge=10, description="Most headers of a request.")

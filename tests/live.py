@@ -71,14 +71,14 @@ class LiveServer(Reachable):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[LiveServer]:
-        """Start a server with the given flags, and variables beside this process's, and yield it once it is ready."""
+    def start(cls, *arguments: str) -> Iterator[LiveServer]:
+        """Start a server with the given flags and yield it once it is ready."""
         process = subprocess.Popen(
             [WINNOW, "serve", "--port", "0", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "default", **(environment or {})},
+            env={**os.environ, "PYTHONWARNINGS": "default"},
             start_new_session=True,
         )
         try:

@@ -27,7 +27,7 @@ from winnow.clients.wire import (
     Tokens,
     Version,
 )
-from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong, WinnowError
+from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong, WinnowError, gravest
 from winnow.models.types import Prompt, Reward
 from winnow.server.http import errors, views
 from winnow.server.http.completions import Completion, in_turn, unless_gone
@@ -66,7 +66,12 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
     app = FastAPI(title="Winnow", version=version("winnow-llm"), docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _answer_routing_error)
     metrics = Metrics(service)
-    for routes in (_completions(service, metrics), _scoring(service), _models(service), _operations(service, metrics)):
+    for routes in (
+        _completions(service, metrics),
+        _scoring(service, metrics),
+        _models(service),
+        _operations(service, metrics),
+    ):
         app.include_router(routes)
     app.add_middleware(Front, service=service, keys=keys or Keys(), metrics=metrics)
     app.openapi = _without_422(app)  # type: ignore[method-assign]
@@ -96,7 +101,7 @@ async def _answer_routing_error(request: Request, error: Exception) -> Response:
 
 def _completions(service: Service, metrics: Metrics) -> APIRouter:
     routes = route_class(service.settings.max_body_bytes)
-    router = APIRouter(route_class=routes, responses=_REFUSED | _BODY | _ANSWER | _STREAM)
+    router = APIRouter(route_class=routes, strict_content_type=False, responses=_REFUSED | _BODY | _ANSWER | _STREAM)
 
     async def answer(body: ChatRequest | TextRequest, request: Request) -> Response:
         todo = await plan(body, service)
@@ -124,9 +129,9 @@ def _completions(service: Service, metrics: Metrics) -> APIRouter:
     return router
 
 
-def _scoring(service: Service) -> APIRouter:
+def _scoring(service: Service, metrics: Metrics) -> APIRouter:
     routes = route_class(service.settings.max_body_bytes)
-    router = APIRouter(route_class=routes, responses=_REFUSED | _BODY)
+    router = APIRouter(route_class=routes, strict_content_type=False, responses=_REFUSED | _BODY)
 
     @router.post("/v1/rewards", response_model=Rewards, responses=_ANSWER)
     async def rewards(body: RewardsRequest, request: Request) -> Response:
@@ -137,7 +142,12 @@ def _scoring(service: Service) -> APIRouter:
         prompt = await render(body.messages, body.is_safety, service)
         answers = await asyncio.to_thread(_encode, body.answers, prompt, service)
         ticket = service.admission.enter(record(request.scope).flow, places, len(prompt))
-        scored, _ = await unless_gone(request, in_turn(service, ticket, lambda: _rate(service, prompt, answers)))
+
+        async def score() -> list[Reward]:
+            with metrics.candidates_in_flight(places):
+                return await _rate(service, prompt, answers, places)
+
+        scored, _ = await unless_gone(request, in_turn(service, ticket, score))
         ratings = [views.rating(index, reward) for index, reward in enumerate(scored)]
         return json_response(Rewards(model=service.settings.model_name, rewards=ratings))
 
@@ -150,8 +160,12 @@ def _scoring(service: Service) -> APIRouter:
             ids = list((await render(body.messages, False, service)).token_ids)
         else:
             ids = await encode(body.prompt or "", service, with_bos=body.add_special_tokens)
-        names = service.template.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
-        return json_response(Tokens(count=len(ids), max_model_len=service.context, tokens=ids, token_strs=names))
+
+        def respond() -> Response:
+            names = list(map(service.template.token_name, ids)) if body.return_token_strs else None
+            return json_response(Tokens(count=len(ids), max_model_len=service.context, tokens=ids, token_strs=names))
+
+        return await asyncio.to_thread(respond)
 
     @router.post("/detokenize", response_model=Detokenized)
     async def detokenize(body: DetokenizeRequest) -> Response:
@@ -182,14 +196,20 @@ def _encode(answers: list[str], prompt: Prompt, service: Service) -> list[list[i
     return encoded
 
 
-async def _rate(service: Service, prompt: Prompt, answers: list[list[int]]) -> list[Reward]:
+async def _rate(service: Service, prompt: Prompt, answers: list[list[int]], places: int) -> list[Reward]:
+    """Score the answers, as many at once as there are places for them."""
+    free = asyncio.Semaphore(places)
+
+    async def rate(ids: list[int]) -> Reward:
+        async with free:
+            return await service.pipeline.rate(prompt, ids)
+
     try:
         async with asyncio.TaskGroup() as group:
-            ratings = [group.create_task(service.pipeline.rate(prompt, ids)) for ids in answers]
-    except* CandidateFailed as failures:
-        raise NoScoredCandidate(str(failures.exceptions[0])) from None
+            ratings = [group.create_task(rate(ids)) for ids in answers]
     except* WinnowError as failures:
-        raise failures.exceptions[0] from None
+        error = gravest(failures)
+        raise NoScoredCandidate(str(error)) if isinstance(error, CandidateFailed) else error from None
     return [rating.result() for rating in ratings]
 
 

@@ -24,7 +24,7 @@ from winnow.server.http.metrics import Metrics
 from winnow.server.http.requests import Plan
 from winnow.server.http.routing import json_response
 from winnow.server.http.shapes import ChatShape, TextShape
-from winnow.server.life import unless
+from winnow.server.life import give_up, unless
 from winnow.server.service import Service
 
 T = TypeVar("T")
@@ -55,7 +55,9 @@ class Completion:
         self.metrics.observe(selection)
         record(self.scope).fields.update(views.log_fields(selection))
         if self.service.settings.log_content:
-            record(self.scope).fields.update(views.log_content(selection, self.service.template))
+            record(self.scope).fields.update(
+                views.log_content(selection, self.service.template, self._refusal(selection))
+            )
         return selection
 
     async def complete(self, request: Request) -> Response:
@@ -77,7 +79,7 @@ class Completion:
         latest = _Latest() if self.plan.progress else None
         selecting = asyncio.create_task(self.select(latest))
         try:
-            yield _event(self.shape.opening(self.plan.n))
+            yield _event(self.shape.opening())
             async for event in self._while(selecting, latest):
                 yield event
             for event in self._answer(selecting.result(), include_usage, separate_report):
@@ -86,7 +88,7 @@ class Completion:
             # The boundary of a stream: the headers are out, so any failure has to travel as an event.
             yield _event(ErrorBody(error=explain(error, self.scope)[1]))
         finally:
-            selecting.cancel()
+            give_up(selecting)
         yield "data: [DONE]\n\n"
 
     async def _while(self, selecting: asyncio.Task[Selection], latest: _Latest | None) -> AsyncIterator[str]:
@@ -97,7 +99,7 @@ class Completion:
                 pause = self.service.settings.keep_alive_seconds
                 done, _ = await asyncio.wait([selecting, news], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                news.cancel()
+                give_up(news)
             if not done:
                 yield ": keep-alive\n\n"
             if latest and latest.news.is_set():

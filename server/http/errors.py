@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from winnow.clients.invalid import describe_invalid
@@ -58,7 +59,7 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
             return 400, ErrorDetail(
                 message=str(error), type="invalid_request_error", param=error.param, code=error.code
             )
-        case ClientGone():
+        case ClientGone() | ClientDisconnect():
             return 499, ErrorDetail(message="the client closed the connection", type="client_closed")
         case InvalidKey():
             return 401, ErrorDetail(message=str(error), type="authentication_error", code="invalid_api_key")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from winnow.server.settings import Settings, SettingsError
 
+_COMMENT = re.compile(r"(^|\s)#.*")
 _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 _KEY = re.compile(r"[!-~]{8,512}")
 
@@ -63,7 +64,7 @@ def _read(path: Path) -> list[bytes]:
     digests = [
         _digest(key, f"api_keys_file {path}, line {number}")
         for number, line in enumerate(lines, start=1)
-        if (key := line.partition("#")[0].strip())
+        if (key := _COMMENT.sub("", line).strip())
     ]
     if not digests:
         raise SettingsError(f"api_keys_file {path} holds no key; without one nobody, or everybody, would be let in")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from winnow.clients.wire import ChatMessage, ChatRequest, TextRequest
+from winnow.clients.wire import MOST_TOKENS, ChatMessage, ChatRequest, TextRequest
 from winnow.models.errors import PromptTooLong, RequestError, SamplingError
 from winnow.models.policy import Sampling
 from winnow.models.types import CombinerName, Message, Prompt
@@ -113,9 +113,17 @@ async def _render_raw(text_or_ids: str | list[int], is_safety: bool | None, serv
 
 
 async def encode(text: str, service: Service, *, with_bos: bool) -> list[int]:
-    """Token ids of a text, of any length that a body may have."""
+    """Token ids of a text.
+
+    Raises:
+        RequestError: they are more than anybody could send back.
+    """
     bos = [service.template.bos_id] if with_bos else []
-    return bos + await _aside(lambda: service.template.encode(text), len(text))
+    if service.template.fewest_tokens(text) <= MOST_TOKENS:
+        ids = bos + await _aside(lambda: service.template.encode(text), len(text))
+        if len(ids) <= MOST_TOKENS:
+            return ids
+    raise RequestError(f"the text has more than {MOST_TOKENS} tokens", "prompt")
 
 
 def _echo(text_or_ids: str | list[int], service: Service) -> str:

@@ -1,6 +1,7 @@
 """What every route with a body shares: it reads bounded JSON, and answers every exception through the one table."""
 
 import functools
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,8 +10,9 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from winnow.models.errors import RequestError
+from winnow.models.errors import RequestError, WinnowError
 from winnow.server.http import errors
 
 MOST_ELEMENTS = 100_000
@@ -48,7 +50,7 @@ class _JsonRequest(Request):
         if self.headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "compressed bodies are not read; send the body without Content-Encoding")
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if not (kind == "application/json" or kind.endswith("+json")):
+        if not re.fullmatch(r"application/([^/]+\+)?json", kind):
             raise HTTPException(415, "the body must be JSON; send Content-Type: application/json")
 
     def _too_large(self) -> HTTPException:
@@ -69,8 +71,11 @@ def route_class(max_bytes: int) -> type[APIRoute]:
                 try:
                     return await handle(bounded)
                 except Exception as error:
-                    # The boundary: whatever happened, the client gets an answer and the server goes on.
-                    return errors.response(error, request.scope)
+                    # The boundary: whatever happened, the client gets an answer and the server goes on. FastAPI wraps what the
+                    # reading of a body raises.
+                    cause = error.__cause__
+                    told = cause if isinstance(cause, WinnowError | ClientDisconnect) else error
+                    return errors.response(told, request.scope)
 
             return handler
 

@@ -21,6 +21,7 @@ from winnow.server.http import logs
 from winnow.server.http.app import create_app
 from winnow.server.http.keys import Keys
 from winnow.server.http.protocol import ConnectionLimits, bounded_protocol
+from winnow.server.life import give_up
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings, SettingsError
 
@@ -130,7 +131,10 @@ class _Server(uvicorn.Server):
         self._drain: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another process took the port while the engines were loading
+            raise SettingsError(f"cannot listen: {error.strerror}") from None
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         settings = self.service.settings
         logger.info(
@@ -171,26 +175,28 @@ def configure(service: Service, keys: Keys) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # what a client says of its own address is nothing to queue or to log it by
         timeout_graceful_shutdown=FAREWELL_SECONDS,
     )
 
 
 async def _serve(service: Service, keys: Keys, listener: socket.socket) -> None:
+    asyncio.get_running_loop().set_exception_handler(logs.unhandled)
+    await service.warm_up()
+    # What the imports made is here to stay: looking through it again and again would halt everybody for 0.3 s each time.
+    gc.collect()
+    gc.freeze()
     watch = asyncio.create_task(service.watch())
+    server = _Server(configure(service, keys), service)
+    farewell = asyncio.create_task(_leave_when_over(server))
     try:
-        await service.life.unless_over(service.warm_up())
-        # What the imports made is here to stay: looking through it again and again would halt everybody for 0.3 s each time.
-        gc.collect()
-        gc.freeze()
-        server = _Server(configure(service, keys), service)
-        farewell = asyncio.create_task(_leave_when_over(server))
         await server.serve(sockets=[listener])
-        farewell.cancel()
     finally:
-        watch.cancel()
+        give_up(watch)
+        give_up(farewell)
         logger.info("stopped; ending the engines")
-    if not service.is_alive:
-        raise EngineDead("an engine died or hung; the server has stopped")
+        if not service.is_alive:
+            raise EngineDead("an engine died or hung; the server has stopped")
 
 
 async def _leave_when_over(server: _Server) -> None:

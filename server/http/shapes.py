@@ -51,9 +51,9 @@ class ChatShape:
             id=self.id, created=self.created, model=self.model, choices=choices, usage=usage, best_of_n=report
         )
 
-    def opening(self, n: int) -> ChatCompletionChunk:
-        """The first chunk, sent before anything is known."""
-        return self.chunk([ChunkChoice(index=index, delta=Delta(role="assistant", content="")) for index in range(n)])
+    def opening(self) -> ChatCompletionChunk:
+        """The first chunk, sent before anything is known. Further choices open when there is something to put into them."""
+        return self.chunk([ChunkChoice(index=0, delta=Delta(role="assistant", content=""))])
 
     def pieces(self, answers: Sequence[Returned]) -> list[ChatCompletionChunk]:
         """The answers' words; a choice's log-probabilities travel with its first piece."""
@@ -62,7 +62,7 @@ class ChatShape:
                 [
                     ChunkChoice(
                         index=index,
-                        delta=Delta(content=piece),
+                        delta=Delta(content=piece, role=None if number or not index else "assistant"),
                         logprobs=None if number else views.chat_logprobs(answer, self.template),
                     )
                 ]
@@ -111,9 +111,9 @@ class TextShape:
         ]
         return self.chunk(choices, usage=usage, report=report)
 
-    def opening(self, n: int) -> TextCompletion:
+    def opening(self) -> TextCompletion:
         """The first chunk, sent before anything is known: the prompt if it is echoed."""
-        return self.chunk([TextChoice(index=index, text=self.echo) for index in range(n)])
+        return self.chunk([TextChoice(index=0, text=self.echo)])
 
     def pieces(self, answers: Sequence[Returned]) -> list[TextCompletion]:
         """The answers' words; a choice's log-probabilities travel with its first piece."""
@@ -122,7 +122,7 @@ class TextShape:
                 [
                     TextChoice(
                         index=index,
-                        text=piece,
+                        text=piece if number or not index else self.echo + piece,
                         logprobs=None if number else views.text_logprobs(answer, self.template),
                     )
                 ]

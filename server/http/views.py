@@ -30,63 +30,77 @@ class Returned(NamedTuple):
 
     text: str
     finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...] | None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    has_dummy_space: bool = False
+    """Whether the first token's leading space is the tokenizer's own, and no part of the text."""
 
 
 def returned(selection: Selection, n: int, refusal: str | None) -> list[Returned]:
     """The best `n` answers, the winner first; or `refusal` in the place of each."""
     if refusal is not None:
-        return [Returned(refusal, "content_filter", None)] * min(n, len(selection.scored))
+        return [Returned(refusal, "content_filter")] * min(n, len(selection.scored))
     best = [item.candidate for item in selection.ranked[:n]]
-    return [Returned(candidate.text, candidate.finish_reason, candidate.logprobs) for candidate in best]
+    dummy = not selection.prompt.is_raw
+    return [Returned(candidate.text, candidate.finish_reason, candidate.logprobs, dummy) for candidate in best]
 
 
-def _within(answer: Returned, template: Llama2Template) -> list[tuple[TokenLogprob, bytes]]:
-    """The tokens that the text holds, with their bytes: no control ids, nothing behind a stop string, no dummy space."""
-    tokens = [(item, template.token_bytes(item.token_id)) for item in answer.logprobs or ()]
-    tokens = [(item, piece) for item, piece in tokens if piece]
-    if tokens and not answer.text.startswith(" "):
-        first, piece = tokens[0]
-        tokens[0] = (first, piece.removeprefix(b" "))
-    size = len(answer.text.encode())
-    starts = accumulate((len(piece) for _, piece in tokens), initial=0)
-    return [token for token, start in zip(tokens, starts, strict=False) if start < size]
+class _Spelt(NamedTuple):
+    """A sampled token with its bytes, and those of the alternatives at its place."""
+
+    token: TokenLogprob
+    piece: bytes
+    alternatives: tuple[bytes, ...]
+
+
+def _spelt(answer: Returned, template: Llama2Template) -> list[_Spelt]:
+    """The tokens that the text holds: no control ids, nothing behind a stop string, no dummy space."""
+    spelt: list[_Spelt] = []
+    size, start = len(answer.text.encode()), 0
+    for place, token in enumerate(answer.logprobs or ()):
+        dummy = b" " if place == 0 and answer.has_dummy_space else b""
+        piece = template.token_bytes(token.token_id).removeprefix(dummy)
+        if start < size and token.token_id not in template.control_ids:
+            alternatives = tuple(template.token_bytes(token_id).removeprefix(dummy) for token_id, _ in token.top)
+            spelt.append(_Spelt(token, piece, alternatives))
+        start += len(piece)
+    return spelt
+
+
+def _shown(piece: bytes, token_id: int, template: Llama2Template) -> str:
+    return piece.decode(errors="replace") or template.token_name(token_id)
 
 
 def chat_logprobs(answer: Returned, template: Llama2Template) -> ChatLogprobs | None:
     """The log-probabilities as chat completions have them."""
     if answer.logprobs is None:
         return None
-
-    def shown(token_id: int, logprob: float, piece: bytes) -> dict[str, Any]:
-        text = piece.decode(errors="replace") or str(template.tokenizer.convert_ids_to_tokens(token_id))
-        return {"token": text, "logprob": logprob, "bytes": list(piece)}
-
     return ChatLogprobs(
         content=[
             SampledLogprob(
-                **shown(item.token_id, item.logprob, piece),
+                token=_shown(piece, token.token_id, template),
+                logprob=token.logprob,
+                bytes=list(piece),
                 top_logprobs=[
-                    WireLogprob(**shown(token_id, logprob, template.token_bytes(token_id)))
-                    for token_id, logprob in item.top
+                    WireLogprob(token=_shown(other, token_id, template), logprob=logprob, bytes=list(other))
+                    for (token_id, logprob), other in zip(token.top, alternatives, strict=True)
                 ],
             )
-            for item, piece in _within(answer, template)
+            for token, piece, alternatives in _spelt(answer, template)
         ]
     )
 
 
 def text_logprobs(answer: Returned, template: Llama2Template) -> TextLogprobs | None:
-    """The same as text completions have them."""
+    """The same as text completions have them; of alternatives that look alike the likeliest is shown."""
     content = chat_logprobs(answer, template)
     if content is None:
         return None
-    tokens = [item.token for item in content.content]
+    starts = list(accumulate((bytes(item.bytes or ()) for item in content.content), initial=b""))
     return TextLogprobs(
-        tokens=tokens,
+        tokens=[item.token for item in content.content],
         token_logprobs=[item.logprob for item in content.content],
-        top_logprobs=[{top.token: top.logprob for top in item.top_logprobs} for item in content.content],
-        text_offset=list(accumulate(map(len, tokens), initial=0))[:-1],
+        top_logprobs=[{top.token: top.logprob for top in reversed(item.top_logprobs)} for item in content.content],
+        text_offset=[len(start.decode(errors="ignore")) for start in starts[:-1]],
     )
 
 
@@ -176,11 +190,11 @@ def log_fields(selection: Selection) -> dict[str, Any]:
     }
 
 
-def log_content(selection: Selection, template: Llama2Template) -> dict[str, Any]:
-    """What was asked and answered; only for operators who want it in their logs."""
+def log_content(selection: Selection, template: Llama2Template, refusal: str | None) -> dict[str, Any]:
+    """What was asked and answered, a `refusal` if that is what was; only for operators who want it in their logs."""
     return {
         "prompt": str(template.tokenizer.decode(selection.prompt.token_ids)),
-        "answer": selection.winner.candidate.text,
+        "answer": selection.winner.candidate.text if refusal is None else refusal,
     }
 
 

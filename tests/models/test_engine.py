@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -102,6 +102,29 @@ async def test_an_engine_that_owes_nothing_is_not_stuck(service: Service) -> Non
     await asyncio.sleep(0.3)  # longer than the silence that is asked about
     assert not await service.policy.is_stuck(0.25), "an engine that decodes gives a sign of life"
     await busy
+
+
+async def test_requests_that_are_given_up_one_after_another_are_no_hang(service: Service) -> None:
+    """Each was younger than the limit and none was ever answered, so that together they looked like a hang."""
+    engine = service.safety
+
+    async def never() -> AsyncIterator[int]:
+        await asyncio.Event().wait()
+        yield 0
+
+    tasks = [asyncio.create_task(engine._last(never()))]
+    for _ in range(6):
+        await asyncio.sleep(0.05)
+        tasks.append(asyncio.create_task(engine._last(never())))
+        await asyncio.sleep(0)
+        tasks.pop(0).cancel()
+        await asyncio.sleep(0)
+        assert not await engine.is_stuck(0.2)
+    await asyncio.sleep(0.2)
+    assert await engine.is_stuck(0.2)
+    tasks.pop().cancel()
+    await asyncio.sleep(0)
+    assert not await engine.is_stuck(0.0001)
 
 
 async def test_sampling_parameters_are_honoured(service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import socket
@@ -324,3 +325,126 @@ async def test_a_thousand_clients_that_leave_leave_nothing(template: Llama2Templ
                 await asyncio.gather(*(visit(number) for number in range(100)))
         assert wait_until(lambda: not policy.running and idle(server), 10)
         assert wait_until(lambda: len(asyncio.all_tasks(server.loop)) <= tasks + 1, 10)
+
+
+def test_a_stream_finishes_every_choice_that_it_opens(template: Llama2Template) -> None:
+    """Three were asked for and one could be scored: choices 1 and 2 were opened and never finished."""
+
+    def answers(index: int) -> tuple[int, ...]:
+        if index:
+            raise CandidateFailed("the policy engine failed on a request")
+        return (7, index)
+
+    with ScriptedServer.start(scripted(template, ScriptedPolicy(answers=answers))) as server:
+        for path, extra in (("/v1/chat/completions", {}), ("/v1/completions", {"prompt": "x", "messages": None})):
+            body = {name: value for name, value in {"n": 3, "best_of": 3, **extra}.items() if value is not None}
+            if path == "/v1/completions":
+                with server.http as http:
+                    posted = http.post(path, json={"model": "winnow-demo", "stream": True, **body})
+                parts = posted.text.strip().split("\n\n")
+            else:
+                parts = stream(server, path, **body)
+            choices = [choice for chunk in chunks(parts) for choice in chunk["choices"]]
+            assert {choice["index"] for choice in choices} == {0}
+            assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
+
+
+def test_a_score_that_nobody_waits_for_is_given_up(template: Llama2Template) -> None:
+    """One reward model failed, the request was answered, and the other still scored for nobody."""
+
+    def fails(_: object) -> float:
+        raise CandidateFailed("no score")
+
+    helpfulness = ScriptedRewardModel(hold=asyncio.Event())
+    with ScriptedServer.start(
+        scripted(template, safety=ScriptedRewardModel(logit=fails), helpfulness=helpfulness)
+    ) as server:
+        before = len(asyncio.all_tasks(server.loop))
+        assert server.chat(best_of=4).status_code == 500
+        assert wait_until(lambda: len(asyncio.all_tasks(server.loop)) <= before, 5)
+
+
+def test_an_engines_death_explains_the_failures_beside_it(template: Llama2Template) -> None:
+    def fails(ids: tuple[int, ...]) -> float:
+        raise EngineDead("the safety engine is gone") if len(ids) > 1 else CandidateFailed("no score")
+
+    with (
+        ScriptedServer.start(scripted(template, safety=ScriptedRewardModel(logit=fails))) as server,
+        server.http as http,
+    ):
+        body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "x"}], "answers": ["", "y", "y z"]}
+        assert http.post("/v1/rewards", json=body).json()["error"]["code"] == "engine_dead"
+        assert server.chat(best_of=4).json()["error"]["code"] == "engine_dead"
+
+
+def test_rewards_keep_to_their_places(template: Llama2Template) -> None:
+    running = most = 0
+
+    class Counting(ScriptedRewardModel):
+        async def score(self, prompt: Any, answer_ids: Any) -> float:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return 0.0
+
+    limits = {"max_candidates_in_flight": 8, "max_candidates": 8, "candidates": 8}
+    with ScriptedServer.start(scripted(template, safety=Counting(), **limits)) as server, server.http as http:
+        body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "x"}], "answers": ["y"] * 100}
+        assert len(http.post("/v1/rewards", json={**body, "is_safety": True}).json()["rewards"]) == 100
+    assert most == 8
+
+
+def test_a_body_of_too_many_elements_says_so(template: Llama2Template) -> None:
+    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+        response = http.post("/detokenize", json={"tokens": [1] * 100_001})
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
+        assert "elements" in response.json()["error"]["message"]
+
+
+def test_a_body_needs_no_content_type(template: Llama2Template) -> None:
+    body = json.dumps({"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+        assert http.post("/v1/chat/completions", content=body).status_code == 200
+        assert (
+            http.post("/v1/chat/completions", content=body, headers={"content-type": "text/x+json"}).status_code == 415
+        )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"safety_identifier": None, "prompt_cache_key": None, "prompt_cache_retention": None},
+        {"stream": True, "stream_options": {"include_obfuscation": False}},
+        {"store": False, "metadata": {}, "service_tier": "auto"},
+    ],
+)
+def test_what_asks_for_nothing_is_passed_over(template: Llama2Template, fields: dict[str, Any]) -> None:
+    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+        assert server.chat(**fields).status_code == 200
+        assert http.post("/v1/completions", json={"model": "winnow-demo", "prompt": "x", **fields}).status_code == 200
+
+
+def test_what_a_cancelled_request_raises_is_no_traceback(
+    template: Llama2Template, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tasks that were cancelled and then failed had their tracebacks, paths and all, logged by asyncio."""
+
+    class Bitter(ScriptedPolicy):
+        async def sample(self, *arguments: Any) -> Any:
+            try:
+                return await super().sample(*arguments)
+            except asyncio.CancelledError:
+                raise EngineDead("the policy engine is gone") from None
+
+    policy = Bitter(hold=asyncio.Event())
+    with ScriptedServer.start(scripted(template, policy)) as server, ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(server.chat), pool.submit(stream, server)]
+        assert wait_until(lambda: server.service.life.requests == 2, 10)
+        server.call(lambda: server.service.life.end(EngineDead("over")))
+        assert asked[0].result().status_code == 503
+        asked[1].result()
+        gc.collect()
+    assert "Traceback" not in caplog.text
+    assert "never retrieved" not in caplog.text

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import ScriptedRewardModel
 from tests.live import ScriptedServer, scripted, wait_until
 from winnow.clients.wire import ErrorBody
 from winnow.models.template import Llama2Template
@@ -231,3 +232,31 @@ def test_heads_are_bounded_on_every_route(open_server: ScriptedServer) -> None:
                 response = http.get(path, headers=headers)
                 assert (response.status_code, response.json()["error"]["code"]) == (431, code)
         assert http.get("/v1/models", headers={f"x-{number}": "x" for number in range(80)}).status_code == 200
+
+
+def test_a_refusal_is_what_is_logged_as_the_answer(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "winnow")
+    gated = ScriptedRewardModel(logit=lambda ids: -3.0)
+    service = scripted(template, safety=gated, log_content=True, when_all_unsafe="refuse", refusal="No.")
+    with ScriptedServer.start(service) as server:
+        server.chat("open sesame")
+        wait_until(lambda: bool(caplog.records), 5)
+    (line,) = [record for record in caplog.records if record.name == "winnow.access"]
+    assert line.answer == "No."
+
+
+def test_a_client_does_not_choose_its_address(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "winnow")
+    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+        http.get("/v1/models", headers={"x-forwarded-for": "1.2.3.4 status=200", "forwarded": "for=1.2.3.4"})
+        wait_until(lambda: bool(caplog.records), 5)
+    (line,) = [record for record in caplog.records if record.name == "winnow.access"]
+    assert line.client == "127.0.0.1"
+
+
+def test_a_hash_inside_a_key_is_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("longprefix#restofthekey # a comment\n", encoding="utf-8")
+    keys = Keys.of(Settings(api_keys_file=file))
+    assert keys.holder([(b"authorization", b"Bearer longprefix#restofthekey")]) is not None
+    assert keys.holder([(b"authorization", b"Bearer longprefix")]) is None

@@ -300,7 +300,9 @@ def test_a_stream(server: LiveServer, n: int) -> None:
     chunks = [json.loads(part.removeprefix("data: ")) for part in parts[:-1] if not part.startswith(":")]
     assert len({chunk["id"] for chunk in chunks}) == 1
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
-    assert [choice["delta"]["role"] for choice in chunks[0]["choices"]] == ["assistant"] * n
+    roles = [choice["index"] for chunk in chunks for choice in chunk["choices"] if "role" in choice["delta"]]
+    assert roles == list(range(n))
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     content = [
         (choice["index"], choice["delta"]["content"])
         for chunk in chunks[1:]
@@ -421,10 +423,6 @@ def test_an_answer_that_cannot_be_scored_is_no_winner(server: LiveServer) -> Non
     assert error["code"] == "no_scored_candidate"
     assert "context" in error["message"]
     assert response.headers["x-should-retry"] == "false"
-    failing = {"logit_bias": {"200": 100}, "max_tokens": 900, "best_of": 2}
-    parts = events(server, **failing)
-    assert json.loads(parts[-2].removeprefix("data: "))["error"]["code"] == "no_scored_candidate"
-    assert parts[-1] == "data: [DONE]"
     assert in_flight(server) == 0
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import scripted
-from winnow.models.errors import EngineDead, ShuttingDown
+from winnow.models.errors import CheckpointError, EngineDead, ShuttingDown
+from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.template import Llama2Template
+from winnow.models.types import sigmoid
 from winnow.server.life import Life
 
 
@@ -75,3 +78,40 @@ async def test_the_watch_ends_the_life_of_a_service_with_a_sick_engine(
     assert not service.is_alive
     assert not service.is_ready
     watch.cancel()
+
+
+async def test_a_watch_that_cannot_ask_goes_on_watching(template: Llama2Template) -> None:
+    class Mute(ScriptedRewardModel):
+        async def is_stuck(self, seconds: float) -> bool:
+            raise RuntimeError("no answer")
+
+    safety = Mute()
+    service = scripted(template, safety=safety)
+    watch = asyncio.create_task(service.watch())
+    await asyncio.sleep(0)
+    safety.is_alive = False
+    with pytest.raises(EngineDead, match="safety"):
+        await service.life.unless_over(forever())
+    watch.cancel()
+
+
+@pytest.mark.parametrize("name", ["safety", "helpfulness"])
+async def test_a_service_does_not_start_on_a_reward_model_that_fails_its_canary(
+    template: Llama2Template, name: str
+) -> None:
+    better = {canary: template.encode_answer(canary.better) for canary in (SAFETY_CANARY, HELPFULNESS_CANARY)}
+
+    def sound(ids: tuple[int, ...]) -> float:
+        return 5.0 if list(ids) in better.values() else -5.0
+
+    wrongs: list[Callable[[tuple[int, ...]], float]] = [
+        lambda ids: -sound(ids),  # a flipped sign
+        lambda ids: sigmoid(sound(ids)),  # a second sigmoid
+        lambda ids: 0.0,
+        lambda ids: float("nan"),
+    ]
+    models = {each: ScriptedRewardModel(logit=sound) for each in ("safety", "helpfulness")}
+    await scripted(template, **models).warm_up()
+    for wrong in wrongs:
+        with pytest.raises(CheckpointError, match=name):
+            await scripted(template, **{**models, name: ScriptedRewardModel(logit=wrong)}).warm_up()

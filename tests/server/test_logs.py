@@ -53,3 +53,19 @@ def test_the_level_is_the_operators(root: logging.Logger, capsys: pytest.Capture
     logging.getLogger("somebody").info("nor this")
     logging.getLogger("winnow").warning("but this")
     assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["but this"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_exception_is_logged_by_kind_and_place(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    logs.set_up(Settings(log_format=log_format))
+    try:
+        raise ValueError("what a user wrote")
+    except ValueError:
+        logging.getLogger("winnow").exception("it failed")
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert "ValueError at test_logs.py:" in told
+    assert "user" not in told
+    assert "/" not in told

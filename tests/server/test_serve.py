@@ -41,13 +41,6 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(command: str, tmp_path: 
         assert done.stderr.startswith("winnow: ")
 
 
-def test_a_flipped_reward_model_is_caught_by_its_canary() -> None:
-    done = winnow("serve", "--port", "0", "--safety-scale", "-1")
-    assert done.returncode == 1
-    assert "safety reward model: its canary failed" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-
-
 def test_a_port_in_use_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = winnow("serve", "--port", str(taken.getsockname()[1]))
@@ -105,12 +98,7 @@ def test_ctrl_c_waits_for_the_request_in_flight_and_a_second_one_does_not() -> N
 @pytest.mark.parametrize(("victim", "sig"), [(0, signal.SIGKILL), (-1, signal.SIGKILL), (-1, signal.SIGSTOP)])
 def test_an_engine_that_dies_or_hangs_fails_closed_and_stops_the_server(victim: int, sig: signal.Signals) -> None:
     """The victims are the policy's process and the last reward model's; a stopped process answers nothing, and lives."""
-    nowhere = {
-        "HOME": "/proc/nowhere",
-        "XDG_CACHE_HOME": "/proc/nowhere",
-    }  # as in a container that may write nothing there
-    environment = nowhere if sig == signal.SIGSTOP else None
-    with LiveServer.start("--stall-seconds", "2", "--candidates", "4", environment=environment) as server:
+    with LiveServer.start("--stall-seconds", "2", "--candidates", "4") as server:
         engines = server.engine_pids
         if sig == signal.SIGSTOP:
             os.kill(engines[victim], sig)

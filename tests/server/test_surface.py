@@ -117,6 +117,8 @@ def test_log_probabilities_spell_the_answer(server: LiveServer) -> None:
                 assert len(tops) == 3
                 assert tops == sorted(tops, reverse=True)
                 assert token["logprob"] <= tops[0] <= 0
+                if token["logprob"] == tops[0]:
+                    assert token["token"] == token["top_logprobs"][0]["token"]
                 assert sum(math.exp(top) for top in tops) <= 1 + 1e-6
 
 
@@ -156,7 +158,7 @@ def test_streamed_log_probabilities_are_those_of_the_whole_answer(server: LiveSe
 
 def test_tokens_there_and_back(server: LiveServer, template: Llama2Template) -> None:
     with server.http as http:
-        for text in ("Hello, world!", "ünïcödé 🙂 </s>", "", "x " * 30_000):
+        for text in ("Hello, world!", "ünïcödé 🙂 </s>", "", "x " * 20_000):
             answer = http.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
             tokens = Tokens.model_validate(answer)
             assert tokens.tokens == [template.bos_id, *template.encode(text)]
@@ -178,7 +180,7 @@ def test_a_huge_text_holds_nobody_up(server: LiveServer) -> None:
     """Tokenising a megabyte takes most of a second; others must be served meanwhile, and a hopeless prompt costs nothing."""
     assert server.chat("word " * 190_000).json()["error"]["code"] == "context_length_exceeded"
 
-    text = "word " * 190_000
+    text = "x " * 49_000
     counted: list[int] = []
 
     def count() -> None:
@@ -193,5 +195,22 @@ def test_a_huge_text_holds_nobody_up(server: LiveServer) -> None:
             assert http.get("/health").status_code == 200
             served += 1
             time.sleep(0.01)
-    assert counted[0] > 190_000
+    assert counted[0] > 49_000
     assert served > 5
+
+
+def test_a_stop_string_is_looked_for_in_the_answer_and_not_before_it(server: LiveServer) -> None:
+    """The tokenizer's dummy space before an answer once met a stop string that began with a space: the answer was empty."""
+    same: dict[str, Any] = {"seed": 4, "best_of_n": {"candidates": 8, "return_candidates": True}}
+    texts = [item["text"] for item in server.chat("Name three fruits.", **same).json()["best_of_n"]["scored"]]
+    for stop in (" ", " " + texts[0].split()[0], " and"):
+        cut = server.chat("Name three fruits.", stop=[stop, "zzzz"], **same).json()["best_of_n"]["scored"]
+        assert [item["text"] for item in cut] == [text.split(stop)[0] for text in texts]
+        assert {item["finish_reason"] for item in cut} == {"stop"}
+
+
+def test_a_text_of_too_many_tokens_is_refused(server: LiveServer) -> None:
+    with server.http as http:
+        for text in ("x " * 200_000, "word " * 390_000):
+            response = http.post("/tokenize", json={"prompt": text, "return_token_strs": True})
+            assert (response.status_code, response.json()["error"]["param"]) == (400, "prompt")
