@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 export PIP_EXTRA_INDEX_URL
+# Modules are compiled as they are first imported; where that is not kept, every start would compile all of vLLM anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve chat check test lint demo demo-eval clean help
 

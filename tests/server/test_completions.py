@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.live import ScriptedServer, scripted, wait_until
 from winnow.clients.wire import ChatCompletion, ErrorBody
 from winnow.models.errors import CandidateFailed, EngineDead, ShuttingDown
 from winnow.models.template import Llama2Template
+from winnow.server.http.requests import LONG
 
 SAFE, GATED = 2.0, -3.0
 
@@ -448,3 +450,48 @@ def test_what_a_cancelled_request_raises_is_no_traceback(
         gc.collect()
     assert "Traceback" not in caplog.text
     assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/chat/completions", "/v1/completions", "/v1/rewards"])
+def test_a_long_text_holds_nobody_up(template: Llama2Template, path: str) -> None:
+    """Tokenising a megabyte takes most of a second; others must be served meanwhile."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Llama2Template):
+        def encode(self, text: str) -> list[int]:
+            if len(text) > LONG:
+                begun.set()
+                assert go_on.wait(30)
+            return super().encode(text)
+
+    text = "- " + "plum " * 4001
+    dialog = [{"role": "user", "content": text}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/tokenize": {"prompt": text},
+        "/v1/chat/completions": {"model": "winnow-demo", "messages": dialog},
+        "/v1/completions": {"model": "winnow-demo", "prompt": text},
+        "/v1/rewards": {"model": "winnow-demo", "messages": dialog, "answers": ["x"]},
+    }
+    context = {"policy": 32_000, "safety": 33_000, "helpfulness": 33_000}
+    engines = {
+        name: (ScriptedPolicy if name == "policy" else ScriptedRewardModel)(context=size)
+        for name, size in context.items()
+    }
+    slow = ScriptedServer.start(scripted(Slow(template.tokenizer), **engines))
+    with slow as server, ThreadPoolExecutor(1) as pool, server.http as http:
+        asked = pool.submit(http.post, path, json=bodies[path])
+        assert begun.wait(10)
+        assert http.get("/health").status_code == 200
+        go_on.set()
+        assert asked.result().status_code == 200
+
+
+def test_a_text_that_cannot_fit_is_not_tokenised(template: Llama2Template) -> None:
+    class Never(Llama2Template):
+        def encode(self, text: str) -> list[int]:
+            assert len(text) < LONG
+            return super().encode(text)
+
+    with ScriptedServer.start(scripted(Never(template.tokenizer))) as server:
+        response = server.chat("word " * 390_000)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
