@@ -6,6 +6,7 @@ process. Covers local folders in the Hugging Face layout; a hub id is left for v
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -132,3 +133,29 @@ def require_same_tokenizer(
     theirs = (reward_model.get_vocab(), reward_model.bos_token_id, reward_model.eos_token_id)
     if mine != theirs:
         raise CheckpointError(f"reward model: the tokenizer of {checkpoint} is not the policy's; both must be the same")
+
+
+def fingerprint(checkpoint: str) -> str:
+    """SHA-256 over the weights, the configuration and the tokenizer of `checkpoint`: two runs with the same one sample alike.
+
+    A hub id is looked up where the hub's own library keeps it, and fetched if it is not there yet.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetched(checkpoint)
+        names = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
+        for path in names:
+            with path.open("rb") as file:
+                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
+    return digest.hexdigest()
+
+
+def _fetched(checkpoint: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))

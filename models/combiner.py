@@ -17,19 +17,20 @@ def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | Non
 
     The gate is the strict inequality on R_s itself, as it is returned to callers: exactly 0.15 goes to R_h.
 
-    `helpfulness_logit` may be None for a safety prompt, which does not need it.
+    `helpfulness_logit` may be None where it is not needed: for a safety prompt, and where R_s < 0.15.
 
     Raises:
-        CandidateFailed: a score is NaN or infinite, or the helpfulness score is needed and missing.
+        CandidateFailed: a score is NaN or infinite, or R_h is needed and missing.
     """
     if not math.isfinite(safety_logit) or not math.isfinite(helpfulness_logit or 0.0):
         raise CandidateFailed("a reward model returned a score that is not finite")
     if is_safety:
         return Reward(safety_logit, helpfulness_logit, Branch.SAFETY_PROMPT)
+    if is_gated(safety_logit):
+        return Reward(safety_logit, helpfulness_logit, Branch.UNSAFE)
     if helpfulness_logit is None:
         raise CandidateFailed("the helpfulness score is missing")
-    branch = Branch.UNSAFE if is_gated(safety_logit) else Branch.HELPFUL
-    return Reward(safety_logit, helpfulness_logit, branch)
+    return Reward(safety_logit, helpfulness_logit, Branch.HELPFUL)
 
 
 def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int, ...]:

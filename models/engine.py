@@ -1,4 +1,4 @@
-"""vLLM, behind the protocols of `winnow.models.policy` and `winnow.models.reward`. The only module that imports vLLM.
+"""vLLM, behind the protocols of `winnow.models.policy` and `winnow.models.reward`. Only this module starts and asks engines.
 
 Three `AsyncLLM` engines live side by side, each with a process of its own: one samples, two pool. `start_policy` and
 `start_reward_model` block, and must be called from the main thread before any event loop runs: engines are forked.
@@ -94,6 +94,7 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
         # vLLM's runner rewinds the generator of a seeded request whose prefill was cut in parts, which a CPU generator cannot:
         # the engine would die under load. So prompts are prefilled whole.
         arguments["enable_chunked_prefill"] = False
+        arguments["worker_cls"] = "winnow.models.cpu_worker.InvariantCPUWorker"
     if options.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)
     return AsyncEngineArgs(
@@ -174,9 +175,7 @@ class VllmPolicy(_Engine):
     async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
         """Sample one candidate; see `Policy.sample`."""
         started = asyncio.get_running_loop().time()
-        request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
-        stream = self.llm.generate(request, _parameters(prompt, sampling, index), self.next_id())
-        output = (await self._last(stream)).outputs[0]
+        output = await self.generate(prompt, sampling, index)
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
         text = self._text(prompt, output, sampling)
@@ -192,6 +191,12 @@ class VllmPolicy(_Engine):
             seconds=asyncio.get_running_loop().time() - started,
             logprobs=self._logprobs(output, sampling.alternatives),
         )
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, index: int) -> CompletionOutput:
+        """What vLLM itself returns for candidate `index`; raises as `sample` does."""
+        request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
+        stream = self.llm.generate(request, _parameters(prompt, sampling, index), self.next_id())
+        return (await self._last(stream)).outputs[0]
 
     def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
         """The answer's text. The dummy space that the tokenizer puts before a text is no part of an answer in a dialog."""

@@ -32,6 +32,8 @@ CPU = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "KMP_BLOCKTIME": "0",
+    # Attention over split keys sums in an order that depends on the batch; see `winnow.models.cpu_worker`.
+    "VLLM_CPU_ATTN_SPLIT_KV": "0",
     # Without this vLLM puts a worker process behind each engine's own; see `winnow.models.engine`.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }

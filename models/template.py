@@ -38,6 +38,7 @@ class Llama2Template:
         self.eos_id: int = tokenizer.eos_token_id
         self.control_ids = frozenset(tokenizer.all_special_ids)
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
+        self._anchor = self.encode(END_INSTRUCTION)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS or EOS is added, and a literal `</s>` stays text."""
@@ -52,9 +53,8 @@ class Llama2Template:
 
         Encoded behind a tag, because tokenizers differ in how they treat white space at the start of a text.
         """
-        anchor = self.encode(END_INSTRUCTION)
         ids = self.encode(END_INSTRUCTION + text)
-        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self.encode(text)
+        return ids[len(self._anchor) :] if ids[: len(self._anchor)] == self._anchor else self.encode(text)
 
     def fewest_tokens(self, text: str) -> int:
         """A lower bound on `len(encode(text))`, from the length of the longest piece: what it costs to know is nothing."""
@@ -84,7 +84,7 @@ class Llama2Template:
         Raises:
             DialogError: no messages, roles out of order, or a tag inside a message; names the message and the reason.
         """
-        turns = _merge_system(_check(dialog))
+        turns = _merge_system(check_dialog(dialog))
         ids: list[int] = []
         for question, answer in zip(turns[0:-1:2], turns[1::2], strict=True):
             text = f"{BEGIN_INSTRUCTION} {question.strip()} {END_INSTRUCTION} {answer.strip()} "
@@ -103,7 +103,7 @@ def _messages(dialog: Dialog) -> Iterator[Message]:
             raise DialogError(index, "is not a message with a role and a content")
 
 
-def _check(dialog: Dialog) -> list[Message]:
+def check_dialog(dialog: Dialog) -> list[Message]:
     """Return the messages, or say which one breaks the format and why."""
     messages = list(_messages(dialog))
     if not messages:

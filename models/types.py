@@ -104,7 +104,7 @@ def is_gated(safety_logit: float) -> bool:
 class Reward:
     """What the two reward models said of one candidate, as raw logits, and the branch that decided R_c.
 
-    `helpfulness_logit` is None where the prompt is a safety prompt, for which R_h is not needed. Ranking uses the logits:
+    `helpfulness_logit` may be None where R_h is not needed: for a safety prompt, and where R_s < 0.15. Ranking uses the logits:
     they order what the sigmoid, in low precision, would tie.
     """
 

@@ -7,6 +7,7 @@ nothing of HTTP or files: both doors call `BestOfN.select`.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from winnow.models.types import (
     ScoredCandidate,
     Selection,
     Timings,
+    is_gated,
 )
 
 
@@ -34,6 +36,8 @@ class BestOfN:
     policy: Policy
     safety: RewardModel
     helpfulness: RewardModel
+    is_sparing: bool = False
+    """Ask for R_h only where R_s does not decide already: less work, for one more wait. Who waits for an answer would rather not."""
 
     async def select(
         self,
@@ -42,18 +46,20 @@ class BestOfN:
         candidates: int,
         combiner: CombinerName,
         on_progress: Callable[[Progress], None] | None = None,
+        sampled_behind: Prompt | None = None,
     ) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
         A candidate that cannot be sampled or scored is left out of the ranking and listed in `failures`. `on_progress` is
-        called each time one has been scored or has failed.
+        called each time one has been scored or has failed. `sampled_behind` is another prompt to sample behind: its answers are
+        judged as answers to `prompt` (context distillation; Llama 2, section 4.2.4).
 
         Raises:
             NoScoredCandidate: all of them failed, so that there is no winner.
             EngineDead: an engine's process is gone.
         """
         started = time.perf_counter()
-        run = _Run(self, prompt, sampling)
+        run = _Run(self, prompt, sampled_behind or prompt, sampling)
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(candidates):
@@ -78,6 +84,8 @@ class BestOfN:
         """
         if prompt.is_safety:
             return combine(True, await self.safety.score(prompt, answer_ids), None)
+        if self.is_sparing:
+            return await self._rate_sparingly(prompt, answer_ids)
         try:
             async with asyncio.TaskGroup() as group:
                 safety = group.create_task(self.safety.score(prompt, answer_ids))
@@ -86,6 +94,11 @@ class BestOfN:
             raise gravest(errors) from None
         return combine(False, safety.result(), helpfulness.result())
 
+    async def _rate_sparingly(self, prompt: Prompt, answer_ids: Sequence[int]) -> Reward:
+        safety = await self.safety.score(prompt, answer_ids)
+        needed = math.isfinite(safety) and not is_gated(safety)
+        return combine(False, safety, await self.helpfulness.score(prompt, answer_ids) if needed else None)
+
 
 @dataclass(slots=True)
 class _Run:
@@ -93,6 +106,7 @@ class _Run:
 
     pipeline: BestOfN
     prompt: Prompt
+    sampled_behind: Prompt
     sampling: Sampling
     sampled: int = 0
     scored: list[ScoredCandidate] = field(default_factory=list)
@@ -102,7 +116,7 @@ class _Run:
     async def candidate(self, index: int) -> None:
         """Sample and score one candidate; equal answers of one prompt share a score."""
         try:
-            candidate = await self.pipeline.policy.sample(self.prompt, self.sampling, index)
+            candidate = await self.pipeline.policy.sample(self.sampled_behind, self.sampling, index)
             self.sampled += 1
             ids = candidate.token_ids
             if ids not in self.rewards:

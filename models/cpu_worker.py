@@ -1,0 +1,45 @@
+"""The CPU engine's worker, made exact: what it computes for one request does not depend on who else asks at the time.
+
+vLLM loads this class by its name, in the engine's process; nothing else imports it. In float32 all of vLLM's CPU kernels treat
+each row alike but for two of PyTorch's, which are replaced here, and for attention split over the cached keys, which
+`winnow.models.environment` switches off. Then a score and a sampled token are the same bits in any batch; offline runs rest on it.
+Lower precisions, compiled models and GPUs are not covered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+
+class InvariantCPUWorker(CPUWorker):
+    """vLLM's worker, with the layers replaced whose result depends on a row's place in the batch."""
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model as vLLM does, then replace."""
+        super().load_model(*args, **kwargs)
+        for module in self.model_runner.model.modules():
+            if isinstance(module, SiluAndMul):
+                module._forward_method = silu_and_mul
+        if head := getattr(self.model_runner.model, "score", None):
+            head.forward = _exact(head)
+
+
+def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
+    """SwiGLU's activation, x [rows, 2·width] → [rows, width].
+
+    PyTorch's `silu` computes the odd elements at the end of each thread's share with another exponential than the rest.
+    """
+    gate, up = x.chunk(2, dim=-1)
+    result = torch.neg(gate).exp_().add_(1.0)
+    return torch.div(gate, result, out=result).mul_(up)
+
+
+def _exact(head: torch.nn.Module) -> Any:
+    """The one-label head [rows, width] → [rows, 1] in double precision: its float32 product sums in an order that depends on the rows."""
+    # The layer may have packed its weight away; a unit vector picks each of them exactly.
+    weight = head(torch.eye(head.input_size)).double()
+    return lambda hidden: (hidden.double() @ weight).float()

@@ -1,0 +1,97 @@
+"""The Llama-2 recipe, from a file that the user can edit: safety preprompts, answer templates, ghost attention's instructions."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from winnow.models.types import Message
+from winnow.server.distill.files import RunError
+
+Words = Annotated[str, Field(min_length=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_strip_whitespace=True)
+
+
+class ContextDistillation(_Part):
+    """Llama 2, section 4.2.4: a preprompt while sampling, and what an answer should look like, by category."""
+
+    preprompt: Words
+    templates: dict[str, Words] = {}
+
+    def behind(self, messages: tuple[Message, ...], category: str | None) -> tuple[Message, ...]:
+        """`messages` as they are sampled: the preprompt stands before a system message of their own."""
+        text = self.preprompt
+        if category in self.templates:
+            text += f" A good answer is like this one: {self.templates[category]}"
+        if messages[0].role == "system":
+            return (Message("system", f"{text}\n\n{messages[0].content}"), *messages[1:])
+        return (Message("system", text), *messages)
+
+    def name(self, category: str | None) -> str:
+        """What the journal calls the preprompt."""
+        return f"preprompt+{category}" if category in self.templates else "preprompt"
+
+
+class GhostAttention(_Part):
+    """Llama 2, section 3.3: an instruction on every user turn while sampling, stored in the first one only."""
+
+    instructions: tuple[Words, ...] = Field(min_length=1, strict=False)
+
+    def instruction(self, own: str | None, messages: tuple[Message, ...], seed: int) -> str | None:
+        """The instruction for a dialog: its own, or one of the list, drawn by `seed`; None for a dialog of one turn without its own."""
+        if own is not None:
+            return own
+        turns = sum(message.role == "user" for message in messages)
+        return self.instructions[seed % len(self.instructions)] if turns > 1 else None
+
+
+def on_every_turn(messages: tuple[Message, ...], instruction: str) -> tuple[Message, ...]:
+    """`messages` with the instruction at the end of each user message."""
+    return tuple(_instructed(item, instruction) if item.role == "user" else item for item in messages)
+
+
+def on_first_turn(messages: tuple[Message, ...], instruction: str) -> tuple[Message, ...]:
+    """`messages` with the instruction at the end of the first user message."""
+    first = next(index for index, message in enumerate(messages) if message.role == "user")
+    return (*messages[:first], _instructed(messages[first], instruction), *messages[first + 1 :])
+
+
+def _instructed(message: Message, instruction: str) -> Message:
+    return Message(message.role, f"{message.content.rstrip()} {instruction}")
+
+
+class Recipe(_Part):
+    """The whole file."""
+
+    context_distillation: ContextDistillation
+    ghost_attention: GhostAttention
+
+
+DEFAULT = files("winnow.server.distill").joinpath("recipe.toml")
+
+
+def read(path: Path | None) -> tuple[Recipe, str]:
+    """The recipe in `path`, or the one that comes with Winnow, and the SHA-256 of the file.
+
+    Raises:
+        RunError: it cannot be read, or is not a recipe; the message names the place.
+    """
+    try:
+        content = DEFAULT.read_bytes() if path is None else path.read_bytes()
+        recipe = Recipe.model_validate(tomllib.loads(content.decode()))
+    except OSError as error:
+        raise RunError(f"recipe {path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise RunError(f"recipe {path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    except ValueError as error:
+        raise RunError(f"recipe {path} is not TOML: {error}") from None
+    return recipe, hashlib.sha256(content).hexdigest()

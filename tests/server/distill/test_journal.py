@@ -1,0 +1,168 @@
+"""The journal: what was appended is there, whatever happened afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.runs import make_run, problem, record
+from winnow.server.distill import journal, records
+from winnow.server.distill.files import RunError, whole
+from winnow.server.distill.journal import NAME, Journal, read
+
+
+def test_entries_come_back_in_the_order_of_the_input(tmp_path: Path) -> None:
+    made = make_run(tmp_path, prompts=30, problems=3)
+    entries = list(read(tmp_path))
+    assert [entry.line for entry in entries] == list(range(1, 34))
+    assert entries[:30] == [replace(item, seconds=round(item.seconds, 4)) for item in made]
+    with Journal(tmp_path) as again:
+        assert again.done == set(range(1, 34))
+        assert not again.damaged
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_an_entry_survives_its_json(seed: int) -> None:
+    made = record(seed + 1, Random(seed))
+    assert records.load(records.dump(made)) == replace(made, seconds=round(made.seconds, 4))
+    assert records.line_of(records.dump(made)) == (seed + 1, False)
+    assert b"\n" not in records.dump(made)
+
+
+@given(
+    keep=st.floats(0, 1), tail=st.sampled_from([b"", b"\0" * 64, b'{"line": 3', b"\xff\xfe", b"[]\n", b"\n\n", b"\0\n"])
+)
+@settings(max_examples=40, deadline=None)
+def test_a_torn_end_is_cut_and_what_stood_before_is_kept(
+    keep: float, tail: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder, prompts=6, problems=0)
+    content = (folder / NAME).read_bytes()
+    torn = content[: int(keep * len(content))]
+    (folder / NAME).write_bytes(torn + tail)
+    kept = torn[: torn.rfind(b"\n") + 1]
+    with Journal(folder) as repaired:
+        assert repaired.done == {records.line_of(line)[0] for line in kept.splitlines()}
+        repaired.append(problem(99))
+    assert (folder / NAME).read_bytes().startswith(kept)
+    assert [entry.line for entry in read(folder)][-1] == 99
+    assert all(records.load(line) for line in (folder / NAME).read_bytes().splitlines())
+
+
+def test_an_empty_file_is_an_empty_journal(tmp_path: Path) -> None:
+    (tmp_path / NAME).touch()
+    with Journal(tmp_path) as journal_:
+        assert journal_.done == set()
+    assert list(read(tmp_path)) == []
+
+
+def test_a_damaged_line_in_the_middle_is_only_a_line_to_do_again(tmp_path: Path) -> None:
+    make_run(tmp_path, prompts=5, problems=0)
+    lines = (tmp_path / NAME).read_bytes().splitlines(keepends=True)
+    lost = records.line_of(lines[2])[0]
+    lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
+    (tmp_path / NAME).write_bytes(b"".join(lines))
+    with Journal(tmp_path) as repaired:
+        assert repaired.done == set(range(1, 6)) - {lost}
+        assert repaired.damaged == 1
+        repaired.append(record(lost, Random(1)))
+    assert [entry.line for entry in read(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_the_newest_entry_of_a_line_counts(tmp_path: Path) -> None:
+    with Journal(tmp_path) as first:
+        first.append(problem(1, "failed"))
+        first.append(problem(2, "input"))
+    with Journal(tmp_path) as second:
+        assert second.failed == {1}
+        second.append(record(1, Random(0)))
+    with Journal(tmp_path) as third:
+        assert third.failed == set()
+    assert [isinstance(entry, records.Record) for entry in read(tmp_path)] == [True, False]
+
+
+def test_a_second_writer_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_path: Path) -> None:
+    hold = (
+        "import os, sys, pathlib; from winnow.server.distill.journal import Journal; "
+        "j = Journal(pathlib.Path(sys.argv[1])); print('mine', flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout
+    assert owner.stdin
+    try:
+        assert owner.stdout.readline() == "mine\n"
+        with pytest.raises(RunError, match="another process is writing"):
+            Journal(tmp_path)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        owner.stdin.close()
+    Journal(tmp_path).close()
+
+
+def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path) as open_:
+        open_.append(problem(1))
+        before = (tmp_path / NAME).read_bytes()
+        write = os.write
+
+        def full(file: int, data: bytes) -> int:
+            write(file, data[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(journal.os, "write", full)
+        with pytest.raises(RunError, match="No space left on device; free some space"):
+            open_.append(problem(2))
+        monkeypatch.undo()
+        assert (tmp_path / NAME).read_bytes() == before
+        assert open_.done == {1}
+        open_.append(problem(2))
+    assert [entry.line for entry in read(tmp_path)] == [1, 2]
+
+
+def test_a_write_that_was_cut_short_is_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path) as open_:
+        write = os.write
+        monkeypatch.setattr(journal.os, "write", lambda file, data: write(file, data[:-3]))
+        with pytest.raises(RunError, match="the disk is full"):
+            open_.append(problem(1))
+        monkeypatch.undo()
+        assert (tmp_path / NAME).read_bytes() == b""
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written to"):
+        Journal(tmp_path / "file")
+    with pytest.raises(RunError, match="holds no run"):
+        list(read(tmp_path / "nowhere"))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), whole(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert path.read_bytes() == b"old"
+    with pytest.raises(RunError, match="No space left"), whole(path) as file:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_bytes() == b"old"
+    with whole(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]

@@ -1,0 +1,193 @@
+"""Plans and the recipe: what is sampled for a line, behind which messages, with which seeds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from winnow.models.errors import RequestError, SamplingError
+from winnow.models.types import Message
+from winnow.server.distill import recipe
+from winnow.server.distill.files import RunError
+from winnow.server.distill.plans import Choices, Plan, plan
+from winnow.server.distill.tasks import Overrides, Task
+
+RULES, _ = recipe.read(None)
+QUESTION = (Message("user", "What is the capital of France?"),)
+DIALOG = (
+    Message("system", "Be brief."),
+    Message("user", "Name a fruit."),
+    Message("assistant", "Plum."),
+    Message("user", "Another? "),
+)
+
+
+def choices(**changes: object) -> Choices:
+    values = {
+        "candidates": 16, "temperatures": (1.0,), "sweep": False, "top_p": 1.0, "max_tokens": 64, "combiner": "llama2",
+        "seed": 0, **changes,
+    }  # fmt: skip
+    return Choices(**values)  # type: ignore[arg-type]
+
+
+def task(line: int = 1, messages: tuple[Message, ...] = QUESTION, **fields: object) -> Task:
+    return Task(line, "f", line, None, "", messages, **fields)  # type: ignore[arg-type]
+
+
+def planned(job: Task, is_safety: bool = False, **changes: object) -> Plan:
+    return plan(job, choices(**changes), RULES, lambda _: is_safety)
+
+
+@given(k=st.integers(1, 64), count=st.integers(1, 8), sweep=st.booleans())
+def test_exactly_k_candidates_whatever_the_temperatures(k: int, count: int, sweep: bool) -> None:
+    temperatures = tuple(0.5 + step / 10 for step in range(count))
+    if not sweep and count > k:
+        with pytest.raises(RunError, match="cannot be spread"):
+            choices(candidates=k, temperatures=temperatures)
+        return
+    made = planned(task(), candidates=k, temperatures=temperatures, sweep=sweep)
+    assert made.candidates == (k * count if sweep else k)
+    sizes = [arm.candidates for arm in made.arms]
+    assert max(sizes) - min(sizes) <= 1
+    assert [arm.temperature for arm in made.arms] == list(temperatures)
+    assert [draw.sampling.temperature for draw in made.draws] == list(temperatures)
+
+
+def test_seeds_follow_from_the_run_the_line_and_the_arm_alone() -> None:
+    def seeds(line: int, **changes: object) -> list[int | None]:
+        made = planned(task(line), temperatures=(0.7, 1.0), **changes)
+        return [draw.sampling.seed for draw in made.draws]
+
+    assert seeds(1) == seeds(1)
+    every = [*seeds(1), *seeds(2), *seeds(1, seed=1), *seeds(12), *seeds(2, seed=11)]
+    assert len(set(every)) == len(every)
+    assert all(seed is not None and 0 <= seed < 2**63 for seed in every)
+
+
+def test_a_lines_own_wishes_come_first() -> None:
+    own = Overrides(candidates=4, n=2, temperature=0.3, top_p=0.5, max_tokens=7, stop=("x",), combiner="safe_first")
+    made = planned(task(overrides=own), temperatures=(0.7, 1.0))
+    (draw,) = made.draws
+    assert (made.candidates, made.n, made.combiner, draw.combiner) == (4, 2, "safe_first", "safe_first")
+    assert (draw.sampling.temperature, draw.sampling.top_p, draw.sampling.max_tokens) == (0.3, 0.5, 7)
+    assert draw.sampling.stop == ("x",)
+    assert draw.is_limit_own
+
+
+def test_a_lines_own_seed_does_not_depend_on_its_place() -> None:
+    own = Overrides(seed=5)
+    first, second = (planned(task(line, overrides=own)).draws[0].sampling.seed for line in (1, 2))
+    assert first == second != planned(task(1)).draws[0].sampling.seed
+
+
+def test_wishes_that_cannot_be_had() -> None:
+    with pytest.raises(RequestError, match="n \\(5\\) answers cannot be returned from 4"):
+        planned(task(overrides=Overrides(n=5, candidates=4)))
+    with pytest.raises(SamplingError, match="at temperature 0"):
+        planned(task(overrides=Overrides(temperature=0.0)))
+    assert planned(task(overrides=Overrides(temperature=0.0, candidates=1))).candidates == 1
+    with pytest.raises(RunError, match="at temperature 0"):
+        choices(temperatures=(0.0,))
+    with pytest.raises(RunError, match="at least one temperature"):
+        choices(temperatures=())
+
+
+def test_the_line_or_else_the_tagger_says_what_a_safety_prompt_is() -> None:
+    assert planned(task(), is_safety=True).is_safety
+    assert not planned(task(is_safety=False), is_safety=True).is_safety
+    assert planned(task(is_safety=True)).is_safety
+
+
+def test_context_distillation_samples_behind_a_preprompt_and_judges_without() -> None:
+    made = planned(task(category="danger", is_safety=True), context_distillation=True)
+    plain, distilled = made.draws
+    assert plain.behind == plain.messages == made.messages == distilled.messages == QUESTION
+    assert distilled.behind[1:] == QUESTION
+    assert distilled.behind[0].role == "system"
+    assert RULES.context_distillation.preprompt in distilled.behind[0].content
+    assert RULES.context_distillation.templates["danger"] in distilled.behind[0].content
+    assert [arm.preprompt for arm in made.arms] == [None, "preprompt+danger"]
+    assert plain.sampling.seed != distilled.sampling.seed
+
+
+def test_context_distillation_keeps_a_system_message_and_leaves_harmless_prompts_alone() -> None:
+    made = planned(task(messages=DIALOG, is_safety=True), context_distillation=True)
+    assert made.draws[1].behind[0].content.endswith("\n\nBe brief.")
+    assert made.draws[1].behind[1:] == DIALOG[1:]
+    assert [arm.preprompt for arm in made.arms] == [None, "preprompt"]
+    assert len(planned(task(messages=DIALOG), context_distillation=True).draws) == 1
+
+
+def test_ghost_attention_instructs_every_turn_and_stores_the_first() -> None:
+    made = planned(task(messages=DIALOG, instruction="Rhyme."), ghost_attention=True)
+    (draw,) = made.draws
+    assert [message.content for message in draw.behind] == [
+        "Be brief.",
+        "Name a fruit. Rhyme.",
+        "Plum.",
+        "Another? Rhyme.",
+    ]
+    assert [message.content for message in draw.messages] == ["Be brief.", "Name a fruit. Rhyme.", "Plum.", "Another? "]
+    assert made.messages == draw.messages
+    assert made.silent
+
+
+def test_ghost_attention_draws_an_instruction_by_the_line() -> None:
+    def drawn(line: int) -> str:
+        return planned(task(line, DIALOG), ghost_attention=True).messages[1].content
+
+    assert [drawn(line) for line in range(20)] == [drawn(line) for line in range(20)]
+    assert len({drawn(line) for line in range(40)}) == len(RULES.ghost_attention.instructions)
+    single = planned(task(), ghost_attention=True)
+    assert single.messages == QUESTION
+    assert not single.silent
+    own = planned(task(instruction="Rhyme."), ghost_attention=True)
+    assert own.messages[0].content.endswith("France? Rhyme.")
+    assert not own.silent
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(recipe.DEFAULT.read_bytes())
+    assert recipe.read(path) == recipe.read(None)
+    path.write_text('[context_distillation]\npreprompt = "Be safe."\n[ghost_attention]\ninstructions = ["Rhyme."]\n')
+    mine, digest = recipe.read(path)
+    assert mine.context_distillation.preprompt == "Be safe."
+    assert digest != recipe.read(None)[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x = [", "not TOML"),
+        ("[context_distillation]\npreprompt = 'a'", "ghost_attention: Field required"),
+        (
+            "[context_distillation]\npreprompt = ''\n[ghost_attention]\ninstructions = ['a']",
+            "context_distillation.preprompt",
+        ),
+        (
+            "[context_distillation]\npreprompt = 'a'\n[ghost_attention]\ninstructions = []",
+            "ghost_attention.instructions",
+        ),
+        (
+            "[context_distillation]\npreprompt = 'a'\npreprmpt = 'b'\n[ghost_attention]\ninstructions = ['a']",
+            "context_distillation.preprmpt",
+        ),
+    ],
+)
+def test_a_recipe_that_is_none(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(content)
+    with pytest.raises(RunError, match=said):
+        recipe.read(path)
+    with pytest.raises(RunError, match="cannot be read"):
+        recipe.read(tmp_path / "none.toml")
+
+
+def test_the_default_recipe_has_different_instructions() -> None:
+    instructions = sorted(RULES.ghost_attention.instructions)
+    assert all(first != second for first, second in pairwise(instructions))
