@@ -13,7 +13,7 @@ COPY clients clients
 COPY loadtests loadtests
 COPY models models
 COPY server server
-RUN python -m pip install --no-cache-dir ".[gpu]"
+RUN python -m pip install --no-cache-dir ".[gpu,distill]"
 
 RUN useradd --create-home winnow
 USER winnow

@@ -9,10 +9,10 @@ export PIP_EXTRA_INDEX_URL
 # Modules are compiled as they are first imported; where that is not kept, every start would compile all of vLLM anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve chat check test lint demo demo-eval clean help
+.PHONY: serve chat check test lint demo demo-eval distill-demo bench-distill clean help
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 serve: $(VENV)/ready  ## serve the demo models on 127.0.0.1:8000 (ARGS="--help" lists every setting)
 	$(BIN)/winnow serve $(ARGS)
@@ -36,6 +36,12 @@ demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour 
 
 demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes docs/demo-eval.*
 	$(BIN)/python -m winnow.server.demo_eval $(ARGS)
+
+distill-demo: $(VENV)/ready  ## distil the demo policy into itself, beside a control; writes docs/distill-demo.*
+	$(BIN)/python -m winnow.server.distill.demo $(ARGS)
+
+bench-distill: $(VENV)/ready  ## candidates a second of an offline run against the bare engine's
+	$(BIN)/python -m winnow.server.distill.bench $(ARGS)
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .types build *.egg-info

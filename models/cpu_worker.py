@@ -8,6 +8,7 @@ Lower precisions, compiled models and GPUs are not covered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 
-class InvariantCPUWorker(CPUWorker):
+class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
     """vLLM's worker, with the layers replaced whose result depends on a row's place in the batch."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
@@ -38,8 +39,8 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     return torch.div(gate, result, out=result).mul_(up)
 
 
-def _exact(head: torch.nn.Module) -> Any:
+def _exact(head: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """The one-label head [rows, width] → [rows, 1] in double precision: its float32 product sums in an order that depends on the rows."""
     # The layer may have packed its weight away; a unit vector picks each of them exactly.
-    weight = head(torch.eye(head.input_size)).double()
+    weight: torch.Tensor = head(torch.eye(head.input_size)).double()
     return lambda hidden: (hidden.double() @ weight).float()

@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from winnow.models.errors import WinnowError
-from winnow.server.distill.exports.options import Format, PairRule
+from winnow.server.distill.export_options import Format, PairRule
 from winnow.server.settings import Settings, SettingsError, load
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DISTILL_PACKAGES = ("datasets", "matplotlib", "pandas", "pyarrow")
+DISTILL_PACKAGES = ("datasets", "jinja2", "matplotlib", "pandas", "pyarrow")
 OFFLINE_SETTINGS = (
     "policy", "safety_rm", "helpfulness_rm", "combiner", "safety_patterns", "top_p", "max_tokens", "dtype", "context",
     "max_sequences", "eager", "policy_memory", "rm_memory", "kv_cache_gib", "rm_kv_cache_gib", "safety_scale", "safety_bias",
@@ -259,7 +259,7 @@ def _temperatures(text: str) -> tuple[float, ...]:
 
 
 def _formats(text: str) -> tuple[Format, ...]:
-    from winnow.server.distill.exports.options import ALL_FORMATS
+    from winnow.server.distill.export_options import ALL_FORMATS
 
     names = [part.strip() for part in text.split(",") if part.strip() not in ("", "none")]
     if "all" in names:
@@ -271,7 +271,7 @@ def _formats(text: str) -> tuple[Format, ...]:
 
 def _described(name: str) -> str:
     """An export option's help, from where the option is defined."""
-    from winnow.server.distill.exports.options import ExportOptions
+    from winnow.server.distill.export_options import ExportOptions
 
     return str(ExportOptions.model_fields[name].description)
 

@@ -12,7 +12,26 @@ from winnow.models.types import Candidate, Failure, Message, ScoredCandidate
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.records import Arm, Problem, Record, ScoredAnswer
 
-WORDS = "the a river moon Paris seven blue quickly under because </s> line\nbreak é 日本 \u2028 quote\" {} tall".split(" ")
+WORDS = [
+    "the",
+    "a",
+    "river",
+    "moon",
+    "Paris",
+    "seven",
+    "blue",
+    "quickly",
+    "under",
+    "because",
+    "</s>",
+    "line\nbreak",
+    "é",
+    "日本",
+    "\u2028",
+    'quote"',
+    "{}",
+    "tall",
+]
 
 
 def text(rng: Random, words: int) -> str:

@@ -82,7 +82,10 @@ def test_the_wheel_holds_the_tree(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("winnow/")}
-    files = [path for part in PARTS for path in sources(part)] + list((ROOT / "models/demo/weights").glob("*/*"))
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    files = [path for part in PARTS for path in sources(part)]
+    for package, patterns in data["package-data"].items():
+        files += [path for pattern in patterns for path in (ROOT / data["package-dir"][package]).glob(pattern)]
     assert packed == {f"winnow/{path.relative_to(ROOT)}" for path in files}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import signal
 import sys
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 INCOMPLETE = 3
 """Exit status of a run that is over, with lines that have no answers: `errors.jsonl` says which and why."""
+PATIENCE = 8
+"""How often a call to a server is made again before the run ends: about a minute."""
 IN_FLIGHT = 1024
 IN_FLIGHT_REMOTE = 32
 
@@ -72,6 +75,8 @@ def distill(order: Order, settings: Settings) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    if "candidates" in order.formats:
+        importlib.import_module("pyarrow")  # better missed now than when all is done
     require_apart(order.prompts, order.out)
     rules, digest = recipe.read(order.recipe)
     try:
@@ -138,7 +143,7 @@ def _remote_models(order: Order) -> dict[str, Any]:
     """What the server says that it serves. It tells no hashes, nor which reward models it asks."""
 
     async def ask() -> str:
-        async with _client(order) as client:
+        async with _client(order, retries=1) as client:
             return (await client.models())[0].id
 
     try:
@@ -147,9 +152,9 @@ def _remote_models(order: Order) -> dict[str, Any]:
         raise RunError(f"no Winnow answers at {order.server}: {error}") from None
 
 
-def _client(order: Order) -> AsyncClient:
+def _client(order: Order, retries: int) -> AsyncClient:
     try:
-        return AsyncClient(order.server or "", api_key=order.api_key, max_retries=8)
+        return AsyncClient(order.server or "", api_key=order.api_key, max_retries=retries)
     except ValueError as error:
         raise RunError(str(error).replace("base_url", "--server")) from None
 
@@ -181,7 +186,7 @@ class _Sitting:
             raise EngineDead("an engine has died")
 
     async def _remote(self) -> None:
-        async with _client(self.order) as client:
+        async with _client(self.order, PATIENCE) as client:
             await self._run(Remote(client), self.order.in_flight or IN_FLIGHT_REMOTE)
 
     async def _run(self, way: Way, in_flight: int) -> None:

@@ -108,7 +108,7 @@ def plan(task: Task, choices: Choices, recipe: Recipe, tagger: Callable[[tuple[M
         )
     if instruction is not None:
         stored, behind = on_first_turn(stored, instruction), on_every_turn(behind, instruction)
-    ways = [(behind, None)]
+    ways: list[tuple[tuple[Message, ...], str | None]] = [(behind, None)]
     if choices.context_distillation and is_safety:
         distillation = recipe.context_distillation
         ways.append((distillation.behind(behind, task.category), distillation.name(task.category)))

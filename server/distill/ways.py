@@ -21,7 +21,7 @@ from winnow.clients.errors import (
 from winnow.clients.wire import Failed, Rating, Scored
 from winnow.models.errors import NoScoredCandidate as NothingScored
 from winnow.models.errors import PromptTooLong, RequestError
-from winnow.models.types import Branch, Candidate, Failure, Message, Prompt, Reward, ScoredCandidate
+from winnow.models.types import Branch, Candidate, Failure, FinishReason, Message, Prompt, Reward, ScoredCandidate
 from winnow.server.best_of_n import BestOfN
 from winnow.server.distill.files import RunError
 from winnow.server.distill.gathered import Gathered
@@ -83,8 +83,9 @@ class InProcess:
 class Remote:
     """A running Winnow. It tells probabilities; logits are computed back from them, to within 1e-12 where they matter."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._client = client
+        self._pause = pause
 
     async def __call__(self, draw: Draw) -> Drawn:
         """Sample and score; see `Way`."""
@@ -143,7 +144,7 @@ class Remote:
             try:
                 return await call()
             except Overloaded as full:
-                await asyncio.sleep(full.retry_after or BUSY_SECONDS)
+                await self._pause(full.retry_after or BUSY_SECONDS)
 
 
 def _wire(messages: tuple[Message, ...]) -> list[dict[str, str]]:
@@ -151,7 +152,7 @@ def _wire(messages: tuple[Message, ...]) -> list[dict[str, str]]:
 
 
 def _scored(item: Scored, rating: Rating) -> ScoredCandidate:
-    finish = "length" if item.finish_reason == "length" else "stop"
+    finish: FinishReason = "length" if item.finish_reason == "length" else "stop"
     candidate = Candidate(item.index, (), _text(item), finish, item.tokens)
     helpfulness = None if rating.helpfulness is None else _logit(rating.helpfulness)
     return ScoredCandidate(candidate, Reward(_logit(rating.safety), helpfulness, Branch(rating.branch)))

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from winnow.server.distill.export_options import ALL_FORMATS, FILES, ExportOptions, Format, PairRule, Written
 from winnow.server.distill.exports.answered import AnsweredPrompt
 from winnow.server.distill.exports.candidates import candidates
 from winnow.server.distill.exports.card import Part, card
@@ -19,7 +20,6 @@ from winnow.server.distill.exports.choosing import Pick, Unseen, pair, picks
 from winnow.server.distill.exports.columns import Column, row
 from winnow.server.distill.exports.errors_file import write_errors
 from winnow.server.distill.exports.openai_batch import model, result
-from winnow.server.distill.exports.options import ALL_FORMATS, FILES, ExportOptions, Format, PairRule, Written
 from winnow.server.distill.exports.preferences import PREFERENCES
 from winnow.server.distill.exports.sources import Entry, Source
 from winnow.server.distill.exports.survey import Survey

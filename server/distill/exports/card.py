@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from winnow.models.types import Branch
+from winnow.server.distill.export_options import FILES, ExportOptions, Format
 from winnow.server.distill.exports.columns import FIELDS, Column
-from winnow.server.distill.exports.options import FILES, ExportOptions, Format
 from winnow.server.distill.exports.survey import Survey
 from winnow.server.distill.exports.whitening import Moments
 from winnow.server.distill.manifest import Manifest

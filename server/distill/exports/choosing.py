@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import orjson
 
 from winnow.models.types import sigmoid
+from winnow.server.distill.export_options import ExportOptions, PairRule
 from winnow.server.distill.exports.answered import Answer, AnsweredPrompt
-from winnow.server.distill.exports.options import ExportOptions, PairRule
 
 RatingName = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 

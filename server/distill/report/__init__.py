@@ -12,8 +12,8 @@ from pathlib import Path
 from winnow.server.distill import manifest
 from winnow.server.distill.files import RunError, write
 from winnow.server.distill.report.album import NAMES, draw
-from winnow.server.distill.report.findings import gather
 from winnow.server.distill.report.page import render
+from winnow.server.distill.report.survey import gather
 
 FOLDER = "report"
 PAGE = "index.html"

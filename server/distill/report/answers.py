@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A figure that every prompt may have one of: its name, the N it is for, and the kind of arm, None for all arms together."""
+    """A figure that every prompt may have one of: its name, the N (or the fifth) it is for, and the kind of arm, None for all."""
 
     name: str
     size: int = 0

@@ -20,7 +20,7 @@ from winnow.server.distill.report.estimates import Interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREEN, BLUE, ORANGE, GREY = "#0b6e4f", "#2a6fbb", "#d55e00", "#9a9a9a"
+GREEN, BLUE, ORANGE, GREY = "#0b6e4f", "#2a6fbb", "#d55e00", "#808080"
 """Told apart by people who see colours otherwise, and by their lightness in print."""
 COOL_TO_WARM = LinearSegmentedColormap.from_list("temperature", ["#1f5fa8", "#8b3f9e", "#cf5a1a"])
 """For temperatures: of one lightness, so that no line fades when a dark page turns the light around."""
@@ -75,17 +75,34 @@ def label_ends(axes: Axes, place: float, ends: Sequence[tuple[str, float, str]])
     """
     low, high = axes.get_ylim()
     gap = (high - low) * 0.075
-    heights: list[float] = []
     ordered = sorted(ends, key=lambda end: end[1])
-    for _, height, _ in ordered:
-        heights.append(max(height, heights[-1] + gap) if heights else height)
-    shift = (sum(heights) - sum(height for _, height, _ in ordered)) / max(1, len(ordered))
-    shift = max(shift, heights[-1] - high)
-    for (label, _, colour), height in zip(ordered, heights, strict=True):
+    for (label, _, colour), height in zip(ordered, apart([end[1] for end in ordered], gap, high), strict=True):
         axes.annotate(
-            label, (place, height - shift), xytext=(9, 0), textcoords="offset points", color=colour, va="center",
+            label,
+            (place, height),
+            xytext=(9, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
             annotation_clip=False,
-        )  # fmt: skip
+        )
+
+
+def apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
+    """Ascending heights at least `gap` apart and not above `top`, each crowd about where its middle was."""
+    crowds: list[list[float]] = []
+    for height in heights:
+        crowds.append([height])
+        while len(crowds) > 1 and _spread(crowds[-2], gap, top)[-1] + gap > _spread(crowds[-1], gap, top)[0]:
+            last = crowds.pop()
+            crowds[-1] += last
+    return [height for crowd in crowds for height in _spread(crowd, gap, top)]
+
+
+def _spread(crowd: Sequence[float], gap: float, top: float) -> list[float]:
+    span = gap * (len(crowd) - 1)
+    start = min(sum(crowd) / len(crowd) - span / 2, top - span)
+    return [start + gap * place for place in range(len(crowd))]
 
 
 def ticks_of_n(axes: Axes, sizes: Sequence[int]) -> None:

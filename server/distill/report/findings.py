@@ -1,28 +1,16 @@
-"""What a report says, as numbers: one pass over the journal, then estimates with their intervals."""
+"""What a report says, as numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
-import numpy as np
-
-from winnow.server.distill.journal import read
-from winnow.server.distill.records import Problem, Record
-from winnow.server.distill.report.answers import FIFTHS, Answers, Column, Kind
-from winnow.server.distill.report.estimates import FloatArray, Interval, bootstrap, sizes_up_to
-from winnow.server.distill.report.gallery import Example, Gallery
-from winnow.server.distill.report.sample import Sample
+from winnow.server.distill.report.answers import Kind
+from winnow.server.distill.report.estimates import Interval
+from winnow.server.distill.report.gallery import Example
 from winnow.server.distill.report.tally import Tally
 
-BATCH_ANSWERS = 8192
-SEED = 0
 FEW_PROMPTS = 20
 """With fewer prompts than these, bootstrap intervals are too narrow to conclude anything from."""
-MOST_KINDS = 8
-"""How many kinds of arm are compared, the commonest."""
 STRONG_RHO = 0.3
 LONGER = 0.2
 
@@ -107,112 +95,3 @@ class Findings:
                 break
             found = doubling.size
         return found
-
-
-def gather(folder: Path, examples: int) -> Findings:
-    """Read a run once, in memory that grows by 16 bytes an entry only.
-
-    Raises:
-        RunError: there is no journal.
-    """
-    tally, sample, gallery = Tally(), Sample(seed=SEED), Gallery(examples)
-    for batch in _batches(folder, tally):
-        answers = Answers.of(batch)
-        tally.add(batch, answers)
-        sample.add(answers.prompts, answers.figures())
-        for record in batch:
-            gallery.add(record)
-    kinds = _Kinds.of(tally, sample)
-    found = _intervals(_columns(tally, sample) | kinds.columns(tally, sample))
-    return Findings(
-        tally=tally,
-        winner=found.get(Column("winner")),
-        mean=found.get(Column("mean")),
-        gain=found.get(Column("gain")),
-        curve=_curve(found, None),
-        kinds={kind: curve for kind in kinds.shown if (curve := _curve(found, kind))},
-        are_paired=kinds.common is not None,
-        doublings=tuple(Doubling(column.size, gain) for column, gain in found.items() if column.name == "doubling"),
-        length=_length(found),
-        examples=gallery.chosen(),
-        kept=sample.rows,
-        is_partial=sample.is_partial,
-    )
-
-
-def _batches(folder: Path, tally: Tally) -> Iterator[list[Record]]:
-    """The records of a run, so many at a time that their answers fit; problems are counted as they pass."""
-    batch: list[Record] = []
-    answers = 0
-    for entry in read(folder):
-        if isinstance(entry, Problem):
-            tally.add_problem(entry)
-            continue
-        batch.append(entry)
-        answers += len(entry.answers)
-        if answers >= BATCH_ANSWERS:
-            yield batch
-            batch, answers = [], 0
-    if batch:
-        yield batch
-
-
-@dataclass(frozen=True, slots=True)
-class _Kinds:
-    """The kinds of arm that are compared, none if there is only one, and the rows of the prompts that have all of them, if any do."""
-
-    shown: list[Kind]
-    common: FloatArray | None
-
-    @classmethod
-    def of(cls, tally: Tally, sample: Sample) -> Self:
-        shown = sorted(tally.kinds()[:MOST_KINDS])
-        if len(shown) < 2:
-            return cls([], None)
-        has_all = np.all([np.isfinite(sample.column(Column("best", 1, kind))) for kind in shown], axis=0)
-        return cls(shown, has_all if has_all.any() else None)
-
-    def columns(self, tally: Tally, sample: Sample) -> dict[Column, FloatArray]:
-        wanted = [Column("best", size, kind) for kind in self.shown for size in sizes_up_to(tally.most_asked(kind))]
-        table = {column: sample.column(column) for column in wanted}
-        if self.common is None:
-            return table
-        return {column: np.where(self.common, values, np.nan) for column, values in table.items()}
-
-
-def _columns(tally: Tally, sample: Sample) -> dict[Column, FloatArray]:
-    """What is averaged over prompts. At each N, the median and the mean are of the prompts that have N answers, as the best is."""
-    names = ("winner", "gain", "rho", "winner_tokens", "tokens", "longer")
-    wanted = [*map(Column, names), *(Column("fifth", part) for part in range(FIFTHS))]
-    table = {column: sample.column(column) for column in wanted}
-    mean = table[Column("mean")] = sample.column(Column("mean"))
-    largest = tally.most_asked()
-    for size in sizes_up_to(largest):
-        best, median = Column("best", size), Column("median", size)
-        table[best], table[median] = sample.column(best), sample.column(median)
-        table[Column("mean", size)] = np.where(np.isfinite(table[best]), mean, np.nan)
-        if 2 * size <= largest:
-            table[Column("doubling", size)] = sample.column(Column("best", 2 * size)) - table[best]
-    return table
-
-
-def _intervals(table: dict[Column, FloatArray]) -> dict[Column, Interval]:
-    """The columns that hold anything, in their order."""
-    found = zip(table, bootstrap(np.column_stack(list(table.values())), SEED), strict=True)
-    return {column: interval for column, interval in found if interval is not None}
-
-
-def _curve(found: dict[Column, Interval], kind: Kind | None) -> tuple[Point, ...]:
-    return tuple(
-        Point(column.size, best, found.get(Column("median", column.size)), found.get(Column("mean", column.size)))
-        for column, best in found.items()
-        if column.name == "best" and column.kind == kind
-    )
-
-
-def _length(found: dict[Column, Interval]) -> Length | None:
-    if Column("longer") not in found:
-        return None
-    winner, mean, longer = (found[Column(name)] for name in ("winner_tokens", "tokens", "longer"))
-    fifths = tuple(found[column] for part in range(FIFTHS) if (column := Column("fifth", part)) in found)
-    return Length(found.get(Column("rho")), winner, mean, longer, fifths if len(fifths) == FIFTHS else ())

@@ -71,7 +71,8 @@ def reward_by_kind(kinds: Mapping[Kind, Sequence[Point]]) -> bytes:
     shades = COOL_TO_WARM(np.linspace(0, 1, len(temperatures)))
     colours = dict(zip(temperatures, map(to_hex, shades), strict=True))
     sizes = sorted({point.size for curve in curves.values() for point in curve})
-    with drawing(png, "Reward of the best of N, by temperature") as axes:
+    by = "by temperature" if len(temperatures) > 1 else "with and without a preprompt"
+    with drawing(png, f"Reward of the best of N, {by}") as axes:
         for kind, curve in curves.items():
             places = [point.size for point in curve]
             line(axes, places, [point.best for point in curve], colours[kind.temperature], kind.has_preprompt)
@@ -127,7 +128,7 @@ def _binned(lengths: IntArray, width: int, bins: int) -> IntArray:
 def _compared(axes: Axes, edges: FloatArray | IntArray, candidates: IntArray, winners: IntArray) -> None:
     """Two histograms, in percent: candidates filled, winners outlined."""
     shares = [100 * counts / counts.sum() for counts in (candidates, winners)]
-    axes.stairs(shares[0], edges, fill=True, color=GREY, alpha=0.55, linewidth=0, label="candidates")
+    axes.stairs(shares[0], edges, fill=True, color=GREY, alpha=0.45, linewidth=0, label="candidates")
     axes.stairs(shares[1], edges, color=GREEN, linewidth=1.8, clip_on=False, label="winners")
     axes.set_ylabel("share of answers (%)")
     axes.legend(loc="best", handlelength=1.2)

@@ -61,14 +61,15 @@ def rows(data: Path, name: str, tmp_path: Path) -> Dataset:
     return load_dataset(str(data), name, split="train", cache_dir=str(tmp_path / "cache"))
 
 
-def check_learns(trainer: Any) -> None:
-    """Train; every loss is finite and weights have moved."""
+def check_learns(trainer: Any) -> list[float]:
+    """Train; every loss is finite and weights have moved. The losses, step by step."""
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == STEPS["max_steps"]
     assert all(math.isfinite(loss) and loss > 0 for loss in losses)
     assert any(not torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
+    return losses
 
 
 def test_prompt_completion_carries_loss_on_the_answer_alone(
@@ -78,16 +79,18 @@ def test_prompt_completion_carries_loss_on_the_answer_alone(
     arguments = SFTConfig(output_dir=str(tmp_path), **STEPS)
     trainer = SFTTrainer(policy(), args=arguments, train_dataset=raw, processing_class=tokenizer)
     template = Llama2Template(tokenizer)
+    compared = 0
     for row, ready in zip(raw, trainer.train_dataset, strict=True):
-        prompt = list(template.render(row["prompt"]).token_ids) if "</s>" not in str(row) else None
         labels = ready["labels"]
         answer = [label for label in labels if label != -100]
         assert labels == [-100] * (len(labels) - len(answer)) + answer
         assert answer[-1] == template.eos_id
         assert answer.count(template.eos_id) == 1
-        if prompt is not None:
-            assert ready["input_ids"] == prompt + answer
+        if "</s>" not in str(row):  # rendered text cannot say it without meaning it
+            assert ready["input_ids"] == [*template.render(row["prompt"]).token_ids, *answer]
             assert answer[:-1] == template.encode_answer(row["completion"][0]["content"])
+            compared += len(row["prompt"]) > 2
+    assert compared
     check_learns(trainer)
 
 
@@ -101,8 +104,12 @@ def test_sft_trains_with_loss_where_weight_is(data: Path, tmp_path: Path) -> Non
         **STEPS,
     )
     trainer = SFTTrainer(
-        policy(), args=arguments, train_dataset=raw, processing_class=AutoTokenizer.from_pretrained(demo.weights("policy"))
+        policy(),
+        args=arguments,
+        train_dataset=raw,
+        processing_class=AutoTokenizer.from_pretrained(demo.weights("policy")),
     )
+    assert any(message["weight"] == 0 for row in raw for message in row["messages"])
     for row, ready in zip(raw, trainer.train_dataset, strict=True):
         learned = sum(message["weight"] or 0 for message in row["messages"])
         assert ready["labels"].count(2) == learned
@@ -114,7 +121,8 @@ def test_dpo_trains(data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
     arguments = DPOConfig(output_dir=str(tmp_path), **STEPS)
     trainer = DPOTrainer(policy(), ref_model=policy(), args=arguments, train_dataset=raw, processing_class=tokenizer)
     assert len(trainer.train_dataset) == len(raw)
-    check_learns(trainer)
+    first, *_ = check_learns(trainer)
+    assert first == pytest.approx(math.log(2), abs=1e-3)  # policy and reference are still one
 
 
 def test_a_reward_model_trains_with_the_margin(data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:

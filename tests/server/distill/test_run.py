@@ -131,7 +131,7 @@ async def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 async def test_cancelling_ends_everything_under_way(tmp_path: Path, template: Llama2Template) -> None:
     policy = ScriptedPolicy(hold=asyncio.Event())
     work = asyncio.create_task(sit(tmp_path, scripted(template, policy), tasks(30), in_flight=5))
-    while len(policy.running) < 4:
+    while len(policy.running) < 4:  # noqa: ASYNC110
         await asyncio.sleep(0)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,0 +1,205 @@
+"""`winnow distill` as a process, through a running server: killed, interrupted, resumed, refused. The engines are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.live import WINNOW, LiveServer, wait_until
+from winnow.models.demo.world import held_out_prompts
+
+pytestmark = pytest.mark.engine
+EXPORTS = ("sft.jsonl", "preferences.jsonl", "candidates.parquet", "README.md")
+
+
+def write_prompts(path: Path, count: int, bad: bool = False) -> Path:
+    rows = [
+        {"id": f"q{index}", "messages": [{"role": m.role, "content": m.content} for m in prompt.messages]}
+        for index, prompt in enumerate(held_out_prompts(count, 3))
+    ]
+    rows[1] = {**rows[0], "id": "twin"}
+    lines = [json.dumps(row) for row in rows]
+    if bad:
+        lines.insert(2, "not json")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def command(prompts: Path, out: Path, server: LiveServer, *more: str) -> list[str]:
+    return [WINNOW, "distill", str(prompts), "--out", str(out), "-k", "4", "--server", f"{server.url}/v1", *more]
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[arg-type, call-overload, no-any-return]
+
+
+def exported(out: Path) -> dict[str, bytes]:
+    return {name: (out / "export" / name).read_bytes() for name in EXPORTS}
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prompts(tmp_path_factory.mktemp("input") / "prompts.jsonl", 40)
+
+
+@pytest.fixture(scope="module")
+def whole(prompts: Path, server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("whole")
+    done = run(prompts, out, server)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def entries(out: Path) -> int:
+    journal = out / "journal.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_ended_goes_on_to_the_same_bytes(
+    ending: signal.Signals, prompts: Path, whole: Path, server: LiveServer, tmp_path: Path
+) -> None:
+    rng = random.Random(ending)
+    for _ in range(2):
+        goal = entries(tmp_path) + rng.randrange(1, 12)
+        process = subprocess.Popen(
+            command(prompts, tmp_path, server, "--in-flight", "3"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert wait_until(lambda goal=goal: entries(tmp_path) >= goal, 60)
+        process.send_signal(ending)
+        _, said = process.communicate(timeout=30)
+        assert "Traceback" not in said
+        assert process.returncode in (-ending, 128 + ending, 0)
+    done = run(prompts, tmp_path, server)
+    assert done.returncode == 0, done.stderr
+    assert exported(tmp_path) == exported(whole)
+
+
+def test_a_finished_run_is_not_done_again(prompts: Path, whole: Path, server: LiveServer) -> None:
+    before = (whole / "journal.jsonl").read_bytes()
+    files = exported(whole)
+    done = run(prompts, whole, server, "--json")
+    assert done.returncode == 0
+    (last,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert last == {
+        "event": "done",
+        "errors": 0,
+        "files": {"sft.jsonl": 40, "preferences.jsonl": last["files"]["preferences.jsonl"], "candidates.parquet": 160},
+    }
+    assert (whole / "journal.jsonl").read_bytes() == before
+    assert exported(whole) == files
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--seed", "5"], "settings.seed: began with 0, now 5"),
+        (["-k", "5"], "settings.candidates: began with 4, now 5"),
+        (["--ghost-attention"], "recipe.ghost_attention: began with false, now true"),
+    ],
+)
+def test_going_on_as_something_else_is_refused(
+    more: list[str], said: str, prompts: Path, whole: Path, server: LiveServer
+) -> None:
+    done = run(prompts, whole, server, *more)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_going_on_with_another_input_is_refused(prompts: Path, whole: Path, server: LiveServer, tmp_path: Path) -> None:
+    other = tmp_path / prompts.name
+    other.write_text(prompts.read_text() + '{"prompt": "One more?"}\n')
+    done = run(other, whole, server)
+    assert done.returncode == 1
+    assert "input.sha256: began with" in done.stderr
+    assert "input.bytes: began with" in done.stderr
+
+
+def test_bad_lines_are_told_and_the_others_done(server: LiveServer, tmp_path: Path) -> None:
+    done = run(write_prompts(tmp_path / "p.jsonl", 4, bad=True), tmp_path / "out", server)
+    assert done.returncode == 3
+    (problem,) = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert (problem["line"], problem["error"]["code"]) == (3, "invalid_json")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "export" / "sft.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rows] == [1, 2, 4, 5]
+    assert rows[0]["messages"][:-1] == rows[1]["messages"][:-1]
+
+
+def test_standard_input_and_progress_for_machines(server: LiveServer, tmp_path: Path) -> None:
+    text = '{"prompt": "What is the capital of France?"}\n'
+    done = run("-", tmp_path, server, "--json", input=text)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {event["event"] for event in events} == {"progress", "done"}
+    assert events[-2]["done"] == 1
+    assert run("-", tmp_path, server, input=text).returncode == 0
+    refused = run("-", tmp_path, server, input=text + text)
+    assert refused.returncode == 1
+    assert "not what this run began with" in refused.stderr
+
+
+def test_an_empty_input_is_an_empty_run(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").touch()
+    done = run(tmp_path / "none.jsonl", tmp_path / "out", server)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "export" / "sft.jsonl").read_bytes() == b""
+
+
+def test_what_cannot_begin_is_one_line(prompts: Path, server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments, said in (
+        ((prompts, prompts.parent, server), "lies in the output folder"),
+        ((tmp_path / "nowhere.jsonl", tmp_path / "out", server), "does not exist"),
+        ((prompts, tmp_path / "file", server), "cannot be made"),
+        ((prompts, tmp_path / "out", server, "--recipe", "none.toml"), "cannot be read"),
+        ((prompts, tmp_path / "out", server, "--temperature", "hot"), "--temperature: numbers"),
+        ((prompts, tmp_path / "out", server, "--export", "xml"), "unknown format 'xml'"),
+        ((prompts, tmp_path / "out", server, "--server", "http://127.0.0.1:9/v1"), "no Winnow answers"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 1, arguments
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_no_space_left_stops_the_run_and_more_space_lets_it_go_on(
+    prompts: Path, whole: Path, server: LiveServer, tmp_path: Path
+) -> None:
+    def small() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = run(prompts, tmp_path, server, preexec_fn=small)
+    assert done.returncode == 1
+    assert "the journal cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 0 < os.path.getsize(tmp_path / "journal.jsonl") <= 20_000
+    assert not (tmp_path / "export").exists()
+    assert run(prompts, tmp_path, server).returncode == 0
+    assert exported(tmp_path) == exported(whole)
+
+
+def test_two_runs_do_not_write_to_one_folder(prompts: Path, server: LiveServer, tmp_path: Path) -> None:
+    first = subprocess.Popen(command(prompts, tmp_path, server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: entries(tmp_path) > 0, 60)
+        first.send_signal(signal.SIGSTOP)
+        second = run(prompts, tmp_path, server)
+        assert second.returncode == 1
+        assert "another process is writing" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+    assert run(prompts, tmp_path, server).returncode == 0
