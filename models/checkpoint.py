@@ -136,7 +136,7 @@ def require_same_tokenizer(
 
 
 def fingerprint(checkpoint: str) -> str:
-    """SHA-256 over the weights, the configuration and the tokenizer of `checkpoint`: two runs with the same one sample alike.
+    """SHA-256 over the weights, the configurations and the tokenizer of `checkpoint`, whatever the folder is called.
 
     A hub id is looked up where the hub's own library keeps it, and fetched if it is not there yet.
 
@@ -146,8 +146,7 @@ def fingerprint(checkpoint: str) -> str:
     digest = hashlib.sha256()
     try:
         folder = Path(checkpoint) if is_local(checkpoint) else _fetched(checkpoint)
-        names = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
-        for path in names:
+        for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
             with path.open("rb") as file:
                 digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
     except OSError as error:

@@ -22,6 +22,8 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load the model as vLLM does, then replace."""
         super().load_model(*args, **kwargs)
+        if self.model_runner.model_config.dtype is not torch.float32:
+            return
         for module in self.model_runner.model.modules():
             if isinstance(module, SiluAndMul):
                 module._forward_method = silu_and_mul

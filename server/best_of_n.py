@@ -69,7 +69,8 @@ class BestOfN:
         except* WinnowError as errors:
             raise gravest(errors) from None
         if not run.scored:
-            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {run.failures[0].reason}")
+            first = min(run.failures, key=lambda failure: failure.index)
+            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {first.reason}")
         scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
         failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
         timings = _timings(scored, time.perf_counter() - started)

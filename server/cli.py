@@ -27,7 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DISTILL_PACKAGES = ("datasets", "jinja2", "matplotlib", "pandas", "pyarrow")
 OFFLINE_SETTINGS = (
     "policy", "safety_rm", "helpfulness_rm", "combiner", "safety_patterns", "top_p", "max_tokens", "dtype", "context",
     "max_sequences", "eager", "policy_memory", "rm_memory", "kv_cache_gib", "rm_kv_cache_gib", "safety_scale", "safety_bias",
@@ -92,12 +91,11 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = (
-            "distilling needs pip install 'winnow-llm[distill]'"
-            if error.name in DISTILL_PACKAGES
-            else ("serving needs pip install 'winnow-llm[cpu]' or [gpu]")
+        print(
+            f"winnow: {error.name} is not installed; serving needs pip install 'winnow-llm[cpu]' or [gpu], "
+            "training data 'winnow-llm[distill]' as well",
+            file=sys.stderr,
         )
-        print(f"winnow: {error.name} is not installed; {extra}", file=sys.stderr)
         raise SystemExit(1) from None
     except WinnowError as error:
         print(f"winnow: {error}", file=sys.stderr)
@@ -143,6 +141,8 @@ def _read_key(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} cannot be read: it is not text") from None
 
 
 def _print_recipe(wanted: bool | None) -> None:
@@ -218,6 +218,10 @@ def distill(
     from winnow.server.distill.door import distill as run
     from winnow.server.distill.plans import Choices
 
+    if api_key_file and not server:
+        raise SettingsError("--api-key-file is for a server; name it with --server")
+    if recipe and not (context_distillation or ghost_attention):
+        raise SettingsError("--recipe has no effect without --context-distillation or --ghost-attention")
     choices = Choices(
         candidates=candidates or settings.candidates,
         temperatures=_temperatures(temperature) if temperature else (settings.temperature,),
@@ -241,7 +245,8 @@ def distill(
         formats=_formats(formats),
         as_json=json,
     )
-    logging.basicConfig(level=logging.INFO, format="winnow: %(message)s")
+    logging.basicConfig(format="winnow: %(message)s")
+    logging.getLogger("winnow").setLevel(logging.INFO)
     raise SystemExit(run(order, settings))
 
 

@@ -171,6 +171,11 @@ def _rm_options(settings: Settings, checkpoint: str, fork: bool) -> EngineOption
     return _options(settings, checkpoint, settings.rm_kv_cache_gib, settings.rm_memory, 8.0, fork)
 
 
+def precision(settings: Settings) -> str:
+    """What the engines compute in."""
+    return settings.dtype if settings.dtype != "auto" else "bfloat16" if runs_on_gpu() else "float32"
+
+
 def _options(
     settings: Settings,
     checkpoint: str,
@@ -184,7 +189,7 @@ def _options(
     on_gpu = runs_on_gpu()
     return EngineOptions(
         checkpoint=checkpoint,
-        dtype=settings.dtype if settings.dtype != "auto" else "bfloat16" if on_gpu else "float32",
+        dtype=precision(settings),
         context=settings.context,
         kv_cache_gib=kv_cache_gib or (gpu_kv_cache_gib if on_gpu else 1.0),
         memory_share=memory_share,

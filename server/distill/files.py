@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,22 +23,40 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: it cannot be written.
     """
+    temporary = path.with_name(
+        f".{path.name}.part"
+    )  # one name, so that what a killed process leaves is not left for ever
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        file = temporary.open("ab")
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_ino != temporary.stat().st_ino:
+                raise FileNotFoundError
+        except (BlockingIOError, FileNotFoundError):  # it is another's, or just was and has its final name now
+            raise RunError(f"{path} is being written by another process") from None
+        try:
+            file.truncate(0)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in `folder` are on the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -177,11 +177,12 @@ def _spool(spool: Path) -> None:
 
 
 def _same(stream: IO[bytes], path: Path) -> bool:
+    """Whether the stream gives what the file holds; one that gives nothing, as a service's, is not asked."""
     with _reading("standard input"), path.open("rb") as file:
         while chunk := stream.read(CHUNK):
             if chunk != file.read(len(chunk)):
                 return False
-        return not file.read(1)
+        return file.tell() == 0 or not file.read(1)
 
 
 def _source(name: str, parts: tuple[tuple[str, Path], ...]) -> Source:

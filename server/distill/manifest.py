@@ -16,20 +16,21 @@ Manifest = Mapping[str, Any]
 `settings` and `recipe`; nested plain values, no times and no paths, so that equal runs have equal manifests."""
 
 
-def claim(folder: Path, manifest: Manifest) -> bool:
-    """Write the manifest into a new folder, or compare it with the one that is there; whether it was there.
+def claim(folder: Path, manifest: Manifest, *, is_begun: bool) -> None:
+    """Write the manifest into a new folder, or compare it with the one that is there. `is_begun`: the journal has entries.
 
     Raises:
         RunError: the folder holds a run that is not this one; the message lists every difference.
     """
     if not (folder / NAME).exists():
+        if is_begun:
+            raise RunError(f"{folder} has a journal and no {NAME}: whose answers are these? Choose another --out")
         write(folder / NAME, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
-        return False
+        return
     differences = list(_differences(load(folder), orjson.loads(orjson.dumps(manifest)), ""))
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise RunError(f"{folder} holds another run; choose another --out, or go on with what it began as:{listed}")
-    return True
 
 
 def load(folder: Path) -> Manifest:

@@ -12,7 +12,7 @@ from winnow.models.types import CombinerName, Failure, Message, ScoredCandidate
 from winnow.server.distill.files import RunError
 from winnow.server.distill.recipe import Recipe, on_every_turn, on_first_turn
 from winnow.server.distill.records import Arm
-from winnow.server.distill.tasks import Task
+from winnow.server.distill.tasks import Overrides, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Draw:
     combiner: CombinerName
     is_limit_own: bool
     """Whether the line itself named `max_tokens`: then it is an error if they do not fit, and else they are cut."""
+    has_wishes: bool
+    """Whether the line asks for anything else than the run does: then a refusal may be its own fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,7 @@ def plan(task: Task, choices: Choices, recipe: Recipe, tagger: Callable[[tuple[M
         RequestError: the line asks for something that cannot be had; the message says what to change.
     """
     own = task.overrides
-    candidates = own.candidates or choices.candidates
-    if (own.n or 1) > candidates:
-        raise RequestError(f"n ({own.n}) answers cannot be returned from {candidates} candidates", "n")
-    if own.temperature == 0 and candidates > 1:
-        raise SamplingError(f"at temperature 0 all {candidates} candidates would be the same answer", "temperature")
+    candidates = _candidates(own, choices)
     is_safety = tagger(task.messages) if task.is_safety is None else task.is_safety
     stored = behind = task.messages
     instruction = None
@@ -131,10 +129,24 @@ def plan(task: Task, choices: Choices, recipe: Recipe, tagger: Callable[[tuple[M
                 sampling=_sampling(task, choices, temperature, place),
                 combiner=combiner,
                 is_limit_own=own.max_tokens is not None,
+                has_wishes=own != Overrides(),
             )
             for place, (sampled, _, temperature, count) in enumerate(parts)
         ),
     )
+
+
+def _candidates(own: Overrides, choices: Choices) -> int:
+    """K. At temperature 0 all candidates would be equal, so K is 1 unless the line insists."""
+    greedy = own.temperature == 0 or (own.temperature is None and choices.temperatures == (0,))
+    candidates = own.candidates or (1 if greedy else choices.candidates)
+    if greedy and max(candidates, own.n or 1) > 1:
+        raise SamplingError(
+            "at temperature 0 all candidates would be the same answer; raise it, or ask for 1", "temperature"
+        )
+    if (own.n or 1) > candidates:
+        raise RequestError(f"n ({own.n}) answers cannot be returned from {candidates} candidates", "n")
+    return candidates
 
 
 def line_seed(seed: int, line: int, arm: int = 0) -> int:

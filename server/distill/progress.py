@@ -31,17 +31,21 @@ async def shown(meter: Meter, how: Style) -> AsyncIterator[None]:
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(_Bar()) if how == "bar" else _Lines() if how == "lines" else _Json()
 
+        def tell() -> None:
+            with contextlib.suppress(OSError):  # nobody listens any more: no reason to stop
+                show(meter.read())
+
         async def repeat() -> None:
             while True:
                 await asyncio.sleep(SECONDS[how])
-                show(meter.read())
+                tell()
 
         task = asyncio.create_task(repeat())
         try:
             yield
         finally:
             give_up(task)
-            show(meter.read())
+            tell()
 
 
 class _Bar:

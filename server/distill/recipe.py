@@ -8,12 +8,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from winnow.models.template import TAGS
 from winnow.models.types import Message
 from winnow.server.distill.files import RunError
 
-Words = Annotated[str, Field(min_length=1)]
+
+def _without_tags(text: str) -> str:
+    if tag := next((tag for tag in TAGS if tag in text), None):
+        raise ValueError(f"holds the template's own tag {tag}, which is not allowed")
+    return text
+
+
+Words = Annotated[str, Field(min_length=1), AfterValidator(_without_tags)]
 
 
 class _Part(BaseModel):

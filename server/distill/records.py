@@ -14,6 +14,7 @@ import orjson
 
 from winnow.models.types import Branch, CombinerName, Failure, FinishReason, Message, Reward
 
+ProblemKind = Literal["input", "failed"]
 FORMAT = 1
 """The journal's format; a run that was begun in another one is refused."""
 
@@ -99,7 +100,7 @@ class Problem:
     id: str | None
     file: str
     file_line: int
-    kind: Literal["input", "failed"]
+    kind: ProblemKind
     code: str
     message: str
 
@@ -122,19 +123,6 @@ def load(line: bytes) -> Entry:
         body = orjson.loads(line)
         return _to_problem(body) if "problem" in body else _to_record(body)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError("not a journal entry") from error
-
-
-def line_of(line: bytes) -> tuple[int, bool]:
-    """Only the input line's number, and whether it ended in a failure, not in answers and not in a bad line.
-
-    Raises:
-        ValueError: the line is not whole, or not one of ours.
-    """
-    try:
-        body = orjson.loads(line)
-        return int(body["line"]), body.get("problem", {}).get("kind") == "failed"
-    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("not a journal entry") from error
 
 

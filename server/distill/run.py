@@ -13,12 +13,12 @@ from winnow.models.types import Failure, ScoredCandidate
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.meter import Meter
 from winnow.server.distill.plans import Drawn, Plan
-from winnow.server.distill.records import Entry, Problem, Record, ScoredAnswer
+from winnow.server.distill.records import Entry, Problem, ProblemKind, Record, ScoredAnswer
 from winnow.server.distill.tasks import Task
 from winnow.server.distill.ways import Way
 
 BREATH = 256
-"""Lines after which others get a turn: skipping what is done already waits for nothing."""
+"""Lines after which others get a turn: passing over what is done already, or bad, waits for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,11 @@ class Run:
         try:
             async with asyncio.TaskGroup() as group:
                 for count, line in enumerate(lines):
+                    if not count % BREATH:
+                        await asyncio.sleep(0)
                     if line.line in self.journal.done:
-                        if not count % BREATH:
-                            await asyncio.sleep(0)
-                    elif isinstance(line, Problem):
+                        continue
+                    if isinstance(line, Problem):
                         self._finish(line)
                     else:
                         await places.acquire()
@@ -74,26 +75,23 @@ class Run:
                 drawn = await self._draw(plan)
         except RequestError as error:
             return _problem(task, "input", error.code, str(error))
-        if not any(part.scored for part in drawn):
-            reason = drawn[0].failures[0].reason
-            return _problem(task, "failed", "no_scored_candidate", f"no candidate could be scored: {reason}")
+        # A distilled answer that has no original one to beat is none.
+        originals = [part for part, arm in zip(drawn, plan.arms, strict=True) if arm.preprompt is None]
+        if not any(part.scored for part in originals):
+            return _problem(task, "failed", "no_scored_candidate", originals[0].failures[0].reason)
         return _record(plan, drawn, time.perf_counter() - started)
 
     async def _draw(self, plan: Plan) -> list[Drawn]:
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [group.create_task(_awaited(self.way, draw)) for draw in plan.draws]
+                parts = [group.create_task(self.way(draw)) for draw in plan.draws]
         except* WinnowError as errors:
             raise gravest(errors) from None
         return [part.result() for part in parts]
 
 
-async def _awaited(way: Way, draw: object) -> Drawn:
-    return await way(draw)  # type: ignore[arg-type]
-
-
-def _problem(task: Task, kind: str, code: str, message: str) -> Problem:
-    return Problem(task.line, task.id, task.file, task.file_line, kind, code, message)  # type: ignore[arg-type]
+def _problem(task: Task, kind: ProblemKind, code: str, message: str) -> Problem:
+    return Problem(task.line, task.id, task.file, task.file_line, kind, code, message)
 
 
 def _record(plan: Plan, drawn: list[Drawn], seconds: float) -> Record:

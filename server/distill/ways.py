@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,10 +12,10 @@ from winnow.clients import AsyncClient
 from winnow.clients.answers import Answer
 from winnow.clients.errors import (
     ContextLengthExceeded,
-    DeadlineExceeded,
     InvalidRequest,
     NoScoredCandidate,
     Overloaded,
+    RefusedByServer,
     WinnowClientError,
 )
 from winnow.clients.wire import Failed, Rating, Scored
@@ -24,12 +24,12 @@ from winnow.models.errors import PromptTooLong, RequestError
 from winnow.models.types import Branch, Candidate, Failure, FinishReason, Message, Prompt, Reward, ScoredCandidate
 from winnow.server.best_of_n import BestOfN
 from winnow.server.distill.files import RunError
-from winnow.server.distill.gathered import Gathered
+from winnow.server.distill.gathered import SECONDS, Gathered
 from winnow.server.distill.plans import Draw, Drawn
 from winnow.server.service import Service
 
 T = TypeVar("T")
-Way = Callable[[Draw], Awaitable[Drawn]]
+Way = Callable[[Draw], Coroutine[None, None, Drawn]]
 """Samples and scores one draw.
 
 Raises:
@@ -43,11 +43,11 @@ BUSY_SECONDS = 5.0
 class InProcess:
     """The pipeline over engines of our own, at their full throughput."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, gather_seconds: float = SECONDS) -> None:
         self._service = service
-        self._pipeline = BestOfN(
-            service.policy, Gathered(service.safety), Gathered(service.helpfulness), is_sparing=True
-        )
+        safety = Gathered(service.safety, seconds=gather_seconds)
+        helpfulness = Gathered(service.helpfulness, seconds=gather_seconds)
+        self._pipeline = BestOfN(service.policy, safety, helpfulness, is_sparing=True)
 
     async def __call__(self, draw: Draw) -> Drawn:
         """Sample and score; see `Way`."""
@@ -81,7 +81,8 @@ class InProcess:
 
 
 class Remote:
-    """A running Winnow. It tells probabilities; logits are computed back from them, to within 1e-12 where they matter."""
+    """A running Winnow. It tells probabilities; logits are computed back from them, to within 1e-9 up to ±16 and worse beyond:
+    from 37 on all are equal, and the lowest index wins."""
 
     def __init__(self, client: AsyncClient, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._client = client
@@ -90,23 +91,37 @@ class Remote:
     async def __call__(self, draw: Draw) -> Drawn:
         """Sample and score; see `Way`."""
         try:
-            answer = await self._answer(draw)
-            ratings: Sequence[Rating] = answer.report.scored
-            if draw.behind != draw.messages:
-                ratings = await self._rewards(draw, [_text(item) for item in answer.report.scored])
-        except (NoScoredCandidate, DeadlineExceeded) as error:
+            return await self._drawn(draw)
+        except NoScoredCandidate as error:
             return Drawn(0, (), _all_failed(draw, error.message))
         except InvalidRequest as error:
-            if error.code in ("model_not_found", "unsupported"):
-                raise RunError(f"the server cannot serve this run: {error.message}") from None
-            raise RequestError(error.message, error.param) from None
+            # Without wishes of its own, a line can only be at fault for its messages: all the others would be refused, too.
+            if draw.has_wishes or error.param in ("messages", "max_tokens"):
+                raise _refused(error) from None
+            raise RunError(f"the server cannot serve this run: {error.message}") from None
         except WinnowClientError as error:
+            if isinstance(error, RefusedByServer) and error.status == 413:
+                raise PromptTooLong(error.message, "messages") from None
             raise RunError(f"the server does not answer any more: {error}") from None
-        pairs = zip(answer.report.scored, ratings, strict=True)
-        failures = tuple(map(_failure, answer.failed))
-        return Drawn(answer.usage.prompt_tokens, tuple(_scored(item, rating) for item, rating in pairs), failures)
 
-    async def _answer(self, draw: Draw, *, limited: bool = True) -> Answer:
+    async def _drawn(self, draw: Draw) -> Drawn:
+        answer = await self._answer(draw)
+        if answer.is_refused:
+            return Drawn(
+                0, (), _all_failed(draw, "the server keeps unsafe answers back; let it serve when_all_unsafe = return")
+            )
+        ratings: Sequence[Rating | None] = answer.report.scored
+        prompt_tokens = answer.usage.prompt_tokens
+        if draw.behind != draw.messages:
+            ratings = await self._ratings(draw, [_text(item) for item in answer.report.scored])
+            prompt_tokens = (await self._client.tokenize(_wire(draw.messages))).count
+        pairs = list(zip(answer.report.scored, ratings, strict=True))
+        unscored = (Failure(item.index, "the answer could not be scored") for item, rating in pairs if rating is None)
+        failures = sorted((*map(_failure, answer.failed), *unscored), key=lambda failure: failure.index)
+        scored = tuple(_scored(item, rating) for item, rating in pairs if rating)
+        return Drawn(prompt_tokens, scored, tuple(failures))
+
+    async def _answer(self, draw: Draw, limit: int | None = None) -> Answer:
         sampling = draw.sampling
         try:
             return await self._patiently(
@@ -120,7 +135,7 @@ class Remote:
                     top_p=sampling.top_p,
                     top_k=sampling.top_k or None,
                     min_p=sampling.min_p or None,
-                    max_tokens=sampling.max_tokens if limited else None,
+                    max_tokens=limit or sampling.max_tokens,
                     stop=sampling.stop or None,
                     presence_penalty=sampling.presence_penalty or None,
                     frequency_penalty=sampling.frequency_penalty or None,
@@ -129,14 +144,24 @@ class Remote:
                 )
             )
         except ContextLengthExceeded:
-            if draw.is_limit_own or not limited:
+            if draw.is_limit_own or limit:
                 raise
-            return await self._answer(draw, limited=False)  # the server knows how much room there is
+            tokens = await self._client.tokenize(_wire(draw.behind))
+            if tokens.count >= tokens.max_model_len:
+                raise
+            return await self._answer(draw, tokens.max_model_len - tokens.count)
 
-    async def _rewards(self, draw: Draw, texts: Sequence[str]) -> list[Rating]:
-        return await self._patiently(
-            lambda: self._client.rewards(_wire(draw.messages), texts, is_safety=draw.is_safety)
-        )
+    async def _ratings(self, draw: Draw, texts: Sequence[str]) -> list[Rating | None]:
+        """The texts' ratings as answers to the prompt that is stored; None for what cannot be scored."""
+        try:
+            return list(await self._patiently(lambda: self._rewards(draw, texts)))
+        except (InvalidRequest, NoScoredCandidate):
+            if len(texts) == 1:
+                return [None]
+        return [rating for text in texts for rating in await self._ratings(draw, [text])]
+
+    def _rewards(self, draw: Draw, texts: Sequence[str]) -> Awaitable[list[Rating]]:
+        return self._client.rewards(_wire(draw.messages), texts, is_safety=draw.is_safety)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """A server that is busy is no reason to stop."""
@@ -145,6 +170,12 @@ class Remote:
                 return await call()
             except Overloaded as full:
                 await self._pause(full.retry_after or BUSY_SECONDS)
+
+
+def _refused(error: InvalidRequest) -> RequestError:
+    problem = RequestError(error.message, error.param)
+    problem.code = error.code or problem.code
+    return problem
 
 
 def _wire(messages: tuple[Message, ...]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from winnow.server.distill import journal, manifest
 from winnow.server.distill.exports.answered import AnsweredPrompt, Part, answered, joined
 from winnow.server.distill.files import RunError
 from winnow.server.distill.manifest import Manifest
-from winnow.server.distill.records import Problem, Record, line_of, load
+from winnow.server.distill.records import Problem, Record, load
 
 Entry = AnsweredPrompt | Problem
 DECIDES_REWARDS = (
@@ -106,7 +106,7 @@ class _Places:
         with self._path.open("rb") as file:
             for line in file:
                 with contextlib.suppress(ValueError):
-                    places[line_of(line)[0]] = place  # a later entry of a line is the one that counts
+                    places[load(line).line] = place  # a later entry of a line is the one that counts
                 place += len(line)
         self.of = {key: places[line] for line, key in keys.items()}
 

@@ -35,7 +35,6 @@ def test_entries_come_back_in_the_order_of_the_input(tmp_path: Path) -> None:
 def test_an_entry_survives_its_json(seed: int) -> None:
     made = record(seed + 1, Random(seed))
     assert records.load(records.dump(made)) == replace(made, seconds=round(made.seconds, 4))
-    assert records.line_of(records.dump(made)) == (seed + 1, False)
     assert b"\n" not in records.dump(made)
 
 
@@ -53,7 +52,7 @@ def test_a_torn_end_is_cut_and_what_stood_before_is_kept(
     (folder / NAME).write_bytes(torn + tail)
     kept = torn[: torn.rfind(b"\n") + 1]
     with Journal(folder) as repaired:
-        assert repaired.done == {records.line_of(line)[0] for line in kept.splitlines()}
+        assert repaired.done == {records.load(line).line for line in kept.splitlines()}
         repaired.append(problem(99))
     assert (folder / NAME).read_bytes().startswith(kept)
     assert [entry.line for entry in read(folder)][-1] == 99
@@ -70,7 +69,7 @@ def test_an_empty_file_is_an_empty_journal(tmp_path: Path) -> None:
 def test_a_damaged_line_in_the_middle_is_only_a_line_to_do_again(tmp_path: Path) -> None:
     make_run(tmp_path, prompts=5, problems=0)
     lines = (tmp_path / NAME).read_bytes().splitlines(keepends=True)
-    lost = records.line_of(lines[2])[0]
+    lost = records.load(lines[2]).line
     lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
     (tmp_path / NAME).write_bytes(b"".join(lines))
     with Journal(tmp_path) as repaired:
@@ -78,6 +77,16 @@ def test_a_damaged_line_in_the_middle_is_only_a_line_to_do_again(tmp_path: Path)
         assert repaired.damaged == 1
         repaired.append(record(lost, Random(1)))
     assert [entry.line for entry in read(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("line", [b"{}", b"[]", b"3", b'{"line":2,"id":null}', b'{"line":"2","answers":[]}'])
+def test_a_line_that_is_json_and_no_entry_is_passed_over_by_all(line: bytes, tmp_path: Path) -> None:
+    make_run(tmp_path, prompts=3, problems=0)
+    lines = (tmp_path / NAME).read_bytes().splitlines(keepends=True)
+    (tmp_path / NAME).write_bytes(b"".join([lines[0], line + b"\n", *lines[1:]]))
+    with Journal(tmp_path) as repaired:
+        assert (repaired.done, repaired.damaged) == ({1, 2, 3}, 1)
+    assert [entry.line for entry in read(tmp_path)] == [1, 2, 3]
 
 
 def test_the_newest_entry_of_a_line_counts(tmp_path: Path) -> None:
@@ -165,3 +174,23 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         file.write(b"new")
     assert path.read_bytes() == b"new"
     assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_a_file_has_the_rights_that_its_user_gives_files(tmp_path: Path) -> None:
+    """Prompts are private: whoever says so by the umask must not find them open to everybody."""
+    mask = os.umask(0o077)
+    try:
+        with whole(tmp_path / "a") as file:
+            file.write(b"x")
+        Journal(tmp_path).close()
+    finally:
+        os.umask(mask)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".a.part").write_bytes(b"half of something")
+    with whole(tmp_path / "a") as file:
+        file.write(b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

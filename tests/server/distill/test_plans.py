@@ -87,9 +87,12 @@ def test_a_lines_own_seed_does_not_depend_on_its_place() -> None:
 def test_wishes_that_cannot_be_had() -> None:
     with pytest.raises(RequestError, match="n \\(5\\) answers cannot be returned from 4"):
         planned(task(overrides=Overrides(n=5, candidates=4)))
+    for own in (Overrides(temperature=0.0, candidates=4), Overrides(temperature=0.0, n=2)):
+        with pytest.raises(SamplingError, match="at temperature 0"):
+            planned(task(overrides=own))
     with pytest.raises(SamplingError, match="at temperature 0"):
-        planned(task(overrides=Overrides(temperature=0.0)))
-    assert planned(task(overrides=Overrides(temperature=0.0, candidates=1))).candidates == 1
+        planned(task(overrides=Overrides(candidates=4)), candidates=1, temperatures=(0.0,))
+    assert planned(task(overrides=Overrides(temperature=0.0))).candidates == 1
     with pytest.raises(RunError, match="at temperature 0"):
         choices(temperatures=(0.0,))
     with pytest.raises(RunError, match="at least one temperature"):
@@ -165,6 +168,10 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     [
         ("x = [", "not TOML"),
         ("[context_distillation]\npreprompt = 'a'", "ghost_attention: Field required"),
+        (
+            "[context_distillation]\npreprompt = 'be [INST] safe'\n[ghost_attention]\ninstructions = ['a']",
+            "context_distillation.preprompt: Value error, holds the template's own tag",
+        ),
         (
             "[context_distillation]\npreprompt = ''\n[ghost_attention]\ninstructions = ['a']",
             "context_distillation.preprompt",

@@ -66,7 +66,9 @@ async def sit(
     chosen = choices(**changes)
     with Journal(folder) as journal:
         meter = Meter(len(lines), len(journal.done))
-        run = Run(lambda task: plan(task, chosen, RULES, service.tagger), InProcess(service), journal, meter, in_flight)
+        run = Run(
+            lambda task: plan(task, chosen, RULES, service.tagger), InProcess(service, 0.001), journal, meter, in_flight
+        )
         await run(iter(lines))
         reading = meter.read()
         assert reading.in_flight == reading.candidates_in_flight == 0
@@ -151,7 +153,9 @@ async def test_no_more_prompts_are_under_way_than_allowed(tmp_path: Path, templa
 
     service = scripted(template, Watched())
     with Journal(tmp_path) as journal:
-        run = Run(lambda task: plan(task, choices(), RULES, service.tagger), InProcess(service), journal, meter, 6)
+        run = Run(
+            lambda task: plan(task, choices(), RULES, service.tagger), InProcess(service, 0.001), journal, meter, 6
+        )
         await run(iter(tasks(40)))
     assert max(seen) == 6
 
@@ -170,7 +174,11 @@ async def test_the_input_is_read_as_there_is_room(tmp_path: Path, template: Llam
     service = scripted(template, policy)
     with Journal(tmp_path) as journal:
         run = Run(
-            lambda task: plan(task, choices(), RULES, service.tagger), InProcess(service), journal, Meter(1000), 7
+            lambda task: plan(task, choices(), RULES, service.tagger),
+            InProcess(service, 0.001),
+            journal,
+            Meter(1000),
+            7,
         )
         work = asyncio.create_task(run(endless()))
         for _ in range(50):
@@ -211,7 +219,11 @@ async def test_a_prompt_without_any_scored_candidate_is_told_and_tried_again_onl
         assert journal.done == journal.failed == {1}
         journal.done -= journal.failed
         run = Run(
-            lambda task: plan(task, choices(), RULES, seeded.tagger), InProcess(seeded), journal, Meter(1), in_flight=1
+            lambda task: plan(task, choices(), RULES, seeded.tagger),
+            InProcess(seeded, 0.001),
+            journal,
+            Meter(1),
+            in_flight=1,
         )
         await run(iter(tasks(1)))
     assert [type(entry) for entry in read(tmp_path)] == [Record]
@@ -267,6 +279,8 @@ async def test_a_context_distilled_answer_wins_only_where_the_safety_model_prefe
     assert better.messages == tasks(1)[0].messages
     assert better.winner.reward.branch is Branch.SAFETY_PROMPT
     assert (await winner("equal", 1.0, 1.0)).winner.text == "plain"
+    with pytest.raises(AssertionError):  # a Problem: nothing to be better than
+        await winner("alone", 1.0, math.nan)
     assert (await winner("worse", 0.0, 1.0)).winner.text == "plain"
     assert seen == {template.render(tasks(1)[0].messages).token_ids}
 

@@ -50,9 +50,9 @@ async def sit(folder: Path, way: Way, service: Service, in_flight: int, choices:
 @pytest.mark.engine
 async def test_the_real_engines_give_the_same_bits_however_much_is_under_way(service: Service, tmp_path: Path) -> None:
     """A resumed run equals an undisturbed one only if no score and no token depends on what else was computed beside it."""
-    together = await sit(tmp_path / "a", InProcess(service), service, 12)
+    together = await sit(tmp_path / "a", InProcess(service, 0.02), service, 12)
     assert len(together) == 12
-    assert together == await sit(tmp_path / "b", InProcess(service), service, 1)
+    assert together == await sit(tmp_path / "b", InProcess(service, 0.02), service, 1)
 
 
 @pytest.mark.engine
@@ -60,7 +60,7 @@ async def test_a_server_gives_the_same_answers_and_rewards(
     service: Service, server: LiveServer, tmp_path: Path
 ) -> None:
     choices = replace(CHOICES, context_distillation=True, ghost_attention=True, temperatures=(0.8, 1.2))
-    mine = await sit(tmp_path / "a", InProcess(service), service, 12, choices)
+    mine = await sit(tmp_path / "a", InProcess(service, 0.02), service, 12, choices)
     async with AsyncClient(f"{server.url}/v1") as client:
         theirs = await sit(tmp_path / "b", Remote(client), service, 12, choices)
     assert any(len(record.arms) == 4 for record in mine)
@@ -132,8 +132,6 @@ async def test_what_the_server_refuses_is_the_lines_problem(scripted_server: Scr
         long = draw(messages=(Message("user", "word " * 9000),), behind=(Message("user", "word " * 9000),))
         with pytest.raises(RequestError, match="context"):
             await Remote(client)(long)
-        with pytest.raises(RequestError, match="limit is 4"):
-            await Remote(client)(draw(candidates=5))
 
 
 async def test_a_default_limit_gives_way_to_a_long_prompt(
@@ -145,7 +143,7 @@ async def test_a_default_limit_gives_way_to_a_long_prompt(
     sampling = replace(draw().sampling, max_tokens=room + 1)
     fitting = draw(messages=words, behind=words, sampling=sampling)
     async with AsyncClient(f"{scripted_server.url}/v1") as client:
-        for way in (Remote(client), InProcess(scripted_server.service)):
+        for way in (Remote(client), InProcess(scripted_server.service, 0.001)):
             assert len((await way(fitting)).scored) == 4
             with pytest.raises(RequestError, match="context"):
                 await way(replace(fitting, is_limit_own=True))
@@ -155,10 +153,57 @@ async def test_all_candidates_failing_is_no_answer_and_no_error(template: Llama2
     broken = scripted(template, ScriptedPolicy(), ScriptedRewardModel(logit=lambda _: math.nan))
     with ScriptedServer.start(broken) as running:
         async with AsyncClient(f"{running.url}/v1", max_retries=0) as client:
-            for way in (Remote(client), InProcess(broken)):
+            for way in (Remote(client), InProcess(broken, 0.001)):
                 drawn = await way(draw())
                 assert drawn.scored == ()
                 assert [failure.index for failure in drawn.failures] == [0, 1, 2, 3]
+
+
+async def test_what_every_line_would_be_refused_for_ends_the_run(scripted_server: ScriptedServer) -> None:
+    """`-k 100` against a server that gives 64 once made every line a bad line, for good."""
+    async with AsyncClient(f"{scripted_server.url}/v1") as client:
+        with pytest.raises(RunError, match="cannot serve this run: 5 candidates asked for"):
+            await Remote(client)(draw(candidates=5))
+        with pytest.raises(RequestError, match="limit is 4"):
+            await Remote(client)(draw(candidates=5, has_wishes=True))
+
+
+async def test_a_server_that_keeps_unsafe_answers_back_leaves_those_prompts_without(template: Llama2Template) -> None:
+    unsafe = scripted(template, safety=ScriptedRewardModel(logit=lambda _: -9.0), when_all_unsafe="refuse")
+    with ScriptedServer.start(unsafe) as running:
+        async with AsyncClient(f"{running.url}/v1") as client:
+            drawn = await Remote(client)(draw())
+    assert drawn.scored == ()
+    assert "when_all_unsafe" in drawn.failures[0].reason
+
+
+async def test_one_answer_that_cannot_be_judged_leaves_the_others(template: Llama2Template) -> None:
+    """The texts of an arm are judged together; they once failed together, too."""
+    calls = 0
+
+    def sometimes(ids: tuple[int, ...]) -> float:
+        nonlocal calls
+        calls += 1
+        return math.nan if ids == bad else 1.0
+
+    bad = tuple(template.encode_answer("answer 2"))
+    behind = (Message("system", "Be safe."), Message("user", "Hello?"))
+    with ScriptedServer.start(scripted(template, safety=ScriptedRewardModel(logit=sometimes))) as running:
+        async with AsyncClient(f"{running.url}/v1", max_retries=0) as client:
+            drawn = await Remote(client)(draw(behind=behind))
+    assert [item.candidate.index for item in drawn.scored] == [0, 1, 3]
+    assert [failure.index for failure in drawn.failures] == [2]
+    assert drawn.prompt_tokens == len(template.render(draw().messages))
+
+
+async def test_a_prompt_too_long_to_send_is_the_lines_problem(template: Llama2Template) -> None:
+    long = (Message("user", "word " * 900_000),)
+    with ScriptedServer.start(scripted(template)) as running:
+        async with AsyncClient(f"{running.url}/v1", max_retries=0) as client:
+            for way in (Remote(client), InProcess(running.service, 0.001)):
+                with pytest.raises(RequestError) as refused:
+                    await way(draw(messages=long, behind=long))
+                assert refused.value.code == "context_length_exceeded"
 
 
 async def test_overrides_reach_the_server(scripted_server: ScriptedServer) -> None:
