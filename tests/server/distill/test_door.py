@@ -203,3 +203,25 @@ def test_two_runs_do_not_write_to_one_folder(prompts: Path, server: LiveServer, 
         first.kill()
         first.wait()
     assert run(prompts, tmp_path, server).returncode == 0
+
+
+def test_engines_of_its_own_give_the_same_answers(prompts: Path, whole: Path, tmp_path: Path) -> None:
+    """The same seeds on the same models: what a server answered, this process answers, and it leaves no engine behind."""
+    done = subprocess.run(
+        [WINNOW, "distill", str(prompts), "--out", str(tmp_path), "-k", "4"],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+    def answers(out: Path) -> list[object]:
+        rows = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+        return sorted(
+            [row["line"], row["ranking"], [answer["text"] for answer in row["answers"]], row["messages"]]
+            for row in rows
+        )
+
+    assert answers(tmp_path) == answers(whole)
+    models = json.loads((tmp_path / "manifest.json").read_text())["models"]
+    assert all(len(model["sha256"]) == 64 for model in models.values())
+    assert str(tmp_path.parent) not in (tmp_path / "manifest.json").read_text()
