@@ -17,11 +17,17 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 
 class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
-    """vLLM's worker, with the layers replaced whose result depends on a row's place in the batch."""
+    """vLLM's worker, with the layers replaced whose result depends on a row's place in the batch.
+
+    A reward model takes half of the threads: there are two of them, beside a policy that has all.
+    """
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load the model as vLLM does, then replace."""
         super().load_model(*args, **kwargs)
+        if self.model_runner.model_config.runner_type == "pooling":
+            # vLLM replaces `torch.set_num_threads` in its workers by one that does nothing.
+            torch._C.set_num_threads(max(1, torch.get_num_threads() // 2))
         if self.model_runner.model_config.dtype is not torch.float32:
             return
         for module in self.model_runner.model.modules():
