@@ -15,6 +15,10 @@ from winnow.server.distill.records import Arm
 from winnow.server.distill.tasks import Overrides, Task
 
 
+MOST_CANDIDATES = 1024
+"""Most candidates of a prompt, at one temperature if there are several."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """What a run asks of every prompt; a line's own wishes come first.
@@ -33,6 +37,8 @@ class Choices:
     ghost_attention: bool = False
 
     def __post_init__(self) -> None:
+        if self.candidates > MOST_CANDIDATES:
+            raise RunError(f"{self.candidates} candidates asked for; at most {MOST_CANDIDATES} are sampled")
         if not self.temperatures:
             raise RunError("name at least one temperature")
         if self.candidates > 1 and 0 in self.temperatures:
@@ -143,6 +149,10 @@ def _candidates(own: Overrides, choices: Choices) -> int:
     if greedy and max(candidates, own.n or 1) > 1:
         raise SamplingError(
             "at temperature 0 all candidates would be the same answer; raise it, or ask for 1", "temperature"
+        )
+    if candidates > MOST_CANDIDATES:
+        raise RequestError(
+            f"{candidates} candidates asked for; at most {MOST_CANDIDATES} are sampled", "best_of_n.candidates"
         )
     if (own.n or 1) > candidates:
         raise RequestError(f"n ({own.n}) answers cannot be returned from {candidates} candidates", "n")

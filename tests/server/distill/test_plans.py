@@ -95,6 +95,10 @@ def test_wishes_that_cannot_be_had() -> None:
     assert planned(task(overrides=Overrides(temperature=0.0))).candidates == 1
     with pytest.raises(RunError, match="at temperature 0"):
         choices(temperatures=(0.0,))
+    with pytest.raises(RequestError, match="at most 1024"):
+        planned(task(overrides=Overrides(candidates=10**9)))
+    with pytest.raises(RunError, match="at most 1024"):
+        choices(candidates=10**9)
     with pytest.raises(RunError, match="at least one temperature"):
         choices(temperatures=())
 
