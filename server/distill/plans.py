@@ -14,7 +14,6 @@ from winnow.server.distill.recipe import Recipe, on_every_turn, on_first_turn
 from winnow.server.distill.records import Arm
 from winnow.server.distill.tasks import Overrides, Task
 
-
 MOST_CANDIDATES = 1024
 """Most candidates of a prompt, at one temperature if there are several."""
 
