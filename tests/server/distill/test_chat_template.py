@@ -73,7 +73,7 @@ def masked(dialog: Dialog) -> tuple[list[int], list[int]]:
 
 
 @given(dialogs())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "  a "}])
 @example([{"role": "user", "content": ""}])
 def test_prompts_are_what_was_sampled_behind(dialog: Dialog) -> None:
@@ -83,7 +83,7 @@ def test_prompts_are_what_was_sampled_behind(dialog: Dialog) -> None:
 
 
 @given(dialogs(), contents)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example([{"role": "user", "content": "a"}], "")
 @example([{"role": "user", "content": "a"}], " b ")
 @example([{"role": "user", "content": "a"}], "\n\nb")

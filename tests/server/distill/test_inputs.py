@@ -136,7 +136,7 @@ plain = st.fixed_dictionaries(
 prompts = st.lists(plain, min_size=1, max_size=9).map(lambda lines: [{"prompt": "first"}, *lines, {"prompt": "last"}])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(prompts)
 def test_every_container_holds_the_same(tmp_path_factory: pytest.TempPathFactory, lines: Lines) -> None:
     """A table fills its columns with nulls, so that only which keys a shapeless row has can differ."""

@@ -253,7 +253,7 @@ def test_digests_tell_what_is_asked_apart(tmp_path: Path) -> None:
     assert all(len(digest) == 32 and int(digest, 16) >= 0 for digest in digests)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(CHANGES), st.randoms(use_true_random=False))
 def test_digests_do_not_depend_on_the_order_of_keys(
     tmp_path_factory: pytest.TempPathFactory, line: dict[str, object], rng: Any
