@@ -393,9 +393,9 @@ def test_standard_input_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert spool.read_bytes() == content
     assert (source.name, source.sha256, source.total) == ("-", hashlib.sha256(content).hexdigest(), 2)
     assert {item.file for item in read(source)} == {"-"}
-    for stdin in (Stdin(content), Stdin(b"", terminal=True), None):
+    for stdin in (Stdin(content), Stdin(b"", terminal=True), Stdin(b""), None):  # a service's standard input is empty
         assert given(stdin) == source
-    for other in (content + b"\n", content[:-1], b"", content.replace(b"b", b"c")):
+    for other in (content + b"\n", content[:-1], content.replace(b"b", b"c")):
         with pytest.raises(RunError, match="not what this run began with"):
             given(Stdin(other))
     assert [path.name for path in tmp_path.iterdir()] == ["input.jsonl"]

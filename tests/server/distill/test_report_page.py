@@ -151,7 +151,7 @@ def test_untrusted_text_is_shown_not_obeyed(tmp_path: Path) -> None:
     settings = manifest()
     settings["input"] = {"name": EVIL}
     settings["models"] = {EVIL: {"id": EVIL}}
-    manifests.claim(tmp_path, settings)
+    manifests.claim(tmp_path, settings, is_begun=False)
     with Journal(tmp_path) as journal:
         journal.append(entry)
     text = undrawn(tmp_path)
@@ -167,7 +167,7 @@ def test_untrusted_text_is_shown_not_obeyed(tmp_path: Path) -> None:
 
 def test_unsafe_answers_are_folded_away(tmp_path: Path) -> None:
     answers = (ScoredAnswer(0, 0, "terrible", "stop", 4, combine(False, -3.0, 1.0)),)
-    manifests.claim(tmp_path, manifest())
+    manifests.claim(tmp_path, manifest(), is_begun=False)
     with Journal(tmp_path) as journal:
         journal.append(
             record(1, Random(0), (Arm(1, 1.0),), answers=answers, ranking=(0,), failures=(), is_safety=False)
@@ -202,7 +202,7 @@ def test_one_candidate_a_prompt(tmp_path: Path) -> None:
 
 
 def test_a_run_of_safety_prompts_alone_has_no_helpfulness(tmp_path: Path) -> None:
-    manifests.claim(tmp_path, manifest())
+    manifests.claim(tmp_path, manifest(), is_begun=False)
     with Journal(tmp_path) as journal:
         journal.append(record(1, Random(1), (Arm(3, 1.0),), is_safety=True))
     tally = gather(tmp_path, 0).tally
