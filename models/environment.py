@@ -27,11 +27,14 @@ COMMON = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-CPU = {
-    # Idle threads of three engines on few cores must sleep, not spin: 0.25 s instead of up to 1.2 s a request.
+PASSIVE = {
+    # Idle threads on few cores must sleep, not spin: with three engines 0.25 s instead of up to 1.2 s a request.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "KMP_BLOCKTIME": "0",
+}
+CPU = {
+    **PASSIVE,
     # Attention over split keys sums in an order that depends on the batch; see `winnow.models.cpu_worker`.
     "VLLM_CPU_ATTN_SPLIT_KV": "0",
     # Without this vLLM puts a worker process behind each engine's own; see `winnow.models.engine`.

@@ -23,7 +23,7 @@ import typer
 from winnow.models import demo
 from winnow.models.demo.world import DemoPrompt, held_out_prompts
 from winnow.models.demo.world import prompts as stream
-from winnow.models.environment import COMMON
+from winnow.models.environment import COMMON, PASSIVE
 from winnow.server.cli import one_line_errors
 from winnow.server.distill.export_options import FILES
 from winnow.server.distill.exports.columns import dialog, json_line
@@ -37,14 +37,7 @@ if TYPE_CHECKING:
 PROMPT_SEED = 2
 """The demo models were trained on the streams 0 and 1 of the same side."""
 
-ENVIRONMENT = {
-    **COMMON,
-    "HF_HUB_OFFLINE": "1",
-    # Threads that spin while they wait make a small model ten times slower on cores that others use as well.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "GOMP_SPINCOUNT": "0",
-    "KMP_BLOCKTIME": "0",
-}
+ENVIRONMENT = {**COMMON, **PASSIVE, "HF_HUB_OFFLINE": "1"}
 """Set before torch and the hub's library are imported, which is when they read it."""
 
 ORIGINAL, CONTROL, WINNERS = "original", "tuned on random candidates", "tuned on winners"

@@ -145,18 +145,28 @@ def read(folder: Path) -> Iterator[Entry]:
     Raises:
         RunError: there is no journal.
     """
-    path = folder / NAME
+    newest = places(folder)
+    with (folder / NAME).open("rb") as file:
+        for number in sorted(newest):
+            file.seek(newest[number])
+            yield load(file.readline())
+
+
+def places(folder: Path) -> dict[int, int]:
+    """Where in the journal the newest entry of each input line begins, in bytes.
+
+    Raises:
+        RunError: there is no journal.
+    """
     try:
-        file = path.open("rb")
+        file = (folder / NAME).open("rb")
     except OSError:
         raise RunError(f"{folder} holds no run: there is no {NAME}") from None
+    newest: dict[int, int] = {}
+    place = 0
     with file:
-        newest: dict[int, int] = {}
-        place = 0
         for line in file:
             with contextlib.suppress(ValueError):
                 newest[load(line).line] = place
             place += len(line)
-        for number in sorted(newest):
-            file.seek(newest[number])
-            yield load(file.readline())
+    return newest

@@ -5,7 +5,6 @@ Texts stay on the disk: of the other runs an index is held, 16 bytes of hash and
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,13 +100,7 @@ class _Places:
         records = ((entry.line, entry.messages) for entry in journal.read(folder) if isinstance(entry, Record))
         keys = {line: identity(messages) for line, messages in records}
         self._path = folder / journal.NAME
-        places: dict[int, int] = {}
-        place = 0
-        with self._path.open("rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):
-                    places[load(line).line] = place  # a later entry of a line is the one that counts
-                place += len(line)
+        places = journal.places(folder)
         self.of = {key: places[line] for line, key in keys.items()}
 
     def record(self, place: int) -> Record:
