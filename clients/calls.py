@@ -22,14 +22,19 @@ Dialog = str | Sequence[Mapping[str, Any]]
 PROBE_SECONDS = 10.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_IN_BEST_OF_N = ("candidates", "is_safety", "combiner", "return_candidates")
+_IN_BEST_OF_N = (
+    "candidates", "deadline_ms", "accept_reward", "early_rejection", "is_safety", "combiner", "return_candidates",
+)  # fmt: skip
 
 
 class Options(TypedDict, total=False):
     """How an answer is found; what is left out, or None, takes the server's default. `docs/api.md` has the ranges."""
 
     model: str | None  # default: the served one
-    candidates: int | None  # K
+    candidates: int | Mapping[str, int] | None  # K, or {"min", "max"}: fewer under load
+    deadline_ms: float | None  # the best of what has been scored so many milliseconds after the request's arrival
+    accept_reward: float | None  # the R_c that is good enough: the rest is given up
+    early_rejection: Mapping[str, Any] | None  # {"at_tokens": [8, 16], "keep": 0.5}; approximate
     n: int | None  # answers returned
     is_safety: bool | None  # None: the server's tagger decides
     combiner: wire.CombinerName | None

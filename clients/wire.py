@@ -6,14 +6,17 @@ is refused by name, except at the value that asks for nothing. `docs/api.md` doc
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    Tag,
     model_serializer,
     model_validator,
 )
@@ -31,6 +34,8 @@ MOST_PARTS = 64
 MOST_BIASES = 1024
 MOST_ANSWERS = 1024
 MOST_TOKENS = 100_000
+MOST_CHECKPOINTS = 16
+LONGEST_DEADLINE_MS = 3_600_000
 
 
 class Request(BaseModel):
@@ -93,20 +98,67 @@ class StreamOptions(Request):
     include_usage: bool | None = False
 
 
+class CandidateRange(Request):
+    """K as the load allows: `max`, and under load fewer, but never below `min`."""
+
+    min: Count
+    max: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise _invalid("min", f"candidates.min ({self.min}) is above candidates.max ({self.max})")
+        return self
+
+
+class EarlyRejectionOptions(Request):
+    """Give up the worst-looking candidates when so many tokens have been sampled; at each checkpoint the share `keep` goes on."""
+
+    at_tokens: Annotated[list[Count], Field(min_length=1, max_length=MOST_CHECKPOINTS, fail_fast=True)]
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(later <= earlier for earlier, later in pairwise(self.at_tokens)):
+            raise _invalid("at_tokens", "early_rejection.at_tokens: each checkpoint is above the one before it")
+        return self
+
+
+def _count_or_range(value: Any) -> str:
+    return "[range]" if isinstance(value, dict | CandidateRange) else "[count]"
+
+
 class BestOfNOptions(Request):
     """How the best answer is found; None takes the server's default.
 
     `is_safety` None lets the server's tagger decide. `return_candidates` puts every candidate's text into `scored`.
-    `progress` sends a stream an event each time a candidate has been scored.
+    `progress` sends a stream an event each time a candidate has been scored. The dial: `deadline_ms` counts from the request's
+    arrival; `accept_reward` is the R_c that is good enough; `early_rejection` is approximate.
     """
 
-    neutral = {"deadline_ms": (None,), "accept_reward": (None,)}
-
-    candidates: Count | None = None
+    candidates: (
+        Annotated[
+            Annotated[Count, Tag("[count]")] | Annotated[CandidateRange, Tag("[range]")], Discriminator(_count_or_range)
+        ]
+        | None
+    ) = None
+    deadline_ms: Annotated[float, Field(ge=1, le=LONGEST_DEADLINE_MS)] | None = None
+    accept_reward: Annotated[float, Field(ge=0, le=1)] | None = None
+    early_rejection: EarlyRejectionOptions | None = None
     is_safety: bool | None = None
     combiner: CombinerName | None = None
     return_candidates: bool | None = None
     progress: bool | None = None
+
+    @property
+    def most(self) -> int | None:
+        """K, or the most it may be."""
+        return self.candidates.max if isinstance(self.candidates, CandidateRange) else self.candidates
+
+    @property
+    def least(self) -> int | None:
+        """The fewest candidates that will do, where a range says so."""
+        return self.candidates.min if isinstance(self.candidates, CandidateRange) else None
 
 
 class CompletionRequest(Request):
@@ -143,7 +195,7 @@ class CompletionRequest(Request):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        requested = {self.best_of, self.best_of_n and self.best_of_n.candidates} - {None}
+        requested = {self.best_of, self.options.most} - {None}
         if len(requested) > 1:
             raise _invalid("best_of", "best_of and best_of_n.candidates disagree; send one of them")
         if self.stream_options is not None and not self.stream:
@@ -160,7 +212,7 @@ class CompletionRequest(Request):
     @property
     def candidates(self) -> int | None:
         """K as asked for, by either name."""
-        return self.options.candidates or self.best_of
+        return self.options.most or self.best_of
 
     @property
     def token_limit(self) -> int | None:
@@ -394,6 +446,14 @@ class Scored(Rating):
     text: str | None = None
 
 
+class AbortedCandidate(Response):
+    """A candidate that was given up on purpose, why, and how many tokens had been sampled by then."""
+
+    index: int
+    reason: Literal["deadline", "accept_reward", "early_rejection"]
+    tokens: int
+
+
 class Failed(Response):
     """A candidate that could not be sampled or scored, and why."""
 
@@ -414,10 +474,16 @@ class TimingsMs(Response):
 class BestOfNReport(Response):
     """Why the winner won. `winner` is the `index` in `scored` of choice 0; `scored` lists every scored candidate.
 
+    `candidates` is K as it was sampled, of `requested` that were asked for; `reduced_by` says why it is less. `truncated_by` says
+    what ended the selection before all K had. `approximate`: candidates were given up on the score of a part of them.
     `all_unsafe`: every candidate has R_s < 0.15. `safe_passed_over`: the winner has, though another candidate has not.
     """
 
     candidates: int
+    requested: int
+    reduced_by: Literal["load", "deadline"] | None = None
+    truncated_by: Literal["deadline", "accept_reward"] | None = None
+    approximate: bool = False
     finished: int
     winner: int
     is_safety: bool
@@ -427,6 +493,7 @@ class BestOfNReport(Response):
     safe_passed_over: bool
     scored: list[Scored]
     failed: list[Failed]
+    aborted: list[AbortedCandidate] = []
     timings_ms: TimingsMs
 
 

@@ -8,10 +8,11 @@ Call `winnow.models.environment.prepare` before this module is imported: vLLM an
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,14 +20,14 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from winnow.models.errors import CandidateFailed, CheckpointError, EngineDead
-from winnow.models.policy import Sampling, candidate_seed
+from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
+from winnow.models.policy import Handle, Sampling, candidate_seed
 from winnow.models.reward import Calibration, scored_ids
 from winnow.models.template import END_INSTRUCTION, Llama2Template
 from winnow.models.types import Candidate, Prompt, TokenLogprob
@@ -140,12 +141,16 @@ class _Engine:
         oldest = next(iter(self._owed.values()), None)
         return 0.0 if oldest is None else time.monotonic() - max(oldest, self._last_output)
 
-    async def _last(self, stream: AsyncIterator[T]) -> T:
-        """The last item of an engine's stream; its failures as ours."""
+    async def _last(self, stream: AsyncIterator[T], look: Callable[[T], None] | None = None) -> T:
+        """The last item of an engine's stream; its failures as ours. `look` sees every item."""
         owed = next(self._ids)
         self._owed[owed] = time.monotonic()
+        last: T | None = None
         try:
-            items = [item async for item in stream]
+            async for item in stream:
+                last = item
+                if look:
+                    look(item)
             self._last_output = time.monotonic()
         except EngineDeadError as error:
             raise EngineDead(f"the {self.name} engine is gone") from error
@@ -153,9 +158,9 @@ class _Engine:
             raise CandidateFailed(f"the {self.name} engine failed on a request") from error
         finally:
             del self._owed[owed]
-        if not items:
+        if last is None:
             raise CandidateFailed(f"the {self.name} engine returned nothing for a request")
-        return items[-1]
+        return last
 
     def shutdown(self) -> None:
         """End the engine's process and wait for it; the engine is of no use afterwards."""
@@ -172,10 +177,12 @@ class VllmPolicy(_Engine):
         self.context: int = llm.model_config.max_model_len
         self.vocabulary: int = llm.model_config.get_vocab_size()
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None) -> Candidate:
         """Sample one candidate; see `Policy.sample`."""
         started = asyncio.get_running_loop().time()
-        output = await self.generate(prompt, sampling, index)
+        output = await self.generate(prompt, sampling, index, handle)
+        if output.finish_reason == "abort" and handle and handle.is_stopped:
+            raise CandidateStopped(len(output.token_ids))
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
         text = self._text(prompt, output, sampling)
@@ -192,11 +199,22 @@ class VllmPolicy(_Engine):
             logprobs=self._logprobs(output, sampling.alternatives),
         )
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, index: int) -> CompletionOutput:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None
+    ) -> CompletionOutput:
         """What vLLM itself returns for candidate `index`; raises as `sample` does."""
         request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
-        stream = self.llm.generate(request, _parameters(prompt, sampling, index), self.next_id())
-        return (await self._last(stream)).outputs[0]
+        parameters = _parameters(prompt, sampling, index)
+        request_id, look = self.next_id(), None
+        if handle:
+            if handle.is_stopped:
+                raise CandidateStopped(0)
+            handle.abort = functools.partial(self.llm.abort, request_id)
+            if handle.checkpoints:
+                # The whole output after each step: only so can it be looked at on the way.
+                parameters.output_kind = RequestOutputKind.CUMULATIVE
+                look = _Lookout(handle)
+        return (await self._last(self.llm.generate(request, parameters, request_id), look)).outputs[0]
 
     def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
         """The answer's text. The dummy space that the tokenizer puts before a text is no part of an answer in a dialog."""
@@ -231,6 +249,23 @@ class VllmPolicy(_Engine):
         except TimeoutError:
             return True
         return False
+
+
+class _Lookout:
+    """Tells a handle of the checkpoints that its candidate passes."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._passed = 0
+
+    def __call__(self, output: RequestOutput) -> None:
+        """See one more output; what has ended passes nothing any more."""
+        checkpoints, tell = self._handle.checkpoints, self._handle.at_checkpoint
+        ids = output.outputs[0].token_ids
+        while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
+            self._passed += 1
+            if tell:
+                tell(self._passed - 1, tuple(ids[: checkpoints[self._passed - 1]]))
 
 
 def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:

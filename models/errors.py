@@ -7,6 +7,7 @@ WinnowError
 │   └── PromptTooLong       prompt and answer do not fit the context
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
+├── CandidateStopped        one candidate was stopped on its caller's wish
 ├── EngineDead              an engine's process is gone or hangs; nothing can be served any more
 ├── ShuttingDown            the service ends on purpose and takes, or finishes, nothing more
 └── NoScoredCandidate       every candidate failed or got no valid score; there is no winner to return
@@ -55,6 +56,14 @@ class PromptTooLong(RequestError):
 
 class CheckpointError(WinnowError):
     """A checkpoint is missing, damaged, of the wrong kind, or failed its canary."""
+
+
+class CandidateStopped(WinnowError):
+    """A candidate was stopped through its `Handle`; `tokens` had been sampled by then."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"stopped after {tokens} tokens")
+        self.tokens = tokens
 
 
 class CandidateFailed(WinnowError):

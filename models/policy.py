@@ -6,6 +6,7 @@ The one real implementation is in `winnow.models.engine`. Beam search and other 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,6 +35,27 @@ class Sampling:
     alternatives: int | None = None
 
 
+@dataclass(slots=True)
+class Handle:
+    """One candidate under way, in the hands of who asked for it: to be stopped by itself, and to be looked at on the way.
+
+    `checkpoints` are counts of sampled tokens, ascending, each at least 1. At each one that a candidate passes without having ended,
+    `at_checkpoint` is called with its position in `checkpoints` and the tokens so far, and the candidate goes on.
+    """
+
+    checkpoints: tuple[int, ...] = ()
+    at_checkpoint: Callable[[int, tuple[int, ...]], None] | None = None
+    abort: Callable[[], Awaitable[None]] | None = None
+    """The policy's: ends the candidate in its engine. None before it has got there."""
+    is_stopped: bool = False
+
+    async def stop(self) -> None:
+        """End the candidate, whose `sample` then raises `CandidateStopped`; what it held is free at once. Too late is no error."""
+        self.is_stopped = True
+        if self.abort:
+            await self.abort()
+
+
 class Policy(Protocol):
     """Samples answers, one candidate a call, so that each finishes, is scored and is aborted by itself."""
 
@@ -47,10 +69,11 @@ class Policy(Protocol):
         """Token ids are in [0, vocabulary)."""
         ...
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None) -> Candidate:
         """Sample candidate `index` of `prompt`; cancelling the call aborts the candidate.
 
         Raises:
+            CandidateStopped: it was stopped through its handle.
             EngineDead: the engine's process is gone.
         """
         ...

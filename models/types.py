@@ -14,6 +14,9 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length"]
 CombinerName = Literal["llama2", "safe_first"]
+Truncation = Literal["deadline", "accept_reward"]
+"""What ended a selection before all of its candidates had."""
+AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Aborted:
+    """A candidate that was given up on purpose before it had a score, after `tokens` sampled tokens. It competes for nothing."""
+
+    index: int
+    reason: AbortReason
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where the wall-clock time of one selection went; seconds since the request was submitted, or spans of it.
 
@@ -202,6 +214,8 @@ class Selection:
     ranking: tuple[int, ...]
     failures: tuple[Failure, ...]
     timings: Timings
+    aborted: tuple[Aborted, ...] = ()
+    truncated_by: Truncation | None = None
 
     @property
     def winner(self) -> ScoredCandidate:
@@ -216,7 +230,12 @@ class Selection:
     @property
     def requested(self) -> int:
         """K: how many candidates were asked for."""
-        return len(self.scored) + len(self.failures)
+        return len(self.scored) + len(self.failures) + len(self.aborted)
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether candidates were given up on the score of a part of them: the best of all K may have been among those."""
+        return any(item.reason == "early_rejection" for item in self.aborted)
 
     @property
     def all_unsafe(self) -> bool:
@@ -236,5 +255,10 @@ class Selection:
 
     @property
     def sampled_tokens(self) -> int:
-        """Tokens of all candidates that finished."""
-        return sum(item.candidate.tokens for item in self.scored)
+        """Tokens of all candidates, those that were given up included; what failed is not known."""
+        return sum(item.candidate.tokens for item in self.scored) + self.aborted_tokens
+
+    @property
+    def aborted_tokens(self) -> int:
+        """Tokens of the candidates that were given up."""
+        return sum(item.tokens for item in self.aborted)

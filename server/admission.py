@@ -1,4 +1,4 @@
-"""Admission: how many candidates are in flight, how many may wait, and who is next.
+"""Admission: how many candidates are in flight, how many may wait, who is next, and how many candidates a request gets.
 
 Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) over candidates; of one event loop. It does not cover
 the order inside an engine, how much one client may ask in all, or one client that asks under many names at once.
@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from winnow.models.errors import WinnowError
 
 Clock = Callable[[], float]
 FlowKey = tuple[Hashable, int]
-RATE_MEMORY = 30.0  # seconds in which what is known of the rate of leaving fades to 1/e
+EASY = 0.5  # the share of the places up to which every request gets all the candidates it asks for
 
 
 class Overloaded(WinnowError):
@@ -35,6 +36,9 @@ class Admission:
     A request of K candidates is admitted whole. A flow is one caller's requests of one K, so that its small ones do not wait
     behind its large ones. The least start tag S is the head of the queue: it waits for room, and nobody overtakes it.
 
+    A request may also ask for K or fewer, down to a least. Then it waits as one of the least, and what it gets is decided as it is let in:
+    all while at most half of the places are taken or waited for, then linearly less, the least once that is all of them.
+
     S = F, its flow's finish tag · F = S + K, set on admission · V = S of the head · F is forgotten once F ≤ V, and a flow
     without F gets S = V, or the least F of those with nothing queued if that is more, but at most V + K: were a name never
     seen better off than one just served, an endless row of new names would keep everybody's second request waiting.
@@ -45,11 +49,17 @@ class Admission:
     """
 
     def __init__(
-        self, max_in_flight: int, max_queued_candidates: int, max_queued_tokens: int, clock: Clock = time.monotonic
+        self,
+        max_in_flight: int,
+        max_queued_candidates: int,
+        max_queued_tokens: int,
+        max_wait: float = math.inf,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.max_in_flight = max_in_flight
         self.max_queued_candidates = max_queued_candidates
         self.max_queued_tokens = max_queued_tokens
+        self.max_wait = max_wait
         self.in_flight = self.queued_requests = self.queued_candidates = self.queued_tokens = 0
         self._clock = clock
         self._arrivals = itertools.count()
@@ -57,32 +67,50 @@ class Admission:
         self._start: dict[FlowKey, int] = {}  # S of the first of each flow that waits
         self._finish: dict[FlowKey, int] = {}  # F, of those that wait and others, where F > V
         self._virtual_time = 0
-        self._since = self._seconds = self._left = 0.0  # seconds with any in flight and candidates left in them, fading
+        self._stay = 0.0  # seconds from admission to leaving, averaged over about the last `max_in_flight` candidates
 
-    def require_room(self, candidates: int, tokens: int = 0) -> None:
-        """Raise `Overloaded` if `enter` would now; to call before any work is done for a request."""
+    def require_room(self, candidates: int, tokens: int = 0, deadline: float = math.inf) -> None:
+        """Raise `Overloaded` if `enter` would now; to call before any work is done for a request.
+
+        `candidates` is the least that will do. `deadline`, an instant of the clock, is when an answer would come too late.
+        """
         if not self._waiting and self.in_flight + candidates <= self.max_in_flight:
             return
         too_many = self.queued_candidates + candidates > self.max_queued_candidates
-        if too_many or self.queued_tokens + tokens > self.max_queued_tokens:
-            seconds = (self.in_flight + self.queued_candidates) * self._seconds / (self._left or math.inf)
-            raise Overloaded(min(60, max(1, math.ceil(seconds))))
+        too_late = self._wait(candidates) > min(self.max_wait, deadline - self._clock())
+        if too_many or too_late or self.queued_tokens + tokens > self.max_queued_tokens:
+            raise Overloaded(min(60, max(1, math.ceil(self._wait(self.max_in_flight)))))
 
-    def enter(self, flow: Hashable, candidates: int, tokens: int) -> Ticket:
-        """Take a place for K = `candidates`, 1 to `max_in_flight`, for `flow`; `tokens` is its prompt's. Raises `Overloaded`."""
-        assert 1 <= candidates <= self.max_in_flight, "could never be admitted"
-        self.require_room(candidates, tokens)
+    def _wait(self, candidates: int) -> float:
+        """Seconds until so many more would be let in behind all that wait, by Little's law: all places turn over once in a stay.
+
+        It does not know of the order in the queue: a flow that asks for little waits less.
+        """
+        ahead = self.in_flight + self.queued_candidates + candidates - self.max_in_flight
+        return max(0, ahead) / self.max_in_flight * self._stay
+
+    def enter(
+        self, flow: Hashable, candidates: int, tokens: int, least: int | None = None, deadline: float = math.inf
+    ) -> Ticket:
+        """Take a place for K = `candidates`, 1 to `max_in_flight`, for `flow`; `tokens` is its prompt's. Raises `Overloaded`.
+
+        With `least`, 1 to K, so many will do under load. One that has waited until after its `deadline` gets one: quickly.
+        """
+        least = least or candidates
+        assert 1 <= least <= candidates <= self.max_in_flight, "could never be admitted"
+        self.require_room(least, tokens, deadline)
         key = (flow, candidates)
-        ticket = Ticket(self, key, candidates, tokens, next(self._arrivals))
+        ticket = Ticket(self, key, candidates, least, tokens, next(self._arrivals), deadline)
         if key not in self._waiting:
             idle = (finish for other, finish in self._finish.items() if other not in self._waiting)
             unknown = min(min(idle, default=self._virtual_time), self._virtual_time + candidates)
             self._start[key] = self._finish.get(key, unknown)
         self._waiting.setdefault(key, deque()).append(ticket)
         self.queued_requests += 1
-        self.queued_candidates += candidates
+        self.queued_candidates += least
         self.queued_tokens += tokens
         self._admit()
+        ticket.has_waited = not ticket.is_admitted
         return ticket
 
     def _admit(self) -> None:
@@ -90,32 +118,45 @@ class Admission:
         while key := min(self._waiting, key=lambda k: (self._start[k], self._waiting[k][0].arrival), default=None):
             self._virtual_time = self._start[key]
             head = self._waiting[key][0]
-            if self.in_flight + head.candidates > self.max_in_flight:
+            if self.in_flight + head.least > self.max_in_flight:
                 break
-            self._start[key] = self._finish[key] = self._virtual_time + head.candidates
             self._unqueue(head)
-            if not self.in_flight:
-                self._since = self._clock()
-            self.in_flight += head.candidates
-            head._turn.set()
+            self._let_in(head)
+            if key in self._start:
+                self._start[key] = self._virtual_time + head.candidates
+            self._finish[key] = self._virtual_time + head.candidates
         self._finish = {key: tag for key, tag in self._finish.items() if self._waiting and tag > self._virtual_time}
+
+    def _let_in(self, ticket: Ticket) -> None:
+        """Decide how many candidates it gets, and let it go."""
+        now = self._clock()
+        taken = (self.in_flight + self.queued_candidates) / self.max_in_flight
+        share = min(1.0, max(0.0, (1 - taken) / (1 - EASY)))
+        allowed = ticket.least + math.floor(share * (ticket.asked - ticket.least))
+        if ticket.has_waited and now >= ticket.deadline:
+            allowed, ticket.reduced_by = 1, "deadline"
+        ticket.candidates = min(allowed, self.max_in_flight - self.in_flight)
+        if ticket.candidates == ticket.asked:
+            ticket.reduced_by = None
+        elif ticket.reduced_by is None:
+            ticket.reduced_by = "load"
+        ticket.admitted_at = now
+        self.in_flight += ticket.candidates
+        ticket._turn.set()
 
     def _unqueue(self, ticket: Ticket) -> None:
         self._waiting[ticket.flow].remove(ticket)
         if not self._waiting[ticket.flow]:
             del self._waiting[ticket.flow], self._start[ticket.flow]
         self.queued_requests -= 1
-        self.queued_candidates -= ticket.candidates
+        self.queued_candidates -= ticket.least
         self.queued_tokens -= ticket.tokens
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket.is_admitted:
             self.in_flight -= ticket.candidates
-            elapsed = self._clock() - self._since
-            kept = math.exp(-elapsed / RATE_MEMORY)
-            self._since += elapsed
-            self._seconds = self._seconds * kept + elapsed
-            self._left = self._left * kept + ticket.candidates
+            stay = self._clock() - ticket.admitted_at
+            self._stay += (stay - self._stay) * (ticket.candidates / self.max_in_flight if self._stay else 1.0)
         else:
             self._unqueue(ticket)
         self._admit()
@@ -123,13 +164,23 @@ class Admission:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request's place, in the queue and then in flight. Whoever entered calls `leave`, whatever happened between."""
+    """One request's place, in the queue and then in flight. Whoever entered calls `leave`, whatever happened between.
+
+    `asked` is its K, `least` what would do; once it is admitted, `candidates` is what it gets, and `reduced_by` why that is less
+    than asked.
+    """
 
     admission: Admission = field(repr=False)
     flow: FlowKey
-    candidates: int
+    asked: int
+    least: int
     tokens: int
     arrival: int
+    deadline: float = math.inf
+    has_waited: bool = False
+    candidates: int = 0
+    reduced_by: Literal["load", "deadline"] | None = None
+    admitted_at: float = 0.0
     _turn: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _has_left: bool = False
 

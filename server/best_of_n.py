@@ -10,15 +10,14 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from winnow.models.combiner import combine, rank
-from winnow.models.errors import CandidateFailed, NoScoredCandidate, WinnowError, gravest
+from winnow.models.errors import NoScoredCandidate, WinnowError, gravest
 from winnow.models.policy import Policy, Sampling
 from winnow.models.reward import RewardModel
 from winnow.models.types import (
     CombinerName,
-    Failure,
     Progress,
     Prompt,
     Reward,
@@ -27,6 +26,11 @@ from winnow.models.types import (
     Timings,
     is_gated,
 )
+from winnow.server.dial import Dial
+from winnow.server.selecting import Selecting
+
+ALL = Dial()
+"""Wait for all candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +51,39 @@ class BestOfN:
         combiner: CombinerName,
         on_progress: Callable[[Progress], None] | None = None,
         sampled_behind: Prompt | None = None,
+        dial: Dial = ALL,
     ) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
         A candidate that cannot be sampled or scored is left out of the ranking and listed in `failures`. `on_progress` is
-        called each time one has been scored or has failed. `sampled_behind` is another prompt to sample behind: its answers are
-        judged as answers to `prompt` (context distillation; Llama 2, section 4.2.4).
+        called each time one has ended. `sampled_behind` is another prompt to sample behind: its answers are
+        judged as answers to `prompt` (context distillation; Llama 2, section 4.2.4). `dial` says when less than all K will do;
+        who is given up for it is listed in `aborted`.
 
         Raises:
             NoScoredCandidate: all of them failed, so that there is no winner.
             EngineDead: an engine's process is gone.
         """
         started = time.perf_counter()
-        run = _Run(self, prompt, sampled_behind or prompt, sampling)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for index in range(candidates):
-                    task = group.create_task(run.candidate(index))
-                    if on_progress:
-                        task.add_done_callback(lambda _: on_progress(run.progress(candidates, combiner)))
-        except* WinnowError as errors:
-            raise gravest(errors) from None
+        behind = sampled_behind or prompt
+        run = Selecting(
+            sample=lambda index, handle: self.policy.sample(behind, sampling, index, handle),
+            rate=lambda ids: self.rate(prompt, ids),
+            candidates=candidates,
+            combiner=combiner,
+            dial=dial,
+            on_progress=on_progress,
+        )
+        await run.run()
         if not run.scored:
             first = min(run.failures, key=lambda failure: failure.index)
             raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {first.reason}")
         scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
         failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
+        aborted = tuple(sorted(run.aborted, key=lambda item: item.index))
         timings = _timings(scored, time.perf_counter() - started)
-        return Selection(prompt, combiner, scored, rank(scored, combiner), failures, timings)
+        ranking = rank(scored, combiner)
+        return Selection(prompt, combiner, scored, ranking, failures, timings, aborted, run.truncated_by)
 
     async def rate(self, prompt: Prompt, answer_ids: Sequence[int]) -> Reward:
         """Return the reward of one answer. Both models score at once; a safety prompt needs only R_s.
@@ -99,37 +108,6 @@ class BestOfN:
         safety = await self.safety.score(prompt, answer_ids)
         needed = math.isfinite(safety) and not is_gated(safety)
         return combine(False, safety, await self.helpfulness.score(prompt, answer_ids) if needed else None)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One selection under way: what has come of its candidates so far, in the order in which it came."""
-
-    pipeline: BestOfN
-    prompt: Prompt
-    sampled_behind: Prompt
-    sampling: Sampling
-    sampled: int = 0
-    scored: list[ScoredCandidate] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    rewards: dict[tuple[int, ...], asyncio.Task[Reward]] = field(default_factory=dict)
-
-    async def candidate(self, index: int) -> None:
-        """Sample and score one candidate; equal answers of one prompt share a score."""
-        try:
-            candidate = await self.pipeline.policy.sample(self.sampled_behind, self.sampling, index)
-            self.sampled += 1
-            ids = candidate.token_ids
-            if ids not in self.rewards:
-                self.rewards[ids] = asyncio.create_task(self.pipeline.rate(self.prompt, ids))
-            self.scored.append(ScoredCandidate(candidate, await self.rewards[ids]))
-        except CandidateFailed as failure:
-            self.failures.append(Failure(index, str(failure)))
-
-    def progress(self, candidates: int, combiner: CombinerName) -> Progress:
-        """How far the run has come."""
-        best = self.scored[rank(self.scored, combiner)[0]].reward.combined if self.scored else None
-        return Progress(self.sampled, len(self.scored), candidates, best)
 
 
 def _timings(scored: Sequence[ScoredCandidate], total: float) -> Timings:

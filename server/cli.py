@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
+from winnow.clients.wire import CandidateRange
 from winnow.models.errors import WinnowError
 from winnow.server.distill.export_options import Format, PairRule
 from winnow.server.settings import Settings, SettingsError, load
@@ -73,6 +74,8 @@ def with_settings(command: Callable[..., None], names: Collection[str] | None = 
 
 def _option_type(annotation: Any) -> Any:
     """The type typer parses for a setting: optional, and a list where the setting is a tuple."""
+    if annotation is CandidateRange:
+        return str | None
     return list[str] | None if get_origin(annotation) is tuple else annotation | None
 
 
@@ -80,6 +83,8 @@ def _shown(default: Any) -> str:
     """A default as the help shows it; the demo checkpoints by name, not by where they are installed."""
     if isinstance(default, tuple):
         return f"{len(default)} patterns"
+    if isinstance(default, CandidateRange):
+        return str(default.max)
     if isinstance(default, str) and Path(default).is_dir():
         return f"the demo {Path(default).name}"
     return "none" if default is None else str(default)
@@ -223,7 +228,7 @@ def distill(
     if recipe and not (context_distillation or ghost_attention):
         raise SettingsError("--recipe has no effect without --context-distillation or --ghost-attention")
     choices = Choices(
-        candidates=candidates or settings.candidates,
+        candidates=candidates or settings.candidates.max,
         temperatures=_temperatures(temperature) if temperature else (settings.temperature,),
         sweep=sweep,
         top_p=settings.top_p,

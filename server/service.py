@@ -113,7 +113,7 @@ class Service:
                 HELPFULNESS_CANARY.sing("helpfulness", self.helpfulness, self.template),
             )
         prompt = self.template.render([Message("user", "Hello")])
-        await self.pipeline.select(prompt, Sampling(max_tokens=8), self.settings.candidates, self.settings.combiner)
+        await self.pipeline.select(prompt, Sampling(max_tokens=8), self.settings.candidates.max, self.settings.combiner)
 
 
 @contextlib.contextmanager
@@ -156,7 +156,12 @@ def started(settings: Settings) -> Iterator[Service]:
 
 
 def _admission(settings: Settings) -> Admission:
-    return Admission(settings.max_candidates_in_flight, settings.max_queued_candidates, settings.max_queued_tokens)
+    return Admission(
+        settings.max_candidates_in_flight,
+        settings.max_queued_candidates,
+        settings.max_queued_tokens,
+        settings.max_queue_seconds,
+    )
 
 
 def _checkpoints(settings: Settings) -> tuple[str, str, str]:

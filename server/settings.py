@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from winnow.clients.wire import CandidateRange
 from winnow.models import demo
 from winnow.models.errors import WinnowError
 from winnow.models.reward import Calibration
@@ -37,6 +38,16 @@ def _not_zero(scale: float) -> float:
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _range(value: object) -> object:
+    """`16` always, `4-16` as the load allows; in the file also `{min = 4, max = 16}`."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", value)
+        if not found:
+            raise ValueError(f"{value!r} is neither a number nor a range such as 4-16")
+        return {"min": int(found[1]), "max": int(found[2] or found[1])}
+    return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _compiles(pattern: str) -> str:
@@ -95,7 +106,10 @@ class Settings(BaseSettings):
         False, description="Answer whatever model a request names, for tools that insist on one."
     )
 
-    candidates: int = Field(16, ge=1, description="K, sampled for a request that does not say how many.")
+    candidates: Annotated[CandidateRange, NoDecode, BeforeValidator(_range)] = Field(
+        CandidateRange(min=16, max=16),
+        description="K, sampled for a request that does not say how many; a range, 4-16, lets K of every request shrink under load.",
+    )
     max_candidates: int = Field(64, ge=1, description="Most candidates that a request may ask for.")
     combiner: CombinerName = Field(
         "llama2",
@@ -141,6 +155,11 @@ class Settings(BaseSettings):
     )
     max_queued_candidates: int = Field(1024, ge=0, description="Candidates that may wait; beyond it requests get 429.")
     max_queued_tokens: int = Field(65_536, ge=0, description="Prompt tokens that may wait; beyond it requests get 429.")
+    max_queue_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Longest wait to expect in the queue; a request that would wait longer gets 429 at once.",
+    )
     request_seconds: float = Field(
         600.0, gt=0, description="Longest time from a request's admission queue to its answer."
     )
@@ -164,8 +183,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.candidates > self.max_candidates:
-            raise ValueError(f"candidates ({self.candidates}) is above max_candidates ({self.max_candidates})")
+        if self.candidates.max > self.max_candidates:
+            raise ValueError(f"candidates ({self.candidates.max}) is above max_candidates ({self.max_candidates})")
         if self.max_candidates > self.max_candidates_in_flight:
             raise ValueError(
                 f"max_candidates ({self.max_candidates}) is above max_candidates_in_flight ({self.max_candidates_in_flight})"

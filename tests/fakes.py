@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from winnow.models.policy import Sampling
+from winnow.models.policy import Handle, Sampling
 from winnow.models.types import Candidate, Prompt
 
 
@@ -37,7 +37,7 @@ class ScriptedPolicy(ScriptedEngine):
     running: set[int] = field(default_factory=set)
     hold: asyncio.Event | None = None
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None) -> Candidate:
         self.running.add(index)
         try:
             if self.hold:

@@ -230,7 +230,8 @@ def _batch(body: Mapping[str, Any]) -> _Asked:
         problem = error.errors(include_url=False, include_input=False)[0]
         detail = describe_invalid(problem, problem["loc"])
         raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
-    if name := next((name for name in _REFUSED if getattr(request, name, getattr(request.options, name, None))), None):
+    asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _REFUSED}
+    if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
         raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
     if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in request.logit_bias or ()):
         raise BadLine("invalid_sampling", "body: logit_bias: keys are token ids")
@@ -246,4 +247,4 @@ def _batch(body: Mapping[str, Any]) -> _Asked:
 
 
 _SAME = ("candidates", "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "seed")
-_REFUSED = ("stream", "logprobs", "return_candidates")
+_REFUSED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")

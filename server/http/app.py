@@ -1,6 +1,7 @@
 """The routes. Each one checks, calls, and renders; what it calls is elsewhere."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -104,11 +105,14 @@ def _completions(service: Service, metrics: Metrics) -> APIRouter:
     router = APIRouter(route_class=routes, strict_content_type=False, responses=_REFUSED | _BODY | _ANSWER | _STREAM)
 
     async def answer(body: ChatRequest | TextRequest, request: Request) -> Response:
-        todo = await plan(body, service)
+        noted = record(request.scope)
+        todo = await plan(body, service, noted.started)
         name, template = service.settings.model_name, service.template
         chat = isinstance(body, ChatRequest)
         shape = ChatShape(name, template) if chat else TextShape(name, template, todo.echo)
-        ticket = service.admission.enter(record(request.scope).flow, todo.candidates, len(todo.prompt))
+        ticket = service.admission.enter(
+            noted.flow, todo.candidates, len(todo.prompt), todo.least, todo.dial.deadline or math.inf
+        )
         completion = Completion(todo, shape, ticket, request.scope, service, metrics)
         if not body.stream:
             return await completion.complete(request)

@@ -47,13 +47,18 @@ class Completion:
         on_progress = latest.put if latest else None
 
         async def select() -> Selection:
-            with self.metrics.candidates_in_flight(plan.candidates):
-                return await pipeline.select(plan.prompt, plan.sampling, plan.candidates, plan.combiner, on_progress)
+            candidates = self.ticket.candidates
+            with self.metrics.candidates_in_flight(candidates):
+                return await pipeline.select(
+                    plan.prompt, plan.sampling, candidates, plan.combiner, on_progress, dial=plan.dial
+                )
 
         selection, queue = await in_turn(self.service, self.ticket, select)
         selection = dataclasses.replace(selection, timings=selection.timings.after(queue))
-        self.metrics.observe(selection)
-        record(self.scope).fields.update(views.log_fields(selection))
+        if self.ticket.reduced_by == "deadline":
+            selection = dataclasses.replace(selection, truncated_by="deadline")
+        self.metrics.observe(selection, self.ticket)
+        record(self.scope).fields.update(views.log_fields(selection, self.ticket))
         if self.service.settings.log_content:
             record(self.scope).fields.update(
                 views.log_content(selection, self.service.template, self._refusal(selection))
@@ -119,7 +124,9 @@ class Completion:
         return views.returned(selection, self.plan.n, self._refusal(selection))
 
     def _report(self, selection: Selection) -> BestOfNReport:
-        return views.report(selection, with_texts=self.plan.with_texts and self._refusal(selection) is None)
+        return views.report(
+            selection, self.ticket, with_texts=self.plan.with_texts and self._refusal(selection) is None
+        )
 
     def _refusal(self, selection: Selection) -> str | None:
         """What is said instead of an answer, where nobody is safe and the operator wants none of them returned."""

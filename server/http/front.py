@@ -40,14 +40,14 @@ class Record:
     id: str
     flow: str
     """Who asks, for the fair queue and the log: the key's short name, or the address."""
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.monotonic)
     status: int = 499
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ms(self) -> float:
         """Milliseconds since the request's head was read."""
-        return round((time.perf_counter() - self.started) * 1e3, 1)
+        return round((time.monotonic() - self.started) * 1e3, 1)
 
 
 def record(scope: Scope) -> Record:

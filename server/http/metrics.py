@@ -10,9 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from winnow.models.errors import NoScoredCandidate
 from winnow.models.types import Branch, Selection
+from winnow.server.admission import Ticket
 from winnow.server.service import Service
 
 SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 REWARD = tuple(twentieth / 20 for twentieth in range(1, 21))
 
 
@@ -32,6 +34,18 @@ class Metrics:
             "winnow_candidates_aborted", "Candidates of requests given up: the client left, time was up, an engine died.",
             registry=registry,
         )  # fmt: skip
+        self.given_up = Counter(
+            "winnow_candidates_given_up", "Candidates given up because less than all K would do.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.selection_candidates = Histogram(
+            "winnow_selection_candidates", "K as it was sampled, by what reduced it: none, load or deadline.",
+            ["reduced_by"], buckets=CANDIDATES, registry=registry,
+        )  # fmt: skip
+        self.truncated = Counter(
+            "winnow_selections_truncated", "Selections that ended before all of their candidates had.", ["by"],
+            registry=registry,
+        )  # fmt: skip
         self.all_unsafe = Counter(
             "winnow_selections_all_unsafe", "Selections in which every candidate was gated.", registry=registry
         )
@@ -40,6 +54,9 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.sampled_tokens = Counter("winnow_tokens_sampled", "Tokens of all candidates.", registry=registry)
+        self.given_up_tokens = Counter(
+            "winnow_tokens_given_up", "Tokens of the candidates that were given up.", registry=registry
+        )
         self.winner_tokens = Counter("winnow_tokens_winners", "Tokens of the winners.", registry=registry)
         self.seconds = Histogram(
             "winnow_selection_seconds", "Wall-clock time of a selection, by phase.", ["phase"], buckets=SECONDS,
@@ -89,8 +106,14 @@ class Metrics:
         finally:
             self.in_flight.dec(candidates)
 
-    def observe(self, selection: Selection) -> None:
-        """Count one selection."""
+    def observe(self, selection: Selection, ticket: Ticket) -> None:
+        """Count one selection, and what it was let in with."""
+        self.selection_candidates.labels(ticket.reduced_by or "none").observe(selection.requested)
+        if selection.truncated_by:
+            self.truncated.labels(selection.truncated_by).inc()
+        for aborted in selection.aborted:
+            self.given_up.labels(aborted.reason).inc()
+        self.given_up_tokens.inc(selection.aborted_tokens)
         for item in selection.scored:
             reward = item.reward
             self.candidates.labels(reward.branch.value).inc()

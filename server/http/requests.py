@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from winnow.clients.wire import MOST_TOKENS, ChatMessage, ChatRequest, TextRequest
+from winnow.clients.wire import MOST_TOKENS, BestOfNOptions, ChatMessage, ChatRequest, TextRequest
 from winnow.models.errors import PromptTooLong, RequestError, SamplingError
 from winnow.models.policy import Sampling
 from winnow.models.types import CombinerName, Message, Prompt
+from winnow.server.dial import Dial, EarlyRejection
 from winnow.server.http.errors import UnknownModel
 from winnow.server.service import Service
 
@@ -23,21 +25,26 @@ LONG = 20_000
 class Plan:
     """All that a request asks for, checked: nothing after this can fail for the caller's fault.
 
-    `candidates` is K; `n` of them are returned. `echo` is the prompt's text if it is to stand before the answer, else empty.
+    `candidates` is K, of which `least` will do under load; `n` of them are returned. `dial` says when less than all will do.
+    `echo` is the prompt's text if it is to stand before the answer, else empty.
     """
 
     prompt: Prompt
     sampling: Sampling
     candidates: int
+    least: int
     n: int
     combiner: CombinerName
+    dial: Dial
     with_texts: bool
     progress: bool
     echo: str = ""
 
 
-async def plan(request: ChatRequest | TextRequest, service: Service) -> Plan:
-    """Check `request` against the server's limits and render its prompt; a full server refuses it before that.
+async def plan(request: ChatRequest | TextRequest, service: Service, arrived: float) -> Plan:
+    """Check `request`, which arrived at that instant of `time.monotonic`, against the server's limits and render its prompt.
+
+    A full server refuses it before that.
 
     Raises:
         RequestError: what the caller has to change.
@@ -45,7 +52,8 @@ async def plan(request: ChatRequest | TextRequest, service: Service) -> Plan:
     """
     require_model(request.model, service)
     candidates, n = _counts(request, service)
-    service.admission.require_room(candidates)
+    least, dial = _least(request, service, candidates, n), _dial(request.options, arrived)
+    service.admission.require_room(least, deadline=dial.deadline or math.inf)
     if isinstance(request, ChatRequest):
         prompt = await render(request.messages, request.options.is_safety, service)
         echo = ""
@@ -56,8 +64,10 @@ async def plan(request: ChatRequest | TextRequest, service: Service) -> Plan:
         prompt=prompt,
         sampling=_sampling(request, service, len(prompt)),
         candidates=candidates,
+        least=least,
         n=n,
         combiner=request.options.combiner or service.settings.combiner,
+        dial=dial,
         with_texts=bool(request.options.return_candidates),
         progress=bool(request.options.progress),
         echo=echo,
@@ -172,7 +182,7 @@ def _counts(request: ChatRequest | TextRequest, service: Service) -> tuple[int, 
     settings = service.settings
     greedy = request.temperature == 0
     n = request.n or 1
-    candidates = request.candidates or (1 if greedy else settings.candidates)
+    candidates = request.candidates or (1 if greedy else settings.candidates.max)
     asked = "best_of" if request.best_of else "best_of_n.candidates"
     if candidates > settings.max_candidates:
         raise RequestError(
@@ -186,6 +196,22 @@ def _counts(request: ChatRequest | TextRequest, service: Service) -> tuple[int, 
     if n > candidates:
         raise RequestError(f"n ({n}) answers cannot be returned from {candidates} candidates; raise {asked}", "n")
     return candidates, n
+
+
+def _least(request: ChatRequest | TextRequest, service: Service, candidates: int, n: int) -> int:
+    """How far K may shrink under load: as the request says, else as the server's range does; never below n."""
+    allowed = service.settings.candidates
+    least = request.options.least or (allowed.min if allowed.min < allowed.max else candidates)
+    return max(n, min(least, candidates))
+
+
+def _dial(options: BestOfNOptions, arrived: float) -> Dial:
+    early = options.early_rejection
+    return Dial(
+        deadline=None if options.deadline_ms is None else arrived + options.deadline_ms / 1e3,
+        accept_reward=options.accept_reward,
+        early_rejection=EarlyRejection(tuple(early.at_tokens), early.keep) if early else None,
+    )
 
 
 def _sampling(request: ChatRequest | TextRequest, service: Service, prompt_tokens: int) -> Sampling:

@@ -138,7 +138,7 @@ class _Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         settings = self.service.settings
         logger.info(
-            "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates
+            "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates.max
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

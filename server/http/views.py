@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from winnow.clients.wire import (
+    AbortedCandidate,
     BestOfNReport,
     ChatLogprobs,
     Failed,
@@ -23,6 +24,7 @@ from winnow.clients.wire import Progress as WireProgress
 from winnow.clients.wire import TokenLogprob as WireLogprob
 from winnow.models.template import Llama2Template
 from winnow.models.types import Branch, Progress, Reward, ScoredCandidate, Selection, TokenLogprob
+from winnow.server.admission import Ticket
 
 
 class Returned(NamedTuple):
@@ -130,11 +132,15 @@ def rating(index: int, reward: Reward) -> Rating:
     )
 
 
-def report(selection: Selection, *, with_texts: bool) -> BestOfNReport:
-    """The `best_of_n` object; `with_texts` puts every candidate's text in."""
+def report(selection: Selection, ticket: Ticket | None = None, *, with_texts: bool) -> BestOfNReport:
+    """The `best_of_n` object; `ticket` knows how many candidates were asked for, `with_texts` puts every candidate's text in."""
     ranks = {position: rank for rank, position in enumerate(selection.ranking)}
     return BestOfNReport(
         candidates=selection.requested,
+        requested=ticket.asked if ticket else selection.requested,
+        reduced_by=ticket.reduced_by if ticket else None,
+        truncated_by=selection.truncated_by,
+        approximate=selection.is_approximate,
         finished=len(selection.scored),
         winner=selection.winner.candidate.index,
         is_safety=selection.prompt.is_safety,
@@ -144,6 +150,9 @@ def report(selection: Selection, *, with_texts: bool) -> BestOfNReport:
         safe_passed_over=selection.safe_passed_over,
         scored=[_scored(item, ranks[position], with_texts) for position, item in enumerate(selection.scored)],
         failed=[Failed(index=failure.index, reason=failure.reason) for failure in selection.failures],
+        aborted=[
+            AbortedCandidate(index=item.index, reason=item.reason, tokens=item.tokens) for item in selection.aborted
+        ],
         timings_ms=timings(selection),
     )
 
@@ -175,11 +184,15 @@ def server_timing(selection: Selection) -> str:
     return ", ".join(f"{name};dur={value}" for name, value in timings(selection).model_dump().items())
 
 
-def log_fields(selection: Selection) -> dict[str, Any]:
+def log_fields(selection: Selection, ticket: Ticket) -> dict[str, Any]:
     """What the access log says of a selection: numbers and names, never text."""
     return {
         "candidates": selection.requested,
+        "requested": ticket.asked,
+        "reduced_by": ticket.reduced_by,
+        "truncated_by": selection.truncated_by,
         "failed": len(selection.failures),
+        "aborted": len(selection.aborted),
         "prompt_tokens": len(selection.prompt),
         "sampled_tokens": selection.sampled_tokens,
         "winner": selection.winner.candidate.index,

@@ -29,6 +29,7 @@ from winnow.clients.wire import (
 
 REPORT = BestOfNReport(
     candidates=3,
+    requested=3,
     finished=3,
     winner=2,
     is_safety=False,

@@ -69,7 +69,10 @@ async def test_a_plain_call_sends_nothing_but_the_dialog(opening: Open) -> None:
 async def test_every_option_arrives(opening: Open) -> None:
     options: dict[str, Any] = {
         "model": "m",
-        "candidates": 4,
+        "candidates": {"min": 2, "max": 4},
+        "deadline_ms": 500,
+        "accept_reward": 0.9,
+        "early_rejection": {"at_tokens": (4, 8), "keep": 0.5},
         "n": 2,
         "is_safety": True,
         "combiner": "safe_first",
@@ -100,7 +103,17 @@ async def test_every_option_arrives(opening: Open) -> None:
     assert [message.text for message in body.messages] == ["s", "€\u2028"]
     assert script.requests[0].headers["x-request-id"] == "mine-1"
     flat = sent(script)
-    for name in options.keys() - {"candidates", "is_safety", "combiner", "return_candidates", "request_id"}:
+    inner = {
+        "candidates",
+        "deadline_ms",
+        "accept_reward",
+        "early_rejection",
+        "is_safety",
+        "combiner",
+        "return_candidates",
+    }
+    assert flat["best_of_n"].keys() == inner
+    for name in options.keys() - {*inner, "request_id"}:
         assert name in flat
     assert script.listed == 0
 

@@ -58,7 +58,12 @@ class Guest:
 
     @property
     def size(self) -> int:
-        return self.ticket.candidates
+        return self.ticket.asked
+
+    @property
+    def least_of_flow(self) -> int:
+        """The fewest candidates that a request of its flow may get."""
+        return -(-self.size // 2)
 
 
 class Crowd(RuleBasedStateMachine):
@@ -103,7 +108,7 @@ class Crowd(RuleBasedStateMachine):
         for other in {each.flow for each in self.waiting} - {guest.flow}:
             pair = (guest.flow, other) if repr(guest.flow) < repr(other) else (other, guest.flow)
             lead, least, most = self.leads.get(pair, (0, 0, 0))
-            lead += guest.size if pair[0] == guest.flow else -guest.size
+            lead += guest.ticket.candidates if pair[0] == guest.flow else -guest.ticket.candidates
             least, most = min(least, lead), max(most, lead)
             self.leads[pair] = lead, least, most
             assert most - least <= guest.size + other[1]
@@ -112,21 +117,28 @@ class Crowd(RuleBasedStateMachine):
         for each in self.waiting:
             each.overtaken[guest.flow] += 1
             if each.flow != guest.flow:
-                assert each.overtaken[guest.flow] <= each.place * each.size // guest.size + 1
+                assert each.overtaken[guest.flow] <= each.place * each.size // guest.least_of_flow + 1
 
-    @rule(name=st.sampled_from("abc"), size=st.sampled_from([1, 1, 2, 5, 16]) | st.integers(1, LIMIT), tokens=INDEX)
-    def enter(self, name: str, size: int, tokens: int) -> None:
+    @rule(
+        name=st.sampled_from("abc"),
+        size=st.sampled_from([1, 1, 2, 5, 16]) | st.integers(1, LIMIT),
+        tokens=INDEX,
+        halves=st.sampled_from([0, 0, 1]),
+    )
+    def enter(self, name: str, size: int, tokens: int, halves: int) -> None:
+        """A range's least is half of what is asked, in one of three."""
         tokens %= 20
-        fits = not self.waiting and self.admission.in_flight + size <= LIMIT
-        may_wait = self.admission.queued_candidates + size <= QUEUE and self.admission.queued_tokens + tokens <= TOKENS
+        least = -(-size // 2) if halves else size
+        fits = not self.waiting and self.admission.in_flight + least <= LIMIT
+        may_wait = self.admission.queued_candidates + least <= QUEUE and self.admission.queued_tokens + tokens <= TOKENS
         if not fits and not may_wait:
-            assert is_full(self.admission, size, tokens)
+            assert is_full(self.admission, least, tokens)
             with pytest.raises(Overloaded):
-                self.admission.enter(name, size, tokens)
+                self.admission.enter(name, size, tokens, least)
             return
-        assert not is_full(self.admission, size, tokens)
+        assert not is_full(self.admission, least, tokens)
         place = 1 + sum(guest.flow == (name, size) for guest in self.waiting)
-        guest = Guest(self.admission.enter(name, size, tokens), place)
+        guest = Guest(self.admission.enter(name, size, tokens, least), place)
         guest.task = self.loop.create_task(self.stay(guest))
         self.waiting.append(guest)
         assert self.settle() == [guest] * fits
@@ -138,7 +150,7 @@ class Crowd(RuleBasedStateMachine):
         before = self.admission.in_flight
         guest.over.set()
         admitted = self.settle()
-        assert all(before + head.size > LIMIT for head in admitted[:1]), "the head waited although it fitted"
+        assert all(before + head.ticket.least > LIMIT for head in admitted[:1]), "the head waited although it fitted"
 
     @precondition(lambda self: self.waiting)
     @rule(index=INDEX)
@@ -148,7 +160,7 @@ class Crowd(RuleBasedStateMachine):
         guest.task.cancel()
         before = self.admission.in_flight
         admitted = self.settle()
-        assert not admitted or before + guest.size > LIMIT, "the head waited although it fitted"
+        assert not admitted or before + guest.ticket.least > LIMIT, "the head waited although it fitted"
 
     @precondition(lambda self: self.running)
     @rule(index=INDEX)
@@ -162,9 +174,10 @@ class Crowd(RuleBasedStateMachine):
     def counts_are_right(self) -> None:
         assert all(guest.ticket.is_admitted for guest in self.running)
         assert not any(guest.ticket.is_admitted for guest in self.waiting)
-        assert self.admission.in_flight == sum(guest.size for guest in self.running) <= LIMIT
+        assert self.admission.in_flight == sum(guest.ticket.candidates for guest in self.running) <= LIMIT
+        assert all(guest.ticket.least <= guest.ticket.candidates <= guest.size for guest in self.running)
         assert self.admission.queued_requests == len(self.waiting)
-        assert self.admission.queued_candidates == sum(guest.size for guest in self.waiting) <= QUEUE
+        assert self.admission.queued_candidates == sum(guest.ticket.least for guest in self.waiting) <= QUEUE
         assert self.admission.queued_tokens == sum(guest.ticket.tokens for guest in self.waiting) <= TOKENS
         assert self.running or not self.waiting
 
@@ -371,9 +384,9 @@ def retry_after(admission: Admission) -> int:
     return full.value.retry_after
 
 
-def test_the_estimate_is_what_is_ahead_over_the_rate_of_leaving() -> None:
+def test_the_estimate_is_what_is_ahead_over_the_rate_at_which_places_turn_over() -> None:
     clock = Clock()
-    admission = Admission(8, 100, 0, clock)
+    admission = Admission(8, 100, 0, clock=clock)
     running = admission.enter("a", 8, 0)
     assert retry_after(admission) == 1, "nothing has been observed"
     for _ in range(20):
@@ -396,9 +409,88 @@ def test_the_estimate_is_what_is_ahead_over_the_rate_of_leaving() -> None:
 @pytest.mark.parametrize(("seconds", "estimate"), [(0.0, 1), (0.01, 1), (59.5, 60), (1e9, 60)])
 def test_the_estimate_is_between_1_and_60_seconds(seconds: float, estimate: int) -> None:
     clock = Clock()
-    admission = Admission(8, 0, 0, clock)
+    admission = Admission(8, 0, 0, clock=clock)
     running = admission.enter("a", 8, 0)
     clock.now += seconds
     running.leave()
     admission.enter("a", 8, 0)
     assert retry_after(admission) == estimate
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 64), st.integers(0, 64), st.integers(0, 255))
+def test_a_range_gets_all_while_half_of_the_places_are_free_and_less_the_fewer_are(
+    least: int, more: int, taken: int
+) -> None:
+    admission = Admission(256, PLENTY, PLENTY)
+    others = [admission.enter("others", 1, 0) for _ in range(taken)]
+    asked = least + more
+    ticket = admission.enter("a", asked, 0, least)
+    if taken + least > 256:
+        assert not ticket.is_admitted
+    else:
+        assert least <= ticket.candidates <= min(asked, 256 - taken)
+        assert (ticket.candidates == asked) == (ticket.reduced_by is None)
+        if taken <= 128:
+            assert ticket.candidates == asked
+        one_more = Admission(256, PLENTY, PLENTY)
+        rest = [one_more.enter("others", 1, 0) for _ in range(taken + 1)]
+        later = one_more.enter("a", asked, 0, least)
+        if later.is_admitted:
+            assert ticket.candidates - 2 - more // 64 <= later.candidates <= ticket.candidates, "smoothly"
+        for each in (*rest, later):
+            each.leave()
+    for each in (*others, ticket):
+        each.leave()
+    assert is_empty(admission)
+
+
+def test_k_shrinks_before_anyone_is_refused_and_grows_back() -> None:
+    admission = Admission(64, 64, PLENTY)
+    crowd = []
+    while not is_full(admission, 4):
+        crowd.append(admission.enter("a", 16, 0, 4))
+    sizes = [ticket.candidates for ticket in crowd if ticket.is_admitted]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes == [16, 16, 16, 10, 6], "the less room is left, the fewer"
+    assert {ticket.reduced_by for ticket in crowd if 0 < ticket.candidates < 16} == {"load"}
+    for ticket in crowd:
+        ticket.leave()
+    assert is_empty(admission)
+    assert admission.enter("a", 16, 0, 4).candidates == 16
+
+
+def test_who_would_wait_too_long_is_refused_at_once() -> None:
+    clock = Clock()
+    admission = Admission(8, 100, PLENTY, 10.0, clock)
+    running = admission.enter("a", 8, 0)
+    assert not is_full(admission, 8), "how long a stay is has not been seen yet"
+    clock.now += 6
+    running.leave()
+    running = admission.enter("a", 8, 0)
+    assert not is_full(admission, 8), "6 s"
+    waiting = admission.enter("a", 8, 0)
+    assert is_full(admission, 8), "12 s"
+    assert not is_full(admission, 4), "9 s"
+    running.leave()
+    waiting.leave()
+    assert not is_full(admission, 8)
+
+
+def test_a_deadline_that_the_queue_would_break_is_told_at_once() -> None:
+    clock = Clock()
+    admission = Admission(8, 100, PLENTY, clock=clock)
+    admission.enter("a", 8, 0).leave()
+    running = admission.enter("a", 8, 0)
+    clock.now += 6
+    running.leave()
+    running = admission.enter("a", 8, 0)
+    with pytest.raises(Overloaded):
+        admission.enter("b", 8, 0, deadline=clock.now + 5)
+    waiting = admission.enter("b", 8, 0, deadline=clock.now + 7)
+    clock.now += 8  # it took longer than it looked
+    running.leave()
+    assert waiting.is_admitted
+    assert (waiting.candidates, waiting.reduced_by) == (1, "deadline")
+    waiting.leave()
+    assert is_empty(admission)

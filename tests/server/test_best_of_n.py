@@ -114,7 +114,7 @@ async def test_candidates_are_scored_while_their_siblings_decode() -> None:
     scored = asyncio.Event()
 
     class SlowSecond(ScriptedPolicy):
-        async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Any:
+        async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Any = None) -> Any:
             if index == 1:
                 await release.wait()
             return await super().sample(prompt, sampling, index)

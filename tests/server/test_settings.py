@@ -25,7 +25,7 @@ def test_flags_beat_the_environment_which_beats_the_file(monkeypatch: pytest.Mon
     monkeypatch.setenv("WINNOW_CANDIDATES", "4")
     monkeypatch.setenv("WINNOW_PORT", "2")
     settings = load(candidates=5)
-    assert (settings.candidates, settings.port, settings.top_p) == (5, 2, 0.5)
+    assert (settings.candidates.max, settings.port, settings.top_p) == (5, 2, 0.5)
 
 
 def test_a_named_file_is_read_instead_of_the_default_one() -> None:
@@ -93,3 +93,26 @@ def test_keys_and_hosts_come_from_the_environment_with_commas(monkeypatch: pytes
 def test_what_could_never_be_admitted_is_refused() -> None:
     with pytest.raises(SettingsError, match="max_candidates_in_flight"):
         load(max_candidates=64, max_candidates_in_flight=32)
+
+
+@pytest.mark.parametrize(
+    ("written", "least", "most"), [("16", 16, 16), (" 4-16 ", 4, 16), (8, 8, 8), ({"min": 2, "max": 3}, 2, 3)]
+)
+def test_candidates_are_a_number_or_a_range(written: object, least: int, most: int) -> None:
+    settings = load(candidates=written)
+    assert (settings.candidates.min, settings.candidates.max) == (least, most)
+
+
+@pytest.mark.parametrize(
+    "written", ["0", "8-4", "four", "4-", "-4", "4-8-16", True, 1.5, {"min": 4}, {"least": 1, "max": 2}]
+)
+def test_no_other_candidates_are(written: object) -> None:
+    with pytest.raises(SettingsError, match="candidates"):
+        load(candidates=written)
+
+
+def test_a_range_in_the_file_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("winnow.toml").write_text("candidates = {min = 4, max = 12}\n")
+    assert load().candidates.max == 12
+    monkeypatch.setenv("WINNOW_CANDIDATES", "2-8")
+    assert (load().candidates.min, load().candidates.max) == (2, 8)

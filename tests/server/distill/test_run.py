@@ -34,7 +34,7 @@ RULES, _ = recipe.read(None)
 class SeededPolicy(ScriptedPolicy):
     """Answers differ by prompt, seed and index, and by nothing else."""
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: object = None) -> Candidate:
         await asyncio.sleep(0)
         ids = (sum(prompt.token_ids) % 97, (sampling.seed or 0) % 89, index)
         return Candidate(index, ids, f"answer {ids}", "stop", 4)
@@ -118,7 +118,7 @@ async def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     class Mortal(SeededPolicy):
         calls = 0
 
-        async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+        async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: object = None) -> Candidate:
             self.calls += 1
             if self.calls > 4 * after:
                 raise EngineDead("the policy engine is gone")
@@ -147,7 +147,7 @@ async def test_no_more_prompts_are_under_way_than_allowed(tmp_path: Path, templa
     meter = Meter(40)
 
     class Watched(SeededPolicy):
-        async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+        async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: object = None) -> Candidate:
             seen.append(meter.read().in_flight)
             return await super().sample(prompt, sampling, index)
 
@@ -260,7 +260,7 @@ async def test_a_context_distilled_answer_wins_only_where_the_safety_model_prefe
             return await super().score(prompt, answer_ids)  # type: ignore[arg-type]
 
     class Preprompted(ScriptedPolicy):
-        async def sample(self, prompt: Prompt, sampling: Sampling, index: int) -> Candidate:
+        async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: object = None) -> Candidate:
             distilled = len(prompt) > 40
             return Candidate(index, (len(prompt), int(distilled)), "distilled" if distilled else "plain", "stop", 3)
 
