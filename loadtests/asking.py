@@ -34,10 +34,11 @@ class Ask:
 class Reply:
     """What a system gave back. Instants are `time.perf_counter()` seconds, spans are seconds.
 
-    `refused` is a 429 or 503 that says so at once; `failed` is everything else that is no answer; `left` is a client that hung up on purpose.
-    `first_byte` is when the first byte of the answer's body came, `done` when the answer was whole. `candidates` were sampled for it and
-    `sampled_tokens` are theirs, `winner_tokens` the winner's; 0 where a system does not tell. `score_tail` is the time from the last finished
-    candidate to the last score, None where unknown. `details` holds what else a system tells, as plain JSON values.
+    `refused` is a 429 or 503 that says so at once; `failed` is everything else that is no answer; `left` is a client that hung up
+    on purpose. `first_byte` is when the first byte of the answer's body came, `done` when the answer was whole. `candidates` were
+    sampled for it and `sampled_tokens` are theirs, `winner_tokens` the winner's; 0 where a system does not tell. `score_tail` is the
+    time from the last finished candidate to the last score, None where unknown. `details` holds what else a system tells, as plain
+    JSON values.
     """
 
     kind: ReplyKind
