@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from typing import Any, Literal, Self
 
@@ -39,14 +39,20 @@ class OpenAISystem:
         dialect: Dialect,
         api_key: str | None = None,
         stream: bool = False,
+        name: str | None = None,
         timeout: httpx.Timeout | float | None = TIMEOUT,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`url` ends in /v1. Raises ValueError as `Connection` does."""
+        """`url` ends in /v1; `name` is what reports call it, by default the model and where it is served.
+
+        Raises:
+            ValueError: the address or the key cannot be used, see `Connection`.
+        """
         self._connection = Connection(url, api_key, timeout, retries=0)
         self._http = httpx.AsyncClient(transport=transport, **{**self._connection.http_options, "limits": LIMITS})
         self._key = api_key
         self.url, self.model, self.dialect, self.stream = self._connection.base_url, model, dialect, stream
+        self.name = name or f"{model} at {httpx.URL(self.url).netloc.decode()}"
 
     def __repr__(self) -> str:
         return f"OpenAISystem({self.url!r}, model={self.model!r}, dialect={self.dialect!r})"
@@ -56,12 +62,6 @@ class OpenAISystem:
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
-
-    @property
-    def name(self) -> str:
-        """The model and where it is served."""
-        url = httpx.URL(self.url)
-        return f"{self.model} at {url.netloc.decode()}"
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -122,7 +122,8 @@ class OpenAISystem:
         if self._key:
             text = text.replace(self._key, "***")
         known = {name: value for name, value in (details or {}).items() if value is not None}
-        return Reply(kind, time.perf_counter(), error=text[:LONGEST_ERROR], details=known)
+        shown = "".join(character if character.isprintable() else " " for character in text[:LONGEST_ERROR])
+        return Reply(kind, time.perf_counter(), error=shown, details=known)
 
 
 async def opened(
@@ -132,9 +133,12 @@ async def opened(
     model: str | None = None,
     dialect: Dialect | None = None,
     stream: bool = False,
+    taken: Collection[str] = (),
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> OpenAISystem:
     """A system at `url`; what is not given, the server is asked: its first model, and whether it is Winnow.
+
+    Its name is none of those in `taken`.
 
     Raises:
         ScenarioError: the address or the key cannot be used.
@@ -144,9 +148,12 @@ async def opened(
         if model is None or dialect is None:
             served, owner = await _served(Connection(url, api_key, TIMEOUT, retries=0), transport)
             model, dialect = model or served, dialect or ("winnow" if owner == "winnow" else "openai")
-        return OpenAISystem(url, model=model, dialect=dialect, api_key=api_key, stream=stream, transport=transport)
+        system = OpenAISystem(url, model=model, dialect=dialect, api_key=api_key, stream=stream, transport=transport)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
+    if system.name in taken:
+        system.name += " (again)"
+    return system
 
 
 async def _served(connection: Connection, transport: httpx.AsyncBaseTransport | None) -> tuple[str, str | None]:

@@ -23,24 +23,37 @@ def names() -> list[str]:
     return sorted(item.name.removesuffix(".toml") for item in SHIPPED.iterdir() if item.name.endswith(".toml"))
 
 
-def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
-    """A scenario by its name, or a file by its path (it ends in .toml); `changes` replace its keys, None takes one away.
+def text(name: str) -> str:
+    """The TOML of a scenario, by its name, or by its path (it ends in .toml).
 
     Raises:
-        ScenarioError: there is none, or a key or value of it cannot be used; the message says which.
+        ScenarioError: there is none, or it cannot be read.
     """
     path = Path(name)
-    is_file = path.suffix == ".toml"
-    if not is_file and name not in names():
+    if path.suffix != ".toml" and name not in names():
         raise ScenarioError(
             f"there is no scenario {name!r}; there are {', '.join(names())}, and files that end in .toml"
         )
     try:
-        text = path.read_text(encoding="utf-8") if is_file else SHIPPED.joinpath(f"{name}.toml").read_text("utf-8")
-        keys = tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"{name} cannot be read as TOML: {error}") from None
-    if is_file:
+        return (
+            path.read_text("utf-8") if path.suffix == ".toml" else SHIPPED.joinpath(f"{name}.toml").read_text("utf-8")
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{name} cannot be read: {error}") from None
+
+
+def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
+    """A scenario by its name or path; `changes` replace its keys, None takes one away.
+
+    Raises:
+        ScenarioError: there is none, or a key or value of it cannot be used; the message says which.
+    """
+    try:
+        keys = tomllib.loads(text(name))
+    except ValueError as error:
+        raise ScenarioError(f"{name} is not TOML: {error}") from None
+    path = Path(name)
+    if path.suffix == ".toml":
         keys = _beside(path.parent, {"name": path.stem, **keys})
     return read({key: value for key, value in {**keys, **(changes or {})}.items() if value is not None}, name)
 
