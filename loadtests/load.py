@@ -94,9 +94,10 @@ async def _wait(what: asyncio.Future[Any], stop: asyncio.Event, seconds: float |
         stopped.cancel()
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Pause, at most until `stop` is set; give way to the others in any case."""
+async def _until(due: float, now: Callable[[], float], stop: asyncio.Event) -> None:
+    """Wait until `due`, or until `stop` is set; give way to the others in any case, and read the clock after that."""
     await asyncio.sleep(0)
+    seconds = due - now()
     if seconds <= 0:
         return
     with contextlib.suppress(TimeoutError):
@@ -125,7 +126,7 @@ async def open_loop(
     under_way: set[asyncio.Task[Sample]] = set()
     async with asyncio.TaskGroup() as group:
         for offset, ask in zip(offsets, asks, strict=False):
-            await _pause(stop, start + offset - now())
+            await _until(start + offset, now, stop)
             if stop.is_set():
                 break
             task = group.create_task(flight.ask(ask, start + offset))

@@ -1,7 +1,7 @@
 """What one repeat's samples say: rates, percentiles, goodput, waste. Pure.
 
 Latencies count from when a request was due, and are those of the answered alone: read them together with how many were refused, failed
-or left. Goodput counts everybody. Nothing here compares; see `winnow.loadtests.estimates`.
+or left. Goodput counts everybody but those who left on purpose. Nothing here compares; see `winnow.loadtests.estimates`.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Measures:
 
     `seconds` go from when the first request was due to the end of the last reply. `offered_rate` is that of the intended arrivals,
     the other rates are of answered requests over `seconds`. `whole` is the latency of whole answers, `score_tail` what scoring added
-    to sampling. `good` were answered within the SLO. `wasted_tokens` were sampled for others than the winners, counted where a
-    system tells the winner's. `candidates_used` counts answers by their K.
+    to sampling. `good` were answered within the SLO, `good_share` is their share of all who did not leave. `wasted_tokens` were
+    sampled for others than the winners, counted where a system tells the winner's. `candidates_used` counts answers by their K.
     """
 
     requests: int
@@ -94,6 +94,7 @@ def measure(samples: Sequence[Sample], slo_ms: float | None = None) -> Measures:
     due = [sample.intended for sample in samples]
     seconds = max((sample.reply.done for sample in samples), default=0.0) - min(due, default=0.0)
     good = None if slo_ms is None else sum(1000 * sample.latency <= slo_ms for sample in answered)
+    stayed = len(samples) - kinds["left"]
     wasted, share = _waste(answered)
     errors = Counter(sample.reply.error for sample in samples if sample.reply.error)
     return Measures(
@@ -113,7 +114,7 @@ def measure(samples: Sequence[Sample], slo_ms: float | None = None) -> Measures:
         lag=Quantiles.of(sample.lag for sample in samples),
         good=good,
         goodput=None if good is None else _rate(good, seconds),
-        good_share=None if good is None or not samples else good / len(samples),
+        good_share=None if good is None or not stayed else good / stayed,
         wasted_tokens=wasted,
         wasted_share=share,
         candidates_used=dict(sorted(Counter(sample.reply.candidates for sample in answered).items())),

@@ -29,15 +29,15 @@ def notes(result: Result) -> list[str]:
     found = []
     if result.is_interrupted:
         found.append("The run was interrupted; what was outstanding then is not counted.")
-    if any(measures.tester_was_late for measures in whole):
-        worst = max(1000 * measures.lag.p99 for measures in whole if measures.lag)
+    if late := [measures.lag.p99 for measures in whole if measures.lag and measures.tester_was_late]:
         found.append(
-            f"The tester itself was late (p99 of its lag up to {figure(worst)} ms), so latencies are the tester's as much as the "
-            "system's: offer less, or run it on a machine of its own."
+            f"The tester itself was late in {len(late)} of {len(whole)} repeats (p99 of its lag up to {figure(1000 * max(late))} ms): "
+            "latencies are the tester's as much as the system's; offer less, or run it on a machine of its own."
         )
     if any(measures.refused or measures.failed or measures.left for measures in whole):
         found.append(
-            "Some requests were refused, failed or left; latencies are those of the answered alone, goodput counts all."
+            "Some requests were refused, failed or left. Latencies are those of the answered alone; goodput counts all but those "
+            "who left."
         )
     errors: Counter[str] = Counter()
     for measures in whole:

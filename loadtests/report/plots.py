@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from matplotlib.ticker import MaxNLocator
 
 from winnow.loadtests.report.canvas import FAILED, LEFT, REFUSED, Plot, drawing, line_style, seconds_axis
+from winnow.loadtests.report.sweeps import sweeps
 from winnow.loadtests.results import Result
 from winnow.loadtests.running import Repeat
 from winnow.loadtests.scenario import Point
@@ -21,17 +22,16 @@ MARKS = {"refused": ("x", REFUSED), "failed": ("v", FAILED), "left": ("|", LEFT)
 
 def draw(result: Result) -> Iterator[Plot]:
     """Every plot that the result has something for."""
-    if any(_latencies(result, point, name) for point in result.points for name in result.names):
+    if used(result):
         yield distribution(result)
-    if len(result.points) > 1:
-        yield from _sweeps(result)
+        yield from sweeps(result)
     for point in result.points[:MOST_OVER_TIME]:
         if repeats := [found[0] for name in result.names if (found := result.of(point, name))]:
             yield over_time(point, repeats)
     if len(used(result)) > len({point.candidates for point in result.points}):
         yield candidates_used(result)
         for point in result.points[:MOST_OVER_TIME]:
-            yield candidates_over_time(point, [result.of(point, name)[0] for name in result.names])
+            yield candidates_over_time(point, [found[0] for name in result.names if (found := result.of(point, name))])
 
 
 def _latencies(result: Result, point: Point, system: str) -> list[float]:
@@ -106,72 +106,6 @@ def over_time(point: Point, repeats: Sequence[Repeat]) -> Plot:
         f"Latency over time at {point.label}: {told}.",
         "The first repeat; each point is a request, at the time when it was due. Marks at the bottom got no answer.",
     )
-
-
-def _sweeps(result: Result) -> Iterator[Plot]:
-    """Throughput against latency where the load varies, latency against K where K does."""
-    if len({(point.rate, point.concurrency) for point in result.points}) > 1:
-        yield throughput(result)
-    if len({point.candidates for point in result.points}) > 1:
-        yield by_candidates(result)
-
-
-def throughput(result: Result) -> Plot:
-    """Median and p99 latency against answers a second, a line for each K and system."""
-    png = io.BytesIO()
-    with drawing(png, "Latency against throughput") as axes:
-        number = 0
-        for candidates in dict.fromkeys(point.candidates for point in result.points):
-            points = [point for point in result.points if point.candidates == candidates]
-            for name in result.names:
-                label = " · ".join([f"K = {candidates}", *([name] if len(result.names) > 1 else [])])
-                for key, dash in (("whole_p50_ms", "-"), ("whole_p99_ms", "--")):
-                    found = [result.estimates(point, name) for point in points]
-                    places = [(each["answered_rate"].median, each[key].median / 1000) for each in found if key in each]
-                    if places:
-                        axes.plot(
-                            *zip(*places, strict=True), marker="o", linestyle=dash, color=line_style(number)["color"],
-                            label=f"{label}, {key[6:9]}",
-                        )  # fmt: skip
-                number += 1
-        seconds_axis(axes, "y", "latency")
-        axes.set_xlim(left=0)
-        axes.set_xlabel("answers a second")
-        axes.legend(loc="best")
-    return Plot(
-        png.getvalue(),
-        "Latency against throughput, a point for each load.",
-        "A point for each load, medians over the repeats. Where a line turns up or back, the system is saturated.",
-    )
-
-
-def by_candidates(result: Result) -> Plot:
-    """Median and p99 latency against K, a line for each load and system."""
-    png = io.BytesIO()
-    sizes = sorted({point.candidates for point in result.points})
-    with drawing(png, "Latency against K") as axes:
-        number = 0
-        for load in dict.fromkeys((point.rate, point.concurrency) for point in result.points):
-            points = [point for point in result.points if (point.rate, point.concurrency) == load]
-            for name in result.names:
-                for key, dash in (("whole_p50_ms", "-"), ("whole_p99_ms", "--")):
-                    places = [
-                        (point.candidates, found[key].median / 1000)
-                        for point in points
-                        if key in (found := result.estimates(point, name))
-                    ]
-                    if places:
-                        label = f"{key[6:9]}{f', {name}' if len(result.names) > 1 else ''}"
-                        colour = line_style(number)["color"]
-                        axes.plot(*zip(*places, strict=True), marker="o", linestyle=dash, color=colour, label=label)
-                number += 1
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-        axes.set_xlabel("K, candidates (logarithmic)")
-        seconds_axis(axes, "y", "latency")
-        axes.legend(loc="best")
-    return Plot(png.getvalue(), "Latency against K.", "Medians over the repeats.")
 
 
 def candidates_used(result: Result) -> Plot:
