@@ -78,18 +78,7 @@ def test_a_key_is_sent_and_not_told(template: Llama2Template, tmp_path: Path) ->
 
 
 def test_ctrl_c_reports_what_there_is(url: str, tmp_path: Path) -> None:
-    options = (
-        "--url",
-        f"{server.url}/v1",
-        "--concurrency",
-        "1",
-        "--repeats",
-        "100",
-        "--requests",
-        "5",
-        "--out",
-        "r",
-    )
+    options = ("--url", url, "--concurrency", "1", "--repeats", "100", "--requests", "50", "--out", "r")
     command = [sys.executable, "-c", "from winnow.server.cli import main; main()", "loadtest", "closed", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr
