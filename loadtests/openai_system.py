@@ -20,10 +20,9 @@ from winnow.clients.errors import Overloaded, RefusedByServer, ShuttingDown
 from winnow.loadtests.asking import Ask, Reply, ReplyKind
 from winnow.loadtests.completions import Completion, NotACompletion, first_model
 from winnow.loadtests.errors import LoadTestError, ScenarioError
+from winnow.loadtests.lanes import Lanes
 
 Dialect = Literal["winnow", "openai"]
-LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=2000, keepalive_expiry=30.0)
-"""A request that waited for a connection would be late by the tester's fault: there are as many as it takes."""
 LONGEST_ERROR = 300
 """Characters of an error that are kept."""
 
@@ -49,7 +48,7 @@ class OpenAISystem:
             ValueError: the address or the key cannot be used, see `Connection`.
         """
         self._connection = Connection(url, api_key, timeout, retries=0)
-        self._http = httpx.AsyncClient(transport=transport, **{**self._connection.http_options, "limits": LIMITS})
+        self._lanes = Lanes({**self._connection.http_options, "transport": transport})
         self._key = api_key
         self.url, self.model, self.dialect, self.stream = self._connection.base_url, model, dialect, stream
         self.name = name or f"{model} at {httpx.URL(self.url).netloc.decode()}"
@@ -61,7 +60,7 @@ class OpenAISystem:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._lanes.close()
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -73,7 +72,8 @@ class OpenAISystem:
         call: Call[None] = Call("/v1/chat/completions", lambda *_: None, self._body(ask))
         try:
             async with asyncio.timeout(ask.leave_after) as patience:
-                return await self._exchange(call)
+                async with self._lanes.lane() as http:
+                    return await self._exchange(http, call)
         except TimeoutError:
             if not patience.expired():
                 raise
@@ -92,10 +92,10 @@ class OpenAISystem:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return json.dumps(body, ensure_ascii=False).encode()
 
-    async def _exchange(self, call: Call[Any]) -> Reply:
-        request = self._http.build_request(**self._connection.request(call))
+    async def _exchange(self, http: httpx.AsyncClient, call: Call[Any]) -> Reply:
+        request = http.build_request(**self._connection.request(call))
         try:
-            response = await self._http.send(request, stream=True)
+            response = await http.send(request, stream=True)
             async with aclosing(response):
                 if not response.is_success:
                     await response.aread()

@@ -20,17 +20,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.estimates import QUANTITIES, Agreement, Estimate, agreement, estimates, ratios
 from winnow.loadtests.load import Sample
+from winnow.loadtests.machine import machine
 from winnow.loadtests.measures import Measures
 from winnow.loadtests.running import Repeat
 from winnow.loadtests.scenario import Point, Scenario
@@ -87,27 +85,6 @@ class Result:
     def _compared(ours: Sequence[Repeat], theirs: Sequence[Repeat], name: str) -> Comparison:
         same = sum((agreement(a.samples, b.samples) for a, b in zip(ours, theirs, strict=False)), start=Agreement(0, 0))
         return Comparison(name, ratios([a.measures for a in ours], [b.measures for b in theirs]), same)
-
-
-def machine() -> dict[str, Any]:
-    """What is known of the machine that the tester runs on; nothing that names it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": _cpu(),
-        "cores": cores,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "winnow": version("winnow-llm"),
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown")
 
 
 def document(result: Result) -> dict[str, Any]:

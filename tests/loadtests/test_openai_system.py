@@ -207,3 +207,17 @@ async def test_a_real_winnow_over_loopback(template: Llama2Template) -> None:
                 found = await asyncio.gather(*(system.ask(ask(number)) for number in range(40)))
             assert [(item.kind, item.candidates) for item in found] == [("answered", 4)] * 40
             assert all(item.score_tail is not None and item.winner_tokens == 3 for item in found)
+
+
+async def test_leavers_free_the_server_and_the_others_go_on(template: Llama2Template) -> None:
+    policy = ScriptedPolicy(hold=asyncio.Event())
+    with ScriptedServer.start(scripted(template, policy)) as server:
+        async with await opened(f"{server.url}/v1") as system:
+            stayers = [asyncio.create_task(system.ask(ask(number))) for number in range(3)]
+            left = await asyncio.gather(*(system.ask(ask(number, leave_after=0.05)) for number in range(3, 20)))
+            assert policy.hold
+            server.call(policy.hold.set)
+            stayed = await asyncio.gather(*stayers)
+            assert (await system.ask(ask(20))).kind == "answered"
+    assert {item.kind for item in left} == {"left"}
+    assert [item.kind for item in stayed] == ["answered"] * 3
