@@ -1,4 +1,4 @@
-"""The command line: `winnow serve`, `check`, `chat`, `distill`, `export`, `report`, `version`.
+"""The command line: `winnow serve`, `check`, `chat`, `distill`, `export`, `report`, `loadtest`, `version`.
 
 Heavy imports stand inside the commands, so that `--help` and `chat` need neither torch nor vLLM.
 """
@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from winnow.clients.wire import CandidateRange
+from winnow.loadtests import command as loadtests
 from winnow.models.errors import WinnowError
 from winnow.server.distill.export_options import Format, PairRule
 from winnow.server.settings import Settings, SettingsError, load
@@ -340,6 +341,9 @@ def report(
         from winnow.server.distill.report import report as run
 
         print(run(folder, out, ReportOptions(min_gain=min_gain, examples=examples)))
+
+
+app.command(epilog=loadtests.EPILOG)(loadtests.loadtest)
 
 
 @app.command()

@@ -1,0 +1,25 @@
+"""`report.html`: a result as one page with plots, which needs no network and no script. The extra `loadtest` brings what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from winnow.loadtests.errors import LoadTestError
+from winnow.loadtests.report.page import render
+from winnow.loadtests.results import Result
+
+PAGE = "report.html"
+
+
+def write_report(result: Result, folder: Path) -> Path:
+    """Write the page into `folder`, which exists, and return its path.
+
+    Raises:
+        LoadTestError: it cannot be written.
+    """
+    path = folder / PAGE
+    try:
+        path.write_bytes(render(result))
+    except OSError as error:
+        raise LoadTestError(f"{path} cannot be written: {error.strerror}") from None
+    return path

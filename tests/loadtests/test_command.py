@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from tests.live import ScriptedServer, scripted
+from winnow.loadtests.errors import ScenarioError
+from winnow.loadtests.scenario_files import names, text
+from winnow.loadtests.session import Order, changed
+from winnow.models.template import Llama2Template
+from winnow.server.cli import app
+from winnow.server.http.keys import Keys
+from winnow.server.settings import Settings
+
+KEY = "wk-3f9a5c0d77"
+SMALL = ("--requests", "6", "--repeats", "2", "--warm-up", "1", "-k", "2")
+
+
+@pytest.fixture(scope="module")
+def url(template: Llama2Template) -> Iterator[str]:
+    with ScriptedServer.start(scripted(template)) as server:
+        yield f"{server.url}/v1"
+
+
+def loadtest(*arguments: str) -> tuple[int, str, str]:
+    """The command, in this process: its exit status, and what it wrote to standard output and standard error."""
+    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["loadtest", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_run_writes_its_files_and_prints_a_table(url: str, tmp_path: Path) -> None:
+    status, out, err = loadtest("chat", "--url", url, "--rate", "50", *SMALL)
+    assert status == 0, err
+    assert "K = 2 · 50/s" in out
+    assert {path.name for path in (tmp_path / "loadtest-chat").iterdir()} == {
+        "result.json",
+        "requests.jsonl",
+        "report.html",
+    }
+    found = json.loads((tmp_path / "loadtest-chat" / "result.json").read_text())
+    (system,) = found["points"][0]["systems"].values()
+    assert [repeat["answered"] for repeat in system["repeats"]] == [6, 6]
+
+
+def test_two_servers_by_turns_as_json(url: str, tmp_path: Path) -> None:
+    options = ("--concurrency", "2,3", "--against", url, "--json", *SMALL)
+    status, out, err = loadtest("closed", "--url", url, *options)
+    assert status == 0, err
+    found = json.loads(out)
+    assert [point["concurrency"] for point in found["points"]] == [2, 3]
+    assert all(point["against"][0]["agreement"] == {"both": 12, "same": 12} for point in found["points"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_is_sent_and_not_told(template: Llama2Template, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    with ScriptedServer.start(scripted(template), Keys.of(Settings(api_keys=(SecretStr(KEY),)))) as server:
+        options = ("--url", f"{server.url}/v1", *SMALL, "--rate", "50")
+        assert loadtest(*options)[0] == 1
+        status, out, err = loadtest(*options, "--api-key-file", "key", "--out", "r")
+    assert status == 0, err
+    assert KEY not in out + err + "".join(path.read_text() for path in (tmp_path / "r").iterdir())
+
+
+def test_ctrl_c_reports_what_there_is(url: str, tmp_path: Path) -> None:
+    options = ("--url", url, "--concurrency", "1", "--repeats", "100", "--requests", "50", "--out", "r")
+    command = [sys.executable, "-c", "from winnow.server.cli import main; main()", "loadtest", "closed", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stderr
+    process.stderr.readline()  # the first repeat has ended
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    status = process.returncode
+    assert status == 0, err
+    assert "interrupted" in out
+    assert json.loads((tmp_path / "r" / "result.json").read_text())["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["chaat"], 2, "there is no scenario"),
+        (["chat", "--rate", "fast"], 2, "--rate"),
+        (["chat", "--url", "http://127.0.0.1:9"], 2, "/v1"),
+        (["chat", "--url", "http://127.0.0.1:9/v1"], 1, "no server answers"),
+        (["chat", "--api-key-file", "absent"], 2, "absent"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(arguments: list[str], status: int, words: str) -> None:
+    found, out, err = loadtest(*arguments)
+    assert (found, out) == (status, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_help_teaches_and_needs_the_core_alone() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('matplotlib', 'jinja2', 'torch', 'vllm', 'fastapi', 'transformers', 'numpy'): sys.modules[name] = None\n"
+        "from winnow.server.cli import main\n"
+        "main()"
+    )
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    command = [sys.executable, "-c", code, "loadtest", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    for words in ("--against", "--concurrency", "--slo-ms", "Exit status: 0", "winnow loadtest k-sweep -k 1,16"):
+        assert words in shown
+
+
+def test_scenarios_are_listed_and_shown() -> None:
+    listed = loadtest("--list")[1]
+    assert all(name in listed for name in names())
+    assert loadtest("--show", "chat") == (0, text("chat"), "")
+    assert loadtest("--show", "chaat")[0] == 2
+
+
+def test_without_matplotlib_all_but_the_page_is_written(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("winnow.loadtests.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, _, err = loadtest("--url", url, "--rate", "50", *SMALL, "--out", "r")
+    assert status == 0, err
+    assert "matplotlib is not installed; pip install 'winnow-llm[loadtest]'" in err
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {"result.json", "requests.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("order", "labels"),
+    [
+        ({"scenario": "chat", "rate": (1.0, 2.0), "candidates": 3}, ["K = 3 · 1/s", "K = 3 · 2/s"]),
+        ({"scenario": "closed", "rate": 2.0}, ["K = 8 · 2/s"]),
+        ({"scenario": "chat", "concurrency": (1, 2)}, ["K = 8 · 1 client", "K = 8 · 2 clients"]),
+        ({"scenario": "chat", "changes": {"seconds": 3.0}}, ["K = 8 · 2/s"]),
+    ],
+)
+def test_options_change_the_scenario(order: dict[str, Any], labels: list[str]) -> None:
+    assert [point.label for point in changed(Order(url="", **order)).points] == labels
+
+
+def test_changes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ScenarioError, match="either arrivals"):
+        changed(Order("chat", "", rate=1.0, concurrency=2))
+    with pytest.raises(ScenarioError, match="candidates"):
+        changed(Order("chat", "", candidates=0))
