@@ -6,6 +6,7 @@ WinnowError
 │   ├── SamplingError       a sampling parameter cannot be honoured
 │   └── PromptTooLong       prompt and answer do not fit the context
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
+│   └── DoesNotFit          the engines need more memory than there is; the message has the arithmetic
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
 ├── EngineDead              an engine's process is gone or hangs; nothing can be served any more
 ├── ShuttingDown            the service ends on purpose and takes, or finishes, nothing more
@@ -55,6 +56,10 @@ class PromptTooLong(RequestError):
 
 class CheckpointError(WinnowError):
     """A checkpoint is missing, damaged, of the wrong kind, or failed its canary."""
+
+
+class DoesNotFit(CheckpointError):
+    """The engines need more memory than there is; the message, of several lines, has the arithmetic."""
 
 
 class CandidateFailed(WinnowError):
