@@ -29,11 +29,12 @@ def measure() -> Machine:
     """
     import torch
 
+    wait: Callable[[], object]
     if torch.cuda.is_available():
-        device, wait, name = "cuda", torch.cuda.synchronize, torch.cuda.get_device_name(0)
+        wait, device, name = torch.cuda.synchronize, "cuda", torch.cuda.get_device_name(0)
         size, side, dtype = CUDA_BYTES, CUDA_SIDE, torch.bfloat16
     else:
-        device, wait, name = "cpu", _nothing, f"CPU, {torch.get_num_threads()} threads"
+        wait, device, name = _nothing, "cpu", f"CPU, {torch.get_num_threads()} threads"
         size, side, dtype = CPU_BYTES, CPU_SIDE, torch.float32
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

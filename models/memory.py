@@ -241,11 +241,8 @@ def plan_card(card: Memory, models: Models, work: Work, policy: Fixed = NOT_FIXE
         DoesNotFit: the least does not fit, or what is fixed does not hold one sequence; the message has the arithmetic.
     """
     margin = int(card.total * MARGIN)
-    least = MemoryPlan(
-        card,
-        *(_least(card, model, work, fixed) for model, fixed in zip(models, (policy, rm, rm), strict=True)),
-        margin=margin,
-    )
+    parts = [_least(card, model, work, fixed) for model, fixed in zip(models, (policy, rm, rm), strict=True)]
+    least = MemoryPlan(card, parts[0], parts[1], parts[2], margin)
     rest = card.free - least.needed
     if rest < 0:
         raise DoesNotFit(_explain(least))
@@ -270,7 +267,7 @@ def plan_ram(ram: Memory, models: Models, work: Work, kv_caches: tuple[int, int,
         EnginePlan(model, ram, work.context_of(model.shape), 0, 0, kv_cache)
         for model, kv_cache in zip(models, kv_caches, strict=True)
     ]
-    plan = MemoryPlan(ram, *engines)
+    plan = MemoryPlan(ram, engines[0], engines[1], engines[2])
     if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
         raise DoesNotFit(_explain(plan))
     for engine in engines:

@@ -132,5 +132,5 @@ def table(planned: MemoryPlan) -> Table:
             f"{engine.candidates(engine.context):,}",
             f"{engine.candidates(typical):,}",
         )
-    shown.caption = f"In GiB. The KV cache holds so many tokens: so many candidates of a full context, or of {typical} tokens, if they share nothing."
+    shown.caption = f"In GiB. The KV cache holds so many tokens: full contexts, or candidates of {typical} tokens that share nothing."
     return shown

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow.loadtests.floor import H200, Floor, Machine, floor
 from winnow.loadtests.shapes import SHAPES
 
 SEVEN = SHAPES["llama-2-7b"]
+quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 prompts = st.integers(1, 1000)
 machines = st.builds(Machine, st.just("any"), st.floats(1e10, 1e13), st.floats(1e11, 1e16))
@@ -42,12 +43,14 @@ def test_a_floor_by_hand() -> None:
     assert of(10, [1], slow).decode == 0, "the prefill makes the first token"
 
 
+@quick
 @given(prompts, lengths, st.integers(1, 300), machines)
 def test_a_further_candidate_makes_nothing_faster(prompt: int, answers: list[int], more: int, machine: Machine) -> None:
     fewer, all_of_them = of(prompt, answers, machine), of(prompt, [*answers, more], machine)
     assert fewer.seconds <= all_of_them.seconds * (1 + 1e-12)
 
 
+@quick
 @given(prompts, lengths, st.data(), machines)
 def test_longer_is_slower(prompt: int, answers: list[int], data: st.DataObject, machine: Machine) -> None:
     at = data.draw(st.integers(0, len(answers) - 1))
@@ -57,6 +60,7 @@ def test_longer_is_slower(prompt: int, answers: list[int], data: st.DataObject, 
     assert before.seconds <= of(prompt + 1, answers, machine).seconds * (1 + 1e-12)
 
 
+@quick
 @given(prompts, lengths, machines, st.floats(1, 10))
 def test_a_faster_machine_is_faster(prompt: int, answers: list[int], machine: Machine, times: float) -> None:
     found = of(prompt, answers, machine)
@@ -67,6 +71,7 @@ def test_a_faster_machine_is_faster(prompt: int, answers: list[int], machine: Ma
         assert of(prompt, answers, better).seconds <= found.seconds * (1 + 1e-12)
 
 
+@quick
 @given(prompts, lengths)
 def test_candidates_that_end_together_are_scored_behind_the_last(prompt: int, answers: list[int]) -> None:
     found = of(prompt, answers)
@@ -76,6 +81,7 @@ def test_candidates_that_end_together_are_scored_behind_the_last(prompt: int, an
     assert found.seconds_tied == found.seconds + found.tied
 
 
+@quick
 @given(prompts, st.permutations([3, 50, 7, 7, 120]))
 def test_the_order_of_candidates_is_nothing(prompt: int, answers: list[int]) -> None:
     assert of(prompt, answers) == of(prompt, sorted(answers))
