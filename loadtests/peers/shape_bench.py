@@ -265,17 +265,23 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def number_bytes(machine: Machine, flags: Sequence[str]) -> int:
+    """Bytes of a number as the server computes: float32 on CPU and bfloat16 on a card, unless its flags say otherwise."""
+    named = [dtype for dtype in ("float32", "bfloat16", "float16") if any(flag.endswith(dtype) for flag in flags)]
+    dtype = named[0] if named else "float32" if machine.name.startswith("CPU") else "bfloat16"
+    return 4 if dtype == "float32" else 2
+
+
 def main() -> None:
     """Measure the machine, start the server, measure it, and write the file."""
     given = arguments()
     machine = measure_apart()
     print(f"{machine.name}: {machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s", flush=True)
-    width = 4 if machine.name.startswith("CPU") else 2
     with (
         tempfile.TemporaryDirectory(prefix="winnow-shape-") as folder,
         served(SHAPES[given.shape], Path(folder), given.out.with_suffix(".log"), given.tokenizer, given.flags) as url,
     ):
-        report = asyncio.run(run(url, given, machine, width))
+        report = asyncio.run(run(url, given, machine, number_bytes(machine, given.flags)))
     given.out.write_text(json.dumps(report, indent=2), encoding="utf-8")
     show(report)
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes import ScriptedRewardModel
 from tests.live import ScriptedServer, scripted
-from winnow.loadtests.floor import H200
-from winnow.loadtests.peers.shape_bench import Asking, Failed, arguments, plain_words, run, show
+from winnow.loadtests.floor import H200, Machine
+from winnow.loadtests.peers.shape_bench import Asking, Failed, arguments, number_bytes, plain_words, run, show
 from winnow.loadtests.peers.shape_server import DEMO_TOKENIZER
 from winnow.models.template import Llama2Template
 
@@ -69,3 +69,11 @@ async def test_a_candidate_without_a_score_ends_the_run(template: Llama2Template
     service = scripted(template, served_model_name="policy", safety=broken)
     with ScriptedServer.start(service) as server, pytest.raises(Failed, match="candidates failed"):
         await run(server.url, arguments([*FLAGS, "-k", "3"]), H200, 2)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "width"),
+    [("CPU, 2 threads", [], 4), ("CPU", ["--dtype", "bfloat16"], 2), ("H200", [], 2), ("H200", ["--dtype=float32"], 4)],
+)
+def test_the_floor_is_that_of_the_servers_precision(machine: str, flags: list[str], width: int) -> None:
+    assert number_bytes(Machine(machine, 1.0, 1.0), flags) == width
