@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from winnow.models.errors import CheckpointError
+from winnow.models.memory import BYTES, Model, Shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +27,8 @@ def is_local(checkpoint: str) -> bool:
     return Path(checkpoint).exists() or checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
 
 
-def inspect(checkpoint: str, kind: Kind) -> None:
-    """Check that `checkpoint` is a whole one of `kind`, as far as its files can tell.
+def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
+    """Check that `checkpoint` is a whole one of `kind`, as far as its files can tell; its weights only if they are needed.
 
     Raises:
         CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind.
@@ -40,11 +42,16 @@ def inspect(checkpoint: str, kind: Kind) -> None:
     _check_config(config, folder, kind)
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
+    if needs_weights:
+        _inspect_weights(folder, config, kind)
+
+
+def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
     _check_shards(folder, kind)
-    shapes = {name: shape for file in files for name, shape in _tensor_shapes(file, kind)}
+    shapes = {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}
     for name, shape in _expected(config, kind).items():
         if name not in shapes:
             raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not whole")
@@ -94,14 +101,47 @@ def _read_json(path: Path, kind: Kind) -> dict[str, Any]:
     return content
 
 
-def _tensor_shapes(path: Path, kind: Kind) -> list[tuple[str, list[int]]]:
+class _Tensor(NamedTuple):
+    name: str
+    shape: list[int]
+    dtype: str
+
+    def bytes_as(self, width: int) -> int:
+        """Its size once vLLM has loaded it: floating-point numbers in the engine's precision of `width` bytes, others as they are."""
+        stored = _STORED_BYTES.get(self.dtype, 1)
+        return math.prod(self.shape) * (width if self.dtype in _CAST else stored)
+
+
+_CAST = ("F64", "F32", "F16", "BF16")
+_STORED_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
+
+
+def _tensors(path: Path, kind: Kind) -> list[_Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return [(name, list(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118, not a mapping
+            slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118, not a mapping
+            return [_Tensor(name, list(part.get_shape()), part.get_dtype()) for name, part in slices]
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{kind}: {path} is truncated or not a safetensors file") from error
+
+
+def describe(checkpoint: str, kind: Kind, name: str, dtype: str) -> Model:
+    """The sizes of `checkpoint`, called `name`, when computed in `dtype`, for the memory planner.
+
+    Its weights are counted from the files' headers, or computed from the config where there are no files. Of a hub id only the
+    config is fetched.
+
+    Raises:
+        CheckpointError: the config is missing or incomplete, or a file is damaged.
+    """
+    folder = Path(checkpoint) if is_local(checkpoint) else _fetched_config(checkpoint)
+    shape = Shape.of(_read_json(folder / "config.json", kind))
+    width = BYTES[dtype]
+    files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
+    weights = sum(tensor.bytes_as(width) for file in files for tensor in _tensors(file, kind))
+    return Model(name, shape, dtype, weights or shape.parameters * width)
 
 
 def load_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase:
@@ -152,6 +192,16 @@ def fingerprint(checkpoint: str) -> str:
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
     return digest.hexdigest()
+
+
+def _fetched_config(checkpoint: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(checkpoint, "config.json")).parent
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise CheckpointError(f"{checkpoint}: its config.json cannot be fetched: {type(error).__name__}") from None
 
 
 def _fetched(checkpoint: str) -> Path:

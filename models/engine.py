@@ -39,7 +39,8 @@ T = TypeVar("T")
 class EngineOptions:
     """What one engine needs to start.
 
-    `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; it has no effect on CPU.
+    `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; on CPU it has no effect, and
+    `kv_cache` (bytes) must be given. On a GPU the KV cache is what the share leaves, if `kv_cache` is None. `load_format` is vLLM's.
     `fork` is safe only while torch has computed nothing in this process: OpenMP's threads do not survive a fork, and the
     engine would wait for them forever.
     """
@@ -47,10 +48,11 @@ class EngineOptions:
     checkpoint: str
     dtype: str
     context: int | None
-    kv_cache_gib: float | None
-    memory_share: float
+    kv_cache: int | None
+    memory_share: float | None
     max_sequences: int
     eager: bool
+    load_format: str
     on_gpu: bool
     fork: bool
 
@@ -96,11 +98,12 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
         # the engine would die under load. So prompts are prefilled whole.
         arguments["enable_chunked_prefill"] = False
         arguments["worker_cls"] = "winnow.models.cpu_worker.InvariantCPUWorker"
-    if options.kv_cache_gib is not None:
-        arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)
+    if options.kv_cache is not None:
+        arguments["kv_cache_memory_bytes"] = options.kv_cache
     return AsyncEngineArgs(
         model=options.checkpoint,
         dtype=options.dtype,
+        load_format=options.load_format,
         max_model_len=options.context,
         max_num_seqs=options.max_sequences,
         enforce_eager=options.eager,

@@ -6,6 +6,7 @@ WinnowError
 │   ├── SamplingError       a sampling parameter cannot be honoured
 │   └── PromptTooLong       prompt and answer do not fit the context
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
+│   └── DoesNotFit          the engines need more memory than there is; the message has the arithmetic
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
 ├── CandidateStopped        one candidate was stopped on its caller's wish
 ├── EngineDead              an engine's process is gone or hangs; nothing can be served any more
@@ -64,6 +65,10 @@ class CandidateStopped(WinnowError):
     def __init__(self, tokens: int) -> None:
         super().__init__(f"stopped after {tokens} tokens")
         self.tokens = tokens
+
+
+class DoesNotFit(CheckpointError):
+    """The engines need more memory than there is; the message, of several lines, has the arithmetic."""
 
 
 class CandidateFailed(WinnowError):

@@ -20,7 +20,7 @@ from winnow.models.reward import Calibration, RewardModel
 from winnow.models.template import Llama2Template
 from winnow.models.types import Message, Prompt
 from winnow.server.service import Service, started
-from winnow.server.settings import Settings
+from winnow.server.settings import Settings, SettingsError
 
 FULL_PRECISION_TOLERANCE = 0.02
 LOW_PRECISION_TOLERANCE = 0.1
@@ -90,7 +90,10 @@ def check(settings: Settings) -> None:
     Raises:
         CheckFailed: a difference is above the tolerance, or a rank depends on the batch.
         CheckpointError: a model cannot be served.
+        SettingsError: the weights are to be random, so that there is nothing to compare with.
     """
+    if settings.load_format == "dummy":
+        raise SettingsError("load_format: random weights are in no checkpoint; there is nothing to compare them with")
     with started(settings) as service:
         comparisons = asyncio.run(_compare(service))
     tolerance = FULL_PRECISION_TOLERANCE if service.safety.dtype == "float32" else LOW_PRECISION_TOLERANCE

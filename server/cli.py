@@ -1,4 +1,4 @@
-"""The command line: `winnow serve`, `check`, `chat`, `distill`, `export`, `report`, `loadtest`, `version`.
+"""The command line: `winnow serve`, `check`, `plan`, `chat`, `distill`, `export`, `report`, `loadtest`, `version`.
 
 Heavy imports stand inside the commands, so that `--help` and `chat` need neither torch nor vLLM.
 """
@@ -35,6 +35,11 @@ OFFLINE_SETTINGS = (
     "helpfulness_scale", "helpfulness_bias", "canary", "stall_seconds",
 )  # fmt: skip
 """The settings that an offline run has."""
+MEMORY_SETTINGS = (
+    "policy", "safety_rm", "helpfulness_rm", "dtype", "context", "max_sequences", "max_candidates_in_flight", "eager",
+    "policy_memory", "rm_memory", "kv_cache_gib", "rm_kv_cache_gib",
+)  # fmt: skip
+"""The settings that decide who gets how much memory."""
 ConfigFile = Annotated[
     Path | None, typer.Option(help="Settings file; default: winnow.toml in this folder, if there is one.")
 ]
@@ -124,6 +129,24 @@ def check(settings: Settings) -> None:
     from winnow.server.check import check as run
 
     run(settings)
+
+
+def plan(
+    settings: Settings,
+    card_gib: Annotated[
+        float | None, typer.Option(min=1, help="Plan for a card of so many GiB; default: what is in this machine.")
+    ] = None,
+) -> None:
+    """Print how the three engines would share a card's memory; exit 1, with the arithmetic, if they do not fit.
+
+    Of a checkpoint only config.json is needed; weights are counted if they are there. Needs no GPU if the card's size is given.
+    """
+    from winnow.server.plan import print_plan
+
+    print_plan(settings, card_gib)
+
+
+app.command()(with_settings(plan, MEMORY_SETTINGS))
 
 
 @app.command()

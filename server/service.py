@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.environment import prepare, runs_on_gpu
 from winnow.models.errors import CheckpointError, EngineDead
+from winnow.models.memory import Fixed
 from winnow.models.policy import Sampling
 from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
 from winnow.models.safety_tagger import SafetyTagger
@@ -22,6 +23,7 @@ from winnow.models.vitals import ServedPolicy, ServedRewardModel, Vitals
 from winnow.server.admission import Admission
 from winnow.server.best_of_n import BestOfN
 from winnow.server.life import Life, give_up
+from winnow.server.plan import parts, precision
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,7 +109,9 @@ class Service:
             raise CheckpointError(f"the engines did not answer a first request within {WARM_UP_SECONDS} s") from None
 
     async def _warm_up(self) -> None:
-        if self.settings.canary:
+        if self.settings.load_format == "dummy":
+            logger.warning("the weights are random (load_format dummy): no canary sings, and no answer means anything")
+        elif self.settings.canary:
             await asyncio.gather(
                 SAFETY_CANARY.sing("safety", self.safety, self.template),
                 HELPFULNESS_CANARY.sing("helpfulness", self.helpfulness, self.template),
@@ -125,12 +129,15 @@ def started(settings: Settings) -> Iterator[Service]:
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not fit the others.
+        DoesNotFit: the memory does not suffice for all three.
     """
-    inspect(settings.policy, "policy")
-    inspect(settings.safety_rm, "reward model")
-    inspect(settings.helpfulness_rm, "reward model")
+    needs_weights = settings.load_format != "dummy"
+    inspect(settings.policy, "policy", needs_weights=needs_weights)
+    inspect(settings.safety_rm, "reward model", needs_weights=needs_weights)
+    inspect(settings.helpfulness_rm, "reward model", needs_weights=needs_weights)
     fork = not runs_on_gpu() and "torch" not in sys.modules
     prepare(offline=all(map(is_local, _checkpoints(settings))), eager=settings.eager)
+    told = parts(settings)
     tokenizer = load_tokenizer(settings.policy, "policy")
     for checkpoint in (settings.safety_rm, settings.helpfulness_rm):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
@@ -140,16 +147,12 @@ def started(settings: Settings) -> Iterator[Service]:
     from winnow.models.engine import start_policy, start_reward_model
 
     with contextlib.ExitStack() as running:
-        policy = start_policy(_policy_options(settings, fork), template)
+        options = [_options(settings, *engine, fork) for engine in zip(_checkpoints(settings), told, strict=True)]
+        policy = start_policy(options[0], template)
         running.callback(policy.shutdown)
-        safety = start_reward_model(
-            _rm_options(settings, settings.safety_rm, fork), "safety", template.eos_id, settings.safety_calibration
-        )
+        safety = start_reward_model(options[1], "safety", template.eos_id, settings.safety_calibration)
         running.callback(safety.shutdown)
-        helpfulness = start_reward_model(
-            _rm_options(settings, settings.helpfulness_rm, fork), "helpfulness", template.eos_id,
-            settings.helpfulness_calibration,
-        )  # fmt: skip
+        helpfulness = start_reward_model(options[2], "helpfulness", template.eos_id, settings.helpfulness_calibration)
         running.callback(helpfulness.shutdown)
         tagger = SafetyTagger(settings.safety_patterns)
         yield Service(settings, template, tagger, policy, safety, helpfulness, _admission(settings))
@@ -168,38 +171,18 @@ def _checkpoints(settings: Settings) -> tuple[str, str, str]:
     return settings.policy, settings.safety_rm, settings.helpfulness_rm
 
 
-def _policy_options(settings: Settings, fork: bool) -> EngineOptions:
-    return _options(settings, settings.policy, settings.kv_cache_gib, settings.policy_memory, None, fork)
-
-
-def _rm_options(settings: Settings, checkpoint: str, fork: bool) -> EngineOptions:
-    return _options(settings, checkpoint, settings.rm_kv_cache_gib, settings.rm_memory, 8.0, fork)
-
-
-def precision(settings: Settings) -> str:
-    """What the engines compute in."""
-    return settings.dtype if settings.dtype != "auto" else "bfloat16" if runs_on_gpu() else "float32"
-
-
-def _options(
-    settings: Settings,
-    checkpoint: str,
-    kv_cache_gib: float | None,
-    memory_share: float,
-    gpu_kv_cache_gib: float | None,
-    fork: bool,
-) -> EngineOptions:
+def _options(settings: Settings, checkpoint: str, told: Fixed, fork: bool) -> EngineOptions:
     from winnow.models.engine import EngineOptions
 
-    on_gpu = runs_on_gpu()
     return EngineOptions(
         checkpoint=checkpoint,
         dtype=precision(settings),
         context=settings.context,
-        kv_cache_gib=kv_cache_gib or (gpu_kv_cache_gib if on_gpu else 1.0),
-        memory_share=memory_share,
+        kv_cache=told.kv_cache,
+        memory_share=told.share,
         max_sequences=settings.max_sequences,
         eager=settings.eager,
-        on_gpu=on_gpu,
+        load_format=settings.load_format,
+        on_gpu=runs_on_gpu(),
         fork=fork,
     )

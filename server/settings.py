@@ -134,13 +134,29 @@ class Settings(BaseSettings):
     )
     max_sequences: int = Field(256, ge=1, description="Candidates that an engine runs at once; the rest wait.")
     eager: bool = Field(True, description="Start without compiling: compiled engines are faster and start much slower.")
-    policy_memory: float = Field(0.62, gt=0, lt=1, description="GPU: the policy engine's share of the memory.")
-    rm_memory: float = Field(0.17, gt=0, lt=1, description="GPU: each reward model's share of the memory.")
+    load_format: Literal["auto", "dummy"] = Field(
+        "auto",
+        description="dummy: random weights in the checkpoint's shape, for benchmarks; answers mean nothing.",
+    )
+    policy_memory: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="GPU: the policy engine's share of the memory; default: planned from the weights and the card.",
+    )
+    rm_memory: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="GPU: each reward model's share of the memory; default: planned from the weights and the card.",
+    )
     kv_cache_gib: float | None = Field(
         None, gt=0, description="KV cache of the policy in GiB; default: 1 on CPU, what its share leaves on a GPU."
     )
     rm_kv_cache_gib: float | None = Field(
-        None, gt=0, description="KV cache of each reward model in GiB; default: 1 on CPU, 8 on a GPU."
+        None,
+        gt=0,
+        description="KV cache of each reward model in GiB; default: 1 on CPU, what its share leaves on a GPU.",
     )
     safety_scale: Scale = Field(1.0, description="Factor on the safety model's raw score; negative for a cost model.")
     safety_bias: FiniteFloat = Field(0.0, description="Added to the scaled safety score.")

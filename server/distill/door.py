@@ -33,7 +33,8 @@ from winnow.server.distill.run import Run
 from winnow.server.distill.tasks import read
 from winnow.server.distill.ways import InProcess, Remote, Way
 from winnow.server.life import give_up
-from winnow.server.service import Service, precision, started
+from winnow.server.plan import precision
+from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)

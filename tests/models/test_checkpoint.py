@@ -73,6 +73,14 @@ def test_a_pickle_is_not_loaded(copy: Path) -> None:
         inspect(str(copy), "reward model")
 
 
+def test_random_weights_need_no_file_but_all_the_rest(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    inspect(str(copy), "reward model", needs_weights=False)
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        inspect(str(copy), "reward model", needs_weights=False)
+
+
 def test_a_policy_is_no_reward_model_and_the_other_way_round() -> None:
     with pytest.raises(CheckpointError, match="ForSequenceClassification"):
         inspect(str(demo.weights("policy")), "reward model")

@@ -31,7 +31,7 @@ def test_help_documents_every_setting(command: str) -> None:
 
 def test_help_without_a_command_lists_the_commands() -> None:
     text = run("--help").stdout
-    for command in ("serve", "check", "chat", "distill", "export", "report", "version"):
+    for command in ("serve", "check", "plan", "chat", "distill", "export", "report", "version"):
         assert command in text
 
 
@@ -46,6 +46,19 @@ def test_the_offline_commands_explain_themselves() -> None:
         assert f"--{name.replace('_', '-')}" in text
         assert (field.description or "none")[:40] in text
     assert run("distill", "--print-recipe").stdout == recipe.DEFAULT.read_text(encoding="utf-8")
+
+
+def test_planning_takes_what_decides_over_memory_alone() -> None:
+    text = run("plan", "--help").stdout
+    for option in ("--card-gib", "--policy", "--dtype", "--context", "--rm-memory", "--kv-cache-gib"):
+        assert option in text
+    assert "--port" not in text
+
+
+def test_random_weights_cannot_be_checked() -> None:
+    done = run("check", "--load-format", "dummy")
+    assert done.returncode == 1
+    assert done.stderr.startswith("winnow: load_format")
 
 
 @pytest.mark.parametrize(

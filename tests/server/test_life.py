@@ -115,3 +115,11 @@ async def test_a_service_does_not_start_on_a_reward_model_that_fails_its_canary(
     for wrong in wrongs:
         with pytest.raises(CheckpointError, match=name):
             await scripted(template, **{**models, name: ScriptedRewardModel(logit=wrong)}).warm_up()
+
+
+async def test_random_weights_have_no_canary(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = ScriptedRewardModel(logit=lambda ids: 0.0)
+    with pytest.raises(CheckpointError):
+        await scripted(template, safety=wrong).warm_up()
+    await scripted(template, safety=wrong, load_format="dummy").warm_up()
+    assert "no answer means anything" in caplog.text

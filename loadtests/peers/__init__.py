@@ -1,0 +1,1 @@
+"""What answers with the best of K beside Winnow, and the benchmarks that compare."""
