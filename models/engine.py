@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.inputs import TokensPrompt
+from vllm.inputs.engine import TokensInput
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
@@ -206,7 +206,6 @@ class VllmPolicy(_Engine):
         self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None
     ) -> CompletionOutput:
         """What vLLM itself returns for candidate `index`; raises as `sample` does."""
-        request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         parameters = _parameters(prompt, sampling, index)
         request_id, look = self.next_id(), None
         if handle:
@@ -217,7 +216,7 @@ class VllmPolicy(_Engine):
                 # The whole output after each step: only so can it be looked at on the way.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
                 look = _Lookout(handle)
-        return (await self._last(self.llm.generate(request, parameters, request_id), look)).outputs[0]
+        return (await self._last(self.llm.generate(_ready(prompt.token_ids), parameters, request_id), look)).outputs[0]
 
     def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
         """The answer's text. The dummy space that the tokenizer puts before a text is no part of an answer in a dialog."""
@@ -252,6 +251,11 @@ class VllmPolicy(_Engine):
         except TimeoutError:
             return True
         return False
+
+
+def _ready(ids: Sequence[int]) -> TokensInput:
+    """Token ids in the form in which vLLM takes them as they are: any other is handed to a thread first, and back."""
+    return TokensInput(type="token", prompt_token_ids=list(ids))
 
 
 class _Lookout:
@@ -331,7 +335,7 @@ class VllmRewardModel(_Engine):
         ids = scored_ids(prompt, answer_ids, self._eos_id)
         if len(ids) > self.context:
             raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
-        stream = self.llm.encode(TokensPrompt(prompt_token_ids=ids), self._parameters.clone(), self.next_id())
+        stream = self.llm.encode(_ready(ids), self._parameters.clone(), self.next_id())
         scores = (await self._last(stream)).outputs.data
         if scores.numel() != 1:
             raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
