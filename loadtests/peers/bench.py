@@ -7,6 +7,7 @@ an idle vLLM worker spins for about a second. Ratios are taken within a round. T
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from winnow.loadtests.peers.prompts import asks
 SETTLE_SECONDS = 1.5
 SLOW = frozenset({"one-by-one", "optillm", "transformers"})
 CHECKED_PROMPTS = 20
+LOG_WIDTH = 200
+"""Columns of the tables where nobody says how wide they may be."""
 
 
 async def closed_loop(system: System, asks: Sequence[Ask], clients: int) -> list[tuple[Ask, float, Reply]]:
@@ -131,7 +134,7 @@ def main(
     if unknown := [name for name in names if name not in NAMES]:
         raise typer.BadParameter(f"there is no system {unknown[0]!r}; there are {', '.join(NAMES)}")
     chosen = scenes(3, min(clients, 8), candidates) if quick else scenes(requests, clients, candidates)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     facts = describe(peers)
     console.print(f"starting {', '.join(names)}")
     with started_fleet(names, {scene.candidates for scene in chosen}, peers) as fleet:

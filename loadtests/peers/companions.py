@@ -51,6 +51,8 @@ class Companion:
     async def _exchange(self, ask: Ask) -> dict[str, Any]:
         if self._reader is None:
             self._reader = asyncio.create_task(self._read())
+        if self._reader.done():
+            raise ConnectionError("its process has ended")
         prompt = self.render(ask)
         self._sent += 1
         number, line = self._sent, {"number": self._sent, "ids": prompt.ids, "prompt": prompt.text}
@@ -60,7 +62,6 @@ class Companion:
         assert self.child.process.stdin
         try:
             self.child.process.stdin.write(json.dumps(line).encode() + b"\n")
-            self.child.process.stdin.flush()
             return await self._waiting[number]
         finally:
             del self._waiting[number]

@@ -104,6 +104,7 @@ def started(command: Command, *, with_pipes: bool = False) -> Iterator[Child]:
             stdout=pipe or log,
             stderr=log,
             env={**os.environ, **command.environment},
+            bufsize=0,
             process_group=0,
             preexec_fn=_end_with_parent,
         )
