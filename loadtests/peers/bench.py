@@ -136,8 +136,7 @@ def main(
     chosen = scenes(3, min(clients, 8), candidates) if quick else scenes(requests, clients, candidates)
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     facts = describe(peers)
-    console.print(f"starting {', '.join(names)}")
-    with started_fleet(names, {scene.candidates for scene in chosen}, peers) as fleet:
+    with started_fleet(names, {scene.candidates for scene in chosen}, peers, console.print) as fleet:
         for name, reason in fleet.missing.items():
             console.print(f"{name} does not run: {reason}")
         eos_id = None if natural else fleet.render.template.eos_id

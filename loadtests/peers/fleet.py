@@ -46,8 +46,11 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def started_fleet(names: Collection[str], sizes: Collection[int], peers: Path) -> Iterator[Fleet]:
-    """Start what `names` need and end it on leaving. `sizes` are the Ks that will be asked for, `peers` the peers' environment.
+def started_fleet(
+    names: Collection[str], sizes: Collection[int], peers: Path, tell: Callable[[str], object] = lambda _: None
+) -> Iterator[Fleet]:
+    """Start what `names` need and end it on leaving. `sizes` are the Ks that will be asked for, `peers` the peers' environment; `tell` is
+    told what is being started.
 
     Raises:
         ServerFailed: Winnow or one of vLLM's servers did not start. A peer's program that does not is `missing`.
@@ -55,6 +58,7 @@ def started_fleet(names: Collection[str], sizes: Collection[int], peers: Path) -
     fleet = Fleet(systems.new_client(), Renderer())
     with contextlib.ExitStack() as running:
         for key, command in _servers(names):
+            tell(f"starting the server of {key}")
             fleet.urls[key] = _serve(running, command)
         for name in (name for name in NAMES if name in names):
             try:

@@ -19,12 +19,14 @@ from winnow.models.policy import candidate_seed
 
 POLICY = "policy"
 """The name that the baselines' policy is served under."""
+ANSWER_SECONDS = 120.0
+"""Longest wait for an answer; a server that gives none by then has failed."""
 
 
 def new_client() -> httpx.AsyncClient:
     """A client that neither limits connections nor reads proxies from the environment."""
     unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(timeout=600, limits=unlimited, trust_env=False)
+    return httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=unlimited, trust_env=False)
 
 
 async def replied(answer: Callable[[], Awaitable[Reply]]) -> Reply:
