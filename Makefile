@@ -9,7 +9,7 @@ export PIP_EXTRA_INDEX_URL
 # Modules are compiled as they are first imported; where that is not kept, every start would compile all of vLLM anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve chat check test lint demo demo-eval distill-demo bench-distill clean help
+.PHONY: serve chat check test lint demo demo-eval distill-demo bench bench-dials bench-distill clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,11 +40,17 @@ demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes
 distill-demo: $(VENV)/ready  ## distil the demo policy into itself, beside a control; writes docs/distill-demo.*
 	$(BIN)/python -m winnow.server.distill.demo $(ARGS)
 
+bench: $(VENV)/ready .peers/ready  ## latency and throughput beside its peers; writes docs/benchmarks.*
+	$(BIN)/python -m winnow.loadtests.peers.bench $(ARGS)
+
+bench-dials: $(VENV)/ready  ## what each dial between quality and speed is worth; writes docs/dials.*
+	$(BIN)/python -m winnow.loadtests.peers.dials $(ARGS)
+
 bench-distill: $(VENV)/ready  ## candidates a second of an offline run against the bare engine's
 	$(BIN)/python -m winnow.server.distill.bench $(ARGS)
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) .types build *.egg-info
+	rm -rf $(VENV) .peers .types build *.egg-info
 
 # The pins are complete, so nothing is resolved; modules are compiled as they are first imported. An empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
 $(VENV)/ready: constraints/cpu.txt pyproject.toml
@@ -54,6 +60,12 @@ $(VENV)/ready: constraints/cpu.txt pyproject.toml
 		|| { echo "If torch 2.13.0+cpu was not found: make … PIP_EXTRA_INDEX_URL=<the address of PyTorch's CPU wheel index>" >&2; exit 1; }
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The peers have an environment of their own: their pins must not meddle with ours.
+.peers/ready: constraints/peers.txt
+	test -x .peers/bin/python || $(PYTHON) -m venv .peers
+	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) .peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/peers.txt
 	touch $@
 
 # mypy reads the sources under their import names through this tree of links.
