@@ -1,5 +1,7 @@
 """The CPU engine's worker, made exact: what it computes for one request does not depend on who else asks at the time.
 
+A reward model's worker also leaves out what nobody reads: behind the last layer's attention only the last token's row goes on.
+
 vLLM loads this class by its name, in the engine's process; nothing else imports it. In float32 all of vLLM's CPU kernels treat
 each row alike but for two of PyTorch's, which are replaced here, and for attention split over the cached keys, which
 `winnow.models.environment` switches off. Then a score and a sampled token are the same bits in any batch; offline runs rest on it.
@@ -12,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.models.llama import LlamaDecoderLayer
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 
@@ -28,6 +32,9 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
         if self.model_runner.model_config.runner_type == "pooling":
             # vLLM replaces `torch.set_num_threads` in its workers by one that does nothing.
             torch._C.set_num_threads(max(1, torch.get_num_threads() // 2))
+            layer = self.model_runner.model.model.layers[-1]
+            if type(layer) is LlamaDecoderLayer and self.model_runner.model_config.enforce_eager:
+                layer.forward = last_tokens_only(layer)
         if self.model_runner.model_config.dtype is not torch.float32:
             return
         for module in self.model_runner.model.modules():
@@ -45,6 +52,29 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     gate, up = x.chunk(2, dim=-1)
     result = torch.neg(gate).exp_().add_(1.0)
     return torch.div(gate, result, out=result).mul_(up)
+
+
+def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """The forward of a model's last layer whose feed-forward part sees each request's last token alone, at which it is scored.
+
+    Rows are independent there, so the scores are the same bits; the other rows hold what nobody reads. Prompts must not come in parts.
+    """
+
+    def forward(
+        positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, residual = layer.input_layernorm(hidden, residual)
+        hidden = layer.self_attn(positions=positions, hidden_states=hidden)
+        attention = get_forward_context().attn_metadata
+        if attention is None:  # a rehearsal without requests
+            hidden, residual = layer.post_attention_layernorm(hidden, residual)
+            return layer.mlp(hidden), residual
+        last = attention[layer.self_attn.attn.layer_name].query_start_loc[1:].long() - 1
+        rows, residual[last] = layer.post_attention_layernorm(hidden[last], residual[last])
+        hidden[last] = layer.mlp(rows)
+        return hidden, residual
+
+    return forward
 
 
 def _exact(head: Any) -> Callable[[torch.Tensor], torch.Tensor]:

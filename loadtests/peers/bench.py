@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from winnow.loadtests.asking import Ask, Reply, System
+from winnow.loadtests.asking import Ask, System
+from winnow.loadtests.load import closed_loop
 from winnow.loadtests.peers import agreement, page
 from winnow.loadtests.peers.figures import Figures, Run, Scene
 from winnow.loadtests.peers.fleet import NAMES, Fleet, started_fleet
@@ -25,23 +26,12 @@ from winnow.loadtests.peers.machine import describe
 from winnow.loadtests.peers.prompts import asks
 
 SETTLE_SECONDS = 1.5
+DRAIN_SECONDS = 130.0
+"""Longer than any system's own patience with a request."""
 SLOW = frozenset({"one-by-one", "optillm", "transformers"})
 CHECKED_PROMPTS = 20
 LOG_WIDTH = 200
 """Columns of the tables where nobody says how wide they may be."""
-
-
-async def closed_loop(system: System, asks: Sequence[Ask], clients: int) -> list[tuple[Ask, float, Reply]]:
-    """Ask everything, each of `clients` one at a time; for each request when it was sent (`time.perf_counter`) and the reply."""
-    todo, done = iter(asks), list[tuple[Ask, float, Reply]]()
-
-    async def client() -> None:
-        for ask in todo:
-            began = time.perf_counter()
-            done.append((ask, began, await system.ask(ask)))
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return done
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,8 @@ class Bench:
         """Warm every system up, then measure `count` rounds."""
         for scene in self.scenes:
             for system in self.systems:
-                await closed_loop(system, self._asks(scene, 0)[: 2 * min(scene.clients, 4)], scene.clients)
+                todo = self._asks(scene, 0)[: 2 * min(scene.clients, 4)]
+                await closed_loop(system, todo, scene.clients, drain=DRAIN_SECONDS)
         runs = []
         for number in range(1, count + 1):
             for scene in self.scenes:
@@ -73,19 +64,19 @@ class Bench:
         todo = self._asks(scene, number)[: scene.slow_requests if system.name in SLOW else None]
         await asyncio.sleep(SETTLE_SECONDS)
         began = time.perf_counter()
-        done = await closed_loop(system, todo, scene.clients)
+        done = await closed_loop(system, todo, scene.clients, drain=DRAIN_SECONDS)
         seconds = time.perf_counter() - began
-        answered = [(ask, start, reply) for ask, start, reply in done if reply.kind == "answered"]
-        errors = [reply.error for _, _, reply in done if reply.kind != "answered"]
+        answered = [sample for sample in done if sample.reply.kind == "answered"]
+        errors = [sample.reply.error for sample in done if sample.reply.kind != "answered"]
         run = Run(
             scene.name,
             system.name,
             number,
             seconds,
-            tuple(reply.done - start for _, start, reply in answered),
-            sum(reply.sampled_tokens for _, _, reply in answered),
+            tuple(sample.reply.done - sample.sent for sample in answered),
+            sum(sample.reply.sampled_tokens for sample in answered),
             len(errors),
-            tuple(sorted((ask.number, reply.text) for ask, _, reply in answered)),
+            tuple(sorted((sample.number, sample.reply.text) for sample in answered)),
         )
         told = f"p50 {run.p50 * 1000:,.0f} ms, {run.requests_per_second:.2f} requests/s"
         self.console.print(

@@ -8,12 +8,10 @@ import select
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
 from winnow.loadtests.asking import Ask
-from winnow.loadtests.peers.bench import closed_loop
 from winnow.loadtests.peers.companions import companion
 from winnow.loadtests.peers.prompts import Renderer
 from winnow.loadtests.peers.servers import Child, Command, ServerFailed, free_port, started
@@ -122,20 +120,3 @@ def test_a_companion_that_ends_at_once_is_an_error() -> None:
         python("raise SystemExit('no library')"), Renderer()
     ):  # fmt: skip
         pass
-
-
-async def test_a_closed_loop_asks_everything_with_so_many_clients_at_once() -> None:
-    class Counting:
-        name, now, most = "counting", 0, 0
-
-        async def ask(self, ask: Ask) -> Any:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            await asyncio.sleep(0)
-            self.now -= 1
-            return ask.number
-
-    system = Counting()
-    done = await closed_loop(system, [ask(number) for number in range(10)], clients=3)
-    assert sorted(reply for _, _, reply in done) == list(range(10))
-    assert system.most == 3
