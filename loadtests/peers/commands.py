@@ -3,7 +3,8 @@
 The peers' vLLM servers get every setting that Winnow gives its own engines and that is an environment variable or a flag: threads that
 sleep instead of spinning, no worker process behind an engine, eager mode, float32, prefix caching, 256 sequences, whole prefills, 1 GiB of
 KV cache. The comparison is about design, not about settings. What they lack is the half of the threads that Winnow gives a reward model,
-and the kernels it replaces to be exact: neither can be had by a flag.
+and the kernels it replaces to be exact: neither can be had by a flag. As most people would start them, without those settings, they are
+measured as well.
 """
 
 from __future__ import annotations
@@ -28,17 +29,21 @@ GPU_SHARES: Mapping[demo.ModelName, float] = {"policy": 0.26, "safety-rm": 0.07,
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-def _environment() -> dict[str, str]:
-    """What `winnow.models.environment.prepare` sets for Winnow's own engines."""
+def _environment(*, tuned: bool = True) -> dict[str, str]:
+    """What `winnow.models.environment.prepare` sets for Winnow's own engines; not `tuned`, only what keeps a server quiet and small."""
     values = {**COMMON, **EAGER, **_OFFLINE}
     if not runs_on_gpu():
-        threads = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        values |= CPU | {"VLLM_CPU_OMP_THREADS_BIND": threads, "VLLM_CPU_KVCACHE_SPACE": "1"}
+        values["VLLM_CPU_KVCACHE_SPACE"] = "1"
+        if tuned:
+            values |= CPU | {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0))))}
     return values
 
 
-def vllm(model: demo.ModelName, port: int) -> Command:
-    """vLLM's OpenAI server: it generates, or classifies if `model` is a reward model."""
+def vllm(model: demo.ModelName, port: int, *, tuned: bool = True) -> Command:
+    """vLLM's OpenAI server: it generates, or classifies if `model` is a reward model.
+
+    Not `tuned`, its threads, processes and prefills are as vLLM has them by default.
+    """
     flags = [
         "--host",
         "127.0.0.1",
@@ -54,10 +59,11 @@ def vllm(model: demo.ModelName, port: int) -> Command:
     if runs_on_gpu():
         flags += ["--dtype", "bfloat16", "--gpu-memory-utilization", str(GPU_SHARES[model])]
     else:
-        flags += ["--dtype", "float32", "--distributed-executor-backend", "uni", "--no-enable-chunked-prefill"]
+        flags += ["--dtype", "float32"]
+        flags += ["--distributed-executor-backend", "uni", "--no-enable-chunked-prefill"] if tuned else []
     flags += ["--chat-template", CHAT_TEMPLATE] if model == POLICY else ["--runner", "pooling", "--convert", "classify"]
     program = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
-    return Command(f"vllm ({model})", [*program, *flags], _environment())
+    return Command(f"vllm ({model})", [*program, *flags], _environment(tuned=tuned))
 
 
 def winnow(port: int) -> Command:

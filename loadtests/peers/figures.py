@@ -177,6 +177,8 @@ GOALS: tuple[Goal, ...] = (
     Goal("p50 against vLLM, then both models", "one", "winnow", "vllm+classify", p50_ms, 0.6, True),
     Goal("requests/s against plain vLLM", "crowd", "winnow", "vllm", throughput, 0.7, False),
     Goal("requests/s against vLLM, then both models", "crowd", "winnow", "vllm+classify", throughput, 1.5, False),
+    Goal("p50 against the same, untuned", "one", "winnow", "untuned", p50_ms, 0.6, True),
+    Goal("requests/s against the same, untuned", "crowd", "winnow", "untuned", throughput, 1.5, False),
     Goal("p50 added to plain vLLM at K = 1, ms", "single", "winnow", "vllm", p50_ms, 10, True, "added"),
     *_behind("one-by-one"),
     *_behind("its_hub"),

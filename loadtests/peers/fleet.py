@@ -15,12 +15,14 @@ from winnow.loadtests.peers.companions import companion
 from winnow.loadtests.peers.prompts import Renderer
 from winnow.loadtests.peers.scorer import Scorer
 from winnow.loadtests.peers.servers import Command, ServerFailed, free_port, started
-from winnow.loadtests.peers.systems import Completions
+from winnow.loadtests.peers.systems import Completions, GenerateThenClassify
 from winnow.models import demo
 
-NAMES = ("winnow", "vllm", "vllm+classify", "one-by-one", "its_hub", "optillm", "transformers")
+NAMES = ("winnow", "vllm", "vllm+classify", "untuned", "one-by-one", "its_hub", "optillm", "transformers")
 _SCORED_BY_CLIENT = {"vllm+classify", "one-by-one", "its_hub"}
 _ON_VLLM = {"vllm", "optillm", *_SCORED_BY_CLIENT}
+_MODELS: tuple[demo.ModelName, ...] = ("policy", "safety-rm", "helpfulness-rm")
+_UNTUNED = "untuned-"
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class Fleet:
     http: httpx.AsyncClient
     render: Renderer
     urls: dict[str, str] = field(default_factory=dict)
-    """Where Winnow and vLLM's servers listen, by the model for the latter."""
+    """Where Winnow and vLLM's servers listen, by the model for the latter, and once more untuned."""
     systems: list[System] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -43,6 +45,13 @@ class Fleet:
     def policy(self) -> Completions:
         """The policy on vLLM's server."""
         return Completions(self.http, self.urls["policy"])
+
+    @property
+    def untuned(self) -> GenerateThenClassify:
+        """The policy, then both reward models, on servers as vLLM starts them by default."""
+        policy, safety, helpfulness = (self.urls[_UNTUNED + model] for model in _MODELS)
+        scorer = Scorer(self.http, safety, helpfulness)
+        return GenerateThenClassify(self.render, Completions(self.http, policy), scorer, "untuned", False)
 
 
 @contextlib.contextmanager
@@ -74,6 +83,8 @@ def _servers(names: Collection[str]) -> Iterator[tuple[str, Callable[[int], Comm
         models += ["safety-rm", "helpfulness-rm"]
     for model in models:
         yield model, lambda port, model=model: commands.vllm(model, port)  # type: ignore[misc]
+    for model in _MODELS if "untuned" in names else ():
+        yield _UNTUNED + model, lambda port, model=model: commands.vllm(model, port, tuned=False)  # type: ignore[misc]
     if "winnow" in names:
         yield "winnow", commands.winnow
 
@@ -94,6 +105,8 @@ def _system(name: str, fleet: Fleet, running: contextlib.ExitStack, sizes: Colle
             return systems.BareVllm(fleet.render, fleet.policy)
         case "vllm+classify":
             return systems.GenerateThenClassify(fleet.render, fleet.policy, fleet.scorer)
+        case "untuned":
+            return fleet.untuned
         case "one-by-one":
             return systems.SequentialThenScore(fleet.render, fleet.policy, fleet.scorer)
         case "its_hub":

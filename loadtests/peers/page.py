@@ -21,6 +21,7 @@ LABELS: Mapping[str, str] = {
     "vllm": "(a) Plain vLLM: its OpenAI server with `n=K`, nothing scored, the first candidate returned. The floor.",
     "vllm+classify": "(b) The same server, then both reward models on servers of their own, over `/classify`: one request with all K texts "
     "to each, both at once, combined by the client. What a competent user builds.",
+    "untuned": "(b) again, on servers with the threads, processes and prefills that vLLM has by default: how most people would start them.",
     "one-by-one": "(c) K requests to (a)'s server one after another, then scored as in (b).",
     "its_hub": "(d) its_hub's `BestOfN`, with a language model and a reward model that ask (b)'s servers. It samples concurrently.",
     "optillm": "(d) optillm's proxy with `bon` before (a)'s server: `n=K`, then the policy itself rates each answer, one after another. It "

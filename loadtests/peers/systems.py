@@ -105,12 +105,16 @@ class BareVllm:
 
 @dataclass(frozen=True, slots=True)
 class GenerateThenClassify:
-    """Plain vLLM with `n=K`, then both reward models at once with all K texts each: what a competent user builds."""
+    """Plain vLLM with `n=K`, then both reward models at once with all K texts each: what a competent user builds.
+
+    Without seeds if not `is_seeded`: an engine that cuts prefills in parts, as vLLM's does by default, dies of one on CPU.
+    """
 
     render: Renderer
     policy: Completions
     scorer: Scorer
     name: str = "vllm+classify"
+    is_seeded: bool = True
 
     async def ask(self, ask: Ask) -> Reply:
         """Answer with the best of K."""
@@ -118,7 +122,7 @@ class GenerateThenClassify:
 
     async def _answer(self, ask: Ask) -> Reply:
         prompt = self.render(ask)
-        sampled = await self.policy.sample(prompt, ask, ask.candidates, ask.seed)
+        sampled = await self.policy.sample(prompt, ask, ask.candidates, ask.seed if self.is_seeded else None)
         return sampled.reply((await self.scorer(prompt, sampled.texts)).winner)
 
 
