@@ -28,7 +28,7 @@ from winnow.loadtests.peers.dials.verdicts import figures
 from winnow.loadtests.peers.shape_server import ServerFailed, running
 from winnow.models.demo.world import DemoPrompt, held_out_prompts
 
-PROMPTS, QUICK_PROMPTS = 150, 40
+PROMPTS, QUICK_PROMPTS = 150, 32
 FLAGS = ("--max-candidates-in-flight", str(PLACES), "--max-queue-seconds", "120")
 """Of the server that is started; nobody may be refused, or the loads would not be what they say."""
 

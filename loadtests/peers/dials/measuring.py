@@ -86,6 +86,7 @@ async def measured(
     Raises:
         LoadTestError: a request failed, or an answer does not say what Winnow's do.
     """
+    prompts = prompts[: max(1, round(menu.share * len(prompts)))]
     calibration, seconds = await _ask_all(system, prompts, exact(K), menu.clients, seed)
     repeat = _run(exact(K), menu.clients, prompts, calibration, seconds)
     seen(repeat)

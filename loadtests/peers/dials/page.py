@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from winnow.loadtests.peers.dials.savings import DRAWS, Interval
-from winnow.loadtests.peers.dials.settings import K
+from winnow.loadtests.peers.dials.settings import K, Setting
 from winnow.loadtests.peers.dials.verdicts import MOST_REFUSED, Figures, Row, Saving
 
 COMMAND = "python -m winnow.loadtests.peers.dials"
@@ -24,9 +24,11 @@ READING = f"""\
 - Intervals are 95 % bootstraps, {DRAWS:,} draws of prompts, the same ones for every setting: comparisons are paired. Under load requests
   wait for each other and are not independent, so the intervals of latencies are too narrow; hence the noise that a saving of latency has
   to exceed.
-- **Saved** is 1 − cost of the dial / cost of exact best of K at the dial's mean R_c, on straight lines between the exact K measured. The
-  true curve bends above these lines, which flatters every dial a little. {UNKNOWN} stands for what was not measured or has no exact K to
-  compare with, and for an end of an interval that is beyond the curve.
+- **Saved** is 1 − cost of the dial / cost of exact best of K at the dial's mean R_c. Between the exact K measured, R_c is taken to go
+  with the logarithm of the cost; the true curve bends a little above that, which flatters every dial a little. {UNKNOWN} stands for what
+  was not measured or has no exact K to compare with, and for an end of an interval that is beyond the curve.
+- R_c is what the dial and exact best of K have in common where they are compared, not the truth: of two settings with the same mean R_c
+  one may have more wrong answers. The lower row of the picture shows it.
 - A deadline is the instant by which, in exact best of {K} under the same load, that share of requests had their first finished candidate,
   or their last score.
 - The range is no saving by itself: it answers with the exact best of a K that the load decides. Compare its row with that of K = {K} under
@@ -50,9 +52,13 @@ class Measurement:
     loads: Sequence[Figures]
 
     @property
-    def dials(self) -> list[str]:
-        """The names of all dials, in the order of the menus."""
-        return list(dict.fromkeys(row.setting.name for load in self.loads for row in load.dials))
+    def dials(self) -> list[Setting]:
+        """All dials, in the order of the longest menu. Deadlines are those of one load, their milliseconds are other loads'."""
+        loads = sorted(self.loads, key=lambda load: -len(load.dials))
+        found: dict[str, Setting] = {}
+        for row in (row for load in loads for row in load.dials):
+            found.setdefault(row.setting.name, row.setting)
+        return list(found.values())
 
     def row(self, load: Figures, name: str) -> Row | None:
         """A dial's row under a load, where it was measured."""
@@ -85,8 +91,8 @@ def _what(measurement: Measurement) -> list[str]:
     return [
         "# What the dial buys",
         "",
-        f"{measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting and under every",
-        f"load (seed {measurement.seed}); answers at their natural length, temperature 1. {measurement.server}.",
+        f"{measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting; a load that",
+        f"says less takes the first of them (seed {measurement.seed}); answers at their natural length. {measurement.server}.",
         f"Written by `{COMMAND}`, started {measurement.started}; the requests took {seconds / 60:.1f} minutes.{quick}",
         f"Machine, the tester's too: {machine['cpu']}, {machine['cores']} cores, {machine['platform']}, Python {machine['python']}, "
         f"Winnow {machine['winnow']}.",
@@ -106,11 +112,11 @@ def _verdicts(measurement: Measurement) -> list[str]:
         _line(["dial", *headings]),
         _line(["---"] * (1 + len(headings))),
     ]
-    for name in measurement.dials:
+    for name in (setting.name for setting in measurement.dials):
         rows = [measurement.row(load, name) for load in measurement.loads]
         lines.append(_line([name, *(cell for row in rows for cell in _saved(row.saving if row else None))]))
     lines.append("")
-    for name in measurement.dials:
+    for name in (setting.name for setting in measurement.dials):
         lines.append(f"- {sentence(measurement, name)}")
     for load in measurement.loads:
         noise = f"K = {K} run twice gave medians that differ by {percent(load.noise)}: a dial must save more to pay in latency."
@@ -121,43 +127,43 @@ def _verdicts(measurement: Measurement) -> list[str]:
 def sentence(measurement: Measurement, name: str) -> str:
     """Whether a dial pays, in what, and at which loads."""
     found = {load.clients: row.saving for load in measurement.loads if (row := measurement.row(load, name))}
-    savings = {clients: saving for clients, saving in found.items() if saving is not None}
-    tokens = [(c, s.tokens) for c, s in savings.items() if s.pays_in_tokens and s.tokens]
-    latency = [(c, s.latency) for c, s in savings.items() if s.pays_in_latency and s.latency]
-    parts = [f"{what} at {_loads(pairs)}" for what, pairs in (("tokens", tokens), ("latency", latency)) if pairs]
-    not_in = [
-        f"{what} at {_clients(c for c, s in savings.items() if read(s) is not None and c not in dict(pairs))}"
-        for what, pairs, read in _kinds(tokens, latency)
-        if any(read(s) is not None and c not in dict(pairs) for c, s in savings.items())
-    ]
-    unknown = [c for c, s in savings.items() if s.tokens is None and s.latency is None]
-    if parts:
-        said = f"**{name} pays** in {' and in '.join(parts)}"
-        said += f"; it does not in {' and in '.join(not_in)}." if not_in else "."
-    elif not_in:
-        said = f"**{name} does not pay**: not in {' and not in '.join(not_in)}."
-    else:
+    savings = {count: saving for count, saving in found.items() if saving is not None}
+    kinds = {
+        "tokens": {count: (saving.tokens, saving.pays_in_tokens) for count, saving in savings.items()},
+        "latency": {count: (saving.latency, saving.pays_in_latency) for count, saving in savings.items()},
+    }
+    paying, not_paying, unknown = list[str](), dict[str, list[int]](), dict[str, list[int]]()
+    for what, told in kinds.items():
+        if pays := [
+            f"{percent(interval.value)} at {clients(c)}" for c, (interval, pays) in told.items() if interval and pays
+        ]:
+            paying.append(f"in {what} ({_join(pays)})")
+        not_paying[what] = [count for count, (interval, pays) in told.items() if interval and not pays]
+        unknown[what] = [count for count, (interval, _) in told.items() if not interval]
+    if not paying and not any(not_paying.values()):
         said = f"**{name} cannot be compared**."
-    if unknown:
-        said += (
-            f" At {_clients(unknown)} there is no exact K of the same mean R_c, or more than {percent(MOST_REFUSED)} was refused."
-        )  # fmt: skip
+    elif paying:
+        said = f"**{name} pays** {_join(paying)}" + (
+            f"; not {_at_loads(not_paying)}." if any(not_paying.values()) else "."
+        )
+    else:
+        said = f"**{name} does not pay** {_at_loads(not_paying)}."
+    if any(unknown.values()):
+        limit = percent(MOST_REFUSED)
+        said += f" No exact K has its mean R_c, or more than {limit} was refused: {_at_loads(unknown)}."
     return said
 
 
-_Pairs = Sequence[tuple[int, Interval]]
-
-
-def _kinds(tokens: _Pairs, latency: _Pairs) -> list[tuple[str, _Pairs, Callable[[Saving], Interval | None]]]:
-    return [("tokens", tokens, lambda saving: saving.tokens), ("latency", latency, lambda saving: saving.latency)]
-
-
-def _loads(pairs: _Pairs) -> str:
-    return _join([f"{clients(count)} ({percent(interval.value)})" for count, interval in pairs])
-
-
-def _clients(counts: Iterable[int]) -> str:
-    return _join([clients(count) for count in counts])
+def _at_loads(loads: Mapping[str, Sequence[int]]) -> str:
+    """As `in tokens at 1 and 8 clients, in latency at 8 clients`; once for both where the loads are the same."""
+    whats: dict[tuple[int, ...], list[str]] = {}
+    for what, counts in loads.items():
+        if counts:
+            whats.setdefault(tuple(counts), []).append(what)
+    return ", ".join(
+        f"in {' or '.join(names)} at {_join([str(c) for c in counts[:-1]] + [clients(counts[-1])])}"
+        for counts, names in whats.items()
+    )
 
 
 def _fewest(load: Figures) -> str:
@@ -178,7 +184,8 @@ def _load(load: Figures) -> list[str]:
         "setting", "mean R_c", "wrong", "unsafe", "p50 ms", "p90 ms", "p99 ms", "K started", "K scored", "tokens", "ended early",
         "approximate", "refused",
     ]  # fmt: skip
-    lines = [f"## {_capital(clients(load.clients))}", "", _line(headings), _line(["---"] * len(headings))]
+    title = f"## {_capital(clients(load.clients))}, {load.prompts} prompts"
+    lines = [title, "", _line(headings), _line(["---"] * len(headings))]
     for row in load.rows:
         deadline = row.setting.options.get("deadline_ms")
         lines.append(
@@ -217,12 +224,8 @@ def _with(interval: Interval, shown: Callable[[float], str], *, is_bold: bool = 
 
 def percent(share: float) -> str:
     """As `12 %` and `1.5 %`."""
-    number = 100 * share
-    return (
-        f"{number:.0f} %".replace("-", "−")
-        if abs(number) >= 9.95 or not number
-        else f"{number:.1f} %".replace("-", "−")
-    )
+    number = round(100 * share, 1) or 0.0
+    return (f"{number:.0f} %" if abs(number) >= 10 or not number else f"{number:.1f} %").replace("-", "−")
 
 
 def clients(count: int) -> str:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from winnow.loadtests.peers.dials.page import Measurement, clients
+from winnow.loadtests.peers.dials.settings import EXACT
 from winnow.loadtests.peers.dials.verdicts import Figures, Row
 from winnow.loadtests.report.canvas import DPI, STYLE
 
@@ -37,7 +38,7 @@ def draw(measurement: Measurement) -> bytes:
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         columns = len(measurement.loads)
-        size = (max(WIDTH * columns, 2.4 * len(groups)), 2 * HEIGHT + legend)
+        size = (max(WIDTH * columns, 2.0 * (1 + len(groups))), 2 * HEIGHT + legend)
         canvas = Figure(figsize=size, layout="constrained")
         grid = canvas.add_gridspec(2, 1, height_ratios=[2 * HEIGHT, max(legend, 0.1)])
         above, below = canvas.add_subfigure(grid[0]), canvas.add_subfigure(grid[1])
@@ -60,13 +61,10 @@ def draw(measurement: Measurement) -> bytes:
 def _styles(measurement: Measurement) -> dict[tuple[str, str], tuple[str, str]]:
     """Colour and marker of each dial, by group and value."""
     styles: dict[tuple[str, str], tuple[str, str]] = {}
-    for load in measurement.loads:
-        for row in load.dials:
-            key = (row.setting.group, row.setting.value)
-            groups = list(dict.fromkeys([*(group for group, _ in styles), key[0]]))
-            number = sum(group == key[0] for group, _ in styles)
-            colour = COLOURS[groups.index(key[0]) % len(COLOURS)]
-            styles.setdefault(key, (colour, MARKERS[number % len(MARKERS)]))
+    groups = list(dict.fromkeys(setting.group for setting in measurement.dials))
+    for setting in measurement.dials:
+        marker = MARKERS[sum(group == setting.group for group, _ in styles) % len(MARKERS)]
+        styles[setting.group, setting.value] = (COLOURS[groups.index(setting.group) % len(COLOURS)], marker)
     return styles
 
 
@@ -106,14 +104,15 @@ def _apart(rows: Sequence[Row], x: Read, y: Read) -> list[Row]:
 
 
 def _legends(figure: SubFigure, groups: Sequence[str], styles: dict[tuple[str, str], tuple[str, str]]) -> None:
-    """A legend for each group, side by side."""
-    for number, name in enumerate(groups):
-        handles = [
+    """A legend for the curve and for each group, side by side."""
+    curve = Line2D([], [], color="black", marker=".", label="K")
+    for number, name in enumerate((EXACT, *groups)):
+        handles = [curve] if name == EXACT else [
             Line2D([], [], color=colour, marker=marker, linestyle="", markersize=7, markeredgecolor="white", label=value or name)
             for (group, value), (colour, marker) in styles.items()
             if group == name
         ]  # fmt: skip
         figure.legend(
-            handles=handles, title=name, loc="upper left", bbox_to_anchor=((number + 0.15) / len(groups), 1.0),
+            handles=handles, title=name, loc="upper left", bbox_to_anchor=((number + 0.15) / (1 + len(groups)), 1.0),
             alignment="left", handletextpad=0.2, title_fontsize=9,
         )  # fmt: skip

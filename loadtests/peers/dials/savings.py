@@ -89,14 +89,18 @@ class Curve:
         self.rewards = list(itertools.accumulate(rewards, max))
 
     def cost(self, reward: float) -> float:
-        """The least cost that reaches `reward`, on straight lines between points; ±inf below and above them all."""
+        """The least cost, above 0, that reaches `reward`; ±inf below and above all points.
+
+        Between two points reward goes with the logarithm of the cost: each doubling of K adds less than the one before, and straight
+        lines over the cost itself would lie well below the true curve.
+        """
         if reward <= self.rewards[0]:
             return self.costs[0] if reward >= self.rewards[0] - TOLERANCE else -math.inf
         for place in range(1, len(self.rewards)):
             low, high = self.rewards[place - 1], self.rewards[place]
             if reward <= high:
                 share = (reward - low) / (high - low)
-                return self.costs[place - 1] + share * (self.costs[place] - self.costs[place - 1])
+                return float(self.costs[place - 1] ** (1 - share) * self.costs[place] ** share)
         return self.costs[-1] if reward <= self.rewards[-1] + TOLERANCE else math.inf
 
     def saved(self, cost: float, reward: float) -> float:

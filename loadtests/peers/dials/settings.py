@@ -47,13 +47,17 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """What is asked of a server at a load of so many `clients`, each of which asks again as soon as it is answered."""
+    """What is asked of a server at a load of so many `clients`, each of which asks again as soon as it is answered.
+
+    `share` is the part of the prompts that are asked; a single client takes long and is the least noisy.
+    """
 
     clients: int
     exact: Sequence[int]
     accept: Sequence[float]
     rejections: Sequence[tuple[tuple[int, ...], float]]
     deadlines: Sequence[tuple[str, float]]
+    share: float = 1.0
 
     def settings(self, calibration: Sequence[Sample]) -> list[Setting]:
         """Every setting of this load; `calibration` has the answers of exact best of K under it."""
@@ -91,17 +95,15 @@ def deadline(event: str, percent: float, calibration: Sequence[Sample]) -> Setti
     return Setting("deadline_ms", f"p{percent:g} of the {event}", options={"deadline_ms": after})
 
 
+_EXACT, _REWARDS = (1, 2, 4, 8, K), (0.5, 0.7, 0.8, 0.9)
 _REJECTIONS = [(at_tokens, keep) for keep in (0.5, 0.25) for at_tokens in ((2,), (4,), (8,), (4, 8))]
 _DEADLINES = [("first", 50.0), ("first", 90.0), ("last", 10.0), ("last", 50.0), ("last", 90.0)]
-_SOME_REJECTIONS = [((4,), 0.5), ((4, 8), 0.5), ((4,), 0.25)]
-_SOME_DEADLINES = [("first", 90.0), ("last", 50.0)]
-_EXACT, _MORE_EXACT = (1, 2, 4, 8, K), (1, 2, 3, 4, 6, 8, 12, K)
 FULL = (
-    Menu(1, _MORE_EXACT, (0.5, 0.7, 0.8, 0.9), _REJECTIONS, _DEADLINES),
-    Menu(8, _MORE_EXACT, (0.5, 0.7, 0.8, 0.9), _REJECTIONS, _DEADLINES),
-    Menu(32, _EXACT, (0.5, 0.8, 0.9), _SOME_REJECTIONS, _SOME_DEADLINES),
+    Menu(1, _EXACT, _REWARDS[::2], _REJECTIONS[:4], _DEADLINES[1:4], share=0.5),
+    Menu(8, _EXACT, _REWARDS, _REJECTIONS, _DEADLINES),
+    Menu(32, _EXACT, _REWARDS[::2], _REJECTIONS[1:5:2], _DEADLINES[1:4:2]),
 )
 QUICK = (
-    Menu(1, (1, 4, K), (0.8,), _SOME_REJECTIONS[:1], _SOME_DEADLINES[:1]),
-    Menu(8, _EXACT, (0.5, 0.8), _SOME_REJECTIONS[::2], _SOME_DEADLINES),
+    Menu(1, (1, 4, K), (0.8,), [((4,), 0.5)], _DEADLINES[3:4], share=0.5),
+    Menu(8, (1, 4, K), (0.5, 0.8), [((4,), 0.5), ((4,), 0.25)], _DEADLINES[1:4:2]),
 )

@@ -54,6 +54,7 @@ class Figures:
     """The rows of a load, exact ones first. `noise`: the share by which the median of K = 16 differed between two runs."""
 
     clients: int
+    prompts: int
     seconds: float
     noise: float
     rows: tuple[Row, ...]
@@ -96,7 +97,13 @@ def figures(load: Load, seed: int = 0) -> Figures:
     exact = [each for each in found if each.run.setting.is_exact and each.run.refused <= MOST_REFUSED]
     noise = _noise(load)
     rows = (_row(each, None if each.run.setting.is_exact else _saving(each, exact, noise), drawn) for each in found)
-    return Figures(load.clients, sum(run.seconds for run in (load.repeat, *load.runs)), noise, tuple(rows))
+    return Figures(
+        load.clients,
+        len(load.repeat.outcomes),
+        sum(run.seconds for run in (load.repeat, *load.runs)),
+        noise,
+        tuple(rows),
+    )
 
 
 def _noise(load: Load) -> float:

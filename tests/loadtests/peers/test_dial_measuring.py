@@ -79,6 +79,11 @@ async def test_a_measurement_of_failures_is_none(kind: str) -> None:
         await measured(Formula(fail), PROMPTS, MENU)
 
 
+async def test_a_load_may_take_the_first_of_the_prompts() -> None:
+    load = await measured(Formula(), PROMPTS, replace(MENU, share=0.5))
+    assert {len(run.outcomes) for run in (load.repeat, *load.runs)} == {5}
+
+
 @pytest.mark.parametrize("menu", [*FULL, *QUICK])
 async def test_names_tell_settings_apart(menu: Menu) -> None:
     load = await measured(Formula(), PROMPTS[:4], menu)

@@ -35,11 +35,11 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (NAMES[0], "**accept_reward: 0.8 pays** in tokens at 1 client (50 %) and 8 clients (50 %) and in latency at 1 client"),
-        (NAMES[1], "does not pay**: not in tokens at 1 client and 8 clients and not in latency at 1 client and 8 clients."),
-        (NAMES[2], "cannot be compared**. At 1 client and 8 clients there is no exact K"),
-        (NAMES[3], "**candidates 2–16 pays** in tokens at 1 client (25 %) and 8 clients (25 %); it does not in latency at 1 client and 8"),
-        (NAMES[4], "or more than 2.0 % was refused."),
+        (NAMES[0], "**accept_reward: 0.8 pays** in tokens (50 % at 1 client and 50 % at 8 clients) and in latency (50 % at 1 client and"),
+        (NAMES[1], "**early_rejection, keep 0.5: at [4] does not pay** in tokens or latency at 1 and 8 clients."),
+        (NAMES[2], "cannot be compared**. No exact K has its mean R_c, or more than 2.0 % was refused: in tokens or latency at 1 and 8"),
+        (NAMES[3], "**candidates 2–16 pays** in tokens (25 % at 1 client and 25 % at 8 clients); not in latency at 1 and 8 clients."),
+        (NAMES[4], "cannot be compared**"),
     ],
 )  # fmt: skip
 def test_the_page_says_whether_a_dial_pays(name: str, said: str) -> None:
@@ -49,15 +49,16 @@ def test_the_page_says_whether_a_dial_pays(name: str, said: str) -> None:
 def test_a_dial_may_pay_under_one_load_and_not_under_another() -> None:
     dear = load(8, [run(accept(0.8), 0.9, 700, 500)])
     assert sentence(measurement(load(), dear), "accept_reward: 0.8") == (
-        "**accept_reward: 0.8 pays** in tokens at 1 client (50 %) and in latency at 1 client (50 %); "
-        "it does not in tokens at 8 clients and in latency at 8 clients."
+        "**accept_reward: 0.8 pays** in tokens (50 % at 1 client) and in latency (50 % at 1 client); "
+        "not in tokens or latency at 8 clients."
     )
 
 
 def test_a_dial_that_was_measured_under_one_load_only_is_told_of_there() -> None:
     found = measurement(load(), load(8, DIALS[:1]))
-    assert sentence(found, NAMES[1]).endswith("not in tokens at 1 client and not in latency at 1 client.")
+    assert sentence(found, NAMES[1]).endswith("does not pay** in tokens or latency at 1 client.")
     assert "—" in markdown(found)
+    assert [setting.name for setting in measurement(load(8, DIALS[2:3]), load()).dials] == NAMES
 
 
 def test_a_quick_run_says_so() -> None:
@@ -76,7 +77,9 @@ def test_the_picture_is_a_png() -> None:
     assert draw(measurement(load(8))).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("share", "text"), [(0.123, "12 %"), (0.0123, "1.2 %"), (-0.5, "−50 %"), (0.0, "0 %")])
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.123, "12 %"), (0.0123, "1.2 %"), (-0.5, "−50 %"), (0.0, "0 %"), (-0.0001, "0 %")]
+)
 def test_shares_are_told_shortly(share: float, text: str) -> None:
     assert percent(share) == text
 
