@@ -20,9 +20,10 @@ from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.machine import machine
 from winnow.loadtests.openai_system import opened
 from winnow.loadtests.peers.dials.measuring import Load, Run, measured, warm_up
-from winnow.loadtests.peers.dials.page import COMMAND, Measurement, document, markdown
+from winnow.loadtests.peers.dials.page import COMMAND, document, markdown
 from winnow.loadtests.peers.dials.plot import draw
 from winnow.loadtests.peers.dials.savings import mean, median
+from winnow.loadtests.peers.dials.sentences import Measurement, clients
 from winnow.loadtests.peers.dials.settings import FULL, PLACES, QUICK, Menu
 from winnow.loadtests.peers.dials.verdicts import figures
 from winnow.loadtests.peers.shape_server import ServerFailed, running
@@ -69,7 +70,7 @@ async def measure(url: str, prompts: Sequence[DemoPrompt], menus: Sequence[Menu]
 
 def _tell(run: Run) -> None:
     answered = [outcome for outcome in run.outcomes if outcome is not None]
-    told = f"{run.clients} clients, {run.setting.name}: {run.seconds:.1f} s"
+    told = f"{clients(run.clients)}, {run.setting.name}: {run.seconds:.1f} s"
     if answered:
         told += (
             f", R_c {mean([outcome.reward for outcome in answered]):.3f}, p50 {median([o.ms for o in answered]):.0f} ms"

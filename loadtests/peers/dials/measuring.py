@@ -126,7 +126,7 @@ async def _ask_all(
     counted = {sample.number: sample for sample in samples if sample.number < count}
     for sample in counted.values():
         if sample.reply.kind not in ("answered", "refused"):
-            raise LoadTestError(f"{setting.name}, {clients} clients: {sample.reply.error}")
+            raise LoadTestError(f"{setting.name}, closed loop of {clients}: {sample.reply.error}")
     return [counted[number] for number in range(count)], time.perf_counter() - start
 
 

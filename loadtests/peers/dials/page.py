@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from winnow.loadtests.peers.dials.savings import DRAWS, Interval
-from winnow.loadtests.peers.dials.settings import K, Setting
-from winnow.loadtests.peers.dials.verdicts import MOST_REFUSED, Figures, Row, Saving
+from winnow.loadtests.peers.dials.sentences import Measurement, capital, clients, fewest, percent, sentence
+from winnow.loadtests.peers.dials.settings import K
+from winnow.loadtests.peers.dials.verdicts import Figures, Saving
 
 COMMAND = "python -m winnow.loadtests.peers.dials"
 UNKNOWN = "—"
@@ -27,6 +27,8 @@ READING = f"""\
 - **Saved** is 1 − cost of the dial / cost of exact best of K at the dial's mean R_c. Between the exact K measured, R_c is taken to go
   with the logarithm of the cost; the true curve bends a little above that, which flatters every dial a little. {UNKNOWN} stands for what
   was not measured or has no exact K to compare with, and for an end of an interval that is beyond the curve.
+- Many comparisons stand here, and each has a chance of 1 in 40 to seem to pay when it does not: believe a dial that pays under several
+  loads and in neighbouring settings.
 - R_c is what the dial and exact best of K have in common where they are compared, not the truth: of two settings with the same mean R_c
   one may have more wrong answers. The lower row of the picture shows it.
 - A deadline is the instant by which, in exact best of {K} under the same load, that share of requests had their first finished candidate,
@@ -37,32 +39,6 @@ READING = f"""\
   large policy the balance between sampling and scoring is another.
 """
 """What stands at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What was measured: figures for each load, on how many prompts, when, where, and against which server."""
-
-    started: str
-    machine: Mapping[str, Any]
-    server: str
-    prompts: int
-    seed: int
-    is_quick: bool
-    loads: Sequence[Figures]
-
-    @property
-    def dials(self) -> list[Setting]:
-        """All dials, in the order of the longest menu. Deadlines are those of one load, their milliseconds are other loads'."""
-        loads = sorted(self.loads, key=lambda load: -len(load.dials))
-        found: dict[str, Setting] = {}
-        for row in (row for load in loads for row in load.dials):
-            found.setdefault(row.setting.name, row.setting)
-        return list(found.values())
-
-    def row(self, load: Figures, name: str) -> Row | None:
-        """A dial's row under a load, where it was measured."""
-        return next((row for row in load.dials if row.setting.name == name), None)
 
 
 def document(measurement: Measurement) -> dict[str, Any]:
@@ -120,63 +96,8 @@ def _verdicts(measurement: Measurement) -> list[str]:
         lines.append(f"- {sentence(measurement, name)}")
     for load in measurement.loads:
         noise = f"K = {K} run twice gave medians that differ by {percent(load.noise)}: a dial must save more to pay in latency."
-        lines.append(f"- {_capital(clients(load.clients))}: {_fewest(load)}{noise}")
+        lines.append(f"- {capital(clients(load.clients))}: {fewest(load)}{noise}")
     return [*lines, ""]
-
-
-def sentence(measurement: Measurement, name: str) -> str:
-    """Whether a dial pays, in what, and at which loads."""
-    found = {load.clients: row.saving for load in measurement.loads if (row := measurement.row(load, name))}
-    savings = {count: saving for count, saving in found.items() if saving is not None}
-    kinds = {
-        "tokens": {count: (saving.tokens, saving.pays_in_tokens) for count, saving in savings.items()},
-        "latency": {count: (saving.latency, saving.pays_in_latency) for count, saving in savings.items()},
-    }
-    paying, not_paying, unknown = list[str](), dict[str, list[int]](), dict[str, list[int]]()
-    for what, told in kinds.items():
-        if pays := [
-            f"{percent(interval.value)} at {clients(c)}" for c, (interval, pays) in told.items() if interval and pays
-        ]:
-            paying.append(f"in {what} ({_join(pays)})")
-        not_paying[what] = [count for count, (interval, pays) in told.items() if interval and not pays]
-        unknown[what] = [count for count, (interval, _) in told.items() if not interval]
-    if not paying and not any(not_paying.values()):
-        said = f"**{name} cannot be compared**."
-    elif paying:
-        said = f"**{name} pays** {_join(paying)}" + (
-            f"; not {_at_loads(not_paying)}." if any(not_paying.values()) else "."
-        )
-    else:
-        said = f"**{name} does not pay** {_at_loads(not_paying)}."
-    if any(unknown.values()):
-        limit = percent(MOST_REFUSED)
-        said += f" No exact K has its mean R_c, or more than {limit} was refused: {_at_loads(unknown)}."
-    return said
-
-
-def _at_loads(loads: Mapping[str, Sequence[int]]) -> str:
-    """As `in tokens at 1 and 8 clients, in latency at 8 clients`; once for both where the loads are the same."""
-    whats: dict[tuple[int, ...], list[str]] = {}
-    for what, counts in loads.items():
-        if counts:
-            whats.setdefault(tuple(counts), []).append(what)
-    return ", ".join(
-        f"in {' or '.join(names)} at {_join([str(c) for c in counts[:-1]] + [clients(counts[-1])])}"
-        for counts, names in whats.items()
-    )
-
-
-def _fewest(load: Figures) -> str:
-    if not load.exact:
-        return ""
-    best = min(load.exact, key=lambda row: row.wrong.value)
-    most = load.exact[-1]
-    more = (
-        f", not with {most.setting.name} ({percent(most.wrong.value)}), which has more reward"
-        if best is not most
-        else ""
-    )
-    return f"of exact best of K, {best.setting.name} has the fewest wrong answers ({percent(best.wrong.value)}){more}. "
 
 
 def _load(load: Figures) -> list[str]:
@@ -184,7 +105,7 @@ def _load(load: Figures) -> list[str]:
         "setting", "mean R_c", "wrong", "unsafe", "p50 ms", "p90 ms", "p99 ms", "K started", "K scored", "tokens", "ended early",
         "approximate", "refused",
     ]  # fmt: skip
-    title = f"## {_capital(clients(load.clients))}, {load.prompts} prompts"
+    title = f"## {capital(clients(load.clients))}, {load.prompts} prompts"
     lines = [title, "", _line(headings), _line(["---"] * len(headings))]
     for row in load.rows:
         deadline = row.setting.options.get("deadline_ms")
@@ -220,25 +141,6 @@ def _with(interval: Interval, shown: Callable[[float], str], *, is_bold: bool = 
     low, high = (UNKNOWN if end is None else shown(end) for end in (interval.low, interval.high))
     value = shown(interval.value)
     return f"{f'**{value}**' if is_bold else value} ({low} to {high})"
-
-
-def percent(share: float) -> str:
-    """As `12 %` and `1.5 %`."""
-    number = round(100 * share, 1) or 0.0
-    return (f"{number:.0f} %" if abs(number) >= 10 or not number else f"{number:.1f} %").replace("-", "−")
-
-
-def clients(count: int) -> str:
-    """As `1 client` and `8 clients`."""
-    return f"{count} client{'' if count == 1 else 's'}"
-
-
-def _join(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _line(cells: Sequence[str]) -> str:

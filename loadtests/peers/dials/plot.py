@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from winnow.loadtests.peers.dials.page import Measurement, clients
+from winnow.loadtests.peers.dials.sentences import Measurement, clients
 from winnow.loadtests.peers.dials.settings import EXACT
 from winnow.loadtests.peers.dials.verdicts import Figures, Row
 from winnow.loadtests.report.canvas import DPI, STYLE
@@ -84,10 +84,9 @@ def _panel(
                   markeredgewidth=0.6, markersize=7, zorder=3)  # fmt: skip
     for name, rows in groups.items():
         if not name.startswith("early"):  # whose settings have no order
-            ordered = sorted(rows, key=x)
             colour = styles[name, rows[0].setting.value][0]
-            axes.plot([x(r) for r in ordered], [y(r) for r in ordered], color=colour, linewidth=1, alpha=0.6, zorder=1)
-    axes.margins(0.08)
+            axes.plot([x(r) for r in rows], [y(r) for r in rows], color=colour, linewidth=1, alpha=0.6, zorder=1)
+    axes.margins(x=0.12, y=0.08)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

@@ -97,13 +97,13 @@ def deadline(event: str, percent: float, calibration: Sequence[Sample]) -> Setti
 
 _EXACT, _REWARDS = (1, 2, 4, 8, K), (0.5, 0.7, 0.8, 0.9)
 _REJECTIONS = [(at_tokens, keep) for keep in (0.5, 0.25) for at_tokens in ((2,), (4,), (8,), (4, 8))]
-_DEADLINES = [("first", 50.0), ("first", 90.0), ("last", 10.0), ("last", 50.0), ("last", 90.0)]
+_DEADLINES = [("first", 90.0), ("last", 10.0), ("last", 50.0), ("last", 90.0)]
 FULL = (
-    Menu(1, _EXACT, _REWARDS[::2], _REJECTIONS[:4], _DEADLINES[1:4], share=0.5),
+    Menu(1, _EXACT, _REWARDS[::2], _REJECTIONS[:4], _DEADLINES[:3], share=0.5),
     Menu(8, _EXACT, _REWARDS, _REJECTIONS, _DEADLINES),
-    Menu(32, _EXACT, _REWARDS[::2], _REJECTIONS[1:5:2], _DEADLINES[1:4:2]),
+    Menu(32, _EXACT, _REWARDS[::2], _REJECTIONS[1:5:2], _DEADLINES[::2]),
 )
 QUICK = (
-    Menu(1, (1, 4, K), (0.8,), [((4,), 0.5)], _DEADLINES[3:4], share=0.5),
-    Menu(8, (1, 4, K), (0.5, 0.8), [((4,), 0.5), ((4,), 0.25)], _DEADLINES[1:4:2]),
+    Menu(1, (1, 4, K), (0.8,), [((4,), 0.5)], _DEADLINES[2:3], share=0.5),
+    Menu(8, (1, 4, K), (0.5, 0.8), [((4,), 0.5), ((4,), 0.25)], _DEADLINES[::2]),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from winnow.loadtests.asking import Ask, Reply
 from winnow.loadtests.peers.dials.measuring import Load, Outcome, Run
-from winnow.loadtests.peers.dials.page import Measurement
+from winnow.loadtests.peers.dials.sentences import Measurement
 from winnow.loadtests.peers.dials.settings import RANGE, Setting, accept, exact, rejection
 from winnow.loadtests.peers.dials.verdicts import figures
 

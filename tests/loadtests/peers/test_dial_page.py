@@ -8,8 +8,9 @@ import pytest
 
 from tests.loadtests.peers.dial_runs import DIALS, EXACT, load, measurement, run
 from winnow.loadtests.peers.dials.__main__ import arguments
-from winnow.loadtests.peers.dials.page import document, markdown, percent, sentence
+from winnow.loadtests.peers.dials.page import document, markdown
 from winnow.loadtests.peers.dials.plot import draw
+from winnow.loadtests.peers.dials.sentences import percent, sentence
 from winnow.loadtests.peers.dials.settings import accept
 
 NAMES = [dial.setting.name for dial in DIALS]
