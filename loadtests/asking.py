@@ -18,7 +18,8 @@ class Ask:
     """One request: a dialog, K, and how to sample.
 
     `number` is its position in the run, from 0. `options` are further fields of the request's body, taken as they are; a `best_of_n`
-    among them is merged with K. `leave_after` makes a client that hangs up so many seconds after it has sent the request.
+    among them is merged with K, and its own `candidates`, a range, come before it. `leave_after` makes a client that hangs up so many
+    seconds after it has sent the request.
     """
 
     number: int

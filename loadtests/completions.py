@@ -158,14 +158,26 @@ class Completion:
         )
 
     def _details(self) -> dict[str, Any]:
-        """What Winnow reports, but for its lists, and what every server tells."""
+        """What Winnow reports, but for its lists, the winner's R_c as `winner_combined`, and what every server tells."""
         told = {name: value for name, value in self._report.items() if not isinstance(value, list)}
         told |= {"prompt_tokens": self._usage.prompt_tokens, "finish_reason": self._finish_reason}
+        told["winner_combined"] = _winner_combined(self._report)
         return {name: value for name, value in told.items() if value is not None}
 
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _winner_combined(report: Mapping[str, Any]) -> float | None:
+    scored = report.get("scored")
+    rewards = (
+        each.get("combined")
+        for each in (scored if isinstance(scored, list) else ())
+        if isinstance(each, dict) and each.get("index") == report.get("winner")
+    )
+    reward = next(rewards, None)
+    return float(reward) if isinstance(reward, int | float) else None
 
 
 def _score_tail(report: Mapping[str, Any]) -> float | None:

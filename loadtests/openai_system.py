@@ -85,7 +85,7 @@ class OpenAISystem:
         if ask.seed is not None:
             body["seed"] = ask.seed
         if self.dialect == "winnow":
-            body["best_of_n"] = {**(ask.options.get("best_of_n") or {}), "candidates": ask.candidates}
+            body["best_of_n"] = {"candidates": ask.candidates, **(ask.options.get("best_of_n") or {})}
         else:
             body["n"] = ask.candidates
         if self.stream:

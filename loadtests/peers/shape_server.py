@@ -1,4 +1,4 @@
-"""A Winnow server on random weights in a known shape, as a process of its own: `served`."""
+"""A Winnow server as a process of its own: `running`; on random weights in a known shape: `served`."""
 
 from __future__ import annotations
 
@@ -38,19 +38,15 @@ def served(shape: Shape, folder: Path, log: Path, tokenizer: Path, flags: Sequen
         ServerFailed: it ended, or was not ready in 15 minutes.
     """
     models = write_all(folder, shape, tokenizer)
-    arguments = [
-        *(
-            str(Path(sys.executable).with_name("winnow")),
-            "serve",
-            "--port",
-            "0",
-            "--load-format",
-            "dummy",
-            "--no-canary",
-        ),
-        *(part for role, path in models.items() for part in (f"--{role}", str(path))),
-        *flags,
-    ]
+    paths = [part for role, path in models.items() for part in (f"--{role}", str(path))]
+    with running(["--load-format", "dummy", "--no-canary", *paths, *flags], log) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running(flags: Sequence[str], log: Path) -> Iterator[str]:
+    """Start `winnow serve` with `flags` on a free port, and yield its address once it is ready; for the rest see `served`."""
+    arguments = [str(Path(sys.executable).with_name("winnow")), "serve", "--port", "0", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603, this environment's own winnow
             arguments,

@@ -49,9 +49,24 @@ async def test_winnow_is_asked_in_its_own_words_and_its_report_is_read() -> None
     assert (found.kind, found.text, found.candidates, found.sampled_tokens) == ("answered", "Paris.", 3, 6)
     assert (found.winner_tokens, found.score_tail) == (REPORT.winner_tokens, 0.003)
     assert found.details["timings_ms"]["total"] == 4
+    assert found.details["winner_combined"] == 0.75
     assert "scored" not in found.details
     assert found.first_byte is not None
     assert found.first_byte <= found.done
+
+
+async def test_a_range_of_candidates_comes_before_k() -> None:
+    bounds = {"min": 2, "max": 4}
+    _, body = await answer(lambda _: reply(completion("Paris.")), ask(best_of_n={"candidates": bounds}))
+    assert body["best_of_n"] == {"candidates": bounds}
+
+
+@pytest.mark.parametrize("scored", [None, [], ["a"], [{"index": 1, "combined": 0.5}], [{"index": 0, "combined": "x"}]])
+async def test_a_winners_reward_that_is_not_told_is_not_known(scored: object) -> None:
+    body = {"choices": [{"message": {"content": "a"}}], "best_of_n": {"winner": 0, "scored": scored}}
+    found, _ = await answer(lambda _: httpx.Response(200, json=body), ask())
+    assert found.kind == "answered"
+    assert "winner_combined" not in found.details
 
 
 async def test_others_are_asked_for_n_and_need_not_report() -> None:
