@@ -32,8 +32,8 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
         if self.model_runner.model_config.runner_type == "pooling":
             # vLLM replaces `torch.set_num_threads` in its workers by one that does nothing.
             torch._C.set_num_threads(max(1, torch.get_num_threads() // 2))
-            layer = self.model_runner.model.model.layers[-1]
-            if type(layer) is LlamaDecoderLayer and self.model_runner.model_config.enforce_eager:
+            *before, layer = self.model_runner.model.model.layers
+            if before and type(layer) is LlamaDecoderLayer and self.model_runner.model_config.enforce_eager:
                 layer.forward = last_tokens_only(layer)
         if self.model_runner.model_config.dtype is not torch.float32:
             return

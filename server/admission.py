@@ -7,6 +7,7 @@ the order inside an engine, how much one client may ask in all, or one client th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import time
@@ -45,7 +46,8 @@ class Admission:
 
     The bound: a waiting flow's S lies in [V, V + K]. So while flows f and m both wait, the candidates admitted from them
     differ by at most K_f + K_m over any interval (the paper's theorem, unit weights), and at most ⌊n·K_f / K_m⌋ + 1 requests of m are
-    admitted before the n-th of f in the queue: one of K = 1 waits for one of K = 64, however many of those are queued.
+    admitted before the n-th of f in the queue, K_m being what those of m are granted: one of K = 1 waits for one of K = 64, however
+    many of those are queued.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Admission:
         while key := min(self._waiting, key=lambda k: (self._start[k], self._waiting[k][0].arrival), default=None):
             self._virtual_time = self._start[key]
             head = self._waiting[key][0]
-            if self.in_flight + head.least > self.max_in_flight:
+            if self.in_flight + (1 if self._is_late(head) else head.least) > self.max_in_flight:
                 break
             self._unqueue(head)
             self._let_in(head)
@@ -127,20 +129,22 @@ class Admission:
             self._finish[key] = self._virtual_time + head.candidates
         self._finish = {key: tag for key, tag in self._finish.items() if self._waiting and tag > self._virtual_time}
 
+    def _is_late(self, ticket: Ticket) -> bool:
+        return ticket.has_waited and self._clock() >= ticket.deadline
+
     def _let_in(self, ticket: Ticket) -> None:
         """Decide how many candidates it gets, and let it go."""
-        now = self._clock()
         taken = (self.in_flight + self.queued_candidates) / self.max_in_flight
         share = min(1.0, max(0.0, (1 - taken) / (1 - EASY)))
         allowed = ticket.least + math.floor(share * (ticket.asked - ticket.least))
-        if ticket.has_waited and now >= ticket.deadline:
+        if self._is_late(ticket):
             allowed, ticket.reduced_by = 1, "deadline"
         ticket.candidates = min(allowed, self.max_in_flight - self.in_flight)
         if ticket.candidates == ticket.asked:
             ticket.reduced_by = None
         elif ticket.reduced_by is None:
             ticket.reduced_by = "load"
-        ticket.admitted_at = now
+        ticket.admitted_at = self._clock()
         self.in_flight += ticket.candidates
         ticket._turn.set()
 
@@ -191,6 +195,11 @@ class Ticket:
 
     async def admitted(self) -> None:
         """Wait until the candidates may run; suspends only if it must. Meanwhile no other task may call `leave`."""
+        if not self.is_admitted and self.deadline < math.inf:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self.deadline - self.admission._clock())):
+                    await self._turn.wait()
+            self.admission._admit()  # at the deadline, one place will do
         await self._turn.wait()
 
     def leave(self) -> None:

@@ -76,14 +76,17 @@ class BestOfN:
         )
         await run.run()
         if not run.scored:
-            first = min(run.failures, key=lambda failure: failure.index)
-            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {first.reason}")
+            reason = (
+                min(run.failures, key=lambda failure: failure.index).reason if run.failures else "all were given up"
+            )
+            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {reason}")
         scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
         failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
         aborted = tuple(sorted(run.aborted, key=lambda item: item.index))
         timings = _timings(scored, time.perf_counter() - started)
-        ranking = rank(scored, combiner)
-        return Selection(prompt, combiner, scored, ranking, failures, timings, aborted, run.truncated_by)
+        # Whoever ended together with the one that was good enough has truncated nothing.
+        truncated_by = run.truncated_by if any(item.reason == run.truncated_by for item in aborted) else None
+        return Selection(prompt, combiner, scored, rank(scored, combiner), failures, timings, aborted, truncated_by)
 
     async def rate(self, prompt: Prompt, answer_ids: Sequence[int]) -> Reward:
         """Return the reward of one answer. Both models score at once; a safety prompt needs only R_s.

@@ -56,6 +56,8 @@ class Rejection:
     combiner: CombinerName
     _at: list[dict[int, ScoredCandidate | None]] = field(init=False)
     _ended: set[int] = field(default_factory=set)
+    _out: set[int] = field(default_factory=set)
+    """Those that take no place at a checkpoint any more: given up, or failed."""
     _decided: int = 0
 
     def __post_init__(self) -> None:
@@ -66,9 +68,11 @@ class Rejection:
         self._at[checkpoint][index] = part
         return self._decide()
 
-    def end(self, index: int) -> list[int]:
-        """Note that a candidate has finished, failed or been given up."""
+    def end(self, index: int, *, competes: bool) -> list[int]:
+        """Note that a candidate has ended: with a score, with which it `competes`, or without."""
         self._ended.add(index)
+        if not competes:
+            self._out.add(index)
         return self._decide()
 
     def _decide(self) -> list[int]:
@@ -78,8 +82,9 @@ class Rejection:
             if len(self._ended | passed.keys()) < self.candidates:
                 break
             self._decided += 1
-            dropped = self._worst({index: part for index, part in passed.items() if part})
+            dropped = self._worst({index: part for index, part in passed.items() if part and index not in self._out})
             self._ended.update(dropped)
+            self._out.update(dropped)
             rejected += dropped
         return rejected
 

@@ -52,9 +52,11 @@ class Selecting:
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _handles: dict[int, Handle] = field(default_factory=dict)
     _given_up: dict[int, AbortReason] = field(default_factory=dict)
-    _looks: set[asyncio.Task[None]] = field(default_factory=set)
+    _looks: dict[asyncio.Task[None], int] = field(default_factory=dict)
     _rejection: Rejection | None = None
     _is_late: bool = False
+    _is_failing: bool = False
+    """The group is being taken down: nothing may be started in it any more."""
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
     async def run(self) -> None:
@@ -77,6 +79,7 @@ class Selecting:
         finally:
             if timer:
                 timer.cancel()
+            self._handles.clear()
             if ratings := [rating for rating in self._rewards.values() if not rating.done()]:
                 for rating in ratings:
                     give_up(rating)
@@ -87,6 +90,8 @@ class Selecting:
         try:
             candidate = await self.sample(index, self._handle(index))
             self.finished[index] = candidate
+            if self._given_up.get(index) == "early_rejection":
+                del self._given_up[index]  # it was faster: it has been paid for, and competes
             # Shielded: a sibling with the same answer may still want it.
             reward = await asyncio.shield(self._reward(candidate.token_ids))
             self.scored.append(ScoredCandidate(candidate, reward))
@@ -96,9 +101,13 @@ class Selecting:
             self.aborted.append(Aborted(index, self._given_up[index], stopped.tokens))
         except asyncio.CancelledError:
             if index not in self._given_up:
+                self._is_failing = True
                 raise
             tokens = self.finished[index].tokens if index in self.finished else 0
             self.aborted.append(Aborted(index, self._given_up[index], tokens))
+        except WinnowError:
+            self._is_failing = True
+            raise
         self._ended(index)
 
     def _handle(self, index: int) -> Handle | None:
@@ -113,7 +122,9 @@ class Selecting:
 
     def _reward(self, ids: TokenIds) -> asyncio.Task[Reward]:
         if ids not in self._rewards:
-            self._rewards[ids] = asyncio.create_task(self.rate(ids))
+            rating = self._rewards[ids] = asyncio.create_task(self.rate(ids))
+            # Whoever wanted it may have been given up: then nobody asks how it went.
+            rating.add_done_callback(lambda done: done.cancelled() or done.exception())
         return self._rewards[ids]
 
     def _ended(self, index: int) -> None:
@@ -122,7 +133,10 @@ class Selecting:
         if self.on_progress:
             self.on_progress(self.progress)
         if self._rejection:
-            self._reject(self._rejection.end(index))
+            self._reject(
+                self._rejection.end(index, competes=any(item.candidate.index == index for item in self.scored))
+            )
+            self._look_away([index] if self._tasks else self._looks.values())
         if self.scored and self._is_accepted(self._leader.reward):
             self._stop("accept_reward")
         elif self.scored and self._is_late:
@@ -150,16 +164,15 @@ class Selecting:
 
     def _stop(self, reason: Truncation) -> None:
         """Enough is known: everything that has not ended is given up. The first reason counts."""
-        if self._tasks and not self.truncated_by:
+        if not self.truncated_by and any(index not in self._given_up for index in self._tasks):
             self.truncated_by = reason
-            for look in self._looks:
-                look.cancel()
             self._give_up(self._tasks, reason)
 
     def _give_up(self, indices: Iterable[int], reason: AbortReason) -> None:
         going = [index for index in indices if index in self._tasks and index not in self._given_up]
-        self._given_up |= dict.fromkeys(going, reason)
-        if going:
+        if going and not self._is_failing:
+            self._given_up |= dict.fromkeys(going, reason)
+            self._look_away(going)
             self._group.create_task(self._abort({index: self._tasks[index] for index in going}))
 
     async def _abort(self, going: dict[int, asyncio.Task[None]]) -> None:
@@ -170,21 +183,30 @@ class Selecting:
                 task.cancel()
         if sampling:
             await asyncio.gather(*(handle.stop() for handle in sampling.values()))
-            _, silent = await asyncio.wait(sampling, timeout=STOP_SECONDS)
-            for task in silent:
-                task.cancel()
+            await asyncio.wait(sampling, timeout=STOP_SECONDS)
+            for index, task in going.items():
+                if task in sampling and index in self._given_up:
+                    task.cancel()
 
     def _look(self, checkpoint: int, index: int, ids: TokenIds) -> None:
         """A candidate has passed a checkpoint: have what there is of it scored, while it goes on."""
-        if index not in self._given_up:
+        if index in self._tasks and index not in self._given_up and not self._is_failing:
             task = self._group.create_task(self._weigh(checkpoint, index, ids))
-            self._looks.add(task)
-            task.add_done_callback(self._looks.discard)
+            self._looks[task] = index
+            task.add_done_callback(lambda done: self._looks.pop(done, None))
+
+    def _look_away(self, indices: Iterable[int]) -> None:
+        """What these candidates were worth on the way is nobody's concern any more."""
+        gone = set(indices)
+        for task, index in self._looks.items():
+            if index in gone:
+                task.cancel()
 
     async def _weigh(self, checkpoint: int, index: int, ids: TokenIds) -> None:
         assert self._rejection
         try:
-            part = ScoredCandidate(Candidate(index, ids, "", "length", len(ids)), await self.rate(ids))
+            reward = await asyncio.shield(self._reward(ids))
+            part = ScoredCandidate(Candidate(index, ids, "", "length", len(ids)), reward)
         except CandidateFailed:
             part = None
         self._reject(self._rejection.score(checkpoint, index, part))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -493,4 +494,16 @@ def test_a_deadline_that_the_queue_would_break_is_told_at_once() -> None:
     assert waiting.is_admitted
     assert (waiting.candidates, waiting.reduced_by) == (1, "deadline")
     waiting.leave()
+    assert is_empty(admission)
+
+
+async def test_at_its_deadline_a_waiting_head_needs_one_place_only() -> None:
+    admission = Admission(8, 100, PLENTY)
+    others = [admission.enter("a", 7, 0)]
+    ticket = admission.enter("b", 8, 0, deadline=time.monotonic() + 0.05)
+    assert not ticket.is_admitted
+    await asyncio.wait_for(ticket.admitted(), 5)
+    assert (ticket.candidates, ticket.reduced_by) == (1, "deadline")
+    for each in (*others, ticket):
+        each.leave()
     assert is_empty(admission)

@@ -30,7 +30,7 @@ def test_the_lower_half_goes_once_all_have_been_seen() -> None:
 
 def test_who_ends_before_a_checkpoint_holds_nobody_up() -> None:
     state = rejection(k=3)
-    assert state.end(1) == []
+    assert state.end(1, competes=True) == []
     assert state.score(0, 0, part(0, 1.0)) == []
     assert state.score(0, 2, part(2, 2.0)) == [0]
 
@@ -38,7 +38,7 @@ def test_who_ends_before_a_checkpoint_holds_nobody_up() -> None:
 def test_who_has_ended_by_itself_is_not_given_up() -> None:
     state = rejection(k=2)
     assert state.score(0, 0, part(0, -5.0)) == []
-    assert state.end(0) == []
+    assert state.end(0, competes=True) == []
     assert state.score(0, 1, part(1, 1.0)) == []
 
 
@@ -54,21 +54,20 @@ def test_in_any_order_of_events_nobody_is_given_up_twice_and_somebody_finishes(
     k: int, keep: float, checkpoints: int, rng: random.Random
 ) -> None:
     state = rejection(keep, tuple(range(1, checkpoints + 1)), k)
-    worth = [rng.uniform(-5, 5) for _ in range(k)]
     running, at, finished = set(range(k)), dict.fromkeys(range(k), 0), set()
     while running:
         index = rng.choice(sorted(running))
         if at[index] < checkpoints:
-            given_up = state.score(at[index], index, part(index, worth[index]))
+            given_up = state.score(at[index], index, part(index, rng.uniform(-5, 5)))
             at[index] += 1
         else:
-            given_up = state.end(index)
+            given_up = state.end(index, competes=True)
             running.discard(index)
             finished.add(index)
         assert running.issuperset(given_up)
         for loser in given_up:
             running.discard(loser)
-            assert state.end(loser) == []
+            assert state.end(loser, competes=False) == []
         assert running or finished, "somebody goes on"
     assert finished, "and comes to an end"
 
@@ -77,3 +76,21 @@ def test_a_dial_at_rest_stops_nobody() -> None:
     assert not Dial().is_set
     assert Dial(accept_reward=0.0).is_set
     assert Dial(deadline=1.0).is_set
+
+
+def test_who_was_given_up_at_one_checkpoint_takes_no_place_at_the_next() -> None:
+    """Both were scored at both checkpoints before the first was decided: the second kept the one that had gone, and gave up the other."""
+    state = rejection(at=(4, 8), k=2)
+    state.score(0, 0, part(0, -1.0))
+    state.score(1, 0, part(0, 5.0))
+    state.score(1, 1, part(1, -5.0))
+    assert state.score(0, 1, part(1, 1.0)) == [0]
+    assert state.end(0, competes=False) == []
+    assert state.end(1, competes=True) == []
+
+
+def test_who_has_failed_takes_no_place() -> None:
+    state = rejection(k=2)
+    state.score(0, 0, part(0, 5.0))
+    state.end(0, competes=False)
+    assert state.score(0, 1, part(1, -5.0)) == []

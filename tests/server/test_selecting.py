@@ -89,7 +89,8 @@ class Scene:
         selection = await asyncio.wait_for(self.selecting, 10)
         assert not self.policy.running, "a candidate was left running"
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not [task for task in others if "Selecting" in repr(task)], "a task was left behind"
+        names = ("Selecting", "BestOfN")
+        assert not [task for task in others if any(name in repr(task) for name in names)], "a task was left behind"
         ended = [*selection.scored, *selection.failures, *selection.aborted]
         assert selection.requested == len(ended)
         return selection
@@ -125,6 +126,7 @@ async def test_the_last_candidate_that_is_accepted_truncates_nothing() -> None:
     scene.policy.finish(0, 1)
     selection = await scene.selection()
     assert len(selection.scored) + len(selection.aborted) == 2
+    assert (selection.truncated_by is None) == (not selection.aborted)
 
 
 async def test_safe_first_does_not_accept_an_unsafe_candidate_for_its_low_standards() -> None:
@@ -226,6 +228,35 @@ async def test_who_finishes_while_a_checkpoint_is_decided_competes() -> None:
     scene.policy.finish(2, 3)
     selection = await scene.selection()
     assert [item.candidate.index for item in selection.scored] == [0, 2, 3]
+
+
+async def test_who_finishes_while_it_is_being_stopped_competes() -> None:
+    scene = await Scene.start(2, Dial(early_rejection=EarlyRejection((4,), 0.5)), SteppedPolicy(deaf=True))
+    scene.policy.pass_checkpoint(0, range(2))
+    await scene.settle()
+    scene.policy.finish(0, 1)
+    selection = await scene.selection()
+    assert [item.candidate.index for item in selection.scored] == [0, 1]
+    assert not selection.is_approximate
+
+
+async def test_a_look_that_nobody_needs_holds_up_nothing() -> None:
+    scene = await Scene.start(2, Dial(early_rejection=EarlyRejection((4,), 0.5)))
+    scene.policy.finish(0, 1)
+    await scene.settle()
+    assert scene.selecting.done()
+    scene = await Scene.start(2, Dial(early_rejection=EarlyRejection((4,), 0.5)))
+    scene.policy.finish(1)
+    await scene.settle()
+    hold = scene.helpfulness.hold = asyncio.Event()
+    tell = scene.policy.handles[0].at_checkpoint
+    assert tell
+    tell(0, (5, 5))
+    await scene.settle()
+    scene.helpfulness.hold = None
+    scene.policy.finish(0)
+    assert len((await scene.selection()).scored) == 2
+    hold.set()
 
 
 async def test_survivors_that_all_fail_are_an_error_and_no_unscored_winner() -> None:
