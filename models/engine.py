@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.inputs.engine import TokensInput
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
@@ -253,9 +252,12 @@ class VllmPolicy(_Engine):
         return False
 
 
-def _ready(ids: Sequence[int]) -> TokensInput:
-    """Token ids in the form in which vLLM takes them as they are: any other is handed to a thread first, and back."""
-    return TokensInput(type="token", prompt_token_ids=list(ids))
+def _ready(ids: Sequence[int]) -> dict[str, Any]:
+    """Token ids in the form in which vLLM takes them as they are: any other is handed to a thread first, and back.
+
+    Written out: the type's name and place in vLLM change from version to version, and one that does not know it passes over `type`.
+    """
+    return {"type": "token", "prompt_token_ids": list(ids)}
 
 
 class _Lookout:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 import httpx
@@ -94,10 +95,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(command: Command, *, with_pipes: bool = False) -> Iterator[Child]:
-    """Start a process and end it on leaving. `with_pipes` connects its standard input and output; standard error is kept in any case."""
+def started(command: Command, *, with_pipes: bool = False, kept: Path | None = None) -> Iterator[Child]:
+    """Start a process and end it on leaving. `with_pipes` connects its standard input and output; standard error is kept in any
+    case, in the file `kept` if somebody is to read it later.
+    """
     pipe = subprocess.PIPE if with_pipes else None
-    with tempfile.TemporaryFile() as log:
+    with kept.open("w+b") if kept else tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: S603, our own commands
             list(command.arguments),
             stdin=pipe or subprocess.DEVNULL,

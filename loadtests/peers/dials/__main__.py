@@ -26,7 +26,8 @@ from winnow.loadtests.peers.dials.savings import mean, median
 from winnow.loadtests.peers.dials.sentences import Measurement, clients
 from winnow.loadtests.peers.dials.settings import FULL, PLACES, QUICK, Menu
 from winnow.loadtests.peers.dials.verdicts import figures
-from winnow.loadtests.peers.shape_server import ServerFailed, running
+from winnow.loadtests.peers.servers import ServerFailed
+from winnow.loadtests.peers.shape_server import running
 from winnow.models.demo.world import DemoPrompt, held_out_prompts
 
 PROMPTS, QUICK_PROMPTS = 150, 32
