@@ -329,15 +329,16 @@ class VllmRewardModel(_Engine):
         self.context: int = llm.model_config.max_model_len
         self._eos_id = eos_id
         self._calibration = calibration
-        # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and a second one would blind the gate.
-        self._parameters = PoolingParams(task="classify", use_activation=False)
 
     async def score(self, prompt: Prompt, answer_ids: Sequence[int]) -> float:
         """Score one answer; see `RewardModel.score`."""
         ids = scored_ids(prompt, answer_ids, self._eos_id)
         if len(ids) > self.context:
             raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
-        stream = self.llm.encode(_ready(ids), self._parameters.clone(), self.next_id())
+        # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and a second one would blind the gate.
+        # Made anew, because vLLM writes into them; that costs a hundredth of copying them.
+        parameters = PoolingParams(task="classify", use_activation=False)
+        stream = self.llm.encode(_ready(ids), parameters, self.next_id())
         scores = (await self._last(stream)).outputs.data
         if scores.numel() != 1:
             raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
