@@ -125,6 +125,7 @@ def main(
     if unknown := [name for name in names if name not in NAMES]:
         raise typer.BadParameter(f"there is no system {unknown[0]!r}; there are {', '.join(NAMES)}")
     chosen = scenes(3, min(clients, 8), candidates) if quick else scenes(requests, clients, candidates)
+    out.parent.mkdir(parents=True, exist_ok=True)  # now, rather than find out in half an hour
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     facts = describe(peers)
     with started_fleet(names, {scene.candidates for scene in chosen}, peers, console.print) as fleet:
