@@ -163,7 +163,7 @@ def _admission(settings: Settings) -> Admission:
         settings.max_candidates_in_flight,
         settings.max_queued_candidates,
         settings.max_queued_tokens,
-        settings.max_queue_seconds,
+        settings.queue_seconds,
     )
 
 

@@ -171,10 +171,11 @@ class Settings(BaseSettings):
     )
     max_queued_candidates: int = Field(1024, ge=0, description="Candidates that may wait; beyond it requests get 429.")
     max_queued_tokens: int = Field(65_536, ge=0, description="Prompt tokens that may wait; beyond it requests get 429.")
-    max_queue_seconds: float = Field(
-        10.0,
+    max_queue_seconds: float | None = Field(
+        None,
         gt=0,
-        description="Longest wait to expect in the queue; a request that would wait longer gets 429 at once.",
+        description="Longest wait to expect in the queue; a request that would wait longer gets 429 at once. Default: 10, or 2 where "
+        "candidates is a range.",
     )
     request_seconds: float = Field(
         600.0, gt=0, description="Longest time from a request's admission queue to its answer."
@@ -213,6 +214,11 @@ class Settings(BaseSettings):
         if self.served_model_name:
             return self.served_model_name
         return "winnow-demo" if self.policy == str(demo.weights("policy")) else Path(self.policy).name
+
+    @property
+    def queue_seconds(self) -> float:
+        """Longest wait to expect in the queue: short where K may shrink, because then latency is what is asked for."""
+        return self.max_queue_seconds or (10.0 if self.candidates.min == self.candidates.max else 2.0)
 
     @property
     def safety_calibration(self) -> Calibration:

@@ -33,8 +33,8 @@ NOTES = """\
 - Baselines get the prompt as token ids, which spares their server a template and a tokenizer: that favours them.
 - vLLM's servers have the settings of Winnow's engines, as far as flags and environment variables go (`loadtests/peers/commands.py`).
 - Winnow, (c) and its_hub derive a candidate's seed alike; vLLM's `n=K` and transformers have derivations of their own.
-- (a) scores nothing: the `p50 / (b)` of its row is what is left of (b) when scoring costs nothing. Winnow's CPU engines compute norms in one pass and take
-  threads by a step's work (`models/cpu_worker.py`), which vLLM's do not; only so can Winnow be faster than (a).
+- (a) scores nothing: the `p50 / (b)` of its row is what is left of (b) when scoring costs nothing. Winnow's CPU engines compute norms in
+  one pass and take threads by a step's work (`models/cpu_worker.py`), which vLLM's do not; only so can Winnow be faster than (a).
 - The load generator runs on the same cores. Intervals are the least and the greatest of the rounds; p90 and p99 are over all requests.
 """
 

@@ -103,6 +103,12 @@ def test_candidates_are_a_number_or_a_range(written: object, least: int, most: i
     assert (settings.candidates.min, settings.candidates.max) == (least, most)
 
 
+def test_the_queue_is_short_where_candidates_may_shrink_unless_told_otherwise() -> None:
+    assert load().queue_seconds == 10
+    assert load(candidates="4-16").queue_seconds == 2
+    assert load(candidates="4-16", max_queue_seconds=7).queue_seconds == 7
+
+
 @pytest.mark.parametrize(
     "written", ["0", "8-4", "four", "4-", "-4", "4-8-16", True, 1.5, {"min": 4}, {"least": 1, "max": 2}]
 )
