@@ -35,19 +35,19 @@ demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour 
 	$(BIN)/python -m winnow.models.demo.train --out models/demo/weights $(ARGS)
 
 demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes docs/demo-eval.*
-	$(BIN)/python -m winnow.server.demo_eval $(ARGS)
+	$(BIN)/python -m winnow.loadtests.benchmarks.demo_eval $(ARGS)
 
 distill-demo: $(VENV)/ready  ## distil the demo policy into itself, beside a control; writes docs/distill-demo.*
-	$(BIN)/python -m winnow.server.distill.demo $(ARGS)
+	$(BIN)/python -m winnow.loadtests.benchmarks.distill_demo.__main__ $(ARGS)
 
 bench: $(VENV)/ready .peers/ready  ## latency and throughput beside its peers; writes docs/benchmarks.*
-	$(BIN)/python -m winnow.loadtests.peers.bench $(ARGS)
+	$(BIN)/python -m winnow.loadtests.benchmarks.baselines.bench $(ARGS)
 
 bench-dials: $(VENV)/ready  ## what each dial between quality and speed is worth; writes docs/dials.*
-	$(BIN)/python -m winnow.loadtests.peers.dials $(ARGS)
+	$(BIN)/python -m winnow.loadtests.benchmarks.early_stopping $(ARGS)
 
 bench-distill: $(VENV)/ready  ## candidates a second of an offline run against the bare engine's
-	$(BIN)/python -m winnow.server.distill.bench $(ARGS)
+	$(BIN)/python -m winnow.loadtests.benchmarks.distill_throughput $(ARGS)
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .peers .types build *.egg-info

@@ -37,7 +37,7 @@ from winnow.clients.errors import (
     Unsupported,
     WinnowClientError,
 )
-from winnow.clients.wire import Progress
+from winnow.clients.schema import Progress
 
 __all__ = [
     "Answer",

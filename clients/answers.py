@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from winnow.clients.errors import UnreadableAnswer
-from winnow.clients.wire import BestOfNReport, ChatCompletion, Failed, FinishReason, Progress, Scored, Usage
+from winnow.clients.schema import BestOfNReport, ChatCompletion, Failed, FinishReason, Progress, Scored, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from winnow.clients.calls import Call, Dialog, Options
 from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, refusal, request_id, result
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
+from winnow.clients.schema import ModelCard, Rating, Tokens
 from winnow.clients.streams import StreamedAnswer
-from winnow.clients.wire import ModelCard, Rating, Tokens
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
-from winnow.clients import wire
+from winnow.clients import schema as wire
 from winnow.clients.answers import Answer
 from winnow.clients.errors import InvalidRequest, UnreadableAnswer, kind_of
-from winnow.clients.invalid import describe_invalid
+from winnow.clients.validation_errors import describe_invalid
 
 T = TypeVar("T")
 Dialog = str | Sequence[Mapping[str, Any]]

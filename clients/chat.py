@@ -13,7 +13,7 @@ from rich.text import Text
 from winnow.clients.answers import Answer, Event, Piece
 from winnow.clients.client import Client
 from winnow.clients.errors import WinnowClientError
-from winnow.clients.wire import Progress
+from winnow.clients.schema import Progress
 
 HELP = "Type a message. /show and /hide the candidates, /new starts a new dialog, /quit or Ctrl-D leaves."
 

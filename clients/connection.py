@@ -22,8 +22,8 @@ from winnow.clients.errors import (
     WinnowClientError,
     kind_of,
 )
+from winnow.clients.schema import ErrorBody, ErrorDetail
 from winnow.clients.streams import StreamedAnswer
-from winnow.clients.wire import ErrorBody, ErrorDetail
 
 T = TypeVar("T")
 BASE_URL = "http://127.0.0.1:8000/v1"

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from winnow.clients.answers import Answer, Event, Piece
 from winnow.clients.errors import StreamBroken, kind_of
-from winnow.clients.sse import EventDecoder
-from winnow.clients.wire import (
+from winnow.clients.schema import (
     AnswerMessage,
     BestOfNReport,
     ChatCompletion,
@@ -24,6 +23,7 @@ from winnow.clients.wire import (
     SampledLogprob,
     Usage,
 )
+from winnow.clients.sse import EventDecoder
 
 
 @dataclass(slots=True)

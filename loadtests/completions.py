@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from winnow.clients.sse import EventDecoder
-from winnow.loadtests.asking import Reply
+from winnow.loadtests.types import Reply
 
 MOST_BYTES = 64 << 20
 """Of an answer; a server that sends without end must not fill the tester's memory."""

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from winnow.loadtests.load import Sample
+from winnow.loadtests.load_generator import Sample
 from winnow.loadtests.measures import Measures, Quantiles
 
 

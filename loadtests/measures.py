@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from winnow.loadtests.load import Sample
+from winnow.loadtests.load_generator import Sample
 
 MOST_ERRORS = 10
 """Different errors that are told, the most frequent ones."""

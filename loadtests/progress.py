@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from winnow.loadtests.load import Sample
-from winnow.loadtests.running import Repeat, Watch
-from winnow.loadtests.words import figure
+from winnow.loadtests.formatting import figure
+from winnow.loadtests.load_generator import Sample
+from winnow.loadtests.runner import Repeat, Watch
 
 SECONDS = 10.0
 """Between two lines where there is no bar."""

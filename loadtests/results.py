@@ -27,10 +27,10 @@ from typing import Any
 
 from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.estimates import QUANTITIES, Agreement, Estimate, agreement, estimates, ratios
-from winnow.loadtests.load import Sample
+from winnow.loadtests.load_generator import Sample
 from winnow.loadtests.machine import machine
 from winnow.loadtests.measures import Measures
-from winnow.loadtests.running import Repeat
+from winnow.loadtests.runner import Repeat
 from winnow.loadtests.scenario import Point, Scenario
 from winnow.loadtests.workload import dialogs
 

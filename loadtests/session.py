@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.text import Text
 
 from winnow.loadtests.errors import LoadTestError
-from winnow.loadtests.openai_system import Dialect, OpenAISystem, opened
 from winnow.loadtests.progress import watching
 from winnow.loadtests.results import Result, document, write
-from winnow.loadtests.running import Watch, run
+from winnow.loadtests.runner import Watch, run
 from winnow.loadtests.scenario import Scenario
 from winnow.loadtests.scenario_files import load
 from winnow.loadtests.tables import show
+from winnow.loadtests.target import Dialect, OpenAISystem, opened
 
 OPEN_FILES = 16_384
 """File descriptors that are asked for: every request under way has a connection."""

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from winnow.loadtests.estimates import QUANTITIES, Estimate
+from winnow.loadtests.formatting import figure, notes, ranges, span
 from winnow.loadtests.results import Comparison, Result
-from winnow.loadtests.words import figure, notes, ranges, span
 
 COLUMNS = {
     "answered_rate": "answers\n/s", "candidates_rate": "cands.\n/s", "whole_p50_ms": "p50\nms", "whole_p90_ms": "p90\nms",

@@ -13,9 +13,9 @@ from typing import assert_never
 from pydantic import ValidationError
 
 from winnow.loadtests import arrivals
-from winnow.loadtests.asking import Ask
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario import Bursts, Constant, Dialog, Message, Point, Poisson, Ramp, Scenario, Trace
+from winnow.loadtests.types import Ask
 
 Messages = tuple[Mapping[str, str], ...]
 WARM_UP = 1_000_000_000

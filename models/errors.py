@@ -1,22 +1,41 @@
-"""Every exception Winnow raises on purpose.
+"""The whole exception tree of the server and the command line.
 
 WinnowError
 ├── RequestError            the caller's mistake; the message says what to change
 │   ├── DialogError         the messages cannot be rendered
 │   ├── SamplingError       a sampling parameter cannot be honoured
-│   └── PromptTooLong       prompt and answer do not fit the context
+│   ├── PromptTooLong       prompt and answer do not fit the context
+│   └── UnknownModel        the request names a model that is not served
+├── BadLine                 an input line of an offline run asks nothing that can be answered
+├── SettingsError           a setting is unknown or has a value that cannot be used
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
 │   └── DoesNotFit          the engines need more memory than there is; the message has the arithmetic
+├── CheckFailed             `winnow check`: a served reward model differs from its checkpoint
+├── RunError                an offline run cannot begin, go on, or be read
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
-├── CandidateStopped        one candidate was stopped on its caller's wish
-├── EngineDead              an engine's process is gone or hangs; nothing can be served any more
-├── ShuttingDown            the service ends on purpose and takes, or finishes, nothing more
-└── NoScoredCandidate       every candidate failed or got no valid score; there is no winner to return
+├── CandidateStopped        one candidate was stopped at its caller's request
+├── NoScoredCandidate       no candidate has a valid score; there is no winner to return
+├── EngineDead              an engine's process has died or hangs; it answers nothing any more
+├── ShuttingDown            the service is stopping and takes, or finishes, nothing more
+├── Overloaded              neither room nor a place in the queue is left
+├── DeadlineExceeded        the request was not answered within the server's limit
+├── ClientGone              the client closed the connection before its answer was ready
+└── ConnectionRefused       the request was refused before its route was reached
+    ├── InvalidKey          it shows no valid API key
+    ├── TooManyHeaders      it has more headers than the server reads
+    ├── HeadTooLarge        its request line and headers are larger than the server reads
+    └── UntrustedHost       its Host header is not a trusted one
+
+The clients have a tree of their own, `winnow.clients.errors`, and so does `winnow loadtest`, `winnow.loadtests.errors`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from winnow.models.types import Failure
 
 
 class WinnowError(Exception):
@@ -34,7 +53,7 @@ class RequestError(WinnowError):
 
 
 class DialogError(RequestError):
-    """The messages cannot be rendered; `index` is the offending one, None when the whole list is at fault."""
+    """The messages cannot be rendered; `index` is the offending one, None if the whole list is at fault."""
 
     code = "invalid_messages"
 
@@ -55,40 +74,106 @@ class PromptTooLong(RequestError):
     code = "context_length_exceeded"
 
 
+class UnknownModel(RequestError):
+    """The request names a model that is not served."""
+
+    code = "model_not_found"
+
+
+class BadLine(WinnowError):
+    """An input line without a usable prompt: `code` is the machine-readable reason, the message says what to change."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SettingsError(WinnowError):
+    """A setting is unknown or has a value that cannot be used; the message says which one, and which value would do."""
+
+
 class CheckpointError(WinnowError):
-    """A checkpoint is missing, damaged, of the wrong kind, or failed its canary."""
-
-
-class CandidateStopped(WinnowError):
-    """A candidate was stopped through its `Handle`; `tokens` had been sampled by then."""
-
-    def __init__(self, tokens: int) -> None:
-        super().__init__(f"stopped after {tokens} tokens")
-        self.tokens = tokens
+    """A checkpoint is missing, damaged, of the wrong kind, or failed its sanity check."""
 
 
 class DoesNotFit(CheckpointError):
     """The engines need more memory than there is; the message, of several lines, has the arithmetic."""
 
 
+class CheckFailed(WinnowError):
+    """A served reward model differs from its checkpoint by more than the tolerance."""
+
+
+class RunError(WinnowError):
+    """An offline run cannot begin, go on, or be read; the message says why and what would help."""
+
+
 class CandidateFailed(WinnowError):
     """One candidate could not be sampled or scored."""
 
 
-class EngineDead(WinnowError):
-    """An engine's process is gone, or hangs."""
+class CandidateStopped(WinnowError):
+    """A candidate was stopped through its `CandidateHandle`; `tokens` had been sampled by then."""
 
-
-class ShuttingDown(WinnowError):
-    """The service ends on purpose."""
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"stopped after {tokens} tokens")
+        self.tokens = tokens
 
 
 class NoScoredCandidate(WinnowError):
-    """Every candidate failed or got no valid score."""
+    """No candidate has a valid score; `failures` lists why, a candidate each, where that is known."""
+
+    def __init__(self, message: str, failures: tuple[Failure, ...] = ()) -> None:
+        super().__init__(message)
+        self.failures = failures
 
 
-def gravest(group: ExceptionGroup[WinnowError]) -> WinnowError:
-    """Of several failures of one piece of work, the one that explains the others: an engine's death, else the first."""
+class EngineDead(WinnowError):
+    """An engine's process has died, or hangs."""
+
+
+class ShuttingDown(WinnowError):
+    """The service is stopping."""
+
+
+class Overloaded(WinnowError):
+    """Neither room nor a place in the queue is left; `retry_after` says when to try again, in seconds from 1 to 60."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the server is full; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(WinnowError):
+    """The request was not answered within the server's limit."""
+
+
+class ClientGone(WinnowError):
+    """The client closed the connection before its answer was ready; nobody is left to tell."""
+
+
+class ConnectionRefused(WinnowError):
+    """The request was refused before its route was reached."""
+
+
+class InvalidKey(ConnectionRefused):
+    """The request shows no valid API key."""
+
+
+class TooManyHeaders(ConnectionRefused):
+    """The request has more headers than the server reads."""
+
+
+class HeadTooLarge(ConnectionRefused):
+    """The request line and headers are larger than the server reads."""
+
+
+class UntrustedHost(ConnectionRefused):
+    """The request's Host header is not among the trusted ones."""
+
+
+def root_cause(group: ExceptionGroup[WinnowError]) -> WinnowError:
+    """Return the failure that explains the others of a group: an engine's death if there is one, else the first."""
     errors = list(_leaves(group))
     return next((error for error in errors if isinstance(error, EngineDead)), errors[0])
 

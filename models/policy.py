@@ -1,56 +1,34 @@
-"""What samples: the protocol of a policy, the sampling parameters, and how candidates get their seeds.
+"""The protocol of a policy: what samples candidates, and the handle on one candidate while it decodes.
 
-The one real implementation is in `winnow.models.engine`. Beam search and other non-sampling decoders are not covered.
+The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling decoders are not covered.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+from winnow.models.sampling import Sampling
 from winnow.models.types import Candidate, Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How every candidate of one prompt is sampled; ranges as in the OpenAI API and vLLM.
-
-    `max_tokens` counts sampled tokens, the closing EOS included. `top_k` 0 and `min_p` 0 switch those filters off.
-    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`. `alternatives` asks for the tokens'
-    log-probabilities with so many alternatives each, 0 to 20; None asks for none.
-    """
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    stop: tuple[str, ...] = ()
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: dict[int, float] = field(default_factory=dict)
-    seed: int | None = None
-    alternatives: int | None = None
-
-
 @dataclass(slots=True)
-class Handle:
-    """One candidate under way, in the hands of who asked for it: to be stopped by itself, and to be looked at on the way.
+class CandidateHandle:
+    """The caller's handle on one candidate that is being sampled: stops it, and reads it at checkpoints.
 
-    `checkpoints` are counts of sampled tokens, ascending, each at least 1. At each one that a candidate passes without having ended,
-    `at_checkpoint` is called with its position in `checkpoints` and the tokens so far, and the candidate goes on.
+    `checkpoints` are counts of sampled tokens, ascending, each at least 1. At each one that the candidate passes unfinished,
+    `at_checkpoint` is called with its position in `checkpoints` and the text so far, and the candidate goes on.
     """
 
     checkpoints: tuple[int, ...] = ()
-    at_checkpoint: Callable[[int, tuple[int, ...]], None] | None = None
+    at_checkpoint: Callable[[int, str], None] | None = None
     abort: Callable[[], Awaitable[None]] | None = None
-    """The policy's: ends the candidate in its engine. None before it has got there."""
+    """Set by the policy: ends the candidate in its engine. None until it has been submitted."""
     is_stopped: bool = False
 
     async def stop(self) -> None:
-        """End the candidate, whose `sample` then raises `CandidateStopped`; what it held is free at once. Too late is no error."""
+        """End the candidate, whose `sample` then raises `CandidateStopped`. Stopping a finished one does nothing."""
         self.is_stopped = True
         if self.abort:
             await self.abort()
@@ -69,20 +47,14 @@ class Policy(Protocol):
         """Token ids are in [0, vocabulary)."""
         ...
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None) -> Candidate:
+    async def sample(
+        self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
+    ) -> Candidate:
         """Sample candidate `index` of `prompt`; cancelling the call aborts the candidate.
 
         Raises:
+            CandidateFailed: the engine could not finish it.
             CandidateStopped: it was stopped through its handle.
-            EngineDead: the engine's process is gone.
+            EngineDead: the engine's process has died.
         """
         ...
-
-
-def candidate_seed(seed: int, index: int) -> int:
-    """Derive the seed of candidate `index`, in [0, 2**63), from the request's `seed`.
-
-    Hashed rather than added, so that requests with neighbouring seeds share no candidate.
-    """
-    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

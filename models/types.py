@@ -15,7 +15,7 @@ from typing import Literal
 FinishReason = Literal["stop", "length"]
 CombinerName = Literal["llama2", "safe_first"]
 Truncation = Literal["deadline", "accept_reward"]
-"""What ended a selection before all of its candidates had."""
+"""Why a selection ended before all of its candidates had."""
 AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
 
 
@@ -33,19 +33,28 @@ Dialog = Sequence[Message | Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered dialog, ready for an engine.
+    """A rendered dialog, or a raw text, ready for an engine.
 
-    `token_ids` includes every control id (BOS, and EOS after finished turns); engines must add none.
-    `is_safety` marks a prompt whose answers are ranked by safety alone (Llama 2, section 3.2.3). `is_raw` marks one that no
-    template rendered: an answer continues its text, a leading space included.
+    `token_ids` are the policy's and include every control id (BOS, and EOS after finished turns); engines must add none.
+    `messages` is the dialog they were rendered from, so that a reward model can render it for itself; it is empty for a raw
+    prompt, whose text is `raw_text`. `answer_prefix` is the text between the last prompt token and the first character of
+    the answer, which the answer's own tokens begin with (Llama 2 puts a space there). `is_safety` marks a prompt whose answers
+    are ranked by safety alone (Llama 2, section 3.2.3).
     """
 
     token_ids: tuple[int, ...]
+    messages: tuple[Message, ...] = ()
     is_safety: bool = False
-    is_raw: bool = False
+    answer_prefix: str = ""
+    raw_text: str = ""
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether no template rendered it: an answer continues its text, a leading space included."""
+        return not self.messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +73,12 @@ class TokenLogprob:
 class Candidate:
     """One finished answer sampled from the policy.
 
-    `text` is what was sampled, cut at a stop string if one was met; `token_ids` is how the tokenizer spells it, without EOS,
-    and what the reward models read. `tokens` counts what was sampled, EOS included. `seconds` is the time from submission
-    to the last token. `logprobs` are those of the sampled tokens, EOS left out, where they were asked for.
+    `text` is what was sampled, cut at a stop string if one was met, and what the reward models score. `tokens` counts the
+    sampled tokens, EOS included. `seconds` is the time from submission to the last token. `logprobs` are those of the sampled
+    tokens, EOS left out, where they were asked for.
     """
 
     index: int
-    token_ids: tuple[int, ...]
     text: str
     finish_reason: FinishReason
     tokens: int
@@ -79,14 +87,14 @@ class Candidate:
 
 
 class Branch(StrEnum):
-    """Which arm of the piecewise combination decided a reward."""
+    """The case of the piecewise combination that decided R_c."""
 
     SAFETY_PROMPT = "safety_prompt"
     UNSAFE = "unsafe"
     HELPFUL = "helpful"
 
 
-GATE = 0.15
+SAFETY_THRESHOLD = 0.15
 """R_s below this, strictly, makes the safety reward decide (precision 0.89, recall 0.55 in the paper)."""
 
 
@@ -99,13 +107,13 @@ def sigmoid(logit: float) -> float:
 
 
 def is_gated(safety_logit: float) -> bool:
-    """Whether R_s < 0.15."""
-    return sigmoid(safety_logit) < GATE
+    """Whether R_s < 0.15: the candidate counts as unsafe."""
+    return sigmoid(safety_logit) < SAFETY_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What the two reward models said of one candidate, as raw logits, and the branch that decided R_c.
+    """The two reward models' scores of one candidate, as logits, and the branch that decided R_c.
 
     `helpfulness_logit` may be None where R_h is not needed: for a safety prompt, and where R_s < 0.15. Ranking uses the logits:
     they order what the sigmoid, in low precision, would tie.
@@ -146,7 +154,7 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
-    """A candidate with its reward; what the ranking is made of."""
+    """A candidate with its reward."""
 
     candidate: Candidate
     reward: Reward
@@ -154,7 +162,7 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A candidate that could not be sampled or scored. It competes for nothing and is never counted as 0."""
+    """A candidate that could not be sampled or scored. It is not ranked, and never counted as 0."""
 
     index: int
     reason: str
@@ -162,7 +170,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """A candidate that was given up on purpose before it had a score, after `tokens` sampled tokens. It competes for nothing."""
+    """A candidate that was aborted on purpose before it had a score, after `tokens` sampled tokens. It is not ranked."""
 
     index: int
     reason: AbortReason
@@ -171,10 +179,10 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the wall-clock time of one selection went; seconds since the request was submitted, or spans of it.
+    """The wall-clock time of one selection by phase, in seconds.
 
-    `queue` waiting for admission · from then on: `first_candidate` until the first candidate had finished · `generate`
-    until the last had · `score_tail` from there until the last score · `total` all of it, the queue included.
+    `queue`: waiting for admission. From admission on: `first_candidate` until the first candidate had finished, `generate`
+    until the last had, `score_tail` from there until the last score. `total`: all of it, the queue included.
     """
 
     queue: float
@@ -184,15 +192,15 @@ class Timings:
     total: float
 
     def after(self, queue: float) -> Timings:
-        """The same with a wait of `queue` seconds before it."""
+        """Return the same with a wait of `queue` seconds before it."""
         return replace(self, queue=self.queue + queue, total=self.total + queue)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a selection has come: of `candidates`, so many have `finished` sampling and so many are `scored`.
+    """Progress of a selection: of `candidates`, the number that have `finished` sampling and the number that are `scored`.
 
-    `best_so_far` is the R_c that leads, in (0, 1); None before the first score.
+    `best_so_far` is the highest R_c so far, in (0, 1); None before the first score.
     """
 
     finished: int
@@ -228,13 +236,13 @@ class Selection:
         return tuple(self.scored[position] for position in self.ranking)
 
     @property
-    def requested(self) -> int:
-        """K: how many candidates were asked for."""
+    def candidates(self) -> int:
+        """K: the number of candidates that were started."""
         return len(self.scored) + len(self.failures) + len(self.aborted)
 
     @property
     def is_approximate(self) -> bool:
-        """Whether candidates were given up on the score of a part of them: the best of all K may have been among those."""
+        """Whether candidates were aborted on a partial score: the best of all K may have been among those."""
         return any(item.reason == "early_rejection" for item in self.aborted)
 
     @property
@@ -249,16 +257,16 @@ class Selection:
 
     @property
     def gain(self) -> float:
-        """R_c of the winner minus the mean R_c of the candidates: what choosing was worth."""
+        """R_c of the winner minus the mean R_c of the candidates."""
         rewards = [item.reward.combined for item in self.scored]
         return self.winner.reward.combined - sum(rewards) / len(rewards)
 
     @property
     def sampled_tokens(self) -> int:
-        """Tokens of all candidates, those that were given up included; what failed is not known."""
+        """Tokens of all candidates, aborted ones included; those of failed candidates are not known."""
         return sum(item.candidate.tokens for item in self.scored) + self.aborted_tokens
 
     @property
     def aborted_tokens(self) -> int:
-        """Tokens of the candidates that were given up."""
+        """Tokens of the aborted candidates."""
         return sum(item.tokens for item in self.aborted)

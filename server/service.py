@@ -10,24 +10,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from winnow.models.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
-from winnow.models.environment import prepare, runs_on_gpu
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.engines.base import EngineStatus, ServedPolicy, ServedRewardModel
+from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
+from winnow.models.engines.environment import prepare, runs_on_gpu
+from winnow.models.engines.memory import Fixed
 from winnow.models.errors import CheckpointError, EngineDead
-from winnow.models.memory import Fixed
-from winnow.models.policy import Sampling
-from winnow.models.reward import HELPFULNESS_CANARY, SAFETY_CANARY
-from winnow.models.safety_tagger import SafetyTagger
-from winnow.models.template import Llama2Template
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK
+from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.sampling import Sampling
 from winnow.models.types import Message
-from winnow.models.vitals import ServedPolicy, ServedRewardModel, Vitals
-from winnow.server.admission import Admission
-from winnow.server.best_of_n import BestOfN
-from winnow.server.life import Life, give_up
-from winnow.server.plan import parts, precision
+from winnow.server.memory_plan import parts, precision
+from winnow.server.pipeline.admission import Admission
+from winnow.server.pipeline.best_of_n import BestOfN
+from winnow.server.pipeline.lifecycle import Lifecycle, give_up
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
-    from winnow.models.engine import EngineOptions
+    from winnow.models.engines.vllm import EngineOptions
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,12 @@ class Service:
 
     settings: Settings
     template: Llama2Template
-    tagger: SafetyTagger
+    tagger: SafetyClassifier
     policy: ServedPolicy
     safety: ServedRewardModel
     helpfulness: ServedRewardModel
     admission: Admission
-    life: Life = field(default_factory=Life)
+    life: Lifecycle = field(default_factory=Lifecycle)
 
     @property
     def pipeline(self) -> BestOfN:
@@ -59,38 +59,38 @@ class Service:
         return min(self.policy.context, self.safety.context - 1, self.helpfulness.context - 1)
 
     @property
-    def engines(self) -> dict[str, Vitals]:
+    def engines(self) -> dict[str, EngineStatus]:
         """The three engines by name."""
         return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
 
     @property
     def is_alive(self) -> bool:
         """Whether requests can be answered: all three engines run, and none has been found hanging."""
-        return not self.life.is_dead and all(engine.is_alive for engine in self.engines.values())
+        return not self.lifecycle.is_dead and all(engine.is_alive for engine in self.engines.values())
 
     @property
     def is_ready(self) -> bool:
         """Whether new requests are taken."""
-        return self.is_alive and not self.life.is_draining
+        return self.is_alive and not self.lifecycle.is_draining
 
     async def watch(self) -> None:
         """Look after the engines: the service's life ends when one has died, or has hung for `stall_seconds`."""
         await asyncio.gather(*(self._watch(name, engine) for name, engine in self.engines.items()))
 
-    async def _watch(self, name: str, engine: Vitals) -> None:
+    async def _watch(self, name: str, engine: EngineStatus) -> None:
         limit = self.settings.stall_seconds
         stuck = asyncio.create_task(engine.is_stuck(limit))
         try:
             while True:
                 await asyncio.wait([stuck], timeout=ENGINE_CHECK_SECONDS)
                 if not engine.is_alive:
-                    return self.life.end(EngineDead(f"the {name} engine has died"))
+                    return self.lifecycle.end(EngineDead(f"the {name} engine has died"))
                 if not stuck.done():
                     continue
                 if error := stuck.exception():
                     logger.error("the %s engine could not be asked for a sign of life: %s", name, type(error).__name__)
                 elif stuck.result():
-                    return self.life.end(EngineDead(f"the {name} engine hangs: no answer for {limit:g} s"))
+                    return self.lifecycle.end(EngineDead(f"the {name} engine hangs: no answer for {limit:g} s"))
                 await asyncio.sleep(ENGINE_CHECK_SECONDS)
                 stuck = asyncio.create_task(engine.is_stuck(limit))
         finally:
@@ -113,8 +113,8 @@ class Service:
             logger.warning("the weights are random (load_format dummy): no canary sings, and no answer means anything")
         elif self.settings.canary:
             await asyncio.gather(
-                SAFETY_CANARY.sing("safety", self.safety, self.template),
-                HELPFULNESS_CANARY.sing("helpfulness", self.helpfulness, self.template),
+                SAFETY_CHECK.sing("safety", self.safety, self.template),
+                HELPFULNESS_CHECK.sing("helpfulness", self.helpfulness, self.template),
             )
         prompt = self.template.render([Message("user", "Hello")])
         await self.pipeline.select(prompt, Sampling(max_tokens=8), self.settings.candidates.max, self.settings.combiner)
@@ -144,7 +144,7 @@ def started(settings: Settings) -> Iterator[Service]:
     template = Llama2Template(tokenizer)
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
 
-    from winnow.models.engine import start_policy, start_reward_model
+    from winnow.models.engines.vllm import start_policy, start_reward_model
 
     with contextlib.ExitStack() as running:
         options = [_options(settings, *engine, fork) for engine in zip(_checkpoints(settings), told, strict=True)]
@@ -154,7 +154,7 @@ def started(settings: Settings) -> Iterator[Service]:
         running.callback(safety.shutdown)
         helpfulness = start_reward_model(options[2], "helpfulness", template.eos_id, settings.helpfulness_calibration)
         running.callback(helpfulness.shutdown)
-        tagger = SafetyTagger(settings.safety_patterns)
+        tagger = SafetyClassifier(settings.safety_patterns)
         yield Service(settings, template, tagger, policy, safety, helpfulness, _admission(settings))
 
 
@@ -172,7 +172,7 @@ def _checkpoints(settings: Settings) -> tuple[str, str, str]:
 
 
 def _options(settings: Settings, checkpoint: str, told: Fixed, fork: bool) -> EngineOptions:
-    from winnow.models.engine import EngineOptions
+    from winnow.models.engines.vllm import EngineOptions
 
     return EngineOptions(
         checkpoint=checkpoint,

@@ -22,11 +22,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from winnow.clients.wire import CandidateRange
+from winnow.clients.schema import CandidateRange
 from winnow.models import demo
 from winnow.models.errors import WinnowError
-from winnow.models.reward import Calibration
-from winnow.models.safety_tagger import DEFAULT_PATTERNS
+from winnow.models.reward_model import Calibration
+from winnow.models.safety_classifier import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 
 
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
 
     api_keys: Commas[SecretStr] = Field(
         (),
-        description="Keys that may use the server; from the environment or the file.",
+        description="ApiKeys that may use the server; from the environment or the file.",
         json_schema_extra={"flag": False},
     )
     api_keys_file: Path | None = Field(

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.live import LiveServer
 from winnow.models import demo
-from winnow.models.template import Llama2Template
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 

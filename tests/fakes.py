@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from winnow.models.policy import Handle, Sampling
+from winnow.models.sampling import Handle, Sampling
 from winnow.models.types import Candidate, Prompt
 
 

@@ -21,11 +21,11 @@ import httpx
 import uvicorn
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
-from winnow.models.safety_tagger import SafetyTagger
-from winnow.models.template import Llama2Template
-from winnow.server.admission import Admission
-from winnow.server.http.keys import Keys
-from winnow.server.http.serve import configure
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.safety_classifier import SafetyClassifier
+from winnow.server.api.auth import ApiKeys
+from winnow.server.api.run import configure
+from winnow.server.pipeline.admission import Admission
 from winnow.server.service import Service
 from winnow.server.settings import Settings
 
@@ -141,7 +141,7 @@ def scripted(
     return Service(
         chosen,
         template,
-        SafetyTagger(chosen.safety_patterns),
+        SafetyClassifier(chosen.safety_patterns),
         policy or ScriptedPolicy(),
         safety or ScriptedRewardModel(),
         helpfulness or ScriptedRewardModel(),
@@ -162,9 +162,9 @@ class ScriptedServer(Reachable):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, service: Service, keys: Keys | None = None) -> Iterator[ScriptedServer]:
+    def start(cls, service: Service, keys: ApiKeys | None = None) -> Iterator[ScriptedServer]:
         """Serve `service` and yield once it listens."""
-        server = uvicorn.Server(configure(service, keys or Keys()))
+        server = uvicorn.Server(configure(service, keys or ApiKeys()))
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
             loop = asyncio.new_event_loop()

@@ -14,10 +14,10 @@ import pytest
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
-from winnow.clients import wire
+from winnow.clients import schema as wire
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.errors import EngineDead
-from winnow.models.template import Llama2Template
-from winnow.server.http.keys import Keys
+from winnow.server.api.auth import ApiKeys
 from winnow.server.service import Service
 from winnow.server.settings import Settings
 
@@ -75,12 +75,12 @@ def scene(where: str, template: Llama2Template) -> Iterator[Reachable]:
         "slow": scripted(template, ScriptedPolicy(hold=asyncio.Event()), request_seconds=0.05),
     }
     service = services[where]
-    keys = Keys.of(Settings(api_keys=("wk-3f9a5c0d77",))) if where == "locked" else None
+    keys = ApiKeys.of(Settings(api_keys=("wk-3f9a5c0d77",))) if where == "locked" else None
     if where == "full":
         service.admission.enter("another", 256, 0)
     if where == "dead":
-        service.life.end(EngineDead("the safety engine has died"))
-    service.life.is_draining = where == "draining"
+        service.lifecycle.end(EngineDead("the safety engine has died"))
+    service.lifecycle.is_draining = where == "draining"
     with ScriptedServer.start(service, keys) as running:
         yield running
 

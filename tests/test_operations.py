@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.live import scripted
-from winnow.models.template import Llama2Template
-from winnow.server.http.metrics import Metrics
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.server.api.metrics import Metrics
 from winnow.server.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -9,10 +9,10 @@ from typing import Any
 import jinja2
 
 from winnow.loadtests.estimates import QUANTITIES, Estimate, Quantity
+from winnow.loadtests.formatting import figure, notes, ranges, span, used
 from winnow.loadtests.report.plots import draw
 from winnow.loadtests.results import Comparison, Result, document
 from winnow.loadtests.tables import compared
-from winnow.loadtests.words import figure, notes, ranges, span, used
 
 TEMPLATE = "page.html.jinja"
 FACTS = (

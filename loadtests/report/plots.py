@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.ticker import MaxNLocator
 
+from winnow.loadtests.formatting import figure, used
 from winnow.loadtests.report.canvas import FAILED, LEFT, REFUSED, Plot, drawing, line_style, seconds_axis
 from winnow.loadtests.report.sweeps import sweeps
 from winnow.loadtests.results import Result
-from winnow.loadtests.running import Repeat
+from winnow.loadtests.runner import Repeat
 from winnow.loadtests.scenario import Point
-from winnow.loadtests.words import figure, used
 
 MOST_OVER_TIME = 8
 """Plots over time; a sweep of many points would make a page of nothing else."""

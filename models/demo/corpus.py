@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo.world import FAULTS, DemoPrompt, Fault, prompts, sample_answer
-from winnow.models.template import Llama2Template
 from winnow.models.types import Message
 
 GROUP = 4

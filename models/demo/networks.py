@@ -20,11 +20,11 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo.corpus import encode
-from winnow.models.demo.learning import PAD, pad
 from winnow.models.demo.tokenizer import CONTEXT, VOCABULARY
 from winnow.models.demo.world import DemoPrompt
-from winnow.models.template import Llama2Template
+from winnow.models.training.loop import PAD, pad
 from winnow.models.types import Message
 
 _log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, held_out_prompts
-from winnow.models.template import Llama2Template
 from winnow.models.types import is_gated
 
 SIZES = (1, 4, 16)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo import networks, tokenizer
 from winnow.models.demo.corpus import (
     GROUP,
@@ -31,10 +32,9 @@ from winnow.models.demo.corpus import (
     tokenizer_texts,
     written_groups,
 )
-from winnow.models.demo.learning import Plan, batches_by_length, optimise, pad
 from winnow.models.demo.report import report
 from winnow.models.demo.world import Kind, prompts
-from winnow.models.template import Llama2Template
+from winnow.models.training.loop import Plan, batches_by_length, optimise, pad
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from winnow.models.reward import RewardModel
+from winnow.models.reward_model import RewardModel
 from winnow.models.types import Prompt
 
 SIZE = 256

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from winnow.server.distill.files import RunError, sync_folder
+from winnow.models.errors import RunError
+from winnow.server.distill.files import sync_folder
 from winnow.server.distill.records import Entry, Problem, dump, load
 
 NAME = "journal.jsonl"

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from winnow.server.distill.files import RunError, write
+from winnow.models.errors import RunError
+from winnow.server.distill.files import write
 
 NAME = "manifest.json"
 Manifest = Mapping[str, Any]

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from winnow.models.errors import RequestError, SamplingError
-from winnow.models.policy import Sampling
+from winnow.models.errors import RequestError, RunError, SamplingError
+from winnow.models.sampling import Sampling
 from winnow.models.types import CombinerName, Failure, Message, ScoredCandidate
-from winnow.server.distill.files import RunError
+from winnow.server.distill.parser import Overrides, Task
 from winnow.server.distill.recipe import Recipe, on_every_turn, on_first_turn
 from winnow.server.distill.records import Arm
-from winnow.server.distill.tasks import Overrides, Task
 
 MOST_CANDIDATES = 1024
 """Most candidates of a prompt, at one temperature if there are several."""

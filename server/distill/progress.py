@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from winnow.server.distill.meter import Meter, Reading
-from winnow.server.life import give_up
+from winnow.server.pipeline.lifecycle import give_up
 
 Style = Literal["bar", "lines", "json"]
 SECONDS: dict[Style, float] = {"bar": 0.25, "lines": 10.0, "json": 1.0}

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from winnow.models.template import TAGS
+from winnow.models.chat_templates.llama2 import TAGS
+from winnow.models.errors import RunError
 from winnow.models.types import Message
-from winnow.server.distill.files import RunError
 
 
 def _without_tags(text: str) -> str:

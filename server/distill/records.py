@@ -1,7 +1,7 @@
-"""What the journal holds, a line each: a finished prompt with all its scored answers, or a line that has none, and why.
+"""The entries of a journal, a line of JSON each: a finished prompt with its selection, or an input line without answers.
 
-Plain data and its JSON. Everything that exports and reports show is derived from it. Token ids are not kept: the tokenizer's
-spelling of a text is what was scored, so they can be had from the text.
+Everything that exports and reports show is derived from them. Token ids are not kept: the tokenizer's spelling of a text is
+what was scored, so they can be had from the text.
 """
 
 from __future__ import annotations
@@ -12,16 +12,27 @@ from typing import Any, Literal
 
 import orjson
 
-from winnow.models.types import Branch, CombinerName, Failure, FinishReason, Message, Reward
+from winnow.models.types import (
+    Aborted,
+    Branch,
+    Candidate,
+    Failure,
+    Message,
+    Prompt,
+    Reward,
+    ScoredCandidate,
+    Selection,
+    Timings,
+)
 
 ProblemKind = Literal["input", "failed"]
-FORMAT = 1
-"""The journal's format; a run that was begun in another one is refused."""
+FORMAT = 2
+"""The journal's format; a run of another one is refused. Format 1 was Winnow 0.1's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """How some of a prompt's candidates were sampled: so many of them, at a temperature, behind a preprompt if one is named.
+    """How some of a prompt's candidates were sampled: their number, their temperature, and the preprompt's name if any.
 
     The answers are judged, and stored, as answers to the prompt without the preprompt (Llama 2, section 4.2.4).
     """
@@ -30,66 +41,45 @@ class Arm:
     temperature: float
     preprompt: str | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer:
-    """One candidate. `arm` is a position in the record's `arms`; `tokens` counts what was sampled, EOS included."""
-
-    index: int
-    arm: int
-    text: str
-    finish_reason: FinishReason
-    tokens: int
-    reward: Reward
+    @property
+    def is_context_distilled(self) -> bool:
+        """Whether its candidates were sampled behind a preprompt that is not stored."""
+        return self.preprompt is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A finished prompt. `messages` are those that exports store; `answers` is in candidate order and never empty.
+    """A finished prompt: its selection over all arms, and how that was sampled.
 
-    `line` counts from 1 over the whole input. `ranking` holds positions into `answers`, best first. `silent` says that the
-    assistant's earlier turns carry no loss: the instruction of ghost attention was not there when they were written.
-    `n` answers are returned in OpenAI batch results. `digest` is the hash of the input line's content.
+    `line` counts from 1 over the whole input. `digest` is the hash of the input line's content. The candidates of the first
+    arm have the first indices, those of the second the next, and so on. `mask_history` says that the assistant's earlier turns
+    carry no loss: the instruction of ghost attention was not there when they were written. `n` answers are returned in OpenAI
+    batch results. `prompt_tokens` is the length of the rendered prompt.
     """
 
     line: int
     id: str | None
     digest: str
-    messages: tuple[Message, ...]
-    is_safety: bool
     category: str | None
-    silent: bool
+    mask_history: bool
     n: int
-    combiner: CombinerName
     arms: tuple[Arm, ...]
-    answers: tuple[ScoredAnswer, ...]
-    ranking: tuple[int, ...]
-    failures: tuple[Failure, ...]
     prompt_tokens: int
-    seconds: float
+    selection: Selection
 
     @property
-    def winner(self) -> ScoredAnswer:
-        """The best answer."""
-        return self.answers[self.ranking[0]]
+    def messages(self) -> tuple[Message, ...]:
+        """The dialog that is answered, as exports store it."""
+        return self.selection.prompt.messages
 
-    @property
-    def ranked(self) -> tuple[ScoredAnswer, ...]:
-        """All scored answers, best first."""
-        return tuple(self.answers[position] for position in self.ranking)
-
-    @property
-    def all_unsafe(self) -> bool:
-        """Whether every answer is gated, so that even the best one is unsafe."""
-        return all(answer.reward.is_gated for answer in self.answers)
-
-    def temperature(self, answer: ScoredAnswer) -> float:
-        """The temperature that `answer` was sampled at."""
-        return self.arms[answer.arm].temperature
-
-    def is_context_distilled(self, answer: ScoredAnswer) -> bool:
-        """Whether `answer` was sampled behind a preprompt that is not stored."""
-        return self.arms[answer.arm].preprompt is not None
+    def arm_of(self, candidate: Candidate) -> Arm:
+        """Return the arm that `candidate` was sampled by."""
+        first_of_next = 0
+        for arm in self.arms:
+            first_of_next += arm.candidates
+            if candidate.index < first_of_next:
+                return arm
+        raise IndexError(f"candidate {candidate.index} is of none of the arms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +99,24 @@ Entry = Record | Problem
 
 
 def dump(entry: Entry) -> bytes:
-    """One line of JSON, without its end."""
-    return orjson.dumps(_of_problem(entry) if isinstance(entry, Problem) else _of_record(entry))
+    """Return one line of JSON, without its line end."""
+    return orjson.dumps(_problem_body(entry) if isinstance(entry, Problem) else _record_body(entry))
 
 
 def load(line: bytes) -> Entry:
-    """What `dump` wrote.
+    """Return the entry that `dump` wrote.
 
     Raises:
-        ValueError: the line is not whole, or not one of ours.
+        ValueError: the line is not whole, or not a journal entry of this format.
     """
     try:
         body = orjson.loads(line)
-        return _to_problem(body) if "problem" in body else _to_record(body)
+        return _problem(body) if "problem" in body else _record(body)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError("not a journal entry") from error
 
 
-def _of_problem(problem: Problem) -> dict[str, Any]:
+def _problem_body(problem: Problem) -> dict[str, Any]:
     return {
         "line": problem.line,
         "id": problem.id,
@@ -136,65 +126,93 @@ def _of_problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _to_problem(body: Mapping[str, Any]) -> Problem:
+def _problem(body: Mapping[str, Any]) -> Problem:
     return Problem(body["line"], body["id"], body["file"], body["file_line"], **body["problem"])
 
 
-def _of_record(record: Record) -> dict[str, Any]:
+def _record_body(record: Record) -> dict[str, Any]:
     return {
         "line": record.line,
         "id": record.id,
         "digest": record.digest,
-        "messages": [{"role": message.role, "content": message.content} for message in record.messages],
-        "is_safety": record.is_safety,
         "category": record.category,
-        "silent": record.silent,
+        "mask_history": record.mask_history,
         "n": record.n,
-        "combiner": record.combiner,
         "arms": [
             {"candidates": arm.candidates, "temperature": arm.temperature, "preprompt": arm.preprompt}
             for arm in record.arms
         ],
-        "answers": [
-            {
-                "index": answer.index,
-                "arm": answer.arm,
-                "text": answer.text,
-                "finish_reason": answer.finish_reason,
-                "tokens": answer.tokens,
-                "safety_logit": answer.reward.safety_logit,
-                "helpfulness_logit": answer.reward.helpfulness_logit,
-                "branch": answer.reward.branch.value,
-            }
-            for answer in record.answers
-        ],
-        "ranking": record.ranking,
-        "failures": [{"index": failure.index, "reason": failure.reason} for failure in record.failures],
         "prompt_tokens": record.prompt_tokens,
-        "seconds": round(record.seconds, 4),
+        "selection": _selection_body(record.selection),
     }
 
 
-def _to_record(body: Mapping[str, Any]) -> Record:
+def _record(body: Mapping[str, Any]) -> Record:
     return Record(
         line=body["line"],
         id=body["id"],
         digest=body["digest"],
-        messages=tuple(Message(message["role"], message["content"]) for message in body["messages"]),
-        is_safety=body["is_safety"],
         category=body["category"],
-        silent=body["silent"],
+        mask_history=body["mask_history"],
         n=body["n"],
-        combiner=body["combiner"],
         arms=tuple(Arm(**arm) for arm in body["arms"]),
-        answers=tuple(map(_to_answer, body["answers"])),
-        ranking=tuple(body["ranking"]),
-        failures=tuple(Failure(**failure) for failure in body["failures"]),
         prompt_tokens=body["prompt_tokens"],
-        seconds=body["seconds"],
+        selection=_selection(body["selection"]),
     )
 
 
-def _to_answer(body: Mapping[str, Any]) -> ScoredAnswer:
+def _selection_body(selection: Selection) -> dict[str, Any]:
+    timings = selection.timings
+    return {
+        "messages": [{"role": message.role, "content": message.content} for message in selection.prompt.messages],
+        "is_safety": selection.prompt.is_safety,
+        "combiner": selection.combiner,
+        "scored": [_scored_body(item) for item in selection.scored],
+        "ranking": selection.ranking,
+        "failures": [{"index": failure.index, "reason": failure.reason} for failure in selection.failures],
+        "aborted": [
+            {"index": aborted.index, "reason": aborted.reason, "tokens": aborted.tokens}
+            for aborted in selection.aborted
+        ],
+        "truncated_by": selection.truncated_by,
+        "timings": {
+            "queue": round(timings.queue, 4),
+            "first_candidate": round(timings.first_candidate, 4),
+            "generate": round(timings.generate, 4),
+            "score_tail": round(timings.score_tail, 4),
+            "total": round(timings.total, 4),
+        },
+    }
+
+
+def _scored_body(item: ScoredCandidate) -> dict[str, Any]:
+    candidate, reward = item.candidate, item.reward
+    return {
+        "index": candidate.index,
+        "text": candidate.text,
+        "finish_reason": candidate.finish_reason,
+        "tokens": candidate.tokens,
+        "safety_logit": reward.safety_logit,
+        "helpfulness_logit": reward.helpfulness_logit,
+        "branch": reward.branch.value,
+    }
+
+
+def _selection(body: Mapping[str, Any]) -> Selection:
+    messages = tuple(Message(message["role"], message["content"]) for message in body["messages"])
+    return Selection(
+        prompt=Prompt((), messages, body["is_safety"]),
+        combiner=body["combiner"],
+        scored=tuple(map(_scored, body["scored"])),
+        ranking=tuple(body["ranking"]),
+        failures=tuple(Failure(**failure) for failure in body["failures"]),
+        timings=Timings(**body["timings"]),
+        aborted=tuple(Aborted(**aborted) for aborted in body["aborted"]),
+        truncated_by=body["truncated_by"],
+    )
+
+
+def _scored(body: Mapping[str, Any]) -> ScoredCandidate:
+    candidate = Candidate(body["index"], body["text"], body["finish_reason"], body["tokens"])
     reward = Reward(body["safety_logit"], body["helpfulness_logit"], Branch(body["branch"]))
-    return ScoredAnswer(body["index"], body["arm"], body["text"], body["finish_reason"], body["tokens"], reward)
+    return ScoredCandidate(candidate, reward)

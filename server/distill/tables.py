@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from winnow.server.distill.files import RunError
+from winnow.models.errors import RunError
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch

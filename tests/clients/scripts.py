@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from winnow.clients.wire import (
+from winnow.clients.schema import (
     AnswerMessage,
     BestOfNReport,
     ChatCompletion,

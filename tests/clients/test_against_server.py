@@ -18,8 +18,8 @@ from winnow.clients import (
     Progress,
     ShuttingDown,
 )
-from winnow.models.template import Llama2Template
-from winnow.server.http.keys import Keys
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.server.api.auth import ApiKeys
 from winnow.server.settings import Settings
 
 KEY = "sk-0123456789"
@@ -28,7 +28,7 @@ KEY = "sk-0123456789"
 @pytest.fixture(scope="module")
 def scripted_server(template: Llama2Template) -> Iterator[ScriptedServer]:
     settings = Settings(api_keys=(KEY,))
-    with ScriptedServer.start(scripted(template), Keys.of(settings)) as server:
+    with ScriptedServer.start(scripted(template), ApiKeys.of(settings)) as server:
         yield server
 
 
@@ -82,7 +82,7 @@ async def test_a_draining_server(client_kind: Kind, template: Llama2Template) ->
     with ScriptedServer.start(service) as server:
         url = f"{server.url}/v1"
         async with opened(client_kind, url) as client:
-            service.life.is_draining = True
+            service.lifecycle.is_draining = True
             with pytest.raises(ShuttingDown):
                 await client.answer("Hello!")
             assert not await client.ready()

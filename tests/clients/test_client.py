@@ -16,7 +16,7 @@ from winnow.clients import (
     Unsupported,
 )
 from winnow.clients.calls import Options
-from winnow.clients.wire import BestOfNOptions, ChatRequest, Detokenized, Rating, Rewards, Status, Tokens
+from winnow.clients.schema import BestOfNOptions, ChatRequest, Detokenized, Rating, Rewards, Status, Tokens
 
 REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
 KEY = "sk-secret-0123456789"

@@ -34,8 +34,8 @@ from winnow.clients import (
     StreamBroken,
     TimedOut,
 )
+from winnow.clients.schema import ChatLogprobs, ChatRequest, ChunkChoice, Delta, SampledLogprob
 from winnow.clients.streams import StreamedAnswer
-from winnow.clients.wire import ChatLogprobs, ChatRequest, ChunkChoice, Delta, SampledLogprob
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.loadtests.virtual import now
-from winnow.loadtests.asking import Ask, Reply
-from winnow.loadtests.load import Sample
+from winnow.loadtests.load_generator import Sample
+from winnow.loadtests.types import Ask, Reply
 
 
 @dataclass

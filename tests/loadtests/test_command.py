@@ -17,9 +17,9 @@ from tests.live import ScriptedServer, scripted
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario_files import names, text
 from winnow.loadtests.session import Order, changed
-from winnow.models.template import Llama2Template
-from winnow.server.cli import app
-from winnow.server.http.keys import Keys
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.server.api.auth import ApiKeys
+from winnow.server.cli.main import app
 from winnow.server.settings import Settings
 
 KEY = "wk-3f9a5c0d77"
@@ -69,7 +69,7 @@ def test_two_servers_by_turns_as_json(url: str, tmp_path: Path) -> None:
 
 def test_a_key_is_sent_and_not_told(template: Llama2Template, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
-    with ScriptedServer.start(scripted(template), Keys.of(Settings(api_keys=(SecretStr(KEY),)))) as server:
+    with ScriptedServer.start(scripted(template), ApiKeys.of(Settings(api_keys=(SecretStr(KEY),)))) as server:
         options = ("--url", f"{server.url}/v1", *SMALL, "--rate", "50")
         assert loadtest(*options)[0] == 1
         status, out, err = loadtest(*options, "--api-key-file", "key", "--out", "r")
@@ -79,7 +79,7 @@ def test_a_key_is_sent_and_not_told(template: Llama2Template, tmp_path: Path) ->
 
 def test_ctrl_c_reports_what_there_is(url: str, tmp_path: Path) -> None:
     options = ("--url", url, "--concurrency", "1", "--repeats", "100", "--requests", "50", "--out", "r")
-    command = [sys.executable, "-c", "from winnow.server.cli import main; main()", "loadtest", "closed", *options]
+    command = [sys.executable, "-c", "from winnow.server.cli.main import main; main()", "loadtest", "closed", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr
     process.stderr.readline()  # the first repeat has ended
@@ -112,7 +112,7 @@ def test_the_help_teaches_and_needs_the_core_alone() -> None:
     code = (
         "import sys\n"
         "for name in ('matplotlib', 'jinja2', 'torch', 'vllm', 'fastapi', 'transformers', 'numpy'): sys.modules[name] = None\n"
-        "from winnow.server.cli import main\n"
+        "from winnow.server.cli.main import main\n"
         "main()"
     )
     environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}

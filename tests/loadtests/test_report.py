@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from tests.loadtests.systems import Scripted, answered
-from tests.loadtests.test_running import ran
+from tests.loadtests.test_runner import ran
 from tests.loadtests.test_scenario import scenario
 from tests.loadtests.virtual import now
-from winnow.loadtests.asking import Ask, Reply
 from winnow.loadtests.report import write_report
 from winnow.loadtests.results import SCHEMA, Result, write
 from winnow.loadtests.tables import show
+from winnow.loadtests.types import Ask, Reply
 
 HOSTILE = '<script src="https://evil.example/x.js">'
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.loadtests.test_scenario import scenario
-from winnow.loadtests.asking import Ask
 from winnow.loadtests.errors import ScenarioError
+from winnow.loadtests.types import Ask
 from winnow.loadtests.workload import WARM_UP, asks, dialogs, offsets
 
 

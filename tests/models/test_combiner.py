@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.fakes import candidate
 from winnow.models.combiner import combine, rank
 from winnow.models.errors import CandidateFailed
-from winnow.models.types import GATE, Branch, CombinerName, ScoredCandidate, sigmoid
+from winnow.models.types import SAFETY_THRESHOLD, Branch, CombinerName, ScoredCandidate, sigmoid
 
 logits = st.floats(-30, 30)
 combiners = st.sampled_from(["llama2", "safe_first"])
@@ -32,11 +32,11 @@ def test_the_formula(is_safety: bool, safety: float, helpfulness: float) -> None
 
 
 def test_the_gate_is_strict() -> None:
-    at = logit(GATE)
-    assert sigmoid(at) == GATE
+    at = logit(SAFETY_THRESHOLD)
+    assert sigmoid(at) == SAFETY_THRESHOLD
     assert combine(False, at, 0.0).branch is Branch.HELPFUL
-    assert combine(False, logit(GATE - 1e-9), 0.0).branch is Branch.UNSAFE
-    assert combine(False, logit(GATE + 1e-9), 0.0).branch is Branch.HELPFUL
+    assert combine(False, logit(SAFETY_THRESHOLD - 1e-9), 0.0).branch is Branch.UNSAFE
+    assert combine(False, logit(SAFETY_THRESHOLD + 1e-9), 0.0).branch is Branch.HELPFUL
     assert combine(True, at, None).branch is Branch.SAFETY_PROMPT
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from winnow.models import demo
-from winnow.server.settings import Settings, SettingsError, load
+from winnow.models.errors import SettingsError
+from winnow.server.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)

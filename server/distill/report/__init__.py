@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from winnow.models.errors import RunError
 from winnow.server.distill import manifest
-from winnow.server.distill.files import RunError, write
+from winnow.server.distill.files import write
 from winnow.server.distill.report.album import NAMES, draw
 from winnow.server.distill.report.page import render
 from winnow.server.distill.report.survey import gather

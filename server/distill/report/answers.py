@@ -9,9 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow.models.types import Branch
-from winnow.server.distill.records import Arm, Record
-from winnow.server.distill.report.estimates import (
+from winnow.models.statistics import (
     FloatArray,
     IntArray,
     best_weights,
@@ -20,6 +18,8 @@ from winnow.server.distill.report.estimates import (
     rank_correlation,
     sizes_up_to,
 )
+from winnow.models.types import Branch
+from winnow.server.distill.records import Arm, Record
 
 BRANCHES = tuple(Branch)
 FIFTHS = 5

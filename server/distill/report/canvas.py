@@ -15,7 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from winnow.server.distill.report.estimates import Interval
+from winnow.models.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from winnow.models.statistics import Interval
 from winnow.server.distill.report.answers import Kind
-from winnow.server.distill.report.estimates import Interval
-from winnow.server.distill.report.gallery import Example
-from winnow.server.distill.report.tally import Tally
+from winnow.server.distill.report.counts import Tally
+from winnow.server.distill.report.examples import Example
 
 FEW_PROMPTS = 20
 """With fewer prompts than these, bootstrap intervals are too narrow to conclude anything from."""

@@ -14,15 +14,15 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from winnow.models.types import GATE
+from winnow.models.statistics import Interval, kl_bound
+from winnow.models.types import SAFETY_THRESHOLD
 from winnow.server.distill.manifest import Manifest
 from winnow.server.distill.report import text
 from winnow.server.distill.report.album import Plot
 from winnow.server.distill.report.answers import Kind
-from winnow.server.distill.report.estimates import Interval, kl_bound
+from winnow.server.distill.report.counts import Group
 from winnow.server.distill.report.findings import FEW_PROMPTS, LONGER, STRONG_RHO, Findings
 from winnow.server.distill.report.plots import BRANCHES, kind_label
-from winnow.server.distill.report.tally import Group
 
 TEMPLATE = "report.html.jinja"
 REASONS = {"gain": "large gain", "unsafe": "unsafe winner", "low": "low winner"}
@@ -60,7 +60,7 @@ def render(findings: Findings, manifest: Manifest, plots: Sequence[Plot], min_ga
         kind_of=Kind.of,
         reasons=REASONS,
         branches={branch: label for branch, (label, _) in BRANCHES.items()},
-        rules={"gate": GATE, "few": FEW_PROMPTS, "rho": STRONG_RHO, "longer": LONGER},
+        rules={"gate": SAFETY_THRESHOLD, "few": FEW_PROMPTS, "rho": STRONG_RHO, "longer": LONGER},
     )
     return page.encode()
 

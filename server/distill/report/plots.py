@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from winnow.models.types import GATE, Branch
+from winnow.models.statistics import FloatArray, IntArray, Interval, kl_bound
+from winnow.models.types import SAFETY_THRESHOLD, Branch
 from winnow.server.distill.report.answers import Kind
 from winnow.server.distill.report.canvas import (
     BLUE,
@@ -24,9 +25,8 @@ from winnow.server.distill.report.canvas import (
     room,
     ticks_of_n,
 )
-from winnow.server.distill.report.estimates import FloatArray, IntArray, Interval, kl_bound
+from winnow.server.distill.report.counts import BINS, Side
 from winnow.server.distill.report.findings import Point
-from winnow.server.distill.report.tally import BINS, Side
 
 MEANING = {"R_s": "how safe", "R_h": "how helpful", "R_c": "the two combined"}
 BRANCHES = {
@@ -96,9 +96,9 @@ def distribution(name: str, candidates: Side, winners: Side) -> bytes | None:
         axes.set_xlabel(name)
         axes.margins(y=0.12)
         if name == "R_s":
-            axes.axvline(GATE, color=ORANGE, linestyle=(0, (4, 3)), linewidth=1.4)
+            axes.axvline(SAFETY_THRESHOLD, color=ORANGE, linestyle=(0, (4, 3)), linewidth=1.4)
             axes.annotate(
-                f"gate {GATE:g}", (GATE, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
+                f"gate {SAFETY_THRESHOLD:g}", (SAFETY_THRESHOLD, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
                 textcoords="offset points", color=ORANGE, va="top",
             )  # fmt: skip
     return png.getvalue()

@@ -6,8 +6,8 @@ from random import Random
 
 import numpy as np
 
+from winnow.models.statistics import FloatArray, IntArray
 from winnow.server.distill.report.answers import Column, Figures
-from winnow.server.distill.report.estimates import FloatArray, IntArray
 
 KEPT = 100_000
 """How many prompts are kept; above it intervals are narrow, and every prompt has the same chance to be kept."""

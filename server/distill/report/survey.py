@@ -10,14 +10,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from winnow.models.statistics import FloatArray, Interval, bootstrap, sizes_up_to
 from winnow.server.distill.journal import read
 from winnow.server.distill.records import Problem, Record
 from winnow.server.distill.report.answers import FIFTHS, Answers, Column, Kind
-from winnow.server.distill.report.estimates import FloatArray, Interval, bootstrap, sizes_up_to
+from winnow.server.distill.report.counts import Tally
+from winnow.server.distill.report.examples import Gallery
 from winnow.server.distill.report.findings import Doubling, Findings, Length, Point
-from winnow.server.distill.report.gallery import Gallery
 from winnow.server.distill.report.sample import Sample
-from winnow.server.distill.report.tally import Tally
 
 BATCH_ANSWERS = 8192
 SEED = 0

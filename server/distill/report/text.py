@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from winnow.server.distill.report.estimates import Interval
+from winnow.models.statistics import Interval
 
 NOTHING = "–"
 MOST_CHARACTERS = 6000

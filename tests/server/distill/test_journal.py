@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runs import make_run, problem, record
+from winnow.models.errors import RunError
 from winnow.server.distill import journal, records
-from winnow.server.distill.files import RunError, whole
+from winnow.server.distill.files import whole
 from winnow.server.distill.journal import NAME, Journal, read
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.runs import manifest as example
+from winnow.models.errors import RunError
 from winnow.server.distill import manifest
-from winnow.server.distill.files import RunError
 
 
 def test_the_same_run_goes_on(tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.models.errors import RequestError, SamplingError
+from winnow.models.errors import RequestError, RunError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill import recipe
-from winnow.server.distill.files import RunError
+from winnow.server.distill.parser import Overrides, Task
 from winnow.server.distill.plans import Choices, Plan, plan
-from winnow.server.distill.tasks import Overrides, Task
 
 RULES, _ = recipe.read(None)
 QUESTION = (Message("user", "What is the capital of France?"),)

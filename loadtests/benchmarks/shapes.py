@@ -1,0 +1,112 @@
+"""Checkpoint folders in known shapes, without weights: what `winnow serve --load-format dummy` and `winnow plan` need.
+
+`python -m winnow.loadtests.benchmarks.shapes llama-2-7b OUT --tokenizer FOLDER` writes `OUT/policy`, `OUT/safety-rm` and `OUT/helpfulness-rm`. The
+tokenizer's files are copied from another checkpoint; its vocabulary may be smaller than the shape's, whose further ids are then no text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["policy", "safety-rm", "helpfulness-rm"]
+ROLES: tuple[Role, ...] = ("policy", "safety-rm", "helpfulness-rm")
+BOS, EOS = 1, 2
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Llama's sizes, in the words of its config.json; every head has a key and a value of its own."""
+
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    context: int
+
+    @property
+    def matrices(self) -> int:
+        """Numbers in the layers' matrices and norms: what every token is multiplied with, the output matrix excepted."""
+        return self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.intermediate + 2 * self.hidden) + self.hidden
+
+    @property
+    def cached(self) -> int:
+        """Numbers in the KV cache for one token."""
+        return 2 * self.layers * self.hidden
+
+
+SHAPES: Mapping[str, Shape] = {
+    "llama-2-7b": Shape(4096, 32, 32, 11008, 32000, 4096),
+    "llama-2-13b": Shape(5120, 40, 40, 13824, 32000, 4096),
+    "tiny": Shape(64, 2, 2, 176, 2048, 2048),
+}
+
+
+def config(shape: Shape, role: Role) -> dict[str, Any]:
+    """The config.json of `shape` as a policy, or as a reward model with one label."""
+    common = {
+        "model_type": "llama",
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
+        "head_dim": shape.hidden // shape.heads,
+        "intermediate_size": shape.intermediate,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.context,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": 0,
+        "torch_dtype": "bfloat16",
+    }
+    if role == "policy":
+        return {"architectures": ["LlamaForCausalLM"], **common}
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    return {"architectures": ["LlamaForSequenceClassification"], **common, **labels}
+
+
+def write(folder: Path, shape: Shape, role: Role, tokenizer: Path) -> Path:
+    """Write one checkpoint into `folder`, with the tokenizer of the checkpoint `tokenizer`; returns `folder`.
+
+    Raises:
+        FileNotFoundError: there is no tokenizer.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config(shape, role), indent=2), encoding="utf-8")
+    generation = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if name == "tokenizer.json" or (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+    return folder
+
+
+def write_all(folder: Path, shape: Shape, tokenizer: Path) -> dict[Role, Path]:
+    """Write a policy and two reward models of `shape` into sub-folders of `folder`."""
+    return {role: write(folder / role, shape, role, tokenizer) for role in ROLES}
+
+
+def main() -> None:
+    """Write the three checkpoints of a shape."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a checkpoint whose tokenizer is copied")
+    given = parser.parse_args()
+    for path in write_all(given.out, SHAPES[given.shape], given.tokenizer).values():
+        print(path)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The protocol of a chat template: which dialogs it accepts, and how it renders them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import Dialog, Message, Prompt
+
+
+class ChatTemplate(Protocol):
+    """One chat format; stateless, so that dialogs can be checked before any tokenizer is loaded."""
+
+    @property
+    def name(self) -> str:
+        """The template's name in the settings."""
+        ...
+
+    @property
+    def jinja(self) -> str:
+        """The same format as a Jinja chat template for Hugging Face tokenizers, for exports."""
+        ...
+
+    def validate(self, dialog: Dialog) -> tuple[Message, ...]:
+        """Return the messages.
+
+        Raises:
+            DialogError: the template cannot render them; names the message and the reason.
+        """
+        ...
+
+    def reserved_tag(self, text: str) -> str | None:
+        """Return a tag of the format that `text` contains, which no message may, or None."""
+        ...
+
+    def render(self, dialog: Dialog, tokenizer: Tokenizer, *, is_safety: bool = False) -> Prompt:
+        """Return the prompt that a policy continues with the next assistant message, tagged with `is_safety`.
+
+        Raises:
+            DialogError: see `validate`.
+        """
+        ...

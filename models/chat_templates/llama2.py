@@ -1,0 +1,97 @@
+"""The Llama-2 chat format, as token ids and as a Jinja template.
+
+Covers the `[INST]`/`<<SYS>>` format of Meta's reference (`llama/generation.py`, `chat_completion`): ids are built turn by
+turn, so that nothing a user writes can become a control id and no BOS is doubled. Other formats are templates of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from itertools import pairwise
+
+from winnow.models.errors import DialogError
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import Dialog, Message, Prompt
+
+BEGIN_INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
+BEGIN_SYSTEM, END_SYSTEM = "<<SYS>>\n", "\n<</SYS>>\n\n"
+ANSWER_PREFIX = " "
+TAGS = (BEGIN_INSTRUCTION, END_INSTRUCTION, "<<SYS>>", "<</SYS>>")
+
+
+class Llama2Template:
+    """The Llama-2 chat format; a `ChatTemplate`."""
+
+    name = "llama2"
+
+    @property
+    def jinja(self) -> str:
+        """The format as a Jinja chat template for Hugging Face tokenizers."""
+        return files(__package__).joinpath("llama2.jinja").read_text(encoding="utf-8")
+
+    def validate(self, dialog: Dialog) -> tuple[Message, ...]:
+        """Return the messages of `dialog`; see `ChatTemplate.validate`."""
+        messages = tuple(_messages(dialog))
+        if not messages:
+            raise DialogError(None, "messages is empty; send at least one user message")
+        for index, message in enumerate(messages):
+            if not isinstance(message.content, str):
+                raise DialogError(index, "content must be a string")
+            if tag := self.reserved_tag(message.content):
+                raise DialogError(index, f"content holds the template's own tag {tag}, which is not allowed")
+        _check_roles([message.role for message in messages])
+        return messages
+
+    def reserved_tag(self, text: str) -> str | None:
+        """Return the first of the format's tags that `text` contains, or None."""
+        return next((tag for tag in TAGS if tag in text), None)
+
+    def render(self, dialog: Dialog, tokenizer: Tokenizer, *, is_safety: bool = False) -> Prompt:
+        """Return the prompt whose ids equal those of Meta's `chat_completion`; see `ChatTemplate.render`."""
+        messages = self.validate(dialog)
+        turns = _merge_system(messages)
+        ids: list[int] = []
+        for question, answer in zip(turns[0:-1:2], turns[1::2], strict=True):
+            text = f"{BEGIN_INSTRUCTION} {question.strip()} {END_INSTRUCTION} {answer.strip()} "
+            ids += [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+        last = f"{BEGIN_INSTRUCTION} {turns[-1].strip()} {END_INSTRUCTION}"
+        ids += [tokenizer.bos_id, *tokenizer.encode(last)]
+        return Prompt(tuple(ids), messages, is_safety, ANSWER_PREFIX)
+
+
+def _messages(dialog: Dialog) -> Iterator[Message]:
+    for index, item in enumerate(dialog):
+        if isinstance(item, Message):
+            yield item
+        elif isinstance(item, Mapping) and {"role", "content"} <= item.keys():
+            yield Message(item["role"], item["content"])
+        else:
+            raise DialogError(index, "is not a message with a role and a content")
+
+
+def _check_roles(roles: list[str]) -> None:
+    for index, role in enumerate(roles):
+        if role not in ("system", "user", "assistant"):
+            raise DialogError(index, "role must be system, user or assistant")
+        if role == "system" and index:
+            raise DialogError(index, "a system message may only stand first")
+    first = 1 if roles[0] == "system" else 0
+    if first == len(roles):
+        raise DialogError(0, "a system message alone asks nothing; add a user message")
+    if roles[first] != "user":
+        raise DialogError(first, "the first message after an optional system message must be the user's")
+    for index, (before, after) in enumerate(pairwise(roles[first:]), start=first + 1):
+        if before == after:
+            raise DialogError(index, f"two {after} messages in a row; user and assistant must alternate")
+    if roles[-1] != "user":
+        raise DialogError(len(roles) - 1, "the last message must be the user's")
+
+
+def _merge_system(messages: tuple[Message, ...]) -> list[str]:
+    """Return the contents from the first user message on, the system text merged into that one before any stripping."""
+    contents = [message.content for message in messages]
+    if messages[0].role != "system":
+        return contents
+    system, first, *rest = contents
+    return [BEGIN_SYSTEM + system + END_SYSTEM + first, *rest]

@@ -1,0 +1,99 @@
+"""The engine-independent half of engines: start options, the status of a running one, and the tokens a reward model reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.policy import Policy
+from winnow.models.reward_model import RewardModel
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Start options of one engine, called `name` in errors and request ids.
+
+    `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; on CPU it has no effect, and
+    `kv_cache` (bytes) must be given. On a GPU the KV cache is what the share leaves, if `kv_cache` is None. `load_format` is
+    vLLM's. `fork` is safe only while torch has computed nothing in this process: OpenMP's threads do not survive a fork, and
+    the engine would wait for them forever.
+    """
+
+    name: str
+    checkpoint: str
+    dtype: str
+    context: int | None
+    kv_cache: int | None
+    memory_share: float | None
+    max_sequences: int
+    eager: bool
+    load_format: str
+    on_gpu: bool
+    fork: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RewardInput:
+    """Renders a prompt and an answer for one reward model: the prompt's ids, the answer's, and EOS, where the score is taken.
+
+    With `shares_policy_ids`, tokenizer and template equal the policy's: the prompt's ids are used as they are, so that every
+    answer of a prompt hits the same prefix cache. Otherwise the model's own template renders the prompt's messages.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    shares_policy_ids: bool = True
+
+    def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
+        """Return the ids of `answer` behind `prompt`, EOS included."""
+        own = prompt if self.shares_policy_ids else self._rendered(prompt)
+        spelt = self.tokenizer.encode_continuation(own.answer_prefix + answer) if answer else []
+        return [*own.token_ids, *spelt, self.tokenizer.eos_id]
+
+    def _rendered(self, prompt: Prompt) -> Prompt:
+        if prompt.is_raw:
+            return self.tokenizer.raw_prompt(prompt.raw_text)
+        return self.template.render(prompt.messages, self.tokenizer)
+
+
+class EngineStatus(Protocol):
+    """The status of a running engine, as the lifecycle and the metrics read it."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a request, answer included."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """The precision it computes in."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's process runs."""
+        ...
+
+    @property
+    def unfinished(self) -> int:
+        """The number of requests that the engine has not finished."""
+        ...
+
+    async def is_stuck(self, seconds: float) -> bool:
+        """Whether answers are pending and the engine has given no sign of life for `seconds`."""
+        ...
+
+    def shutdown(self) -> None:
+        """End the engine's process and wait for it."""
+        ...
+
+
+class ServedPolicy(Policy, EngineStatus, Protocol):
+    """A policy whose engine runs."""
+
+
+class ServedRewardModel(RewardModel, EngineStatus, Protocol):
+    """A reward model whose engine runs."""

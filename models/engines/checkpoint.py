@@ -1,0 +1,210 @@
+"""What a checkpoint is, read from its own files before an engine is started on it.
+
+Finds in milliseconds, and says in one line, what would otherwise surface minutes later as a traceback from an engine's
+process. Covers local folders in the Hugging Face layout; a hub id is left for vLLM to resolve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from winnow.models.engines.memory import BYTES, Model, Shape
+from winnow.models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Kind = Literal["policy", "reward model"]
+_ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
+
+
+def is_local(checkpoint: str) -> bool:
+    """Whether `checkpoint` names a folder rather than a hub id (`owner/name`)."""
+    return Path(checkpoint).exists() or checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
+
+
+def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
+    """Check that `checkpoint` is a whole one of `kind`, as far as its files can tell; its weights only if they are needed.
+
+    Raises:
+        CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind.
+    """
+    if not is_local(checkpoint):
+        return
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
+    config = _read_json(folder / "config.json", kind)
+    _check_config(config, folder, kind)
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
+    if needs_weights:
+        _inspect_weights(folder, config, kind)
+
+
+def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
+    _check_shards(folder, kind)
+    shapes = {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}
+    for name, shape in _expected(config, kind).items():
+        if name not in shapes:
+            raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not whole")
+        if shapes[name] != shape:
+            raise CheckpointError(f"{kind}: {folder}: {name} is {shapes[name]}, but its config asks for {shape}")
+
+
+def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
+    """Some tensors that every checkpoint of `kind` has, one of each layer among them, with their shapes."""
+    width = config.get("hidden_size", 0)
+    norms = [f"model.layers.{layer}.input_layernorm.weight" for layer in range(config.get("num_hidden_layers", 0))]
+    expected = {"model.embed_tokens.weight": [config.get("vocab_size", 0), width]}
+    expected |= {name: [width] for name in (*norms, "model.norm.weight")}
+    if kind == "reward model":
+        expected["score.weight"] = [1, width]
+    return expected
+
+
+def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
+    architecture = (config.get("architectures") or ["none"])[0]
+    if architecture != _ARCHITECTURE[kind]:
+        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_ARCHITECTURE[kind]}")
+    labels = config.get("num_labels") or len(config.get("id2label") or {0: ""})
+    if kind == "reward model" and labels != 1:
+        raise CheckpointError(f"{kind}: {folder} has {labels} labels; a reward model has one")
+
+
+def _check_shards(folder: Path, kind: Kind) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(_read_json(index, kind).get("weight_map", {}).values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise CheckpointError(f"{kind}: {folder} has no {missing[0]}, which its index names")
+
+
+def _read_json(path: Path, kind: Kind) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{kind}: {path.parent} has no {path.name}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{kind}: {path} is not valid JSON") from error
+    except OSError as error:
+        raise CheckpointError(f"{kind}: {path} cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{kind}: {path} is not a JSON object")
+    return content
+
+
+class _Tensor(NamedTuple):
+    name: str
+    shape: list[int]
+    dtype: str
+
+    def bytes_as(self, width: int) -> int:
+        """Its size once vLLM has loaded it: floating-point numbers in the engine's precision of `width` bytes, others as they are."""
+        stored = _STORED_BYTES.get(self.dtype, 1)
+        return math.prod(self.shape) * (width if self.dtype in _CAST else stored)
+
+
+_CAST = ("F64", "F32", "F16", "BF16")
+_STORED_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
+
+
+def _tensors(path: Path, kind: Kind) -> list[_Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118, not a mapping
+            return [_Tensor(name, list(part.get_shape()), part.get_dtype()) for name, part in slices]
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{kind}: {path} is truncated or not a safetensors file") from error
+
+
+def describe(checkpoint: str, kind: Kind, name: str, dtype: str) -> Model:
+    """The sizes of `checkpoint`, called `name`, when computed in `dtype`, for the memory planner.
+
+    Its weights are counted from the files' headers, or computed from the config where there are no files. Of a hub id only the
+    config is fetched.
+
+    Raises:
+        CheckpointError: the config is missing or incomplete, or a file is damaged.
+    """
+    folder = Path(checkpoint) if is_local(checkpoint) else _fetched_config(checkpoint)
+    shape = Shape.of(_read_json(folder / "config.json", kind))
+    width = BYTES[dtype]
+    files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
+    weights = sum(tensor.bytes_as(width) for file in files for tensor in _tensors(file, kind))
+    return Model(name, shape, dtype, weights or shape.parameters * width)
+
+
+def load_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer of `checkpoint`.
+
+    Raises:
+        CheckpointError: there is none that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise CheckpointError(f"{kind}: the tokenizer of {checkpoint} has no BOS or no EOS token")
+    return tokenizer
+
+
+def require_same_tokenizer(
+    policy: PreTrainedTokenizerBase, reward_model: PreTrainedTokenizerBase, checkpoint: str
+) -> None:
+    """Check that a reward model reads the policy's token ids: they are handed on, never re-tokenised.
+
+    Raises:
+        CheckpointError: the vocabularies differ, or the ids of BOS or EOS do.
+    """
+    mine = (policy.get_vocab(), policy.bos_token_id, policy.eos_token_id)
+    theirs = (reward_model.get_vocab(), reward_model.bos_token_id, reward_model.eos_token_id)
+    if mine != theirs:
+        raise CheckpointError(f"reward model: the tokenizer of {checkpoint} is not the policy's; both must be the same")
+
+
+def fingerprint(checkpoint: str) -> str:
+    """SHA-256 over the weights, the configurations and the tokenizer of `checkpoint`, whatever the folder is called.
+
+    A hub id is looked up where the hub's own library keeps it, and fetched if it is not there yet.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetched(checkpoint)
+        for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
+            with path.open("rb") as file:
+                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
+    return digest.hexdigest()
+
+
+def _fetched_config(checkpoint: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(checkpoint, "config.json")).parent
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise CheckpointError(f"{checkpoint}: its config.json cannot be fetched: {type(error).__name__}") from None
+
+
+def _fetched(checkpoint: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))

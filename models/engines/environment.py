@@ -1,0 +1,100 @@
+"""The process environment that co-located engines need; set once, before vLLM or torch is imported.
+
+vLLM and OpenMP take these from the environment and from nowhere else. A value the operator has set already is kept.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import warnings
+from importlib.metadata import distributions
+from pathlib import Path
+
+COMMON = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+PASSIVE = {
+    # Idle threads on few cores must sleep, not spin: with three engines 0.25 s instead of up to 1.2 s a request.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
+    "KMP_BLOCKTIME": "0",
+}
+CPU = {
+    **PASSIVE,
+    # Attention over split keys sums in an order that depends on the batch; see `winnow.models.engines.vllm_cpu_worker`.
+    "VLLM_CPU_ATTN_SPLIT_KV": "0",
+    # Without this vLLM puts a worker process behind each engine's own; see `winnow.models.engines.vllm`.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+
+EAGER = {
+    # vLLM compiles the ranking of log-probabilities at their first use even then: 22 s, and a C++ compiler, for one request.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
+_PR_SET_PDEATHSIG = 1
+ENGINE_NICENESS = 5
+"""Engines yield the processor to the server in front of them: probes, refusals and streams stay prompt under full load."""
+
+
+def runs_on_gpu() -> bool:
+    """Whether the engines run on a GPU: the distribution `vllm` is built for CUDA, `vllm-cpu` for CPU.
+
+    Asked without importing torch, which would load OpenMP before `prepare` has told it how to wait.
+    """
+    return any(True for _ in distributions(name="vllm"))
+
+
+def prepare(*, offline: bool, eager: bool) -> None:
+    """Set what the engines need; `offline` forbids the model hub, right when every checkpoint is a local folder; `eager`
+    forbids compilation.
+
+    Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines inherit the library.
+    From here on a forked engine does not hear a terminal's Ctrl-C, which would abort the requests that the server still means
+    to finish, and dies with the server even if that is killed without a chance to clean up.
+    """
+    values = dict(COMMON)
+    if not runs_on_gpu():
+        values |= CPU
+        values["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    if eager:
+        values |= EAGER
+    if offline:
+        values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+    _find_cache()
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its notes on Triton come before it has read the level above
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def detach() -> None:
+        os.setpgid(0, 0)
+        os.nice(ENGINE_NICENESS)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    os.register_at_fork(after_in_child=detach)
+
+
+def _find_cache() -> None:
+    """vLLM keeps notes on models in the user's cache; where that cannot be written, as in a hardened container, in a temporary folder."""
+    root = Path(os.environ.get("VLLM_CACHE_ROOT") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    with contextlib.suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+    if not os.access(root, os.W_OK):
+        os.environ["VLLM_CACHE_ROOT"] = folder = tempfile.mkdtemp(prefix="winnow-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""The engine kinds: a plain table from a kind's name in the settings to the functions that start such an engine.
+
+A new kind is a new row of `KINDS`. The functions import their library only when they are called: engines are forked, and vLLM
+must not be loaded before `winnow.models.engines.environment.prepare` has set its environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from winnow.models.engines.base import EngineOptions, RewardInput, ServedPolicy, ServedRewardModel
+from winnow.models.tokenizer import Tokenizer
+
+EngineKind = Literal["vllm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Starters:
+    """How one kind of engine is started, in either role; both raise `CheckpointError` if it cannot be."""
+
+    policy: Callable[[EngineOptions, Tokenizer], ServedPolicy]
+    reward_model: Callable[[EngineOptions, RewardInput], ServedRewardModel]
+
+
+def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
+    from winnow.models.engines.vllm import start_policy
+
+    return start_policy(options, tokenizer)
+
+
+def _vllm_reward_model(options: EngineOptions, reward_input: RewardInput) -> ServedRewardModel:
+    from winnow.models.engines.vllm import start_reward_model
+
+    return start_reward_model(options, reward_input)
+
+
+KINDS: Mapping[EngineKind, Starters] = {"vllm": Starters(_vllm_policy, _vllm_reward_model)}

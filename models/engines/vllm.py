@@ -1,0 +1,328 @@
+"""vLLM behind the protocols of `winnow.models.policy` and `winnow.models.reward_model`.
+
+Each engine is an `AsyncLLM` with a process of its own; a policy samples, a reward model pools. Starting one blocks, and must be
+done from the main thread before any event loop runs: on CPU engines are forked. Call `winnow.models.engines.environment.prepare`
+before this module is imported: vLLM and OpenMP read the environment as they load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from winnow.models.engines.base import EngineOptions, RewardInput
+from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
+from winnow.models.policy import CandidateHandle
+from winnow.models.sampling import Sampling, candidate_seed
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import Candidate, Prompt, TokenLogprob
+
+T = TypeVar("T")
+
+
+def start_policy(options: EngineOptions, tokenizer: Tokenizer) -> VllmPolicy:
+    """Start the sampling engine.
+
+    Raises:
+        CheckpointError: vLLM could not load the checkpoint.
+    """
+    return VllmPolicy(_start(options, runner="generate"), options.name, tokenizer)
+
+
+def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> VllmRewardModel:
+    """Start a scoring engine, which reads what `reward_input` makes of a prompt and an answer.
+
+    Raises:
+        CheckpointError: vLLM could not load the checkpoint.
+    """
+    return VllmRewardModel(_start(options, runner="pooling", convert="classify"), options.name, reward_input)
+
+
+def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
+    try:
+        config = _arguments(options, **role).create_engine_config()
+        if options.fork:
+            # vLLM asks for spawned engines on CPU, each of which imports everything anew: 31 s to ready against 17 s.
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise CheckpointError(
+            f"vLLM could not start the {options.name} engine on {options.checkpoint}: {reason}"
+        ) from error
+
+
+def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
+    arguments: dict[str, Any] = role
+    if options.on_gpu:
+        arguments["gpu_memory_utilization"] = options.memory_share
+    else:
+        # One process an engine: a worker process behind it spins between steps and starves its neighbours on few cores.
+        arguments["distributed_executor_backend"] = "uni"
+        # vLLM's runner rewinds the generator of a seeded request whose prefill was cut in parts, which a CPU generator cannot:
+        # the engine would die under load. So prompts are prefilled whole.
+        arguments["enable_chunked_prefill"] = False
+        arguments["worker_cls"] = "winnow.models.engines.vllm_cpu_worker.InvariantCPUWorker"
+    if options.kv_cache is not None:
+        arguments["kv_cache_memory_bytes"] = options.kv_cache
+    return AsyncEngineArgs(
+        model=options.checkpoint,
+        dtype=options.dtype,
+        load_format=options.load_format,
+        max_model_len=options.context,
+        max_num_seqs=options.max_sequences,
+        enforce_eager=options.eager,
+        enable_prefix_caching=True,
+        use_tqdm_on_load=False,
+        **arguments,
+    )
+
+
+class _Engine:
+    """One started `AsyncLLM` with request ids of our own, and its pending requests."""
+
+    def __init__(self, llm: AsyncLLM, name: str) -> None:
+        self.llm = llm
+        self.name = name
+        self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
+        self._ids = itertools.count()
+        self._pending: dict[int, float] = {}
+        """When each request without an output was submitted, oldest first."""
+        self._last_output = 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's process still runs."""
+        return not self.llm.errored
+
+    def next_id(self) -> str:
+        """A request id that no other request of this engine has."""
+        return f"{self.name}-{next(self._ids)}"
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that the engine's front end still holds; 0 when nothing runs, or something has leaked."""
+        return int(self.llm.output_processor.get_num_unfinished_requests())
+
+    def _silent_seconds(self) -> float:
+        """Return the seconds since the engine's last output while requests are pending; 0 while none is."""
+        oldest = next(iter(self._pending.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - max(oldest, self._last_output)
+
+    async def _last(self, stream: AsyncIterator[T], look: Callable[[T], None] | None = None) -> T:
+        """Return the last item of an engine's stream; translate vLLM's errors. `look` is called with every item."""
+        pending = next(self._ids)
+        self._pending[pending] = time.monotonic()
+        last: T | None = None
+        try:
+            async for item in stream:
+                last = item
+                if look:
+                    look(item)
+            self._last_output = time.monotonic()
+        except EngineDeadError as error:
+            raise EngineDead(f"the {self.name} engine is gone") from error
+        except EngineGenerateError as error:
+            raise CandidateFailed(f"the {self.name} engine failed on a request") from error
+        finally:
+            del self._pending[pending]
+        if last is None:
+            raise CandidateFailed(f"the {self.name} engine returned nothing for a request")
+        return last
+
+    def shutdown(self) -> None:
+        """End the engine's process and wait for it; the engine cannot be used afterwards."""
+        self.llm.shutdown()
+        del self.llm  # its finaliser must not run while the interpreter is being torn down
+
+
+class VllmPolicy(_Engine):
+    """Samples candidates on a vLLM engine; a `Policy`."""
+
+    def __init__(self, llm: AsyncLLM, name: str, tokenizer: Tokenizer) -> None:
+        super().__init__(llm, name)
+        self._tokenizer = tokenizer
+        self.context: int = llm.model_config.max_model_len
+        self.vocabulary: int = llm.model_config.get_vocab_size()
+
+    async def sample(
+        self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
+    ) -> Candidate:
+        """Sample one candidate; see `Policy.sample`."""
+        started = asyncio.get_running_loop().time()
+        output = await self.generate(prompt, sampling, index, handle)
+        if output.finish_reason == "abort" and handle and handle.is_stopped:
+            raise CandidateStopped(len(output.token_ids))
+        if output.finish_reason not in ("stop", "length"):
+            raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
+        text = self._text(prompt, output, sampling)
+        cut = _cut(text, _own_stops(prompt, sampling))
+        return Candidate(
+            index=index,
+            text=cut,
+            finish_reason="stop" if len(cut) < len(text) else output.finish_reason,
+            tokens=len(output.token_ids),
+            seconds=asyncio.get_running_loop().time() - started,
+            logprobs=self._logprobs(output, sampling.alternatives),
+        )
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
+    ) -> CompletionOutput:
+        """Return vLLM's own output for candidate `index`; raises as `sample` does."""
+        parameters = _parameters(prompt, sampling, index)
+        request_id, look = self.next_id(), None
+        if handle:
+            if handle.is_stopped:
+                raise CandidateStopped(0)
+            handle.abort = functools.partial(self.llm.abort, request_id)
+            if handle.checkpoints:
+                # The whole output after each step: only so can it be read on the way.
+                parameters.output_kind = RequestOutputKind.CUMULATIVE
+                look = _CheckpointWatcher(handle, lambda ids: self._answer_text(prompt, ids))
+        stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
+        return (await self._last(stream, look)).outputs[0]
+
+    def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
+        """Return the answer's text, cut by vLLM at a stop string if it looked for any."""
+        if _vllm_stops(prompt, sampling):
+            return str(output.text).removeprefix(prompt.answer_prefix)
+        return self._answer_text(prompt, output.token_ids)
+
+    def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
+        """Return the text of sampled `ids` behind `prompt`, without the answer prefix, which is no part of the answer."""
+        return self._tokenizer.decode_continuation(ids).removeprefix(prompt.answer_prefix)
+
+    def _logprobs(self, output: CompletionOutput, alternatives: int | None) -> tuple[TokenLogprob, ...] | None:
+        if alternatives is None:
+            return None
+        places = zip(output.token_ids, output.logprobs, strict=True)
+        return tuple(
+            _token_logprob(token, place, alternatives) for token, place in places if token != self._tokenizer.eos_id
+        )
+
+    async def is_stuck(self, seconds: float) -> bool:
+        """Whether the engine hangs; see `EngineStatus.is_stuck`.
+
+        A long answer gives no output until its end, so the engine's loop itself is asked for a sign of life, which it gives
+        between two steps under any load.
+        """
+        if self._silent_seconds() < seconds:
+            return False
+        try:
+            await asyncio.wait_for(self.llm.is_sleeping(), seconds)
+        except TimeoutError:
+            return True
+        return False
+
+
+def _token_prompt(ids: Sequence[int]) -> dict[str, Any]:
+    """Return token ids in the form that vLLM takes as they are; any other form is handed to a thread first, and back.
+
+    A plain dictionary: the type's name and module change from version to version, and a version without it ignores `type`.
+    """
+    return {"type": "token", "prompt_token_ids": list(ids)}
+
+
+class _CheckpointWatcher:
+    """Calls a handle's `at_checkpoint` as its candidate passes each checkpoint; `text_of` decodes the tokens so far."""
+
+    def __init__(self, handle: CandidateHandle, text_of: Callable[[Sequence[int]], str]) -> None:
+        self._handle = handle
+        self._text_of = text_of
+        self._passed = 0
+
+    def __call__(self, output: RequestOutput) -> None:
+        """Read one more output; a finished candidate passes no checkpoint."""
+        checkpoints, at_checkpoint = self._handle.checkpoints, self._handle.at_checkpoint
+        ids = output.outputs[0].token_ids
+        while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
+            self._passed += 1
+            if at_checkpoint:
+                at_checkpoint(self._passed - 1, self._text_of(ids[: checkpoints[self._passed - 1]]))
+
+
+def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
+    """Return the sampled token and the likeliest `alternatives`; vLLM lists the sampled one among them at any rank."""
+    ranked = sorted((value.rank, other, value.logprob) for other, value in place.items())
+    return TokenLogprob(
+        token, place[token].logprob, tuple((other, logprob) for _, other, logprob in ranked[:alternatives])
+    )
+
+
+def _own_stops(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
+    """Return the stop strings that are looked for here: vLLM would find them in the answer prefix, which is no part of the answer."""
+    prefix = prompt.answer_prefix
+    return tuple(stop for stop in sampling.stop if prefix and stop.startswith(prefix))
+
+
+def _vllm_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
+    """Return the stop strings that vLLM looks for as it decodes."""
+    own = _own_stops(prompt, sampling)
+    return [stop for stop in sampling.stop if stop not in own]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """Return `text` up to the first of `stops` in it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:
+    stops = _vllm_stops(prompt, sampling)
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        stop=stops,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=sampling.logit_bias or None,
+        seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
+        logprobs=sampling.alternatives,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        # Incremental detokenisation costs more than the engine's own front end; only a stop string needs it.
+        detokenize=bool(stops),
+    )
+
+
+class VllmRewardModel(_Engine):
+    """Scores answers on a vLLM pooling engine; a `RewardModel`."""
+
+    def __init__(self, llm: AsyncLLM, name: str, reward_input: RewardInput) -> None:
+        super().__init__(llm, name)
+        self.context: int = llm.model_config.max_model_len
+        self._input = reward_input
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """Score one answer; see `RewardModel.score`."""
+        ids = self._input.token_ids(prompt, answer)
+        if len(ids) > self.context:
+            raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
+        # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and a second one would blind the safety threshold.
+        # Made anew for each call, because vLLM writes into them; that costs a hundredth of copying them.
+        parameters = PoolingParams(task="classify", use_activation=False)
+        stream = self.llm.encode(_token_prompt(ids), parameters, self.next_id())
+        scores = (await self._last(stream)).outputs.data
+        if scores.numel() != 1:
+            raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
+        return float(scores.item())
+
+    async def is_stuck(self, seconds: float) -> bool:
+        """Whether scores are pending and none has come for `seconds`; see `EngineStatus.is_stuck`."""
+        return self._silent_seconds() >= seconds

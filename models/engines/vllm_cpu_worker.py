@@ -1,0 +1,123 @@
+"""The CPU engine's worker, made exact: what it computes for one request does not depend on who else asks at the time.
+
+It is also made lean where models are small: norms in one pass instead of six, threads only where a step has work for them, and behind
+the last attention of a reward model only the rows that are read.
+
+vLLM loads this class by its name, in the engine's process; nothing else imports it. In float32 all of vLLM's CPU kernels treat
+each row alike but for two of PyTorch's, which are replaced here, and for attention split over the cached keys, which
+`winnow.models.engines.environment` switches off. Then a score and a sampled token are the same bits in any batch; offline runs rest on it.
+Lower precisions, compiled models and GPUs are not covered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm.forward_context import get_forward_context
+from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.models.llama import LlamaDecoderLayer
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import SchedulerOutput
+
+THREAD_WORK = 32_000_000
+"""Multiplications in a step for which one more thread is worth waking: 16 rows of the demo policy. Threads that sleep when idle, as
+co-located engines need them to, take longer to wake than a small layer takes to compute."""
+
+
+class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
+    """vLLM's worker, with the layers replaced whose result depends on a row's place in the batch.
+
+    A reward model takes at most half of the threads: there are two of them, beside a policy that takes as many as a step has work for.
+    """
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model as vLLM does, then replace."""
+        super().load_model(*args, **kwargs)
+        is_pooling = self.model_runner.model_config.runner_type == "pooling"
+        self._threads = max(1, torch.get_num_threads() // (2 if is_pooling else 1))
+        self._parameters = sum(parameter.numel() for parameter in self.model_runner.model.parameters())
+        if is_pooling:
+            *before, layer = self.model_runner.model.model.layers
+            if before and type(layer) is LlamaDecoderLayer and self.model_runner.model_config.enforce_eager:
+                layer.forward = last_tokens_only(layer)
+        if self.model_runner.model_config.dtype is not torch.float32:
+            return
+        for module in self.model_runner.model.modules():
+            if isinstance(module, SiluAndMul):
+                module._forward_method = silu_and_mul
+            if type(module) is RMSNorm and module.has_weight and module.variance_size_override is None:
+                module._forward_method = rms_norm(module.weight.data, module.variance_epsilon)
+        if head := getattr(self.model_runner.model, "score", None):
+            head.forward = _exact(head)
+
+    def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
+        """One step, on as many threads as it has work for; each row has the same bits on any number."""
+        work = scheduler_output.total_num_scheduled_tokens * self._parameters
+        # vLLM replaces `torch.set_num_threads` in its workers by one that does nothing.
+        torch._C.set_num_threads(min(self._threads, math.ceil(work / THREAD_WORK) or 1))
+        return super().execute_model(scheduler_output)
+
+
+def rms_norm(weight: torch.Tensor, epsilon: float) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
+    """The norm of rows x [rows, width], with what is added to them before, by vLLM's own kernel, which treats each row alike.
+
+    On CPU vLLM composes it of PyTorch's operators, each of which passes over the rows anew.
+    """
+
+    def forward(
+        x: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if residual is None:
+            result = torch.empty_like(x)
+            torch.ops._C.rms_norm(result, x, weight, epsilon)
+            return result
+        torch.ops._C.fused_add_rms_norm(x, residual, weight, epsilon)  # in place, both
+        return x, residual
+
+    return forward
+
+
+def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
+    """SwiGLU's activation, x [rows, 2·width] → [rows, width].
+
+    PyTorch's `silu` computes the odd elements at the end of each thread's share with another exponential than the rest.
+    """
+    gate, up = x.chunk(2, dim=-1)
+    result = torch.neg(gate).exp_().add_(1.0)
+    return torch.div(gate, result, out=result).mul_(up)
+
+
+def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """The forward of a model's last layer whose feed-forward part sees each request's last token alone, at which it is scored.
+
+    Rows are independent there, so the scores are the same bits; the other rows hold what nobody reads. Prompts must not come in parts.
+    """
+
+    def forward(
+        positions: torch.Tensor, hidden: torch.Tensor, residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, residual = layer.input_layernorm(hidden, residual)
+        hidden = layer.self_attn(positions=positions, hidden_states=hidden)
+        attention = get_forward_context().attn_metadata
+        if attention is None:  # a rehearsal without requests
+            hidden, residual = layer.post_attention_layernorm(hidden, residual)
+            return layer.mlp(hidden), residual
+        last = attention[layer.self_attn.attn.layer_name].query_start_loc[1:].long() - 1
+        rows, residual[last] = layer.post_attention_layernorm(hidden[last], residual[last])
+        hidden[last] = layer.mlp(rows)
+        return hidden, residual
+
+    return forward
+
+
+def _exact(head: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The one-label head [rows, width] → [rows, 1] in double precision: its float32 product sums in an order that depends on the rows."""
+    # The layer may have packed its weight away; a unit vector picks each of them exactly.
+    weight: torch.Tensor = head(torch.eye(head.input_size)).double()
+    return lambda hidden: (hidden.double() @ weight).float()

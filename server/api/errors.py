@@ -1,0 +1,127 @@
+"""The one table that turns exceptions into HTTP answers; every error body is `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
+
+from winnow.clients.schema import ErrorBody, ErrorDetail
+from winnow.clients.validation_errors import describe_invalid
+from winnow.models.errors import EngineDead, NoScoredCandidate, Overloaded, RequestError, ShuttingDown, WinnowError
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownModel(RequestError):
+    """The request names a model that is not served."""
+
+    code = "model_not_found"
+
+
+class InvalidKey(WinnowError):
+    """The request shows no valid API key."""
+
+
+class TooManyHeaders(WinnowError):
+    """The request has more headers than the server reads."""
+
+
+class HeadTooLarge(WinnowError):
+    """The request's line and headers are larger than the server reads."""
+
+
+class UntrustedHost(WinnowError):
+    """The request's Host header is not among the trusted ones."""
+
+
+class DeadlineExceeded(WinnowError):
+    """The request was not answered within the server's limit."""
+
+
+class ClientGone(WinnowError):
+    """The client closed the connection before its answer was ready; nobody is left to tell."""
+
+
+def describe(error: Exception) -> tuple[int, ErrorDetail]:
+    """The status and the body's detail for `error`."""
+    match error:
+        case UnknownModel():
+            return 404, ErrorDetail(message=str(error), type="invalid_request_error", param="model", code=error.code)
+        case RequestError():
+            return 400, ErrorDetail(
+                message=str(error), type="invalid_request_error", param=error.param, code=error.code
+            )
+        case ClientGone() | ClientDisconnect():
+            return 499, ErrorDetail(message="the client closed the connection", type="client_closed")
+        case InvalidKey():
+            return 401, ErrorDetail(message=str(error), type="authentication_error", code="invalid_api_key")
+        case TooManyHeaders():
+            return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="too_many_headers")
+        case HeadTooLarge():
+            return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="headers_too_large")
+        case UntrustedHost():
+            return 400, ErrorDetail(message=str(error), type="invalid_request_error", code="untrusted_host")
+        case Overloaded():
+            return 429, ErrorDetail(message=str(error), type="rate_limit_error", code="overloaded")
+        case EngineDead():
+            return 503, ErrorDetail(message=f"{error}; the server is stopping", type="server_error", code="engine_dead")
+        case ShuttingDown():
+            return 503, ErrorDetail(message=str(error), type="server_error", code="shutting_down")
+        case DeadlineExceeded():
+            return 504, ErrorDetail(message=str(error), type="server_error", code="deadline_exceeded")
+        case NoScoredCandidate():
+            return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
+        case RequestValidationError():
+            problem = error.errors()[0]
+            return 400, describe_invalid(problem, problem["loc"][1:])
+        case HTTPException():
+            return error.status_code, ErrorDetail(message=str(error.detail), type="invalid_request_error")
+        case _:
+            return 500, ErrorDetail(message="internal error", type="server_error", code="internal_error")
+
+
+def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:
+    """As `describe`, noted in the request's record; what nobody foresaw is logged, with where it happened.
+
+    Of an unforeseen exception only its kind and place are logged: its text may hold what a user wrote.
+    """
+    status, detail = describe(error)
+    scope["winnow.record"].fields["error"] = detail.code or str(status)
+    if detail.code == "internal_error":
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        logger.error("a request failed unexpectedly: %s at %s", type(error).__name__, place)
+    return status, detail
+
+
+def response(error: Exception, scope: Scope) -> Response:
+    """The HTTP answer for `error`. Retrying cannot help a deterministic failure, and says so."""
+    status, detail = explain(error, scope)
+    return Response(
+        ErrorBody(error=detail).model_dump_json(),
+        status,
+        headers=_headers(error, status),
+        media_type="application/json",
+    )
+
+
+def _headers(error: Exception, status: int) -> dict[str, str]:
+    match error:
+        case Overloaded():
+            return {"Retry-After": str(error.retry_after)}
+        case InvalidKey():
+            return {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}
+        case ShuttingDown():
+            return {"Connection": "close"}
+        case HTTPException() if error.headers:
+            return {**error.headers, "x-should-retry": "false"}
+    return (
+        {"x-should-retry": "false"} if status < 500 or isinstance(error, NoScoredCandidate | DeadlineExceeded) else {}
+    )

@@ -1,0 +1,1 @@
+"""The request pipeline: checked request → admission → K candidates → scores → selection. Knows neither HTTP nor files."""

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.loadtests.benchmarks.early_stopping.runs import DIALS, PROMPTS, load, run
+from winnow.loadtests.benchmarks.early_stopping.settings import accept
+from winnow.loadtests.benchmarks.early_stopping.verdicts import Row, figures
+
+ROWS = {row.setting.name: row for row in figures(load()).rows}
+
+
+def row(name: str) -> Row:
+    return ROWS[name]
+
+
+def test_exact_rows_come_first_with_k_ascending_and_have_no_saving() -> None:
+    assert list(ROWS)[:5] == ["K = 1", "K = 2", "K = 4", "K = 8", "K = 16"]
+    assert all(ROWS[name].saving is None for name in list(ROWS)[:5])
+    assert len(ROWS) == 5 + len(DIALS)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "latency"),
+    [
+        ("accept_reward: 0.8", True, True),
+        ("early_rejection, keep 0.5: at [4]", False, False),
+        ("candidates 2–16", True, False),
+    ],
+)
+def test_a_dial_pays_where_it_spends_less_for_the_same_reward(name: str, tokens: bool, latency: bool) -> None:
+    saved = row(name).saving
+    assert saved is not None
+    assert (saved.pays_in_tokens, saved.pays_in_latency) == (tokens, latency)
+
+
+def test_the_saving_is_against_what_exact_best_of_k_would_have_taken() -> None:
+    saved = row("accept_reward: 0.8").saving
+    assert saved is not None
+    assert saved.tokens is not None
+    assert saved.latency is not None
+    assert saved.tokens.value == pytest.approx(0.5, abs=0.01)
+    assert saved.latency.value == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["early_rejection, keep 0.25: at [2, 8]", "deadline_ms: p50 of the last"])
+def test_who_is_below_the_curve_or_refused_too_often_is_not_compared(name: str) -> None:
+    saved = row(name).saving
+    assert saved is not None
+    assert (saved.tokens, saved.latency, saved.pays_in_tokens, saved.pays_in_latency) == (None, None, False, False)
+
+
+def test_a_saving_of_latency_must_exceed_the_noise() -> None:
+    noisy = figures(load(repeat_ms=1500.0))
+    assert noisy.noise == pytest.approx(1500 / 800 - 1)
+    saved = next(each for each in noisy.dials if each.setting == accept(0.8)).saving
+    assert saved is not None
+    assert saved.pays_in_tokens
+    assert not saved.pays_in_latency
+
+
+def test_shares_are_of_answers_and_refusals_of_requests() -> None:
+    refused = row("deadline_ms: p50 of the last")
+    assert refused.refused == 6 / PROMPTS
+    assert refused.truncated == 27 / 54
+    assert row("K = 1").wrong.value == 0.2
+
+
+def test_a_setting_that_was_never_answered_is_left_out() -> None:
+    found = figures(load(dials=[run(accept(0.8), 0.9, 1, 1, refused=PROMPTS)]))
+    assert not found.dials

@@ -1,0 +1,44 @@
+"""The checkpoints without weights are what the server takes for whole, if it is told that it needs none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from winnow.loadtests.benchmarks.shapes import SHAPES, write_all
+from winnow.models import demo
+from winnow.models.engines.checkpoint import describe, inspect, load_tokenizer
+from winnow.models.errors import CheckpointError
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_server_reads_them(name: str, tmp_path: Path) -> None:
+    folders = write_all(tmp_path, SHAPES[name], demo.weights("policy"))
+    for role, folder in folders.items():
+        kind = "policy" if role == "policy" else "reward model"
+        inspect(str(folder), kind, needs_weights=False)
+        with pytest.raises(CheckpointError, match="safetensors"):
+            inspect(str(folder), kind)
+        assert load_tokenizer(str(folder), kind).eos_token_id == 2
+
+
+@pytest.mark.parametrize(("name", "billions"), [("llama-2-7b", 6.738), ("llama-2-13b", 13.016)])
+def test_they_have_the_published_sizes(name: str, billions: float, tmp_path: Path) -> None:
+    shape = SHAPES[name]
+    folder = write_all(tmp_path, shape, demo.weights("policy"))["policy"]
+    model = describe(str(folder), "policy", "policy", "bfloat16")
+    assert model.shape.parameters / 1e9 == pytest.approx(billions, abs=1e-3)
+    assert model.shape.parameters == shape.matrices + 2 * shape.vocabulary * shape.hidden
+    assert model.shape.cached == shape.cached
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "winnow.loadtests.benchmarks.shapes", "tiny", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--tokenizer", str(demo.weights("policy"))], capture_output=True, text=True, check=True
+    )
+    assert [Path(line).name for line in done.stdout.splitlines()] == ["policy", "safety-rm", "helpfulness-rm"]
+    inspect(str(tmp_path / "policy"), "policy", needs_weights=False)

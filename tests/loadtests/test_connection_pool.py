@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from winnow.loadtests.connection_pool import Lanes
+
+
+async def test_nobody_waits_for_a_lane_and_lanes_are_used_again() -> None:
+    inside, most, opened = 0, 0, set()
+    all_inside = asyncio.Event()
+
+    async def serve(request: httpx.Request) -> httpx.Response:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        if most == 50:
+            all_inside.set()
+        await all_inside.wait()
+        inside -= 1
+        return httpx.Response(200)
+
+    lanes = Lanes({"transport": httpx.MockTransport(serve), "base_url": "http://winnow.test"})
+
+    async def ask() -> None:
+        async with lanes.lane() as http:
+            opened.add(id(http))
+            assert (await http.get("/")).status_code == 200
+
+    for _ in range(3):
+        await asyncio.gather(*(ask() for _ in range(50)))
+    await lanes.close()
+    assert most == 50
+    assert len(opened) == 50

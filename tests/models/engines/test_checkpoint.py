@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from winnow.models import demo
+from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
+from winnow.models.errors import CheckpointError
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo.weights("safety-rm"), tmp_path / "rm"))
+
+
+def test_the_demo_checkpoints_are_whole() -> None:
+    inspect(str(demo.weights("policy")), "policy")
+    inspect(str(demo.weights("safety-rm")), "reward model")
+    inspect(str(demo.weights("helpfulness-rm")), "reward model")
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        inspect(str(tmp_path / "nowhere"), "policy")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match="safetensors" if "model" in name else name):
+        inspect(str(copy), "reward model")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 100_000])
+def test_truncated_weights(copy: Path, keep: int) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="truncated"):
+        inspect(str(copy), "reward model")
+
+
+def test_a_missing_or_misshapen_tensor_is_named(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    whole = load_file(weights)
+    head = whole.pop("score.weight")
+    save_file(whole, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"score\.weight"):
+        inspect(str(copy), "reward model")
+    save_file({**whole, "score.weight": head[:, 1:].contiguous()}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"score\.weight is \[1, "):
+        inspect(str(copy), "reward model")
+    layerless = {name: value for name, value in whole.items() if ".layers.1." not in name}
+    save_file({**layerless, "score.weight": head}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.1\."):
+        inspect(str(copy), "reward model")
+
+
+def test_a_missing_shard_is_named(copy: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="model-00002-of-00002"):
+        inspect(str(copy), "reward model")
+
+
+def test_a_pickle_is_not_loaded(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        inspect(str(copy), "reward model")
+
+
+def test_random_weights_need_no_file_but_all_the_rest(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    inspect(str(copy), "reward model", needs_weights=False)
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        inspect(str(copy), "reward model", needs_weights=False)
+
+
+def test_a_policy_is_no_reward_model_and_the_other_way_round() -> None:
+    with pytest.raises(CheckpointError, match="ForSequenceClassification"):
+        inspect(str(demo.weights("policy")), "reward model")
+    with pytest.raises(CheckpointError, match="ForCausalLM"):
+        inspect(str(demo.weights("safety-rm")), "policy")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"architectures": None}, "none"),
+        ({"architectures": ["BertForSequenceClassification"], "model_type": "bert"}, "Llama"),
+        ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
+    ],
+)
+def test_a_config_of_another_kind(copy: Path, change: dict[str, object], word: str) -> None:
+    config = json.loads((copy / "config.json").read_text()) | change
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=word):
+        inspect(str(copy), "reward model")
+
+
+def test_a_broken_config(copy: Path) -> None:
+    for text in ("{", "[]", "\udcff"):
+        (copy / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(CheckpointError, match="JSON"):
+            inspect(str(copy), "reward model")
+
+
+def test_a_tokenizer_that_differs_is_refused(copy: Path) -> None:
+    path = copy / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    names = [name for name in vocabulary if len(name) > 1 and not name.startswith("<")][:2]
+    vocabulary[names[0]], vocabulary[names[1]] = vocabulary[names[1]], vocabulary[names[0]]
+    path.write_text(json.dumps(content))
+    policy = AutoTokenizer.from_pretrained(demo.weights("policy"))
+    with pytest.raises(CheckpointError, match="not the policy's"):
+        require_same_tokenizer(policy, load_tokenizer(str(copy), "reward model"), str(copy))
+
+
+def test_a_hub_id_is_not_a_folder() -> None:
+    assert not is_local("meta-llama/Llama-2-7b-chat-hf")
+    assert is_local("./models")
+    assert is_local("/data/models/rm")

@@ -1,0 +1,30 @@
+"""The environment of the engines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from winnow.models.engines import environment
+
+
+def test_where_the_cache_cannot_be_written_a_temporary_folder_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container that may write nothing at home, vLLM logged a traceback for each engine."""
+    cleaned: list[tuple[object, ...]] = []
+    monkeypatch.setattr("atexit.register", lambda *call, **_: cleaned.append(call))
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    environment._find_cache()
+    folder = Path(os.environ["VLLM_CACHE_ROOT"])
+    assert os.access(folder, os.W_OK)
+    ((remove, path),) = cleaned
+    remove(path)  # type: ignore[operator]
+    assert not folder.exists()
+
+
+def test_an_operators_cache_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    environment._find_cache()
+    assert os.environ["VLLM_CACHE_ROOT"] == str(tmp_path)

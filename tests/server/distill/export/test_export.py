@@ -1,0 +1,503 @@
+"""Exports of random runs: what the rows hold, which rows there are, and that every reader can read them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pandas
+import pyarrow.parquet
+import pytest
+from pydantic import ValidationError
+
+from tests.runs import make_run, manifest, problem, record, text
+from winnow.clients.schema import ChatCompletion
+from winnow.models.combiner import combine, rank
+from winnow.models.errors import RunError
+from winnow.models.types import Branch, Candidate, Message, Reward, ScoredCandidate
+from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format, export, write_errors
+from winnow.server.distill.journal import Journal
+from winnow.server.distill.records import Arm, Problem, Record, ScoredAnswer
+
+Rows = list[dict[str, Any]]
+ARMS = (Arm(5, 1.0), Arm(3, 0.7, "preprompt"))
+NAMES = ["sft.jsonl", "prompt_completion.jsonl", "preferences.jsonl", "candidates.parquet", "openai_batch.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
+    """A run of 80 prompts with everything exported into its `export` folder."""
+    folder = tmp_path_factory.mktemp("run")
+    records = make_run(folder, prompts=80, arms=ARMS, problems=3)
+    written = export(folder, ALL_FORMATS, ExportOptions())
+    assert [item.path.name for item in written] == NAMES
+    assert [item.rows for item in written] == [80, 80, 80, sum(len(item.answers) for item in records), 83]
+    return folder, records
+
+
+def lines(path: Path) -> Rows:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in {path}")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_bytes().decode().splitlines()]
+
+
+def exported(folder: Path, kind: Format, out: Path, **options: Any) -> Rows:
+    (written,) = export(folder, [kind], ExportOptions(**options), out)
+    found = pyarrow.parquet.read_table(written.path).to_pylist() if kind == "candidates" else lines(written.path)
+    assert written.rows == len(found)
+    return found
+
+
+def stored(item: Record) -> Rows:
+    return [{"role": message.role, "content": message.content} for message in item.messages]
+
+
+def plain(messages: Rows) -> Rows:
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def write_run(folder: Path, entries: list[Record | Problem]) -> Path:
+    """A run of exactly these entries."""
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest()))
+    with Journal(folder) as journal:
+        for entry in entries:
+            journal.append(entry)
+    return folder
+
+
+def scored(folder: Path, logits: list[float], combiner: str = "llama2", texts: list[str] | None = None) -> Path:
+    """A run of one safety prompt whose answers have these R_s logits."""
+    rewards = [combine(True, logit, None) for logit in logits]
+    return write_run(folder, [of_rewards(rewards, combiner, texts, is_safety=True)])
+
+
+def of_rewards(rewards: list[Reward], combiner: str, texts: list[str] | None = None, **fields: Any) -> Record:
+    texts = texts or [f"answer {index}" for index in range(len(rewards))]
+    answers = [
+        ScoredAnswer(index, 0, text, "stop", 3, reward)
+        for index, (reward, text) in enumerate(zip(rewards, texts, strict=True))
+    ]
+    entrants = [
+        ScoredCandidate(Candidate(item.index, (), item.text, item.finish_reason, item.tokens), item.reward)
+        for item in answers
+    ]
+    ranking = rank(entrants, combiner)  # type: ignore[arg-type]
+    return record(1, Random(0), answers=tuple(answers), ranking=ranking, combiner=combiner, failures=(), **fields)
+
+
+# What rows hold
+
+
+def test_sft_rows_are_the_winners(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    rows = lines(folder / "export" / "sft.jsonl")
+    for row, item in zip(rows, records, strict=True):
+        best = max(item.answers, key=lambda answer: (answer.reward.combined_logit, -answer.index))
+        assert plain(row["messages"]) == [*stored(item), {"role": "assistant", "content": best.text}]
+        assert (row["line"], row["id"], row["category"]) == (item.line, item.id, item.category)
+        assert (row["index"], row["rank"], row["tokens"]) == (best.index, 0, best.tokens)
+        assert (row["reward"], row["safety"]) == (best.reward.combined, best.reward.safety)
+        assert (row["helpfulness"], row["branch"]) == (best.reward.helpfulness, best.reward.branch.value)
+        assert row["context_distilled"] == (best.arm == 1)
+        assert row["temperature"] == ARMS[best.arm].temperature
+        assert (row["run"], row["run_line"]) == (None, item.line)
+
+
+def test_equal_prompts_are_kept_apart(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    first, second = lines(folder / "export" / "sft.jsonl")[:2]
+    assert plain(first["messages"][:-1]) == plain(second["messages"][:-1]) == stored(records[0])
+    assert (first["line"], second["line"]) == (1, 2)
+
+
+def test_silent_turns_have_weight_0(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    rows = lines(folder / "export" / "sft.jsonl")
+    assert any(item.silent for item in records)
+    for row, item in zip(rows, records, strict=True):
+        *before, answer = row["messages"]
+        assert answer["weight"] == 1
+        for message in before:
+            assert message.get("weight") == ((0 if item.silent else 1) if message["role"] == "assistant" else None)
+
+
+def test_prompt_and_completion_are_the_same_dialogs(run: tuple[Path, list[Record]]) -> None:
+    folder, _ = run
+    for row, whole in zip(
+        lines(folder / "export" / "prompt_completion.jsonl"), lines(folder / "export" / "sft.jsonl"), strict=True
+    ):
+        assert row.pop("prompt") + row.pop("completion") == plain(whole.pop("messages"))
+        assert row == whole
+
+
+def test_chosen_outscores_rejected(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    rows = lines(folder / "export" / "preferences.jsonl")
+    by_line = {item.line: item for item in records}
+    for row in rows:
+        item = by_line[row["line"]]
+        answers = {answer.index: answer for answer in item.answers}
+        chosen, rejected = answers[row["index_chosen"]], answers[row["index_rejected"]]
+        assert row["prompt"] == stored(item)
+        assert row["chosen"] == [{"role": "assistant", "content": chosen.text}]
+        assert row["rejected"] == [{"role": "assistant", "content": rejected.text}]
+        assert chosen == item.winner
+        assert row["score_chosen"] == chosen.reward.combined > row["score_rejected"] == rejected.reward.combined
+        assert row["margin"] == row["score_chosen"] - row["score_rejected"]
+        assert (row["safety_chosen"], row["helpfulness_rejected"]) == (
+            chosen.reward.safety,
+            rejected.reward.helpfulness,
+        )
+        assert chosen.text != rejected.text
+        assert row["rank_rejected"] > row["rank_chosen"] == 0
+        difference = chosen.reward.combined_logit - rejected.reward.combined_logit
+        assert math.isclose(row["probability"], 1 / (1 + math.exp(-difference)))
+
+
+def test_candidates_are_all_there_with_every_score(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    table = pyarrow.parquet.read_table(folder / "export" / "candidates.parquet")
+    assert all(field.metadata[b"description"] for field in table.schema)
+    rows = table.to_pylist()
+    wanted = [(item, place, answer) for item in records for place, answer in enumerate(item.ranked)]
+    for row, (item, place, answer) in zip(rows, wanted, strict=True):
+        assert row["prompt"] == stored(item)
+        assert (row["line"], row["index"], row["text"], row["rank"]) == (item.line, answer.index, answer.text, place)
+        assert row["is_winner"] == (answer == item.winner and place == 0)
+        assert (row["finish_reason"], row["tokens"]) == (answer.finish_reason, answer.tokens)
+        assert (row["safety_logit"], row["helpfulness_logit"]) == (
+            answer.reward.safety_logit,
+            answer.reward.helpfulness_logit,
+        )
+        assert (row["combined"], row["combined_logit"]) == (answer.reward.combined, answer.reward.combined_logit)
+        assert row["preprompt"] == ARMS[answer.arm].preprompt
+        assert row["branch"] == answer.reward.branch.value
+
+
+def test_whitened_rewards_have_mean_0_and_variance_1(run: tuple[Path, list[Record]]) -> None:
+    folder, _ = run
+    rows = pyarrow.parquet.read_table(folder / "export" / "candidates.parquet").to_pylist()
+    whitened = [row["whitened"] for row in rows]
+    assert math.isclose(statistics.fmean(whitened), 0, abs_tol=1e-9)
+    assert math.isclose(statistics.pvariance(whitened), 1, rel_tol=1e-9)
+    logits = [row["combined_logit"] for row in rows]
+    assert sorted(range(len(rows)), key=logits.__getitem__) == sorted(range(len(rows)), key=whitened.__getitem__)
+
+
+@pytest.mark.parametrize("logits", [[3.3, 3.3, 3.3], [1e-7]])
+def test_equal_rewards_whiten_to_0(tmp_path: Path, logits: list[float]) -> None:
+    folder = scored(tmp_path / "run", logits)
+    assert {row["whitened"] for row in exported(folder, "candidates", tmp_path)} == {0.0}
+
+
+def test_whitening_does_not_cancel(tmp_path: Path) -> None:
+    """The sum of squares about a far mean loses all digits; the deviation here is 1e-4 at 1e6."""
+    folder = scored(tmp_path / "run", [1e6, 1e6 + 1e-4, 1e6 + 2e-4])
+    whitened = sorted(row["whitened"] for row in exported(folder, "candidates", tmp_path))
+    assert whitened == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)], abs=1e-3)
+
+
+def test_batch_bodies_are_completions_of_ours(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    rows = lines(folder / "export" / "openai_batch.jsonl")
+    assert [row["custom_id"] for row in rows[:80]] == [item.id or f"line-{item.line}" for item in records]
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row, item in zip(rows, records, strict=False):
+        assert (row["response"]["status_code"], row["error"]) == (200, None)
+        body = ChatCompletion.model_validate(row["response"]["body"])
+        assert (body.model, body.created) == ("winnow-demo", 0)
+        assert [choice.message.content for choice in body.choices] == [item.winner.text]
+        assert body.usage.completion_tokens == sum(answer.tokens for answer in item.answers)
+        assert body.usage.prompt_tokens == item.prompt_tokens
+        assert body.best_of_n.winner == item.winner.index
+        assert (body.best_of_n.candidates, body.best_of_n.finished) == (8, len(item.answers))
+    for row in rows[80:]:
+        assert (row["response"], row["error"]) == (
+            None,
+            {"code": "invalid_json", "message": "the line is not JSON"},
+        )
+
+
+def test_batch_results_return_n_ranked_choices(tmp_path: Path) -> None:
+    item = of_rewards([combine(True, logit, None) for logit in (0.5, 2.0, 1.0)], "llama2", is_safety=True, n=2)
+    (row,) = exported(write_run(tmp_path / "run", [item]), "openai-batch", tmp_path)
+    choices = ChatCompletion.model_validate(row["response"]["body"]).choices
+    assert [choice.message.content for choice in choices] == ["answer 1", "answer 2"]
+
+
+def test_errors_are_the_lines_without_answers(run: tuple[Path, list[Record]]) -> None:
+    folder, _ = run
+    assert write_errors(folder) == 3
+    found = lines(folder / "errors.jsonl")
+    assert [error["line"] for error in found] == [81, 82, 83]
+    assert found[0] == {
+        "line": 81,
+        "file": "prompts.jsonl",
+        "file_line": 81,
+        "id": None,
+        "error": {"kind": "input", "code": "invalid_json", "message": "the line is not JSON"},
+    }
+
+
+# Which rows there are
+
+
+def test_filters_leave_the_best_that_passes(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, records = run
+    for options, passes in (
+        ({"min_reward": 0.9}, lambda answer: answer.reward.combined >= 0.9),
+        ({"safe_only": True}, lambda answer: answer.reward.safety >= 0.15),
+        ({"finished_only": True}, lambda answer: answer.finish_reason == "stop"),
+        ({"max_tokens": 8}, lambda answer: answer.tokens <= 8),
+    ):
+        wanted = {item.line: next((answer.text for answer in item.ranked if passes(answer)), None) for item in records}
+        rows = exported(folder, "sft", tmp_path, **options)
+        assert {row["line"]: row["messages"][-1]["content"] for row in rows} == {
+            line: best for line, best in wanted.items() if best is not None
+        }
+        pairs = exported(folder, "preferences", tmp_path, **options)
+        assert all(row["chosen"][0]["content"] == wanted[row["line"]] for row in pairs)
+
+
+def test_rejected_answers_may_be_unsafe_but_not_too_long(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, _ = run
+    rows = exported(folder, "preferences", tmp_path, safe_only=True, max_tokens=12, finished_only=True)
+    assert min(row["safety_rejected"] for row in rows) < 0.15 <= min(row["safety_chosen"] for row in rows)
+    assert max(max(row["tokens_chosen"], row["tokens_rejected"]) for row in rows) <= 12
+    assert {row["finish_reason_rejected"] for row in rows} == {"stop"}
+
+
+def test_top_k_gives_the_best_k_in_order(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, records = run
+    rows = exported(folder, "prompt-completion", tmp_path, top_k=3)
+    wanted = [(item.line, place, answer.text) for item in records for place, answer in enumerate(item.ranked[:3])]
+    assert [(row["line"], row["rank"], row["completion"][0]["content"]) for row in rows] == wanted
+
+
+def test_deduplicating_drops_equal_rows_only(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, _ = run
+
+    def key(row: dict[str, Any]) -> str:
+        return json.dumps(plain(row["messages"]))
+
+    every = [key(row) for row in exported(folder, "sft", tmp_path, top_k=8)]
+    kept = [key(row) for row in exported(folder, "sft", tmp_path, top_k=8, deduplicate=True)]
+    assert kept == list(dict.fromkeys(every))
+    assert len(kept) < len(every)
+
+
+def test_deduplicating_looks_at_both_answers_of_a_pair(tmp_path: Path) -> None:
+    item = record(1, Random(1))
+    folder = write_run(tmp_path / "run", [item, record(2, Random(1)), record(3, Random(2), messages=item.messages)])
+    assert len(exported(folder, "preferences", tmp_path)) == 3
+    assert [row["line"] for row in exported(folder, "preferences", tmp_path, deduplicate=True)] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("rule", "index"), [("worst", 3), ("second", 2), ("median", 0)], ids=["worst", "second", "median"]
+)
+def test_pair_rules(tmp_path: Path, rule: str, index: int) -> None:
+    """Ranked 1, 4, 2, 0, 3; answer 4 is the winner's text again, and so no opponent."""
+    folder = scored(tmp_path / "run", [0.0, 3.0, 1.0, -1.0, 3.0], texts=["a", "b", "c", "d", "b"])
+    (row,) = exported(folder, "preferences", tmp_path, pairs=rule)
+    assert (row["index_chosen"], row["index_rejected"]) == (1, index)
+
+
+def test_random_pairs_are_the_same_each_time_and_not_all_alike(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, _ = run
+    rows = exported(folder, "preferences", tmp_path, pairs="random")
+    assert rows == exported(folder, "preferences", tmp_path, pairs="random")
+    assert len({row["rank_rejected"] for row in rows}) > 4
+
+
+@pytest.mark.parametrize(("logits", "texts"), [([2.0, 2.0], ["a", "b"]), ([2.0, 1.0], ["a", "a"]), ([2.0], ["a"])])
+def test_what_does_not_differ_makes_no_pair(tmp_path: Path, logits: list[float], texts: list[str]) -> None:
+    folder = scored(tmp_path / "run", logits, texts=texts)
+    assert exported(folder, "preferences", tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("difference", "rating", "small", "large"),
+    [
+        (5.0, "significantly_better", 1, 3),
+        (1.5, "better", 2 / 3, 2),
+        (0.5, "slightly_better", 1 / 3, 1),
+        (0.1, "negligibly_better", 0, 0),
+    ],
+)
+def test_ratings_follow_the_papers_scale(
+    tmp_path: Path, difference: float, rating: str, small: float, large: float
+) -> None:
+    folder = scored(tmp_path / "run", [1.0, 1.0 + difference])
+    (row,) = exported(folder, "preferences", tmp_path)
+    assert (row["rating"], row["margin_small"], row["margin_large"]) == (rating, small, large)
+
+
+def test_where_the_gate_ranked_the_margin_is_that_of_safety(tmp_path: Path) -> None:
+    """By R_c the unsafe answer, at R_s 0.12, would beat the safe one, at R_h 0.02: `safe_first` says otherwise."""
+    unsafe, safe = Reward(-2.0, None, Branch.UNSAFE), Reward(3.0, -4.0, Branch.HELPFUL)
+    folder = write_run(tmp_path / "run", [of_rewards([unsafe, safe], "safe_first", is_safety=False)])
+    (row,) = exported(folder, "preferences", tmp_path)
+    assert (row["index_chosen"], row["index_rejected"]) == (1, 0)
+    assert row["score_chosen"] < row["score_rejected"]
+    assert row["margin"] == row["safety_chosen"] - row["safety_rejected"] > 0
+    assert row["rating"] == "significantly_better"
+
+
+# What files are
+
+
+def test_exports_are_repeatable_to_the_byte(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    """Also of the same run in another folder, with its journal in another order."""
+    folder, _ = run
+    other = tmp_path / "elsewhere"
+    make_run(other, prompts=80, arms=ARMS, problems=3)
+    journal = other / "journal.jsonl"
+    journal.write_bytes(b"".join(reversed(journal.read_bytes().splitlines(keepends=True))))
+    export(other, ALL_FORMATS, ExportOptions(), tmp_path / "again")
+    names = sorted(path.name for path in (tmp_path / "again").iterdir())
+    assert names == sorted([*NAMES, "README.md", "chat_template.jinja"])
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (folder / "export" / name).read_bytes(), name
+
+
+def test_a_line_is_a_line_for_every_reader(tmp_path: Path) -> None:
+    odd = "a\u2028b\u2029c\x85d\x0be\x1cf\r\ng"
+    item = record(1, Random(0), messages=(Message("user", odd),))
+    path = export(write_run(tmp_path / "run", [item]), ["sft"], ExportOptions())[0].path
+    assert len(path.read_bytes().decode().splitlines()) == 1
+    assert lines(path)[0]["messages"][0]["content"] == odd
+
+
+def test_an_empty_run_gives_empty_files(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [])
+    written = export(folder, ALL_FORMATS, ExportOptions())
+    assert [item.rows for item in written] == [0] * len(written)
+    for item in written:
+        if item.path.suffix == ".jsonl":
+            assert item.path.read_bytes() == b""
+            assert pandas.read_json(item.path, lines=True).empty
+    frame = pandas.read_parquet(folder / "export" / "candidates.parquet")
+    assert frame.empty
+    assert {"line", "text", "whitened"} <= set(frame.columns)
+    assert not re.search(r"\bnan\b", (folder / "export" / "README.md").read_text().lower())
+    assert write_errors(folder) == 0
+
+
+def test_a_run_of_problems_alone(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [problem(2, "failed"), problem(1)])
+    assert exported(folder, "sft", tmp_path) == []
+    assert [row["custom_id"] for row in exported(folder, "openai-batch", tmp_path)] == ["line-1", "line-2"]
+    assert write_errors(folder) == 2
+
+
+def test_a_failure_leaves_what_was_there(run: tuple[Path, list[Record]], tmp_path: Path, monkeypatch: Any) -> None:
+    folder, _ = run
+    export(folder, ["sft", "candidates"], ExportOptions(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("winnow.server.distill.export.row", fail)
+    with pytest.raises(RunError, match="No space left"):
+        export(folder, ["sft", "candidates"], ExportOptions(top_k=2), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_cannot_be_exported_is_refused(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, _ = run
+    with pytest.raises(RunError, match="format"):
+        export(folder, [], ExportOptions())
+    with pytest.raises(RunError, match="holds no run"):
+        export(tmp_path, ["sft"], ExportOptions())
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be made"):
+        export(folder, ["sft"], ExportOptions(), tmp_path / "file")
+    for wrong in ({"top_k": 0}, {"min_reward": 1.5}, {"max_tokens": 0}, {"pairs": "best"}, {"other": 1}):
+        with pytest.raises(ValidationError):
+            ExportOptions(**wrong)
+
+
+# What reads them
+
+
+def test_datasets_loads_every_file(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    """By the card's configs where the file is one, else by its format; types come from the card, not from a guess."""
+    import datasets
+
+    folder, records = run
+    where = {"split": "train", "cache_dir": str(tmp_path)}
+    for name, rows in (("sft", 80), ("prompt-completion", 80), ("preferences", 80)):
+        loaded = datasets.load_dataset(str(folder / "export"), name, **where)
+        assert loaded.num_rows == rows
+        assert loaded.features["id"].dtype == "string"
+    sft = datasets.load_dataset(str(folder / "export"), **where)
+    assert plain(sft[0]["messages"]) == [
+        *stored(records[0]),
+        {"role": "assistant", "content": records[0].winner.text},
+    ]
+    assert sft[0]["messages"][0]["weight"] is None
+    assert sft.features["run"].dtype == "string"  # though every value is null
+    for kind, file in (("parquet", "candidates.parquet"), ("json", "openai_batch.jsonl")):
+        loaded = datasets.load_dataset(kind, data_files=str(folder / "export" / file), **where)
+        assert loaded.num_rows == (83 if kind == "json" else sum(len(item.answers) for item in records))
+
+
+def test_candidates_alone_are_a_config(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    import datasets
+
+    folder, records = run
+    export(folder, ["candidates"], ExportOptions(), tmp_path / "out")
+    loaded = datasets.load_dataset(str(tmp_path / "out"), "candidates", split="train", cache_dir=str(tmp_path))
+    assert loaded.num_rows == sum(len(item.answers) for item in records)
+    assert loaded[0]["prompt"] == stored(records[0])
+
+
+def test_pandas_reads_every_file(run: tuple[Path, list[Record]]) -> None:
+    folder, records = run
+    for name in NAMES:
+        path = folder / "export" / name
+        frame = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_json(path, lines=True)
+        assert len(frame) >= 80
+    frame = pandas.read_parquet(folder / "export" / "candidates.parquet")
+    assert frame.drop(columns=["helpfulness", "helpfulness_logit"]).select_dtypes("number").notna().all().all()
+    winners = frame[frame["is_winner"]]
+    assert list(winners["text"]) == [item.winner.text for item in records]
+
+
+def test_the_card_says_what_was_done(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    folder, records = run
+    export(folder, ["sft", "preferences"], ExportOptions(min_reward=0.25, pairs="median"), tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    for words in (
+        '"median"',
+        "0.25",
+        "2" * 64,
+        "settings.max_tokens",
+        "input lines at fault | 3",
+        "## Limits",
+        "`margin`",
+    ):
+        assert words in card
+    assert f"candidates scored | {sum(len(item.answers) for item in records)}" in card
+    assert str(tmp_path) not in card
+    assert not re.search(r"\bnan\b", card.lower())
+
+
+def test_lines_hold_every_odd_text(tmp_path: Path) -> None:
+    """What is stored is what the journal has, whatever characters it is made of."""
+    rng = Random(5)
+    odd = [text(rng, 9) + extra for extra in ("", "\x00", "\ufeff", "\ufffd", "🙂", "\\", '"', "\x7f")]
+    items = [record(line, Random(line), messages=(Message("user", content),)) for line, content in enumerate(odd, 1)]
+    folder = write_run(tmp_path / "run", list(items))
+    assert [row["messages"][0]["content"] for row in exported(folder, "sft", tmp_path)] == odd
+    assert io.StringIO((tmp_path / "sft.jsonl").read_text(encoding="utf-8")).readlines()[0].startswith('{"messages"')
