@@ -1,5 +1,4 @@
-"""The client side of Winnow: a Python client, the wire's types, and the terminal chat. Imports no torch, vllm or fastapi.
-
+"""The Python client of Winnow, the wire's types (`schema`) and the terminal chat. Needs httpx and pydantic only.
     from winnow.clients import Answer, Client, Piece, Progress
 
     with Client("http://127.0.0.1:8000/v1") as client:
@@ -11,7 +10,7 @@
                 case Piece(text=text): print(text, end="")
                 case Answer(): print(event.report.timings_ms.total)
 
-`AsyncClient` is the same for asyncio. What can go wrong is in `winnow.clients.errors`.
+`AsyncClient` is the same for asyncio. `winnow.clients.errors` has the exceptions.
 """
 
 from winnow.clients.answers import Answer, Event, Piece

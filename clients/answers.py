@@ -1,4 +1,4 @@
-"""What a client gets back: the answer with its scores, and the events of a stream on the way to it."""
+"""Results of a call: the answer with its scores, and the events of a stream that leads to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from winnow.clients.schema import BestOfNReport, ChatCompletion, Failed, FinishR
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The best of K candidates, and why it is.
+    """The best of K candidates, with the scores that decided it.
 
-    `completion` is the body as the server sent it, or put together from a stream. `request_id` is the call's name in the
+    `completion` is the body as sent by the server, or assembled from a stream. `request_id` identifies the call in the
     server's log.
+
+    Raises:
+        UnreadableAnswer: the body has no choice, or no score for its winner.
     """
 
     completion: ChatCompletion
@@ -25,27 +28,27 @@ class Answer:
 
     @property
     def id(self) -> str:
-        """The completion's id."""
+        """Id of the completion."""
         return self.completion.id
 
     @property
     def text(self) -> str:
-        """The winner's text, or the operator's refusal in its place."""
+        """Text of the winner; if `is_refused`, the operator's refusal."""
         return self.texts[0]
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All `n` returned answers, best first."""
+        """Texts of all `n` returned answers, best first."""
         return tuple(choice.message.content for choice in self.completion.choices)
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why the winner's text ends."""
+        """Reason for the end of the winner's text."""
         return self.completion.choices[0].finish_reason
 
     @property
     def is_refused(self) -> bool:
-        """Whether the text is a refusal: every candidate was unsafe, and the operator wants none of them returned."""
+        """Whether `text` is a refusal, because every candidate was unsafe and the server returns no unsafe answer."""
         return self.finish_reason == "content_filter"
 
     @property
@@ -55,37 +58,37 @@ class Answer:
 
     @property
     def winner(self) -> Scored:
-        """The winner's scores."""
+        """Scores of the winner."""
         return next(item for item in self.report.scored if item.index == self.report.winner)
 
     @property
     def candidates(self) -> tuple[Scored, ...]:
-        """Every scored candidate, best first."""
+        """All scored candidates, best first."""
         return tuple(sorted(self.report.scored, key=lambda item: item.rank))
 
     @property
     def failed(self) -> tuple[Failed, ...]:
-        """The candidates that could not be sampled or scored."""
+        """Candidates that could not be sampled or scored."""
         return tuple(self.report.failed)
 
     @property
     def all_unsafe(self) -> bool:
-        """Whether every candidate has R_s below the gate of 0.15."""
+        """Whether every candidate has R_s below the safety threshold of 0.15."""
         return self.report.all_unsafe
 
     @property
     def usage(self) -> Usage:
-        """Token counts, over all candidates."""
+        """Token counts over all candidates."""
         return self.completion.usage
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of the text of choice `index`; a choice's pieces come in order and are never empty."""
+    """A part of the text of choice `index`. The pieces of a choice arrive in order and are never empty."""
 
     index: int
     text: str
 
 
 Event = Progress | Piece | Answer
-"""What a stream yields: progress while candidates run, then pieces, then one answer."""
+"""An event of a stream: progress while candidates run, then pieces, then one answer."""

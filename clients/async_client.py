@@ -1,4 +1,4 @@
-"""The client for asyncio. All it adds to `calls` and `connection` is to send, to wait and to read."""
+"""The client for asyncio: sends, waits and reads. Requests and results are made in `calls` and `connection`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same arguments, methods and errors; belongs to one event loop."""
+    """`Client` for asyncio, with the same arguments, methods and errors. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(transport=transport, **self._connection.http_options)
         self._sleep = sleep
         self._served: str | None = None
-        self._asking = asyncio.Lock()
+        self._model_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._connection.base_url!r})"
@@ -57,13 +57,13 @@ class AsyncClient:
         await self._http.aclose()
 
     async def answer(self, dialog: Dialog, **options: Unpack[Options]) -> Answer:
-        """See `Client.answer`; cancelling it aborts the request."""
+        """See `Client.answer`. Cancelling it cancels the request."""
         return await self._call(calls.completion(dialog, await self._model(options.get("model")), options))
 
     async def stream(
         self, dialog: Dialog, *, progress: bool = True, **options: Unpack[Options]
     ) -> AsyncGenerator[Event, None]:
-        """See `Client.stream`; who leaves early closes the generator with `contextlib.aclosing`."""
+        """See `Client.stream`. To stop early, close the generator, for example with `contextlib.aclosing`."""
         call = calls.streamed(dialog, await self._model(options.get("model")), options, progress=progress)
         async with aclosing(await self._send(call)) as response:
             streamed = StreamedAnswer(request_id(call, response))
@@ -109,10 +109,10 @@ class AsyncClient:
             return False
         return True
 
-    async def _model(self, asked: str | None) -> str:
-        if asked is not None:
-            return asked
-        async with self._asking:
+    async def _model(self, requested: str | None) -> str:
+        if requested is not None:
+            return requested
+        async with self._model_lock:
             if self._served is None:
                 self._served = (await self.models())[0].id
             return self._served
@@ -124,7 +124,7 @@ class AsyncClient:
             return result(call, response)
 
     async def _send(self, call: Call[Any]) -> httpx.Response:
-        """The head of a success, after as many tries as it takes; whoever gets it closes it."""
+        """Return a successful response, its body unread, after as many retries as needed; the caller closes it."""
         request = self._http.build_request(**self._connection.request(call))
         retried = 0
         while True:

@@ -1,4 +1,4 @@
-"""The calls a client can make, as data: what to send, and how to read what comes back. No IO, no waiting."""
+"""The calls of a client as data: the request to send, and the function that reads the response. No IO, no waiting."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
-from winnow.clients import schema as wire
 from winnow.clients.answers import Answer
 from winnow.clients.errors import InvalidRequest, UnreadableAnswer, kind_of
+from winnow.clients.schema import (
+    BestOfNOptions,
+    ChatCompletion,
+    ChatRequest,
+    CombinerName,
+    Detokenized,
+    DetokenizeRequest,
+    ModelCard,
+    ModelList,
+    Rating,
+    Request,
+    Rewards,
+    RewardsRequest,
+    Status,
+    TokenizeRequest,
+    Tokens,
+)
 from winnow.clients.validation_errors import describe_invalid
 
 T = TypeVar("T")
@@ -22,23 +38,21 @@ Dialog = str | Sequence[Mapping[str, Any]]
 PROBE_SECONDS = 10.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_IN_BEST_OF_N = (
-    "candidates", "deadline_ms", "accept_reward", "early_rejection", "is_safety", "combiner", "return_candidates",
-)  # fmt: skip
+_IN_BEST_OF_N = tuple(name for name in BestOfNOptions.model_fields if name != "progress")
 
 
 class Options(TypedDict, total=False):
-    """How an answer is found; what is left out, or None, takes the server's default. `docs/api.md` has the ranges."""
+    """Options of an answer; one that is absent or None takes the server's default. docs/api.md has the ranges."""
 
-    model: str | None  # default: the served one
-    candidates: int | Mapping[str, int] | None  # K, or {"min", "max"}: fewer under load
-    deadline_ms: float | None  # the best of what has been scored so many milliseconds after the request's arrival
-    accept_reward: float | None  # the R_c that is good enough: the rest is given up
+    model: str | None  # default: the served model
+    candidates: int | Mapping[str, int] | None  # K, or {"min": …, "max": …}: fewer under load
+    deadline_ms: float | None  # return the best candidate scored this long after the request's arrival
+    accept_reward: float | None  # end once a candidate has this R_c, and abort the rest
     early_rejection: Mapping[str, Any] | None  # {"at_tokens": [8, 16], "keep": 0.5}; approximate
-    n: int | None  # answers returned
-    is_safety: bool | None  # None: the server's tagger decides
-    combiner: wire.CombinerName | None
-    return_candidates: bool | None  # every candidate's text, in `Answer.candidates`
+    n: int | None  # number of answers to return
+    is_safety: bool | None  # None: the server's safety classifier decides
+    combiner: CombinerName | None
+    return_candidates: bool | None  # put every candidate's text into `Answer.candidates`
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -52,17 +66,17 @@ class Options(TypedDict, total=False):
     logprobs: bool | None
     top_logprobs: int | None
     user: str | None
-    request_id: str | None  # the call's name in the server's log, the same through all retries; default: a random one
+    request_id: str | None  # identifies the call in the server's log, through all retries; default: random
 
 
 def new_request_id() -> str:
-    """A random name for a call."""
+    """Return a random id for a call."""
     return f"req_{secrets.token_hex(16)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One call. `read` makes a success's body and its request id the result, or raises pydantic's `ValidationError`."""
+    """One call. `read` turns the body and the request id of a success into the result, or raises `ValidationError`."""
 
     path: str
     read: Callable[[bytes, str], T]
@@ -70,14 +84,14 @@ class Call(Generic[T]):
     """The JSON of a POST; None makes it a GET."""
     request_id: str = field(default_factory=new_request_id)
     is_probe: bool = False
-    """A probe is made once, with a short timeout."""
+    """A probe is not retried and has a short timeout."""
 
 
 def completion(dialog: Dialog, model: str, options: Options, **streaming: Any) -> Call[Answer]:
-    """`POST /v1/chat/completions`; `streaming` is what a stream's body has besides.
+    """Return the call of `POST /v1/chat/completions`; `streaming` are the body's additional fields for a stream.
 
     Raises:
-        InvalidRequest: the wire's types refuse the request.
+        InvalidRequest: the request does not fit the schema.
         TypeError: an option is unknown.
     """
     if unknown := sorted(options.keys() - Options.__annotations__.keys()):
@@ -92,51 +106,49 @@ def completion(dialog: Dialog, model: str, options: Options, **streaming: Any) -
         raise InvalidRequest("request_id: 1 to 128 letters, digits, '.', '_', ':' and '-'", param="request_id")
     return Call(
         "/v1/chat/completions",
-        lambda reply, answered_as: Answer(wire.ChatCompletion.model_validate_json(reply), answered_as),
-        _content(wire.ChatRequest, body),
+        lambda reply, answered_id: Answer(ChatCompletion.model_validate_json(reply), answered_id),
+        _content(ChatRequest, body),
         request_id,
     )
 
 
 def streamed(dialog: Dialog, model: str, options: Options, *, progress: bool) -> Call[Answer]:
-    """The same as a stream, with usage, and with progress if wanted."""
+    """Return the call of `POST /v1/chat/completions` as a stream with usage, and with progress if wanted."""
     streaming = {"stream": True, "stream_options": {"include_usage": True}, "best_of_n": {"progress": progress or None}}
     return completion(dialog, model, options, **streaming)
 
 
-def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool | None) -> Call[list[wire.Rating]]:
-    """`POST /v1/rewards`."""
+def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool | None) -> Call[list[Rating]]:
+    """Return the call of `POST /v1/rewards`."""
     body = {"model": model, "messages": _messages(dialog), "answers": answers, "is_safety": is_safety}
     return Call(
         "/v1/rewards",
-        lambda reply, _: wire.Rewards.model_validate_json(reply).rewards,
-        _content(wire.RewardsRequest, body),
+        lambda reply, _: Rewards.model_validate_json(reply).rewards,
+        _content(RewardsRequest, body),
     )
 
 
-def tokenize(text: Dialog, *, add_special_tokens: bool, return_token_strs: bool) -> Call[wire.Tokens]:
-    """`POST /tokenize`, of a text as it stands or of a dialog."""
-    what = "prompt" if isinstance(text, str) else "messages"
-    body = {what: text, "add_special_tokens": add_special_tokens, "return_token_strs": return_token_strs}
-    return Call(
-        "/tokenize", lambda reply, _: wire.Tokens.model_validate_json(reply), _content(wire.TokenizeRequest, body)
-    )
+def tokenize(text: Dialog, *, add_special_tokens: bool, return_token_strs: bool) -> Call[Tokens]:
+    """Return the call of `POST /tokenize`, for a raw text or for a dialog."""
+    content = "prompt" if isinstance(text, str) else "messages"
+    body = {content: text, "add_special_tokens": add_special_tokens, "return_token_strs": return_token_strs}
+    return Call("/tokenize", lambda reply, _: Tokens.model_validate_json(reply), _content(TokenizeRequest, body))
 
 
 def detokenize(tokens: Sequence[int]) -> Call[str]:
-    """`POST /detokenize`."""
+    """Return the call of `POST /detokenize`."""
     return Call(
         "/detokenize",
-        lambda reply, _: wire.Detokenized.model_validate_json(reply).prompt,
-        _content(wire.DetokenizeRequest, {"tokens": tokens}),
+        lambda reply, _: Detokenized.model_validate_json(reply).prompt,
+        _content(DetokenizeRequest, {"tokens": tokens}),
     )
 
 
-def models() -> Call[list[wire.ModelCard]]:
-    """`GET /v1/models`; a list without a model is not Winnow's."""
+def models() -> Call[list[ModelCard]]:
+    """Return the call of `GET /v1/models`; it rejects an empty list, which Winnow never sends."""
 
-    def read(reply: bytes, _: str) -> list[wire.ModelCard]:
-        cards = wire.ModelList.model_validate_json(reply).data
+    def read(reply: bytes, _: str) -> list[ModelCard]:
+        cards = ModelList.model_validate_json(reply).data
         if not cards:
             raise UnreadableAnswer("the server lists no model")
         return cards
@@ -144,9 +156,9 @@ def models() -> Call[list[wire.ModelCard]]:
     return Call("/v1/models", read)
 
 
-def probe(path: str) -> Call[wire.Status]:
-    """`GET /health` or `/ready`."""
-    return Call(path, lambda reply, _: wire.Status.model_validate_json(reply), is_probe=True)
+def probe(path: str) -> Call[Status]:
+    """Return the call of `GET /health` or `/ready`."""
+    return Call(path, lambda reply, _: Status.model_validate_json(reply), is_probe=True)
 
 
 def _messages(dialog: Dialog) -> Sequence[Mapping[str, Any]]:
@@ -157,8 +169,11 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any] | None:
     return {name: value for name, value in fields.items() if value is not None} or None
 
 
-def _content(kind: type[wire.Request], body: Mapping[str, Any]) -> bytes:
-    """The body's JSON, once `kind` has accepted it. A lone surrogate passes the encoder, and is refused with the rest."""
+def _content(kind: type[Request], body: Mapping[str, Any]) -> bytes:
+    """Return the JSON of `body` after validating it as `kind`.
+
+    A lone surrogate passes the encoder and is rejected by the validation, like any other invalid text.
+    """
     content = json.dumps(_given(body), ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
     try:
         kind.model_validate_json(content)
@@ -170,7 +185,7 @@ def _content(kind: type[wire.Request], body: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Sequences and mappings of other kinds than `list` and `dict`."""
+    """Convert other mappings and sequences to `dict` and `list`, for the JSON encoder."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):

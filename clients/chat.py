@@ -1,4 +1,4 @@
-"""`winnow chat`: a conversation in the terminal, with the candidates and their scores as a table if wanted."""
+"""`winnow chat`: a conversation in the terminal, optionally with a table of the candidates and their scores."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ HELP = "Type a message. /show and /hide the candidates, /new starts a new dialog
 Messages = list[dict[str, str]]
 
 _CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
-"""What an answer must not send to a terminal: all control characters but tab and line feed."""
+"""Control characters that are removed from an answer before it is printed: all but tab and line feed."""
 
 
 def talk(url: str, *, candidates: int | None, show: bool, system: str | None, api_key: str | None = None) -> int:
-    """Run the conversation until the user leaves; returns the exit status. A person is there to ask again: nothing is retried."""
+    """Run a conversation until the user leaves, and return the exit status. No retries: the user can ask again."""
     console = Console()
     try:
         client = Client(url, api_key=api_key, max_retries=0)
     except ValueError as error:
-        return _give_up(console, error)
+        return _failed(console, error)
     with client:
         try:
             model = client.models()[0].id
         except WinnowClientError as error:
-            return _give_up(console, error)
+            return _failed(console, error)
         console.print(f"{model} at {url}. {HELP}", style="dim", markup=False)
         _converse(client, console, candidates, show, system)
     return 0
 
 
-def _give_up(console: Console, error: Exception) -> int:
+def _failed(console: Console, error: Exception) -> int:
     console.print(f"winnow: {error}", style="red", markup=False)
     return 1
 
@@ -65,7 +65,7 @@ def _converse(client: Client, console: Console, candidates: int | None, show: bo
 
 
 def _lines(console: Console) -> Iterator[str]:
-    """What the user types, line by line, until the input ends."""
+    """Yield the lines that the user types, stripped and without empty ones, until the input ends."""
     while True:
         try:
             line = console.input("[bold cyan]you ›[/] ").strip()
@@ -77,7 +77,7 @@ def _lines(console: Console) -> Iterator[str]:
 
 
 def _answered(client: Client, console: Console, dialog: Messages, candidates: int | None, show: bool) -> Answer | None:
-    """Print the answer as it comes; None if the server refused, or the user stopped it with Ctrl-C."""
+    """Print an answer while it arrives and return it; None if the request failed or the user stopped it with Ctrl-C."""
     try:
         with closing(client.stream(dialog, candidates=candidates, return_candidates=show)) as events:
             return _print_events(console, events)
@@ -118,7 +118,7 @@ def _summary(answer: Answer) -> Text:
 
 
 def _table(answer: Answer) -> Table:
-    """The candidates, best first."""
+    """Return a table of the candidates, best first."""
     table = Table("rank", "R_s", "R_h", "R_c", "branch", "tokens", "answer", caption=_summary(answer).plain)
     for item in answer.candidates:
         helpfulness = "–" if item.helpfulness is None else f"{item.helpfulness:.3f}"

@@ -1,4 +1,4 @@
-"""The synchronous client. All it adds to `calls` and `connection` is to send, to wait and to read."""
+"""The synchronous client: sends, waits and reads. Requests and results are made in `calls` and `connection`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 
 class Client:
-    """A Winnow server, to be asked; may be shared by threads.
+    """A client of one Winnow server; threads may share it.
 
     Args:
         base_url: the server's OpenAI address, ending in `/v1`.
-        api_key: sent as `Authorization: Bearer`; never taken from the environment, and shown nowhere.
-        timeout: seconds to connect, and of silence within an answer; a number for both.
-        max_retries: how often a call is made again after it found no server, or one that was busy or failing. A call whose
-            answer has begun is not made again. All tries of a call carry the same `X-Request-Id`.
+        api_key: sent as `Authorization: Bearer`; never read from the environment, and never shown.
+        timeout: limits in seconds for connecting and for silence within an answer; a number sets both.
+        max_retries: retries of a call that found no server, or one that was busy or failing. A call whose answer has
+            begun is not retried. All attempts of a call carry the same `X-Request-Id`.
         transport: an httpx transport, for proxies, certificates and tests; closed with the client.
-        sleep: waits between retries, in seconds.
+        sleep: called with the seconds to wait between retries.
 
     Raises:
         ValueError: the address or the key is malformed.
@@ -53,7 +53,7 @@ class Client:
         self._http = httpx.Client(transport=transport, **self._connection.http_options)
         self._sleep = sleep
         self._served: str | None = None
-        self._asking = threading.Lock()
+        self._model_lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Client({self._connection.base_url!r})"
@@ -71,7 +71,7 @@ class Client:
         self._http.close()
 
     def answer(self, dialog: Dialog, **options: Unpack[Options]) -> Answer:
-        """The best of K answers to `dialog`: one user message, or messages with `role` and `content`.
+        """Return the best of K answers to `dialog`: one user message, or messages with `role` and `content`.
 
         Raises:
             WinnowClientError: see `winnow.clients.errors`.
@@ -82,10 +82,10 @@ class Client:
     def stream(
         self, dialog: Dialog, *, progress: bool = True, **options: Unpack[Options]
     ) -> Generator[Event, None, None]:
-        """The same as events: `Progress` (if wanted) while candidates run, the answer in `Piece`s, and one `Answer`.
+        """Yield the events of an answer: `Progress` (if wanted) while candidates run, `Piece`s of text, one `Answer`.
 
-        Nothing is sent before the first event is asked for. Who leaves early ends the request by closing the generator, as
-        `contextlib.closing` does. What fails after the answer has begun is raised, never tried again.
+        The request is sent when the first event is taken. To cancel it, close the generator, for example with
+        `contextlib.closing`. A failure after the answer has begun is raised, never retried.
 
         Raises:
             WinnowClientError: as `answer`, and `StreamBroken`.
@@ -100,29 +100,29 @@ class Client:
     def rewards(
         self, dialog: Dialog, answers: Sequence[str], *, model: str | None = None, is_safety: bool | None = None
     ) -> list[Rating]:
-        """What the reward models say of given answers to `dialog`, in their order."""
+        """Return the reward models' scores of `answers` to `dialog`, in the same order."""
         return self._call(calls.rewards(dialog, answers, self._model(model), is_safety))
 
     def models(self) -> list[ModelCard]:
-        """The served models: one. Its id is asked for once, and is then the default of every `model`."""
+        """Return the served models; there is exactly one. Its id, fetched once, is the default of every `model`."""
         return self._call(calls.models())
 
     def tokenize(self, text: Dialog, *, add_special_tokens: bool = True, return_token_strs: bool = False) -> Tokens:
-        """The token ids of a text as it stands (BOS before it unless told otherwise), or of messages as the prompt has them."""
+        """Return the token ids of a text, by default with BOS before it, or of messages rendered by the template."""
         return self._call(
             calls.tokenize(text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs)
         )
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         return self._call(calls.detokenize(tokens))
 
     def health(self) -> bool:
-        """Whether a server answers and its engines run; asked once, with a short timeout."""
+        """Whether a server answers and its engines run. One attempt, with a short timeout."""
         return self._probe("/health")
 
     def ready(self) -> bool:
-        """Whether a server answers and takes requests; asked once, with a short timeout."""
+        """Whether a server answers and accepts requests. One attempt, with a short timeout."""
         return self._probe("/ready")
 
     def _probe(self, path: str) -> bool:
@@ -132,10 +132,10 @@ class Client:
             return False
         return True
 
-    def _model(self, asked: str | None) -> str:
-        if asked is not None:
-            return asked
-        with self._asking:
+    def _model(self, requested: str | None) -> str:
+        if requested is not None:
+            return requested
+        with self._model_lock:
             if self._served is None:
                 self._served = self.models()[0].id
             return self._served
@@ -147,7 +147,7 @@ class Client:
             return result(call, response)
 
     def _send(self, call: Call[Any]) -> httpx.Response:
-        """The head of a success, after as many tries as it takes; whoever gets it closes it."""
+        """Return a successful response, its body unread, after as many retries as needed; the caller closes it."""
         request = self._http.build_request(**self._connection.request(call))
         retried = 0
         while True:

@@ -1,4 +1,4 @@
-"""What both clients know of HTTP: where the server is, what a call looks like, and what went wrong. No IO, no waiting."""
+"""The HTTP of both clients: the server's address, a call as an HTTP request, and failures as exceptions. No IO."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _KEY = re.compile(r"[!-~]+")
 
 
 class Connection:
-    """A server's address, the key to it, and how patient to be.
+    """The address of a server, the API key, timeouts and retries.
 
     Raises:
-        ValueError: the address does not end in `/v1` or holds a password, or the key cannot stand in a header. No message
-            shows a key.
+        ValueError: the address does not end in `/v1` or holds a password, or the key is not valid in a header. No
+            message shows a key.
     """
 
     def __init__(self, base_url: str, api_key: str | None, timeout: httpx.Timeout | float | None, retries: int) -> None:
@@ -47,42 +47,42 @@ class Connection:
         except httpx.InvalidURL as error:
             raise ValueError(f"base_url: {error}") from None
         if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
-            raise ValueError("base_url is http(s)://HOST[:PORT]/v1, without a password in it; a key goes into api_key")
+            raise ValueError("base_url is http(s)://HOST[:PORT]/v1, without a password; the key goes into api_key")
         path = url.path.rstrip("/")
         if not path.endswith("/v1"):
-            raise ValueError(f"base_url ends in /v1, as in {BASE_URL}; this one is {base_url}")
+            raise ValueError(f"base_url must end in /v1, as in {BASE_URL}; got {base_url}")
         if api_key is not None and not _KEY.fullmatch(api_key):
-            raise ValueError("api_key: printable ASCII characters without spaces")
+            raise ValueError("api_key must be printable ASCII without spaces")
         if retries < 0:
-            raise ValueError(f"max_retries is 0 or more; this one is {retries}")
+            raise ValueError(f"max_retries must be 0 or more; got {retries}")
         self.base_url = str(url.copy_with(path=path))
         self.max_retries = retries
         self.http_options: dict[str, Any] = {
             "base_url": url.copy_with(path=path.removesuffix("/v1") + "/"),
-            # httpx's own mapping of headers does not show a key when it is printed.
+            # httpx.Headers hides the key when it is printed.
             "headers": httpx.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {}),
             "timeout": timeout,
             "limits": LIMITS,
         }
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
-        """The arguments of httpx's `build_request`."""
+        """Return the arguments of httpx's `build_request`."""
         headers = {"X-Request-Id": call.request_id}
         if call.content is None:
-            patience = {"timeout": PROBE_SECONDS} if call.is_probe else {}
-            return {"method": "GET", "url": call.path, "headers": headers, **patience}
+            timeout = {"timeout": PROBE_SECONDS} if call.is_probe else {}
+            return {"method": "GET", "url": call.path, "headers": headers, **timeout}
         headers["Content-Type"] = "application/json"
         return {"method": "POST", "url": call.path, "headers": headers, "content": call.content}
 
     def pause(self, call: Call[Any], error: WinnowClientError, retried: int) -> float:
-        """Seconds to wait before the next try; raises `error` if there is to be none."""
+        """Return the seconds to wait before the next attempt; raise `error` if there is to be none."""
         pause = retries.pause_before_retry(error, retried, 0 if call.is_probe else self.max_retries)
         if pause is None:
             raise error
         return pause
 
     def unanswered(self, problem: httpx.RequestError) -> WinnowClientError:
-        """The error for a request to which no answer has come."""
+        """Return the error for a request that got no response."""
         error = self._lost(problem)
         error.__cause__ = problem
         error.is_transient = not isinstance(problem, httpx.TimeoutException) or isinstance(
@@ -99,7 +99,7 @@ class Connection:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Within it the body of a success is read: it cannot be asked for again."""
+        """Translate failures while the block reads the body of a success; these are not retried."""
         try:
             yield
         except httpx.RequestError as problem:
@@ -107,7 +107,7 @@ class Connection:
 
     @contextmanager
     def reading_stream(self, answer: StreamedAnswer) -> Iterator[None]:
-        """Within it the bytes of a stream are fed to `answer`, which must be whole at the end."""
+        """Translate failures while the block feeds a stream to `answer`; raise StreamBroken if it ends incomplete."""
         try:
             yield
         except httpx.TimeoutException as problem:
@@ -117,16 +117,20 @@ class Connection:
             if not answer.is_done:
                 raise StreamBroken(f"the stream broke off: {problem or type(problem).__name__}") from problem
         if not answer.is_done:
-            raise StreamBroken("the stream ended before its answer was whole")
+            raise StreamBroken("the stream ended before the answer was complete")
 
 
 def request_id(call: Call[Any], response: httpx.Response) -> str:
-    """The call's name in the server's log."""
+    """Return the id of the call in the server's log."""
     return str(response.headers.get("x-request-id", call.request_id))
 
 
 def result(call: Call[T], response: httpx.Response) -> T:
-    """What a success, whose body has been read, brought."""
+    """Return the result of a successful response whose body has been read.
+
+    Raises:
+        UnreadableAnswer: the body is not what Winnow sends.
+    """
     try:
         return call.read(response.content, request_id(call, response))
     except ValidationError as error:
@@ -135,12 +139,12 @@ def result(call: Call[T], response: httpx.Response) -> T:
 
 
 def refusal(call: Call[Any], response: httpx.Response) -> RefusedByServer:
-    """The error that a response, whose body has been read, stands for."""
+    """Return the error for an unsuccessful response whose body has been read."""
     try:
         detail = ErrorBody.model_validate_json(response.content).error
     except ValidationError:  # a proxy's page, or a probe's answer
-        words = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
-        detail = ErrorDetail(message=words, type="unknown")
+        message = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+        detail = ErrorDetail(message=message, type="unknown")
     error = kind_of(detail.code, response.status_code)(
         detail.message,
         status=response.status_code,

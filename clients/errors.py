@@ -1,46 +1,46 @@
-"""What can go wrong between a client and a Winnow server; every message is fit to show, none holds the API key.
+"""The exceptions of the clients. Every message can be shown to a user, and none contains the API key.
 
-    WinnowClientError             all of them
+    WinnowClientError             base class
     ├── ConnectionFailed          no answer: refused, reset, or cut off
-    ├── TimedOut                  nothing came for longer than the client's timeout
-    ├── StreamBroken              a stream ended before its answer was whole
-    ├── UnreadableAnswer          a success that is not what Winnow sends: is it Winnow that answers there?
+    ├── TimedOut                  no data for longer than the client's timeout
+    ├── StreamBroken              a stream ended before the answer was complete
+    ├── UnreadableAnswer          a success that is not what Winnow sends; another server may answer at this address
     └── RefusedByServer           an error body, or an error status without one
-        ├── InvalidRequest        the request has to be changed; `param` names the field
+        ├── InvalidRequest        the request must be changed; `param` names the field
         │   ├── Unsupported       a field that the server would not honour
         │   ├── ContextLengthExceeded
         │   └── ModelNotFound
-        ├── InvalidKey            no API key, or one the server does not know
-        ├── Overloaded            the queue is full; `retry_after` says how long to stay away
-        └── ServerError           the server's fault
+        ├── InvalidKey            API key missing or unknown
+        ├── Overloaded            the queue is full; `retry_after` has the seconds to wait
+        └── ServerError           a fault of the server
             ├── NoScoredCandidate
             ├── EngineDead
             ├── ShuttingDown
             └── DeadlineExceeded
 
-A request that the wire's types refuse is not sent; it raises the `InvalidRequest` that the server would have answered with.
+A request that does not fit the schema is not sent; it raises the `InvalidRequest` that the server would have returned.
 """
 
 from __future__ import annotations
 
 
 class WinnowClientError(Exception):
-    """A call that has not brought what it was made for."""
+    """A call that failed."""
 
     is_transient: bool = False
-    """Whether the same call may succeed later. The clients retry such calls by themselves, a few times."""
+    """Whether the same call may succeed later. The clients retry such calls themselves, up to `max_retries` times."""
 
 
 class ConnectionFailed(WinnowClientError):
-    """No answer: the connection was refused or reset, or cut off within the answer."""
+    """The connection was refused, reset, or cut off during the answer."""
 
 
 class TimedOut(WinnowClientError):
-    """Nothing came, or could be sent, for longer than the client's timeout."""
+    """No data was received, or could be sent, for longer than the client's timeout."""
 
 
 class StreamBroken(WinnowClientError):
-    """A stream ended before its answer was whole; the pieces yielded so far are no answer."""
+    """A stream ended before the answer was complete; discard the pieces yielded so far."""
 
 
 class UnreadableAnswer(WinnowClientError):
@@ -51,12 +51,12 @@ class RefusedByServer(WinnowClientError):
     """The server answered with an error.
 
     Attributes:
-        message: what went wrong, in words.
-        status: the HTTP status; None for an error inside a stream, and for a request that was not sent.
-        code: the machine-readable reason, as listed in `docs/api.md`; None if there is none.
-        param: the request's field at fault, if one is.
-        request_id: the id under which the server's log has the call.
-        retry_after: seconds to stay away, if the server said so.
+        message: the error in words.
+        status: HTTP status; None for an error inside a stream, and for a request that was not sent.
+        code: machine-readable reason, as listed in docs/api.md; None if there is none.
+        param: field of the request at fault; None if there is none.
+        request_id: id of the call in the server's log.
+        retry_after: seconds to wait, if the server sent them.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class RefusedByServer(WinnowClientError):
 
 
 class InvalidRequest(RefusedByServer):
-    """The request has to be changed; `param` names the field."""
+    """The request must be changed; `param` names the field."""
 
 
 class Unsupported(InvalidRequest):
@@ -93,15 +93,15 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class ModelNotFound(InvalidRequest):
-    """The server serves another model."""
+    """The server does not serve the requested model."""
 
 
 class InvalidKey(RefusedByServer):
-    """The request showed no API key, or one that the server does not know."""
+    """The request has no API key, or one that the server does not know."""
 
 
 class Overloaded(RefusedByServer):
-    """The server's queue is full; `retry_after` says how many seconds to stay away."""
+    """The server's queue is full; retry after `retry_after` seconds."""
 
 
 class ServerError(RefusedByServer):
@@ -109,19 +109,19 @@ class ServerError(RefusedByServer):
 
 
 class NoScoredCandidate(ServerError):
-    """None of the candidates could be sampled and scored."""
+    """No candidate could be sampled and scored."""
 
 
 class EngineDead(ServerError):
-    """An engine's process died; the server is stopping."""
+    """The process of an engine died; the server is stopping."""
 
 
 class ShuttingDown(ServerError):
-    """The server takes no new requests, or gave this one up, because it is stopping."""
+    """The server is stopping: it rejects new requests, and may have cancelled this one."""
 
 
 class DeadlineExceeded(ServerError):
-    """The server did not answer within its own limit."""
+    """The server's own time limit for a request was exceeded."""
 
 
 BY_CODE: dict[str, type[RefusedByServer]] = {
@@ -140,11 +140,11 @@ BY_CODE: dict[str, type[RefusedByServer]] = {
     "shutting_down": ShuttingDown,
     "deadline_exceeded": DeadlineExceeded,
 }
-"""The one table from the wire's codes to exceptions."""
+"""The exception for each error code on the wire."""
 
 
 def kind_of(code: str | None, status: int | None) -> type[RefusedByServer]:
-    """The exception for an error with this code; without a known one, as from a proxy, the status decides."""
+    """Return the exception class for an error; `status` decides if the code is unknown, as from a proxy."""
     if code in BY_CODE:
         return BY_CODE[code]
     match status:

@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait before it. Pure, but for the jitter."""
+"""The retry policy: which failures to retry, and how long to wait before. Pure except for the jitter."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from email.utils import parsedate_to_datetime
 from winnow.clients.errors import RefusedByServer, WinnowClientError
 
 MAX_RETRIES = 2
-LONGEST_PAUSE = 8.0
-"""Seconds that the clients wait by their own choice."""
-LONGEST_RETRY_AFTER = 60.0
-"""Seconds that the clients wait because the server says so; asked for more, they raise at once."""
+MAX_PAUSE = 8.0
+"""Upper limit in seconds of the exponential backoff."""
+MAX_RETRY_AFTER = 60.0
+"""Longest `Retry-After` in seconds that the clients honour; beyond it they raise at once."""
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def pause_before_retry(error: WinnowClientError, retried: int, max_retries: int) -> float | None:
-    """Seconds to wait before the next try, or None to give up, after `error` and `retried` earlier retries.
+    """Return the seconds to wait before the next attempt after `error` and `retried` retries; None to stop retrying.
 
-    The n-th pause is random between 2ⁿ/2 and 2ⁿ seconds, at most 8; what the server's `Retry-After` says is kept to instead.
+    The server's `Retry-After` is honoured if there is one. Otherwise the n-th pause, from n = 0, is random between
+    2ⁿ/2 and 2ⁿ seconds, and at most 8.
     """
     if not error.is_transient or retried >= max_retries:
         return None
     if isinstance(error, RefusedByServer) and error.retry_after is not None:
-        return error.retry_after if error.retry_after <= LONGEST_RETRY_AFTER else None
-    ceiling = min(2.0 ** min(retried, 10), LONGEST_PAUSE)
+        return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else None
+    ceiling = min(2.0 ** min(retried, 10), MAX_PAUSE)
     return random.uniform(ceiling / 2, ceiling)
 
 
 def is_transient(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether a retry may help: `x-should-retry` decides, without it the status."""
+    """Whether a retry may help: the header `x-should-retry` decides, or the status if there is none."""
     match headers.get("x-should-retry"):
         case "true":
             return True
@@ -42,7 +43,7 @@ def is_transient(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to stay away, never negative, from a `Retry-After` in seconds or as an HTTP date; None for anything else."""
+    """Return the seconds to wait, 0 or more, from a `Retry-After` (seconds or an HTTP date); None for anything else."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return float(value)

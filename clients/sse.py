@@ -1,4 +1,4 @@
-"""Server-sent events: bytes, however they are cut, as the data of events. Knows nothing of what the data means."""
+"""A decoder of server-sent events: from bytes in arbitrary chunks to the data of events, whose content it ignores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 
 class EventDecoder:
-    """One event stream. Comments and all fields but `data` are passed over.
+    """Decodes one event stream. Comments and all fields except `data` are ignored.
 
-    Works on bytes and splits at line feeds alone: `str.splitlines`, and with it httpx's `iter_lines`, would split at U+2028,
-    which JSON may hold as it is. A chunk may end anywhere, also within a character.
+    Works on bytes and splits at line feeds only: `str.splitlines`, and so httpx's `iter_lines`, would also split at
+    U+2028, which JSON may contain unescaped. A chunk may end anywhere, even inside a character.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class EventDecoder:
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The data of every event that `chunk` completes; an event without a blank line behind it is none."""
+        """Yield the data of every event that `chunk` completes. An event ends with a blank line."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             line = line.removesuffix(b"\r")

@@ -1,4 +1,4 @@
-"""A streamed completion: its bytes as events, the last of them the answer. No IO."""
+"""The decoder of a streamed completion: from bytes to events, the last of them the answer. No IO."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from winnow.clients.sse import EventDecoder
 
 @dataclass(slots=True)
 class _Choice:
-    """What has come of one choice."""
+    """The received parts of one choice."""
 
     texts: list[str] = field(default_factory=list)
     logprobs: list[SampledLogprob] | None = None
@@ -43,7 +43,7 @@ class _Choice:
 
 
 class StreamedAnswer:
-    """One stream. `is_done` once its answer is whole; nothing is read after that."""
+    """Decodes one stream. `is_done` is true once the answer is complete; later bytes are ignored."""
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -55,11 +55,11 @@ class StreamedAnswer:
         self._last: ChatCompletionChunk | None = None
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """The events that `data` completes.
+        """Yield the events that `data` completes.
 
         Raises:
-            StreamBroken: an event is not what Winnow sends, or something is missing at the end.
-            RefusedByServer: the server failed within the stream.
+            StreamBroken: an event is not what Winnow sends, or a part is missing at the end.
+            RefusedByServer: the stream carries an error.
         """
         for event in self._decoder.feed(data):
             if self.is_done:
@@ -106,7 +106,7 @@ class StreamedAnswer:
             if choice.finish_reason
         ]
         if not (self._last and self._usage and self._report and choices and len(choices) == len(self._choices)):
-            raise StreamBroken("the stream ended without the answer's end, its report or its usage")
+            raise StreamBroken("the stream ended without the answer's finish reason, its report or its usage")
         whole = ChatCompletion(
             id=self._last.id,
             created=self._last.created,

@@ -1,4 +1,4 @@
-"""A body that does not fit its wire type, as the error the wire has for it. Pure."""
+"""Translation of pydantic's validation errors into error bodies, for the server and for the clients. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from winnow.clients.schema import ErrorDetail
 
-MOST_SHOWN = 200
-"""Characters of a field's path that an error repeats; the field may be one that a client made up."""
+MAX_PATH = 200
+"""Characters of a field's path that an error shows; the name may be arbitrary text from a client."""
 
 
 def describe_invalid(problem: Mapping[str, Any], location: Sequence[int | str]) -> ErrorDetail:
-    """The error for one of pydantic's problems, found at `location` in the body."""
+    """Return the error for one of pydantic's problems, found at `location` in the body."""
     context = problem.get("ctx") or {}
     if problem["type"] == "json_invalid":
         return ErrorDetail(message="the body is not valid JSON", type="invalid_request_error", code="invalid_json")
@@ -26,11 +26,11 @@ def describe_invalid(problem: Mapping[str, Any], location: Sequence[int | str]) 
 
 
 def _path(location: Sequence[int | str], field: str | None) -> str | None:
-    """`("messages", 0, "content", "str")` as `messages[0].content`; names of union arms are left out."""
+    """Return ("messages", 0, "content", "str") as `messages[0].content`, without the names of union members."""
     path = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not (part in ("str", "constrained-str") or "[" in part):
             path += f".{part}" if path else part
-    return ".".join(filter(None, (path, field)))[:MOST_SHOWN] or None
+    return ".".join(filter(None, (path, field)))[:MAX_PATH] or None

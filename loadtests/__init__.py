@@ -1,5 +1,6 @@
-"""Latency and throughput under load: `winnow loadtest`, and the parts that other benchmarks are made of.
+"""Latency and throughput under load: `winnow loadtest`, and the parts that the benchmarks share.
 
-A `Scenario` says what is asked and when, a `System` answers, `running` offers the one to the other, `measures` says what came of it.
-Works with any OpenAI-compatible server; of Winnow it knows the wire alone.
+A `Scenario` describes requests and arrivals, a `Target` answers, `runner` sends the one to the other, and
+`measures` turns the samples into numbers. Works with any OpenAI-compatible server: of Winnow it knows only the
+wire.
 """

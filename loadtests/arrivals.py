@@ -1,4 +1,4 @@
-"""When requests arrive: offsets in seconds from a run's start, ascending. Pure: equal seeds give equal offsets."""
+"""Arrival times of requests: ascending offsets in seconds from the start of a run. Equal seeds give equal offsets."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from winnow.loadtests.errors import ScenarioError
+from winnow.loadtests.text_lines import read_lines
 
-MOST_REQUESTS = 200_000
-"""Requests of one repeat; the samples of them all are held in memory."""
+MAX_REQUESTS = 200_000
+"""Requests of one repeat; the samples of all of them are held in memory."""
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:
-    """Arrivals that know nothing of each other, `rate` a second in the mean; without end. The first one waits too."""
+    """Yield independent arrivals with a mean of `rate` per second, without end. The first does not arrive at 0."""
     draw = random.Random(seed)
     return itertools.accumulate(draw.expovariate(rate) for _ in itertools.repeat(None))
 
 
 def constant(rate: float) -> Iterator[float]:
-    """An arrival every 1/`rate` seconds from 0 on; without end."""
+    """Yield an arrival every 1/`rate` seconds from 0 on, without end."""
     return (number / rate for number in itertools.count())
 
 
 def bursts(size: int, period: float) -> Iterator[float]:
-    """`size` arrivals at once, every `period` seconds from 0 on; without end."""
+    """Yield `size` simultaneous arrivals every `period` seconds from 0 on, without end."""
     return (number // size * period for number in itertools.count())
 
 
 def ramp(rates: Sequence[float], seconds: float, seed: int) -> Iterator[float]:
-    """Poisson arrivals whose rate goes linearly from each of `rates` (two or more, above 0) to the next; ends after `seconds`.
+    """Yield Poisson arrivals for `seconds`; their rate goes linearly from each of `rates` to the next.
 
-    Arrivals of rate 1 are drawn, and put where as many are expected: the inverse of the rate's integral.
+    `rates` has two or more, all above 0. Arrivals are drawn at rate 1 and mapped through the inverse of the rate's
+    integral.
     """
     draw = random.Random(seed)
     leg = seconds / (len(rates) - 1)
@@ -43,47 +45,41 @@ def ramp(rates: Sequence[float], seconds: float, seed: int) -> Iterator[float]:
     for number, (first, last) in enumerate(itertools.pairwise(rates)):
         expected = (first + last) / 2 * leg
         while (inside := reached - before) <= expected:
-            yield number * leg + _place(inside, first, (last - first) / leg, leg)
+            yield number * leg + _time_of(inside, first, (last - first) / leg, leg)
             reached += draw.expovariate(1.0)
         before += expected
 
 
-def _place(expected: float, rate: float, slope: float, leg: float) -> float:
-    """Seconds into a leg that begins at `rate` after which so many arrivals are expected."""
+def _time_of(expected: float, rate: float, slope: float, leg: float) -> float:
+    """Return the seconds into a leg, which begins at `rate`, after which `expected` arrivals are expected."""
     root = math.sqrt(max(0.0, rate * rate + 2 * slope * expected))
     return min(leg, 2 * expected / (rate + root))
 
 
 def until(offsets: Iterable[float], *, requests: int | None = None, seconds: float | None = None) -> list[float]:
-    """The offsets before `seconds`, at most `requests` of them.
+    """Return the offsets before `seconds`, at most `requests` of them.
 
     Raises:
-        ScenarioError: there are more than MOST_REQUESTS.
+        ScenarioError: there are more than MAX_REQUESTS.
     """
     kept = itertools.takewhile(lambda offset: seconds is None or offset < seconds, offsets)
-    found = list(itertools.islice(kept, MOST_REQUESTS + 1 if requests is None else requests))
-    if len(found) > MOST_REQUESTS:
-        raise ScenarioError(f"a repeat would have more than {MOST_REQUESTS:,} requests; lower the rate, or shorten it")
+    found = list(itertools.islice(kept, MAX_REQUESTS + 1 if requests is None else requests))
+    if len(found) > MAX_REQUESTS:
+        raise ScenarioError(f"a repeat would have more than {MAX_REQUESTS:,} requests; lower the rate, or shorten it")
     return found
 
 
 def read_trace(path: Path) -> list[float]:
-    """A recorded trace, sorted: a file with an offset in seconds on each line, or JSON lines that have it as `at`.
+    """Return the sorted offsets of a recorded trace: seconds, one number per line, or JSON lines with an `at`.
 
     Raises:
-        ScenarioError: it cannot be read, has no arrival, or a line is no offset; the message names the line.
+        ScenarioError: the file cannot be read, has no arrival, or a line is not an offset; the message has the
+            line number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"trace {path} cannot be read: {error}") from None
-    offsets = [_offset(line, f"trace {path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not offsets:
-        raise ScenarioError(f"trace {path} has no arrival")
-    return sorted(offsets)
+    return sorted(read_lines(path, "trace", "arrival", _offset))
 
 
-def _offset(line: str, where: str) -> float:
+def _offset(line: str) -> float:
     try:
         value: Any = json.loads(line)
     except ValueError:
@@ -91,5 +87,5 @@ def _offset(line: str, where: str) -> float:
     if isinstance(value, dict):
         value = value.get("at")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ScenarioError(f'{where}: seconds from the start, 0 or more, or an object with them as "at"')
+        raise ValueError('seconds from the start, 0 or more, or an object that has them as "at"')
     return float(value)

@@ -1,26 +1,30 @@
-"""`winnow loadtest`: its options, and what they change in a scenario. Imports the rest only when it runs."""
+"""The command line of `winnow loadtest`: its options, and the changes they make to a scenario.
+
+Everything else is imported when the command runs, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-URL = "http://127.0.0.1:8000/v1"
+from winnow.clients.connection import BASE_URL
+
 EPILOG = """\
 Examples:
 
 winnow loadtest                                  (the scenario "chat" on a server on this machine)
 
-winnow loadtest k-sweep -k 1,16 --repeats 5      (what K costs)
+winnow loadtest k-sweep -k 1,16 --repeats 5      (the cost of K)
 
-winnow loadtest chat --rate 1,2,4,8 --slo-ms 2000          (throughput against latency)
+winnow loadtest chat --rate 1,2,4,8 --slo-ms 2000          (latency against throughput)
 
-winnow loadtest closed --concurrency 8 --against http://127.0.0.1:8001/v1          (two servers by turns)
+winnow loadtest closed --concurrency 8 --against http://127.0.0.1:8001/v1          (two servers in turn)
 
-winnow loadtest mine.toml --out results          (a scenario of your own; begin with --show chat)
+winnow loadtest mine.toml --out results          (your own scenario; start from --show chat)
 """
 
 
@@ -41,56 +45,70 @@ def _show(name: str | None) -> None:
         try:
             print(text(name), end="")
         except ScenarioError as error:
-            _give_up(error, 2)
+            _fail(error, 2)
         raise typer.Exit
 
 
 def loadtest(
     scenario: Annotated[
-        str, typer.Argument(help="A scenario that comes with Winnow (see --list), or the path of a TOML file.")
+        str, typer.Argument(help="Name of a scenario that comes with Winnow (see --list), or path of a TOML file.")
     ] = "chat",
-    url: Annotated[str, typer.Option(help="The server's OpenAI base URL, ending in /v1.")] = URL,
+    url: Annotated[str, typer.Option(help="OpenAI base URL of the server, ending in /v1.")] = BASE_URL,
     against: Annotated[
-        str | None, typer.Option(help="A second server, run by turns with the first and compared with it.")
+        str | None, typer.Option(help="Second server to compare with; repeats alternate between the two.")
     ] = None,
     candidates: Annotated[
-        str | None, typer.Option("--candidates", "-k", help="K, or several with commas, one after the other.")
+        str | None, typer.Option("--candidates", "-k", help="K, or a comma-separated list to sweep.")
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="Requests a second, or several with commas; Poisson unless the scenario is constant."),
+        typer.Option(
+            help="Open loop: requests per second, or a comma-separated list to sweep. "
+            "Poisson arrivals, unless the scenario's are constant."
+        ),
     ] = None,
     concurrency: Annotated[
         str | None,
-        typer.Option(help="That many clients who ask again and again, or several with commas, in place of a rate."),
+        typer.Option(
+            help="Closed loop instead of a rate: number of clients that each wait for an answer before they send "
+            "the next request, or a comma-separated list to sweep."
+        ),
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests of a repeat.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of a repeat; with --requests what ends first.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="How often everything is measured.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests per repeat.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of a repeat; with --requests, the first limit reached ends it.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Repeats of every measurement; two or more give a range.")
+    ] = None,
     warm_up: Annotated[
-        int | None, typer.Option(min=0, help="Requests before each setting that are not counted.")
+        int | None, typer.Option(min=0, help="Requests before each setting of the sweep that are not counted.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
-    slo_ms: Annotated[float | None, typer.Option(help="Milliseconds within which an answer is good.")] = None,
-    stream: Annotated[bool | None, typer.Option("--stream/--no-stream", help="Ask for streams, or not.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of arrivals and of requests.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of an answer.")] = None,
+    slo_ms: Annotated[
+        float | None, typer.Option(help="Latency objective in milliseconds; goodput counts the answers within it.")
+    ] = None,
+    stream: Annotated[
+        bool | None, typer.Option("--stream/--no-stream", help="Request streamed answers, to measure the first byte.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals and of the requests.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help='JSON lines with "prompt" or "messages", in place of the scenario\'s.')
+        Path | None, typer.Option(help='JSON lines with "prompt" or "messages", instead of the scenario\'s prompts.')
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The model to ask for; default: the first that the server lists.")
+        str | None, typer.Option(help="Model to request; default: the first that the server lists.")
     ] = None,
     dialect: Annotated[
         Literal["winnow", "openai"] | None,
-        typer.Option(help="How K is said: best_of_n.candidates, or n; default: what the server seems to be."),
+        typer.Option(help="Field that carries K: best_of_n.candidates, or n; default: detected from the model list."),
     ] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="File with the key, if the server wants one.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with the API key, if the server needs one.")] = None,
     against_key_file: Annotated[
-        Path | None, typer.Option(help="File with the second server's key; never sent to the first.")
+        Path | None, typer.Option(help="File with the second server's API key; never sent to the first.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of result.json, requests.jsonl and report.html; default: loadtest-SCENARIO."),
+        typer.Option(help="Folder for result.json, requests.jsonl and report.html; default: loadtest-SCENARIO."),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of a table, and write files only with --out.")
@@ -100,55 +118,54 @@ def loadtest(
     ] = False,
     show: Annotated[
         str | None,
-        typer.Option(metavar="SCENARIO", is_eager=True, callback=_show, help="Print a scenario, to be edited."),
+        typer.Option(
+            metavar="SCENARIO", is_eager=True, callback=_show, help="Print a scenario's TOML, to start your own from."
+        ),
     ] = None,
 ) -> None:
-    """Measure latency and throughput under load, of Winnow or of any other OpenAI-compatible server.
+    """Measure latency and throughput under load, of Winnow or of any OpenAI-compatible server.
 
-    A scenario says what is asked and when; options change it. Latencies count from when a request was due, so that a server which
-    stalls is charged for all who would have come meanwhile. Requests are never retried: refusals are counted. Ctrl-C ends the run
-    and reports what there is.
+    A scenario defines the requests and when they arrive; options change it.
+    Open loop (--rate): requests are sent on time, however many are outstanding.
+    Closed loop (--concurrency): every client waits for its answer.
 
-    Exit status: 0 when it ran, whatever was measured, 1 when it could not, 2 when a scenario or an option is wrong.
-    """  # fmt: skip
+    Latency counts from when a request was due: a server that stalls is charged
+    for the requests that fall due meanwhile. Nothing is retried; refusals are
+    counted. Ctrl-C ends the run and reports the measurements so far.
+
+    Exit status: 0 if the test ran, whatever it measured; 1 if it could not;
+    2 if a scenario or an option is wrong.
+    """
     from winnow.loadtests.errors import LoadTestError, ScenarioError
-    from winnow.loadtests.session import Order, carry_out
+    from winnow.loadtests.session import Options, run_loadtest
 
-    changes = {
-        "requests": requests, "seconds": seconds, "repeats": repeats, "warm_up": warm_up, "max_tokens": max_tokens,
-        "slo_ms": slo_ms, "stream": stream, "seed": seed,
-    }  # fmt: skip
     try:
-        order = Order(
-            scenario=scenario,
-            url=url,
-            against=against,
-            changes={name: value for name, value in changes.items() if value is not None},
-            candidates=_numbers("--candidates", candidates, int),
-            rate=_numbers("--rate", rate, float),
+        options = Options(
+            scenario, url, against, prompts=prompts, model=model, dialect=dialect, out=out, as_json=json,
+            candidates=_numbers("--candidates", candidates, int), rate=_numbers("--rate", rate, float),
             concurrency=_numbers("--concurrency", concurrency, int),
-            prompts=prompts,
-            model=model,
-            dialect=dialect,
-            api_key=_key(api_key_file),
-            against_key=_key(against_key_file),
-            out=out,
-            as_json=json,
-        )
-        carry_out(order)
-    except ScenarioError as error:
-        _give_up(error, 2)
+            api_key=_key(api_key_file), against_key=_key(against_key_file),
+            changes=_given(
+                requests=requests, seconds=seconds, repeats=repeats, warm_up=warm_up, max_tokens=max_tokens,
+                slo_ms=slo_ms, stream=stream, seed=seed,
+            ),
+        )  # fmt: skip
+        run_loadtest(options)
     except LoadTestError as error:
-        _give_up(error, 1)
+        _fail(error, 2 if isinstance(error, ScenarioError) else 1)
 
 
-def _give_up(error: Exception, status: int) -> None:
+def _fail(error: Exception, status: int) -> NoReturn:
     print(f"winnow: {error}", file=sys.stderr)
     raise SystemExit(status)
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> Any:
-    """One number, or a tuple of several; None if none was given."""
+    """Return the number, or a tuple of several; None if the option was not given."""
     from winnow.loadtests.errors import ScenarioError
 
     if text is None:

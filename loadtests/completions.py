@@ -1,6 +1,5 @@
-"""Reads what any OpenAI-compatible server sends, leniently: a chat completion, whole or as a stream, and a list of models. No IO.
-
-Unlike `winnow.clients.streams` it takes servers that are not Winnow, and notes when the first byte came.
+"""A lenient parser of chat completions, whole or streamed, and of model lists, for any OpenAI-compatible server.
+Unlike `winnow.clients.streams` it accepts servers other than Winnow, and records when the first byte arrived. No IO.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from winnow.clients.sse import EventDecoder
 from winnow.loadtests.types import Reply
 
-MOST_BYTES = 64 << 20
-"""Of an answer; a server that sends without end must not fill the tester's memory."""
+MAX_BYTES = 64 << 20
+"""Size limit of an answer, so that a server that sends without end does not fill the load tester's memory."""
 
 
-class NotACompletion(Exception):
-    """A success that is no whole chat completion."""
+class InvalidCompletion(Exception):
+    """A success that is not a complete chat completion."""
 
 
 class _Part(BaseModel):
@@ -61,23 +60,23 @@ class _Models(_Part):
 
 
 def first_model(content: bytes) -> tuple[str, str | None]:
-    """The id of the first model in a list of models, and who owns it.
+    """Return the id and the owner of the first model in a model list.
 
     Raises:
-        NotACompletion: it is no such list, or an empty one.
+        InvalidCompletion: the content is not a model list, or an empty one.
     """
     try:
         models = _Models.model_validate_json(content).data
     except ValidationError:
-        raise NotACompletion("what answers there lists no models as OpenAI does") from None
+        raise InvalidCompletion("the server at this address lists no models as OpenAI does") from None
     if not models:
-        raise NotACompletion("the server lists no model")
+        raise InvalidCompletion("the server lists no model")
     return models[0].id, models[0].owned_by
 
 
 @dataclass(slots=True)
-class Completion:
-    """One answer, fed as it arrives. Of several choices the first one's text is kept."""
+class CompletionParser:
+    """Parses one answer, chunk by chunk as it arrives. Of several choices, it keeps the text of the first."""
 
     is_stream: bool
     _first_byte: float | None = None
@@ -92,14 +91,14 @@ class Completion:
     _report: Mapping[str, Any] = field(default_factory=dict)
 
     def feed(self, chunk: bytes, now: float) -> None:
-        """Take some bytes that came at `now`.
+        """Parse bytes that arrived at `now`.
 
         Raises:
-            NotACompletion: an event is none of a completion's, tells an error, or the answer is too large.
+            InvalidCompletion: an event is not a completion's, carries an error, or the answer is too large.
         """
         self._size += len(chunk)
-        if self._size > MOST_BYTES:
-            raise NotACompletion(f"the answer has more than {MOST_BYTES >> 20} MiB")
+        if self._size > MAX_BYTES:
+            raise InvalidCompletion(f"the answer has more than {MAX_BYTES >> 20} MiB")
         if not self.is_stream:
             self._first_byte = self._first_byte or now
             self._pieces.append(chunk)
@@ -114,10 +113,10 @@ class Completion:
         try:
             body = _Body.model_validate_json(content)
         except ValidationError:
-            raise NotACompletion("the server's success is no chat completion") from None
+            raise InvalidCompletion("the server's success is no chat completion") from None
         if body.error is not None:
-            told = body.error.get("message") if isinstance(body.error, dict) else body.error
-            raise NotACompletion(f"the answer broke off: {told}")
+            reason = body.error.get("message") if isinstance(body.error, dict) else body.error
+            raise InvalidCompletion(f"the answer broke off: {reason}")
         for choice in body.choices:
             text = choice.message or choice.delta
             self._choices.add(choice.index)
@@ -132,16 +131,16 @@ class Completion:
             self._report = body.best_of_n
 
     def reply(self, now: float) -> Reply:
-        """The reply, once everything has been fed, the end at `now`.
+        """Return the reply; call it at the end of the response, which came at `now`.
 
         Raises:
-            NotACompletion: something is missing.
+            InvalidCompletion: the answer is incomplete.
         """
         if not self.is_stream:
             self._take(b"".join(self._pieces), now)
             self._done = now
         if self._done is None or not self._choices:
-            raise NotACompletion("the answer ended before it was whole")
+            raise InvalidCompletion("the answer ended before it was whole")
         sampled = self._usage.completion_tokens or 0
         report = self._report
         winner = _count(report.get("winner_tokens")) if report else sampled * (len(self._choices) == 1)
@@ -158,11 +157,11 @@ class Completion:
         )
 
     def _details(self) -> dict[str, Any]:
-        """What Winnow reports, but for its lists, the winner's R_c as `winner_combined`, and what every server tells."""
-        told = {name: value for name, value in self._report.items() if not isinstance(value, list)}
-        told |= {"prompt_tokens": self._usage.prompt_tokens, "finish_reason": self._finish_reason}
-        told["winner_combined"] = _winner_combined(self._report)
-        return {name: value for name, value in told.items() if value is not None}
+        """Return Winnow's report without lists, the winner's R_c as `winner_combined`, and the common fields."""
+        found = {name: value for name, value in self._report.items() if not isinstance(value, list)}
+        found |= {"prompt_tokens": self._usage.prompt_tokens, "finish_reason": self._finish_reason}
+        found["winner_combined"] = _winner_combined(self._report)
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _count(value: Any) -> int:
@@ -181,7 +180,7 @@ def _winner_combined(report: Mapping[str, Any]) -> float | None:
 
 
 def _score_tail(report: Mapping[str, Any]) -> float | None:
-    """Seconds, from Winnow's milliseconds."""
+    """Return the score tail in seconds, from Winnow's milliseconds."""
     timings = report.get("timings_ms")
     tail = timings.get("score_tail") if isinstance(timings, dict) else None
     return tail / 1000 if isinstance(tail, int | float) else None

@@ -1,9 +1,9 @@
-"""What keeps a load test from running.
+"""The exceptions that end a load test.
 
 LoadTestError         the test could not run; exit status 1
-└── ScenarioError     what is to be run cannot be: a scenario, an option or a prompt file is wrong; exit status 2
+└── ScenarioError     a scenario, an option or a prompt file is wrong; exit status 2
 
-A server that refuses, fails or falls silent while it is measured raises nothing: that is the result.
+A target that refuses, fails or hangs while it is measured raises nothing: that is a result.
 """
 
 from __future__ import annotations
@@ -14,4 +14,4 @@ class LoadTestError(Exception):
 
 
 class ScenarioError(LoadTestError):
-    """What is to be run cannot be; the message says what to change."""
+    """The scenario cannot be run as given; the message says what to change."""

@@ -1,33 +1,23 @@
-"""What several repeats say together, and how two systems compare. Pure.
+"""Estimates over several repeats, and comparisons of two targets. Pure.
 
-A measure's value is the median of its repeats', with the range from the least to the greatest. Whatever the distribution, the range of
-R independent repeats holds its median with probability 1 − 2^(1−R): 75 % for 3 repeats, 94 % for 5, 97 % for 6. Within one repeat there
-is no interval: requests that queue behind each other are not independent, and a bootstrap over them would be too sure of itself.
+An estimate is the median over the repeats with their range; see `winnow.models.statistics.interval_of_repeats`
+for its coverage. Within one repeat there is no interval: requests that queue behind each other are not
+independent, and a bootstrap over them would be too narrow.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from winnow.loadtests.load_generator import Sample
 from winnow.loadtests.measures import Measures, Quantiles
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The median of so many repeats, and the range that they span."""
-
-    median: float
-    low: float
-    high: float
-    repeats: int
+from winnow.models.statistics import Interval, interval_of_repeats
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number that measures have: its name in results, its title and unit in tables, and how to read it (None: not known)."""
+    """A number derived from measures: name in results, title and unit in tables, and reader (None: unknown)."""
 
     name: str
     title: str
@@ -36,7 +26,7 @@ class Quantity:
 
 
 def _of(field: str, quantile: str) -> Callable[[Measures], float | None]:
-    """Reads a quantile in milliseconds."""
+    """Return a reader of a quantile in milliseconds."""
 
     def read(measures: Measures) -> float | None:
         quantiles: Quantiles | None = getattr(measures, field)
@@ -74,42 +64,42 @@ QUANTITIES = (
     ),
     Quantity("lag_p99_ms", "tester's lag p99", "ms", _of("lag", "p99")),
 )  # fmt: skip
-"""Everything that is estimated, in the order of tables."""
+"""All quantities that are estimated, in the order of tables."""
 
 
-def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """The estimate from one value a repeat; None if none is known."""
-    known = [value for value in values if value is not None]
-    return Estimate(statistics.median(known), min(known), max(known), len(known)) if known else None
+def estimates(repeats: Sequence[Measures]) -> Mapping[str, Interval]:
+    """Return the estimate of every known quantity, by name."""
+    return _known({quantity.name: interval_of_repeats(map(quantity.read, repeats)) for quantity in QUANTITIES})
 
 
-def estimates(repeats: Sequence[Measures]) -> Mapping[str, Estimate]:
-    """Every quantity that is known, by name."""
-    found = {quantity.name: estimate(map(quantity.read, repeats)) for quantity in QUANTITIES}
-    return {name: value for name, value in found.items() if value is not None}
+def ratios(ours: Sequence[Measures], theirs: Sequence[Measures]) -> Mapping[str, Interval]:
+    """Return each of our quantities divided by theirs, repeat by repeat.
 
-
-def ratios(ours: Sequence[Measures], theirs: Sequence[Measures]) -> Mapping[str, Estimate]:
-    """Each quantity of ours divided by theirs, repeat by repeat; shares are left out, and what is 0 or unknown on a side."""
-    found: dict[str, Estimate | None] = {}
+    Left out: shares, the offered rate, the tester's lag, and a quantity that is 0 or unknown on a side in every repeat.
+    """
+    found: dict[str, Interval | None] = {}
     for quantity in QUANTITIES:
         if quantity.unit == "%" or quantity.name in ("offered_rate", "lag_p99_ms"):
             continue
         pairs = [(quantity.read(a), quantity.read(b)) for a, b in zip(ours, theirs, strict=False)]
-        found[quantity.name] = estimate(a / b for a, b in pairs if a and b)
-    return {name: value for name, value in found.items() if value is not None}
+        found[quantity.name] = interval_of_repeats(a / b for a, b in pairs if a and b)
+    return _known(found)
+
+
+def _known(found: Mapping[str, Interval | None]) -> Mapping[str, Interval]:
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many requests both systems answered, and to how many of them with the same text."""
+    """The number of requests that both targets answered, and of those the number with the same text."""
 
     both: int
     same: int
 
     @property
     def share(self) -> float | None:
-        """Of those that both answered; None of none."""
+        """Share with the same text; None if both answered no request."""
         return self.same / self.both if self.both else None
 
     def __add__(self, other: Agreement) -> Agreement:
@@ -117,7 +107,7 @@ class Agreement:
 
 
 def agreement(ours: Iterable[Sample], theirs: Iterable[Sample]) -> Agreement:
-    """Compares the texts of requests with equal numbers."""
+    """Compare the texts of requests with equal numbers."""
     texts = {sample.number: sample.reply.text for sample in theirs if sample.reply.kind == "answered"}
-    both = [s for s in ours if s.reply.kind == "answered" and s.number in texts]
+    both = [sample for sample in ours if sample.reply.kind == "answered" and sample.number in texts]
     return Agreement(len(both), sum(sample.reply.text == texts[sample.number] for sample in both))

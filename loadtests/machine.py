@@ -1,4 +1,4 @@
-"""What a result says of the machine that the tester runs on."""
+"""Facts about the machine that the load tester runs on, for a result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """What is known of the machine that the tester runs on; nothing that names it."""
+    """Return hardware and software versions; nothing that identifies the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu(),

@@ -1,36 +1,29 @@
-"""What one repeat's samples say: rates, percentiles, goodput, waste. Pure.
+"""The measures of one repeat: rates, percentiles, goodput and waste, from its samples. Pure.
 
-Latencies count from when a request was due, and are those of the answered alone: read them together with how many were refused, failed
-or left. Goodput counts everybody but those who left on purpose. Nothing here compares; see `winnow.loadtests.estimates`.
+Latencies count from when a request was due, and are those of answered requests only: read them together with
+the numbers of refused, failed and left requests. Goodput is a share of all requests except those whose clients
+left on purpose.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from winnow.loadtests.load_generator import Sample
+from winnow.models.statistics import percentile
 
-MOST_ERRORS = 10
-"""Different errors that are told, the most frequent ones."""
+MAX_ERRORS = 10
+"""Different error messages that are kept, the most frequent ones."""
 LATE_SECONDS = 0.02
 LATE_SHARE = 0.1
-"""A tester is too late if the p99 of its lag exceeds both LATE_SECONDS and this share of the median latency."""
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile of ascending values: the least one that `percent` of them do not exceed.
-
-    It is a value that occurred, never one between two; below 100 values the 99th is the largest.
-    """
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+"""The load tester is too late if the p99 of its lag exceeds both LATE_SECONDS and this share of the median latency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Nearest-rank percentiles of so many spans, in seconds."""
+    """Nearest-rank percentiles of `count` durations, in seconds."""
 
     count: int
     p50: float
@@ -39,9 +32,9 @@ class Quantiles:
     largest: float
 
     @classmethod
-    def of(cls, spans: Iterable[float | None]) -> Quantiles | None:
-        """Those of the spans that are known; None if none is."""
-        known = sorted(span for span in spans if span is not None)
+    def of(cls, durations: Iterable[float | None]) -> Quantiles | None:
+        """Return the quantiles of the durations that are known; None if none is."""
+        known = sorted(duration for duration in durations if duration is not None)
         if not known:
             return None
         return cls(len(known), *(percentile(known, percent) for percent in (50, 90, 99, 100)))
@@ -49,12 +42,14 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """One repeat in numbers. Rates are a second; None is what cannot be said.
+    """One repeat in numbers. Rates are per second; None is unknown.
 
-    `seconds` go from when the first request was due to the end of the last reply. `offered_rate` is that of the intended arrivals,
-    the other rates are of answered requests over `seconds`. `whole` is the latency of whole answers, `score_tail` what scoring added
-    to sampling. `good` were answered within the SLO, `good_share` is their share of all who did not leave. `wasted_tokens` were
-    sampled for others than the winners, counted where a system tells the winner's. `candidates_used` counts answers by their K.
+    `seconds` is the time from when the first request was due to the end of the last reply. `offered_rate` is
+    the rate of the intended arrivals; the other rates are of answered requests over `seconds`. `whole` is the
+    latency of whole answers, `score_tail` the time from the last finished candidate to the last score. `good`
+    requests were answered within the SLO; `good_share` is their share of all requests whose clients did not
+    leave. `wasted_tokens` were sampled for candidates that did not win, over the answers that report their
+    winner's tokens. `candidates_used` counts answers by their K.
     """
 
     requests: int
@@ -81,14 +76,14 @@ class Measures:
 
     @property
     def tester_was_late(self) -> bool:
-        """Whether the tester, not the system, may have been what was slow."""
+        """Whether latencies may be the load tester's own, because it sent requests late."""
         if self.lag is None:
             return False
         return self.lag.p99 > max(LATE_SECONDS, LATE_SHARE * (self.whole.p50 if self.whole else 0.0))
 
 
 def measure(samples: Sequence[Sample], slo_ms: float | None = None) -> Measures:
-    """The measures of one repeat; `slo_ms` is the latency in milliseconds up to which an answer is good."""
+    """Return the measures of one repeat; `slo_ms` is the latency objective in milliseconds."""
     answered = [sample for sample in samples if sample.reply.kind == "answered"]
     kinds = Counter(sample.reply.kind for sample in samples)
     due = [sample.intended for sample in samples]
@@ -118,7 +113,7 @@ def measure(samples: Sequence[Sample], slo_ms: float | None = None) -> Measures:
         wasted_tokens=wasted,
         wasted_share=share,
         candidates_used=dict(sorted(Counter(sample.reply.candidates for sample in answered).items())),
-        errors=dict(errors.most_common(MOST_ERRORS)),
+        errors=dict(errors.most_common(MAX_ERRORS)),
     )
 
 
@@ -127,10 +122,10 @@ def _rate(count: int, seconds: float) -> float:
 
 
 def _waste(answered: Iterable[Sample]) -> tuple[int | None, float | None]:
-    """Tokens sampled for others than winners, and their share; None where no winner's tokens are known."""
-    told = [sample.reply for sample in answered if sample.reply.winner_tokens]
-    sampled = sum(reply.sampled_tokens for reply in told)
+    """Return the tokens of candidates that did not win, and their share; None if no winner's tokens are known."""
+    known = [sample.reply for sample in answered if sample.reply.winner_tokens]
+    sampled = sum(reply.sampled_tokens for reply in known)
     if not sampled:
         return None, None
-    wasted = sampled - sum(reply.winner_tokens for reply in told)
+    wasted = sampled - sum(reply.winner_tokens for reply in known)
     return wasted, wasted / sampled

@@ -1,4 +1,4 @@
-"""Shows how far a load test has come: a live bar in a terminal, plain lines elsewhere; on standard error."""
+"""Progress of a load test on standard error: a live bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from winnow.loadtests.formatting import figure
+from winnow.loadtests.formatting import format_number
 from winnow.loadtests.load_generator import Sample
-from winnow.loadtests.runner import Repeat, Watch
+from winnow.loadtests.runner import Observer, Repeat
 
-SECONDS = 10.0
-"""Between two lines where there is no bar."""
+LINE_SECONDS = 10.0
+"""Seconds between two lines of progress within a repeat, where there is no bar."""
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
-    """A watch that shows what it sees, for the length of the block."""
+def show_progress() -> Iterator[Observer]:
+    """Yield an observer that shows the progress while the block runs."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield Lines(console)
@@ -31,36 +31,36 @@ def watching() -> Iterator[Watch]:
         yield Bar(progress)
 
 
-class Lines(Watch):
-    """A line every ten seconds, and one for each repeat."""
+class Lines(Observer):
+    """Prints a line every LINE_SECONDS, and one for each repeat."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._title, self._told = "", time.monotonic()
+        self._title, self._printed = "", time.monotonic()
         self._kinds: Counter[str] = Counter()
 
-    def begins(self, title: str, requests: int | None) -> None:
-        """A repeat, or a warm-up, begins."""
-        self._title, self._told = title, time.monotonic()
+    def on_start(self, title: str, requests: int | None) -> None:
+        """Start counting anew."""
+        self._title, self._printed = title, time.monotonic()
         self._kinds.clear()
 
-    def seen(self, sample: Sample) -> None:
-        """A request has ended."""
+    def on_sample(self, sample: Sample) -> None:
+        """Count a request, and print a line if one is due."""
         self._kinds[sample.reply.kind] += 1
-        if time.monotonic() >= self._told + SECONDS:
-            self._told = time.monotonic()
-            self._tell(f"{self._title}: {counts(self._kinds)}")
+        if time.monotonic() >= self._printed + LINE_SECONDS:
+            self._printed = time.monotonic()
+            self._print(f"{self._title}: {_counts(self._kinds)}")
 
-    def ends(self, repeat: Repeat) -> None:
-        """A repeat has ended."""
-        self._tell(f"{self._title}: {_told(repeat)}")
+    def on_repeat(self, repeat: Repeat) -> None:
+        """Print a summary of the repeat."""
+        self._print(f"{self._title}: {_summary(repeat)}")
 
-    def _tell(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
 
 
-class Bar(Watch):
-    """A bar for the repeat that runs, and a line above it for each that has ended."""
+class Bar(Observer):
+    """Shows a bar for the running repeat, and a line above it for each that has ended."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -68,29 +68,29 @@ class Bar(Watch):
         self._title = ""
         self._kinds: Counter[str] = Counter()
 
-    def begins(self, title: str, requests: int | None) -> None:
-        """A repeat, or a warm-up, begins."""
+    def on_start(self, title: str, requests: int | None) -> None:
+        """Reset the bar."""
         self._title = title
         self._kinds.clear()
         self._progress.update(self._task, description=title, total=requests, completed=0, counts="")
 
-    def seen(self, sample: Sample) -> None:
-        """A request has ended."""
+    def on_sample(self, sample: Sample) -> None:
+        """Advance the bar."""
         self._kinds[sample.reply.kind] += 1
-        self._progress.update(self._task, advance=1, counts=counts(self._kinds))
+        self._progress.update(self._task, advance=1, counts=_counts(self._kinds))
 
-    def ends(self, repeat: Repeat) -> None:
-        """A repeat has ended."""
-        self._progress.console.print(Text(f"{self._title}: {_told(repeat)}"))
+    def on_repeat(self, repeat: Repeat) -> None:
+        """Print a summary of the repeat above the bar."""
+        self._progress.console.print(Text(f"{self._title}: {_summary(repeat)}"))
 
 
-def counts(kinds: Counter[str]) -> str:
-    """As `12 answered · 1 refused`."""
+def _counts(kinds: Counter[str]) -> str:
+    """Return the counts as `12 answered · 1 refused`."""
     return " · ".join(f"{count:,} {kind}" for kind, count in kinds.items())
 
 
-def _told(repeat: Repeat) -> str:
+def _summary(repeat: Repeat) -> str:
     measures = repeat.measures
     kinds = Counter({kind: getattr(measures, kind) for kind in ("answered", "refused", "failed", "left")})
-    median = f" · p50 {figure(1000 * measures.whole.p50)} ms" if measures.whole else ""
-    return f"{counts(+kinds)} · {figure(measures.answered_rate)} answers/s{median}"
+    median = f" · p50 {format_number(1000 * measures.whole.p50)} ms" if measures.whole else ""
+    return f"{_counts(+kinds)} · {format_number(measures.answered_rate)} answers/s{median}"

@@ -1,19 +1,20 @@
-"""The result of a run, and the files it is written to: `result.json` and `requests.jsonl`.
+"""The result of a run, and its files `result.json` and `requests.jsonl`.
 
-`result.json`, schema `winnow.loadtest/1`; a later version of the schema may add keys, another number means another shape:
+`result.json` has the schema `winnow.loadtest/1`. Keys may be added; another number means an incompatible change:
 
     schema, started (UTC), interrupted
-    scenario      its keys, but for prompts and system message: of these there are `count` and `sha256`
-    machine       the tester's: cpu, cores, platform, python, winnow
-    systems       name, and what else is known: url, model, dialect, stream
+    scenario      its keys; of prompts and system message only `count` and `sha256`
+    machine       of the load tester: cpu, cores, platform, python, winnow
+    systems       name of each target, and what else is known: url, model, dialect, stream
     points        one for each setting of the sweep:
       candidates, rate, concurrency, label
-      systems     by name: `estimates` (quantity → median, low, high, repeats, unit) and `repeats` (the measures of each)
-      against     for every system but the first: `system`, `ratios` (quantity → median, low, high, repeats; the first system's value
-                  divided by this one's) and `agreement` (both: requests that both answered; same: with the same text)
+      systems     by name: `estimates` (quantity → median, low, high, repeats, unit) and `repeats` (measures of each)
+      against     for every target but the first: `system`; `ratios` (quantity → median, low, high, repeats), the first
+                  target's value divided by this one's; `agreement` (both: requests that both answered; same: those
+                  with the same text)
 
-Rates are a second, spans in milliseconds (names end in _ms), shares in (0, 1), but percent where a name says so. What the quantities
-mean stands in `winnow.loadtests.measures`. `requests.jsonl` has a line for every request, with no text in it.
+Rates are per second, durations in milliseconds (names end in _ms), shares in (0, 1) unless a name says percent.
+`winnow.loadtests.measures` defines the quantities. `requests.jsonl` has a line for every request, with no text in it.
 """
 
 from __future__ import annotations
@@ -26,103 +27,117 @@ from pathlib import Path
 from typing import Any
 
 from winnow.loadtests.errors import LoadTestError
-from winnow.loadtests.estimates import QUANTITIES, Agreement, Estimate, agreement, estimates, ratios
+from winnow.loadtests.estimates import QUANTITIES, Agreement, agreement, estimates, ratios
 from winnow.loadtests.load_generator import Sample
 from winnow.loadtests.machine import machine
 from winnow.loadtests.measures import Measures
 from winnow.loadtests.runner import Repeat
 from winnow.loadtests.scenario import Point, Scenario
-from winnow.loadtests.workload import dialogs
+from winnow.loadtests.workload import read_dialogs
+from winnow.models.statistics import Interval
 
 SCHEMA = "winnow.loadtest/1"
-SPANS = ("first_byte", "whole", "score_tail", "lag")
+DURATIONS = ("first_byte", "whole", "score_tail", "lag")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The first system against another, at one point."""
+    """The first target against another, at one point."""
 
-    system: str
-    ratios: Mapping[str, Estimate]
+    target: str
+    ratios: Mapping[str, Interval]
     agreement: Agreement
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A run: what was run (`systems` are facts, with a `name` each), and every repeat. `started` is UTC, as ISO 8601."""
+    """A run: the scenario, facts about each target (including `name`), and all repeats. `started` is UTC, ISO 8601."""
 
     scenario: Scenario
-    systems: Sequence[Mapping[str, Any]]
+    targets: Sequence[Mapping[str, Any]]
     repeats: Sequence[Repeat]
     started: str
     is_interrupted: bool = False
 
     @property
     def names(self) -> list[str]:
-        """The systems, in the order given."""
-        return [str(system["name"]) for system in self.systems]
+        """Names of the targets, in the order given."""
+        return [str(target["name"]) for target in self.targets]
 
     @property
     def points(self) -> list[Point]:
-        """The points that have repeats, in their order."""
+        """Points that have repeats, in their order."""
         return list(dict.fromkeys(repeat.point for repeat in self.repeats))
 
-    def of(self, point: Point, system: str) -> list[Repeat]:
-        """The repeats of a point on a system: the whole ones, or what there is if none is whole."""
-        found = [repeat for repeat in self.repeats if repeat.point == point and repeat.system == system]
+    def of(self, point: Point, target: str) -> list[Repeat]:
+        """Return the whole repeats of a point on a target, or the interrupted one if none is whole."""
+        found = [repeat for repeat in self.repeats if repeat.point == point and repeat.target == target]
         return [repeat for repeat in found if repeat.is_whole] or found
 
-    def estimates(self, point: Point, system: str) -> Mapping[str, Estimate]:
-        """Every quantity that is known, over the repeats."""
-        return estimates([repeat.measures for repeat in self.of(point, system)])
+    def estimates(self, point: Point, target: str) -> Mapping[str, Interval]:
+        """Return the estimate of every known quantity over the repeats."""
+        return estimates([repeat.measures for repeat in self.of(point, target)])
 
     def comparisons(self, point: Point) -> list[Comparison]:
-        """The first system against each of the others; empty if there is but one."""
+        """Compare the first target with each of the others; empty if there is only one."""
         first, *others = self.names
-        return [self._compared(self.of(point, first), self.of(point, other), other) for other in others]
+        return [self._compare(self.of(point, first), self.of(point, other), other) for other in others]
 
     @staticmethod
-    def _compared(ours: Sequence[Repeat], theirs: Sequence[Repeat], name: str) -> Comparison:
+    def _compare(ours: Sequence[Repeat], theirs: Sequence[Repeat], name: str) -> Comparison:
         same = sum((agreement(a.samples, b.samples) for a, b in zip(ours, theirs, strict=False)), start=Agreement(0, 0))
         return Comparison(name, ratios([a.measures for a in ours], [b.measures for b in theirs]), same)
 
 
 def document(result: Result) -> dict[str, Any]:
-    """The content of `result.json`."""
+    """Return the content of `result.json`."""
     return {
         "schema": SCHEMA,
         "started": result.started,
         "interrupted": result.is_interrupted,
         "scenario": _scenario(result.scenario),
         "machine": machine(),
-        "systems": [dict(system) for system in result.systems],
+        "systems": [dict(target) for target in result.targets],
         "points": [_point(result, point) for point in result.points],
     }
 
 
 def _scenario(scenario: Scenario) -> dict[str, Any]:
-    found = dialogs(scenario)
-    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    dialogs = read_dialogs(scenario)
+    digest = hashlib.sha256(json.dumps(dialogs).encode()).hexdigest()
     keys = scenario.model_dump(mode="json", exclude={"prompts", "prompts_file", "system"}, exclude_none=True)
-    return {**keys, "prompts": {"count": len(found), "sha256": digest}}
+    return {**keys, "prompts": {"count": len(dialogs), "sha256": digest}}
 
 
 def _point(result: Result, point: Point) -> dict[str, Any]:
-    units = {quantity.name: quantity.unit for quantity in QUANTITIES}
     return {
         **asdict(point),
         "label": point.label,
         "systems": {
             name: {
-                "estimates": {
-                    key: {**asdict(value), "unit": units[key]} for key, value in result.estimates(point, name).items()
-                },
+                "estimates": _estimates(result.estimates(point, name)),
                 "repeats": [_repeat(repeat) for repeat in result.of(point, name)],
             }
             for name in result.names
         },
-        "against": [asdict(comparison) for comparison in result.comparisons(point)],
+        "against": [
+            {
+                "system": comparison.target,
+                "ratios": {key: _interval(ratio) for key, ratio in comparison.ratios.items()},
+                "agreement": asdict(comparison.agreement),
+            }
+            for comparison in result.comparisons(point)
+        ],
     }
+
+
+def _estimates(found: Mapping[str, Interval]) -> dict[str, Any]:
+    units = {quantity.name: quantity.unit for quantity in QUANTITIES}
+    return {key: {**_interval(interval), "unit": units[key]} for key, interval in found.items()}
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"median": interval.value, "low": interval.low, "high": interval.high, "repeats": interval.count}
 
 
 def _repeat(repeat: Repeat) -> dict[str, Any]:
@@ -130,12 +145,13 @@ def _repeat(repeat: Repeat) -> dict[str, Any]:
 
 
 def _measures(measures: Measures) -> dict[str, Any]:
-    """The measures, with their spans in milliseconds."""
+    """Return the measures, with durations in milliseconds."""
     found = asdict(measures)
-    for name in SPANS:
-        spans = found.pop(name)
-        found[f"{name}_ms"] = spans and {
-            "max" if key == "largest" else key: value if key == "count" else _ms(value) for key, value in spans.items()
+    for name in DURATIONS:
+        quantiles = found.pop(name)
+        found[f"{name}_ms"] = quantiles and {
+            "max" if key == "largest" else key: value if key == "count" else _ms(value)
+            for key, value in quantiles.items()
         }
     return found
 
@@ -145,9 +161,9 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def rows(result: Result) -> Iterator[dict[str, Any]]:
-    """The lines of `requests.jsonl`."""
+    """Yield the lines of `requests.jsonl`."""
     for repeat in result.repeats:
-        where = {"point": repeat.point.label, "system": repeat.system, "repeat": repeat.number}
+        where = {"point": repeat.point.label, "system": repeat.target, "repeat": repeat.number}
         for sample in repeat.samples:
             yield {**where, **_row(sample, repeat.start)}
 
@@ -172,7 +188,7 @@ def _row(sample: Sample, start: float) -> dict[str, Any]:
 
 
 def write(result: Result, folder: Path) -> None:
-    """Write both files into `folder`, which is made if need be; older ones are replaced.
+    """Write both files into `folder`, creating it if needed and replacing older files.
 
     Raises:
         LoadTestError: they cannot be written.

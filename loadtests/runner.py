@@ -1,7 +1,7 @@
-"""Runs a scenario: every point of its sweep, warmed up and repeated, on one system or on several by turns.
+"""Runs a scenario: every point of its sweep, with a warm-up and repeats, on one target or on several in turn.
 
-Systems are interleaved repeat by repeat, in alternating order, so that a machine that slows down slows them all. Needs no server:
-whatever is a `System` can be run.
+Targets alternate repeat by repeat, and the order reverses each time, so that a machine that slows down slows
+them all. Any `Target` can be run; none has to be a server.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from winnow.loadtests.arrivals import MOST_REQUESTS
+from winnow.loadtests.arrivals import MAX_REQUESTS
 from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.load_generator import Sample, closed_loop, open_loop
 from winnow.loadtests.measures import Measures, measure
 from winnow.loadtests.scenario import Point, Scenario
-from winnow.loadtests.types import System
-from winnow.loadtests.workload import WARM_UP, Messages, asks, dialogs, offsets
+from winnow.loadtests.types import Messages, Target
+from winnow.loadtests.workload import WARM_UP, arrival_offsets, generate_requests, read_dialogs
 
 WARM_UP_CLIENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """One repeat of a point on a system. `number` counts from 0; `start` is when its first request was due.
+    """One repeat of a point on a target. `number` counts from 0.
 
-    The samples are in the order in which they were due; in place of its text a reply has the text's digest. A repeat that was
+    The samples are in the order in which they were due; a reply holds a digest instead of its text. A repeat that was
     interrupted is not whole.
     """
 
     point: Point
-    system: str
+    target: str
     number: int
     samples: tuple[Sample, ...]
     measures: Measures
@@ -41,50 +41,50 @@ class Repeat:
 
     @property
     def start(self) -> float:
-        """When its first request was due."""
+        """Instant at which its first request was due."""
         return self.samples[0].intended if self.samples else 0.0
 
 
-class Watch:
-    """Looks on while a scenario runs; this one does not care."""
+class Observer:
+    """Callbacks of a running scenario; these do nothing."""
 
-    def begins(self, title: str, requests: int | None) -> None:
-        """A repeat, or a warm-up, of so many requests begins; None where time ends it."""
+    def on_start(self, title: str, requests: int | None) -> None:
+        """Called when a repeat or a warm-up starts; `requests` is None if its length is a time."""
 
-    def seen(self, sample: Sample) -> None:
-        """A request has ended."""
+    def on_sample(self, sample: Sample) -> None:
+        """Called when a request has ended."""
 
-    def ends(self, repeat: Repeat) -> None:
-        """A repeat has ended."""
+    def on_repeat(self, repeat: Repeat) -> None:
+        """Called when a repeat has ended."""
 
 
-NOBODY = Watch()
+SILENT = Observer()
 
 
 async def run(
     scenario: Scenario,
-    systems: Sequence[System],
+    targets: Sequence[Target],
     *,
     stop: asyncio.Event | None = None,
-    watch: Watch = NOBODY,
+    observer: Observer = SILENT,
     now: Callable[[], float] = time.perf_counter,
 ) -> list[Repeat]:
-    """Every repeat, in the order in which they were run. Once `stop` is set, no more is asked, and what there is comes back.
+    """Return every repeat, in the order in which they were run. Once `stop` is set, return what there is.
 
     Raises:
         ScenarioError: prompts or arrivals cannot be read.
-        LoadTestError: a system failed every request of a warm-up; the message has its error.
+        LoadTestError: a target failed every request of a warm-up; the message has its error.
     """
-    runner = _Runner(scenario, dialogs(scenario), stop or asyncio.Event(), watch, now)
+    runner = _Runner(scenario, read_dialogs(scenario), stop or asyncio.Event(), observer, now)
     found: list[Repeat] = []
     for point in scenario.points:
-        for system in systems:
-            await runner.warm_up(point, system)
+        for target in targets:
+            await runner.warm_up(point, target)
         for number in range(scenario.repeats):
-            for system in systems if number % 2 == 0 else reversed(systems):
+            for target in targets if number % 2 == 0 else reversed(targets):
                 if runner.stop.is_set():
                     return found
-                repeat = await runner.repeat(point, system, number)
+                repeat = await runner.repeat(point, target, number)
                 if repeat.samples:
                     found.append(repeat)
     return found
@@ -95,47 +95,49 @@ class _Runner:
     scenario: Scenario
     dialogs: tuple[Messages, ...]
     stop: asyncio.Event
-    watch: Watch
+    observer: Observer
     now: Callable[[], float]
 
-    async def warm_up(self, point: Point, system: System) -> None:
+    async def warm_up(self, point: Point, target: Target) -> None:
         count = self.scenario.warm_up
         if not count or self.stop.is_set():
             return
-        self.watch.begins(f"{point.label} · warming up {system.name}", count)
-        requests = itertools.islice(asks(self.scenario, point, self.dialogs, WARM_UP), count)
-        clients = min(count, point.concurrency or WARM_UP_CLIENTS)
+        self.observer.on_start(f"{point.label} · warming up {target.name}", count)
+        requests = itertools.islice(generate_requests(self.scenario, point, self.dialogs, WARM_UP), count)
         samples = await closed_loop(
-            system, requests, clients, drain=self.scenario.drain, stop=self.stop, now=self.now, seen=self.watch.seen
-        )
+            target, requests, min(count, point.concurrency or WARM_UP_CLIENTS),
+            drain=self.scenario.drain, stop=self.stop, now=self.now, on_sample=self.observer.on_sample,
+        )  # fmt: skip
         if samples and all(sample.reply.kind == "failed" for sample in samples):
-            raise LoadTestError(f"{system.name} failed every request of the warm-up: {samples[0].reply.error}")
+            raise LoadTestError(f"{target.name} failed every request of the warm-up: {samples[0].reply.error}")
 
-    async def repeat(self, point: Point, system: System, number: int) -> Repeat:
-        title = f"{point.label} · {number + 1} of {self.scenario.repeats} · {system.name}"
-        samples = await self._offer(point, system, title)
+    async def repeat(self, point: Point, target: Target, number: int) -> Repeat:
+        title = f"{point.label} · {number + 1} of {self.scenario.repeats} · {target.name}"
+        samples = await self._send(point, target, title)
         kept = tuple(sorted(map(_without_text, samples), key=lambda sample: sample.intended))
         measures = measure(kept, self.scenario.slo_ms)
-        repeat = Repeat(point, system.name, number, kept, measures, is_whole=not self.stop.is_set())
-        self.watch.ends(repeat)
+        repeat = Repeat(point, target.name, number, kept, measures, is_whole=not self.stop.is_set())
+        self.observer.on_repeat(repeat)
         return repeat
 
-    async def _offer(self, point: Point, system: System, title: str) -> list[Sample]:
-        scenario, requests = self.scenario, asks(self.scenario, point, self.dialogs)
+    async def _send(self, point: Point, target: Target, title: str) -> list[Sample]:
+        scenario, requests = self.scenario, generate_requests(self.scenario, point, self.dialogs)
         if point.concurrency is None:
-            due = offsets(scenario, point)
-            self.watch.begins(title, len(due))
+            offsets = arrival_offsets(scenario, point)
+            self.observer.on_start(title, len(offsets))
             return await open_loop(
-                system, requests, due, drain=scenario.drain, stop=self.stop, now=self.now, seen=self.watch.seen
-            )
-        self.watch.begins(title, scenario.requests)
+                target, requests, offsets,
+                drain=scenario.drain, stop=self.stop, now=self.now, on_sample=self.observer.on_sample,
+            )  # fmt: skip
+        self.observer.on_start(title, scenario.requests)
         return await closed_loop(
-            system, itertools.islice(requests, scenario.requests or MOST_REQUESTS), point.concurrency,
-            seconds=scenario.seconds, drain=scenario.drain, stop=self.stop, now=self.now, seen=self.watch.seen,
+            target, itertools.islice(requests, scenario.requests or MAX_REQUESTS), point.concurrency,
+            seconds=scenario.seconds, drain=scenario.drain, stop=self.stop, now=self.now,
+            on_sample=self.observer.on_sample,
         )  # fmt: skip
 
 
 def _without_text(sample: Sample) -> Sample:
-    """All that is kept of a text is whether it equals another."""
+    """Return the sample with a digest instead of its text, which is enough to compare answers."""
     text = hashlib.sha256(sample.reply.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return replace(sample, reply=replace(sample.reply, text=text if sample.reply.kind == "answered" else ""))

@@ -1,4 +1,7 @@
-"""Finds and reads scenarios: those that come with Winnow, by name, and a user's own, by path. An unknown key names the nearest."""
+"""Finds and reads scenarios: those shipped with Winnow by name, a user's own by path.
+
+An unknown key is an error that names the nearest valid one.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,33 @@ SHIPPED = files("winnow.loadtests").joinpath("scenarios")
 
 
 def names() -> list[str]:
-    """The scenarios that come with Winnow."""
+    """Return the names of the shipped scenarios."""
     return sorted(item.name.removesuffix(".toml") for item in SHIPPED.iterdir() if item.name.endswith(".toml"))
 
 
 def text(name: str) -> str:
-    """The TOML of a scenario, by its name, or by its path (it ends in .toml).
+    """Return the TOML of a scenario, given by its name, or by its path, which ends in .toml.
 
     Raises:
-        ScenarioError: there is none, or it cannot be read.
+        ScenarioError: there is no such scenario, or it cannot be read.
     """
     path = Path(name)
     if path.suffix != ".toml" and name not in names():
         raise ScenarioError(
             f"there is no scenario {name!r}; there are {', '.join(names())}, and files that end in .toml"
         )
+    source = path if path.suffix == ".toml" else SHIPPED.joinpath(f"{name}.toml")
     try:
-        return (
-            path.read_text("utf-8") if path.suffix == ".toml" else SHIPPED.joinpath(f"{name}.toml").read_text("utf-8")
-        )
+        return source.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{name} cannot be read: {error}") from None
 
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
-    """A scenario by its name or path; `changes` replace its keys, None takes one away.
+    """Return a scenario by name or path; `changes` replace its keys, a change to None removes one.
 
     Raises:
-        ScenarioError: there is none, or a key or value of it cannot be used; the message says which.
+        ScenarioError: there is no such scenario, or a key or value is invalid; the message says which.
     """
     try:
         keys = tomllib.loads(text(name))
@@ -54,12 +56,12 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
         raise ScenarioError(f"{name} is not TOML: {error}") from None
     path = Path(name)
     if path.suffix == ".toml":
-        keys = _beside(path.parent, {"name": path.stem, **keys})
+        keys = _with_paths_from(path.parent, {"name": path.stem, **keys})
     return read({key: value for key, value in {**keys, **(changes or {})}.items() if value is not None}, name)
 
 
-def _beside(folder: Path, keys: dict[str, Any]) -> dict[str, Any]:
-    """The keys, with paths that start where the scenario lies."""
+def _with_paths_from(folder: Path, keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys with relative paths resolved against the scenario's folder."""
     if isinstance(keys.get("prompts_file"), str):
         keys["prompts_file"] = str(folder / keys["prompts_file"])
     if isinstance(keys.get("arrivals"), dict) and isinstance(keys["arrivals"].get("file"), str):
@@ -68,7 +70,11 @@ def _beside(folder: Path, keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(keys: Mapping[str, Any], source: str) -> Scenario:
-    """A scenario from its keys; `source` is what errors call it. Raises ScenarioError."""
+    """Return a scenario from its keys; `source` is its name in error messages.
+
+    Raises:
+        ScenarioError: a key or value is invalid.
+    """
     try:
         return Scenario.model_validate_json(json.dumps(keys, default=str))
     except ValidationError as error:
@@ -87,7 +93,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _siblings(location: Sequence[int | str]) -> list[str]:
-    """The keys that are known where an unknown one was found."""
+    """Return the valid keys at the place of an unknown one."""
     parent: type[BaseModel] = Scenario
     if location[0] == "arrivals":
         parent = ARRIVALS[str(location[1])]

@@ -1,4 +1,4 @@
-"""One `winnow loadtest` from its order to its files: the composition root of the load tests."""
+"""One `winnow loadtest`, from its options to its files: the composition root of the load tests."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from rich.console import Console
 from rich.text import Text
 
 from winnow.loadtests.errors import LoadTestError
-from winnow.loadtests.progress import watching
+from winnow.loadtests.progress import show_progress
 from winnow.loadtests.results import Result, document, write
-from winnow.loadtests.runner import Watch, run
+from winnow.loadtests.runner import Observer, run
 from winnow.loadtests.scenario import Scenario
 from winnow.loadtests.scenario_files import load
 from winnow.loadtests.tables import show
-from winnow.loadtests.target import Dialect, OpenAISystem, opened
+from winnow.loadtests.target import Dialect, OpenAITarget, open_target
 
 OPEN_FILES = 16_384
-"""File descriptors that are asked for: every request under way has a connection."""
+"""File descriptors to request from the system: every outstanding request has a connection."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the command line says. `changes` replace keys of the scenario; numbers may be tuples, for a sweep."""
+class Options:
+    """The command line. `changes` replace keys of the scenario; `candidates`, `rate`, `concurrency` may be tuples."""
 
     scenario: str
     url: str
@@ -49,70 +49,71 @@ class Order:
     as_json: bool = False
 
 
-def changed(order: Order) -> Scenario:
-    """The scenario, with the order's changes.
+def scenario_of(options: Options) -> Scenario:
+    """Return the scenario with the changes of the command line.
 
     Raises:
-        ScenarioError: there is none of that name, or the changes do not fit it.
+        ScenarioError: there is no such scenario, or the changes do not fit it.
     """
-    plain = load(order.scenario)
-    changes = dict(order.changes)
-    if order.candidates is not None:
-        changes["candidates"] = order.candidates
-    if order.prompts is not None:
-        changes |= {"prompts": None, "prompts_file": str(order.prompts)}
-    if order.rate is not None:
-        kind = "constant" if plain.arrivals and plain.arrivals.kind == "constant" else "poisson"
-        changes |= {"arrivals": {"kind": kind, "rate": order.rate}, "concurrency": None}
-    if order.concurrency is not None:
-        changes |= {"concurrency": order.concurrency, **({} if order.rate is not None else {"arrivals": None})}
+    original = load(options.scenario)
+    changes = dict(options.changes)
+    if options.candidates is not None:
+        changes["candidates"] = options.candidates
+    if options.prompts is not None:
+        changes |= {"prompts": None, "prompts_file": str(options.prompts)}
+    if options.rate is not None:
+        kind = "constant" if original.arrivals and original.arrivals.kind == "constant" else "poisson"
+        changes |= {"arrivals": {"kind": kind, "rate": options.rate}, "concurrency": None}
+    if options.concurrency is not None:
+        changes |= {"concurrency": options.concurrency, **({} if options.rate is not None else {"arrivals": None})}
     if "seconds" in changes and "requests" not in changes:
         changes["requests"] = None
-    return load(order.scenario, changes)
+    return load(options.scenario, changes)
 
 
-def carry_out(order: Order) -> None:
-    """Run the order, show its result and write its files.
+def run_loadtest(options: Options) -> None:
+    """Run a load test, print its result and write its files.
 
     Raises:
-        ScenarioError: it cannot be run as it stands.
-        LoadTestError: it could not be run, or nothing was measured.
+        ScenarioError: the scenario cannot be run as given.
+        LoadTestError: the test failed, or was interrupted before anything was measured.
     """
-    scenario = changed(order)
+    scenario = scenario_of(options)
     _raise_file_limit()
-    with watching() as watch:
-        result = asyncio.run(_measured(order, scenario, watch))
+    with show_progress() as observer:
+        result = asyncio.run(_measure(options, scenario, observer))
     if not result.repeats:
         raise LoadTestError("interrupted before anything was measured")
-    if order.as_json:
+    if options.as_json:
         print(json.dumps(document(result), indent=1, ensure_ascii=False, default=str))
     else:
         show(result, Console(highlight=False))
-    folder = order.out or (None if order.as_json else Path(f"loadtest-{scenario.name}"))
+    folder = options.out or (None if options.as_json else Path(f"loadtest-{scenario.name}"))
     if folder is not None:
-        _keep(result, folder)
+        _write_files(result, folder)
 
 
-async def _measured(order: Order, scenario: Scenario, watch: Watch) -> Result:
-    servers = [(order.url, order.api_key)] + ([(order.against, order.against_key)] if order.against else [])
+async def _measure(options: Options, scenario: Scenario, observer: Observer) -> Result:
+    servers = [(options.url, options.api_key)]
+    servers += [(options.against, options.against_key)] if options.against else []
     started = datetime.now(UTC).isoformat(timespec="seconds")
     async with AsyncExitStack() as stack:
-        systems: list[OpenAISystem] = []
+        targets: list[OpenAITarget] = []
         for url, key in servers:
-            taken = {system.name for system in systems}
-            system = await opened(
-                url, api_key=key, model=order.model, dialect=order.dialect, stream=scenario.stream, taken=taken
-            )
-            systems.append(await stack.enter_async_context(system))
+            target = await open_target(
+                url, api_key=key, model=options.model, dialect=options.dialect, stream=scenario.stream,
+                taken={target.name for target in targets},
+            )  # fmt: skip
+            targets.append(await stack.enter_async_context(target))
         with _until_interrupted() as stop:
-            repeats = await run(scenario, systems, stop=stop, watch=watch)
-        facts = [{"name": system.name, **system.facts} for system in systems]
+            repeats = await run(scenario, targets, stop=stop, observer=observer)
+        facts = [{"name": target.name, **target.facts} for target in targets]
         return Result(scenario, facts, repeats, started, is_interrupted=stop.is_set())
 
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[asyncio.Event]:
-    """An event that the first Ctrl-C sets; the second one ends everything."""
+    """Yield an event that the first Ctrl-C sets; the second raises KeyboardInterrupt as usual."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def interrupted() -> None:
@@ -133,7 +134,7 @@ def _until_interrupted() -> Iterator[asyncio.Event]:
 def _raise_file_limit() -> None:
     try:
         import resource
-    except ImportError:  # no such limits on this platform
+    except ImportError:  # this platform has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
@@ -141,7 +142,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _keep(result: Result, folder: Path) -> None:
+def _write_files(result: Result, folder: Path) -> None:
     console = Console(stderr=True, highlight=False)
     write(result, folder)
     console.print(Text(f"{folder / 'result.json'}, {folder / 'requests.jsonl'}"), soft_wrap=True)

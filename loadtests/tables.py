@@ -1,36 +1,38 @@
-"""The result as tables for a terminal."""
+"""A result as tables for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from winnow.loadtests.estimates import QUANTITIES, Estimate
-from winnow.loadtests.formatting import figure, notes, ranges, span
+from winnow.loadtests.estimates import QUANTITIES
+from winnow.loadtests.formatting import UNKNOWN, explain_ranges, format_number, format_range, notes
 from winnow.loadtests.results import Comparison, Result
+from winnow.models.statistics import Interval
 
 COLUMNS = {
-    "answered_rate": "answers\n/s", "candidates_rate": "cands.\n/s", "whole_p50_ms": "p50\nms", "whole_p90_ms": "p90\nms",
-    "whole_p99_ms": "p99\nms", "first_byte_p50_ms": "1st byte\np50 ms", "score_tail_p50_ms": "tail\np50 ms",
-    "good_percent": "in SLO\n%", "refused_percent": "refused\n%", "failed_percent": "failed\n%", "left_percent": "left\n%",
+    "answered_rate": "answers\n/s", "candidates_rate": "cands.\n/s",
+    "whole_p50_ms": "p50\nms", "whole_p90_ms": "p90\nms", "whole_p99_ms": "p99\nms",
+    "first_byte_p50_ms": "1st byte\np50 ms", "score_tail_p50_ms": "tail\np50 ms", "good_percent": "in SLO\n%",
+    "refused_percent": "refused\n%", "failed_percent": "failed\n%", "left_percent": "left\n%",
     "wasted_percent": "wasted\ntokens %",
 }  # fmt: skip
-"""Quantities in the table, and their heads; where all is 0 or unknown, a column is left out. The files have the others too."""
+"""Quantities in the table and their headings; a column of zeros is left out. The files have all quantities."""
 COMPARED = ("answered_rate", "candidates_rate", "whole_p50_ms", "whole_p99_ms", "first_byte_p50_ms", "goodput")
 
 
 def show(result: Result, console: Console) -> None:
-    """Print what was measured: a table, how systems compare, and what to beware of."""
+    """Print a table of the measures, the comparisons of targets, and the notes."""
     console.print(_table(result))
     for point in result.points:
         for comparison in result.comparisons(point):
-            console.print(Text(f"{point.label}: {result.names[0]} ÷ {comparison.system}", style="bold"))
-            for line in compared(comparison):
+            console.print(Text(f"{point.label}: {result.names[0]} ÷ {comparison.target}", style="bold"))
+            for line in compare(comparison):
                 console.print(Text(f"  {line}"))
-    console.print(Text(ranges(result), style="dim"))
+    console.print(Text(explain_ranges(result), style="dim"))
     for note in notes(result):
         console.print(Text(note, style="yellow"))
 
@@ -46,23 +48,23 @@ def _table(result: Result) -> Table:
         head = Text(point.label)
         if len(result.names) > 1:
             head.append(f"\n{name}", style="dim")
-        table.add_row(head, *(_cell(values, key) for key in shown))
+        table.add_row(head, *(_cell(values.get(key)) for key in shown))
     return table
 
 
-def _cell(values: Mapping[str, Estimate], key: str) -> Group | str:
-    if key not in values:
-        return "–"
-    return Group(figure(values[key].median), Text(span(values[key]).replace(" to ", "–"), style="dim"))
+def _cell(interval: Interval | None) -> Group | str:
+    if interval is None:
+        return UNKNOWN
+    return Group(format_number(interval.value), Text(format_range(interval).replace(" to ", "–"), style="dim"))
 
 
-def compared(comparison: Comparison) -> Iterator[str]:
-    """How two systems compare, in lines of words."""
+def compare(comparison: Comparison) -> Iterator[str]:
+    """Yield a line for each compared quantity, and one for equal texts."""
     titles = {quantity.name: quantity.title for quantity in QUANTITIES}
     for key in COMPARED:
         if ratio := comparison.ratios.get(key):
-            within = f" ({span(ratio)})" if span(ratio) else ""
-            yield f"{titles[key]}: {ratio.median:.2f} ×{within}"
+            within = f" ({format_range(ratio)})" if format_range(ratio) else ""
+            yield f"{titles[key]}: {ratio.value:.2f} ×{within}"
     same = comparison.agreement
     if same.share is not None:
         yield f"same text: {same.same:,} of {same.both:,} that both answered ({100 * same.share:.1f} %)"

@@ -1,7 +1,7 @@
-"""What is asked of a system under test, and what came of it: the nouns of the load tests.
+"""The nouns of the load tests: a request, its reply, and the target that answers it.
 
-A `System` is anything that answers: a Winnow server, another OpenAI-compatible one, or a peer driven by its own library. Whoever
-offers load (`winnow.loadtests.load_generator`) calls it and notes when each request was meant to start; a system notes only what it alone can see.
+A `Target` may be a Winnow server, another OpenAI-compatible server, or a baseline driven by its own library.
+The load generator notes when each request was due; a target notes only what it alone can see.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 ReplyKind = Literal["answered", "refused", "failed", "left"]
+Messages = tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request: a dialog, K, and how to sample.
+class Request:
+    """One request: a dialog, K, and sampling options.
 
-    `number` is its position in the run, from 0. `options` are further fields of the request's body, taken as they are; a `best_of_n`
-    among them is merged with K, and its own `candidates`, a range, come before it. `leave_after` makes a client that hangs up so many
-    seconds after it has sent the request.
+    `number` is its position in the run, from 0. `options` are further fields of the body, sent unchanged; a
+    `best_of_n` among them is merged with K, and a range of `candidates` in it takes precedence. `leave_after`
+    is the time in seconds after which the client hangs up; None never does.
     """
 
     number: int
-    messages: tuple[Mapping[str, str], ...]
+    messages: Messages
     candidates: int
     max_tokens: int
     seed: int | None = None
@@ -33,13 +34,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a system gave back. Instants are `time.perf_counter()` seconds, spans are seconds.
+    """The outcome of a request. Instants are `time.perf_counter()` seconds, durations are seconds.
 
-    `refused` is a 429 or 503 that says so at once; `failed` is everything else that is no answer; `left` is a client that hung up
-    on purpose. `first_byte` is when the first byte of the answer's body came, `done` when the answer was whole. `candidates` were
-    sampled for it and `sampled_tokens` are theirs, `winner_tokens` the winner's; 0 where a system does not tell. `score_tail` is the
-    time from the last finished candidate to the last score, None where unknown. `details` holds what else a system tells, as plain
-    JSON values.
+    `refused` is a 429, or a 503 of a server that is busy or stopping; `left` is a client that hung up on
+    purpose; `failed` is everything else without an answer. `first_byte` is when the first byte of the answer's
+    body arrived, `done` when the answer was complete. `candidates` were sampled for it, with `sampled_tokens`
+    in total and `winner_tokens` of the winner; 0 if the target does not say. `score_tail` is the time from the
+    last finished candidate to the last score, None if unknown. `details` has everything else the target
+    reports, as plain JSON values.
     """
 
     kind: ReplyKind
@@ -54,14 +56,14 @@ class Reply:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class System(Protocol):
-    """Something that answers. It raises nothing but `asyncio.CancelledError`: what goes wrong is a `Reply` too."""
+class Target(Protocol):
+    """A system under test. It raises nothing but `asyncio.CancelledError`: a failure is a `Reply` too."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
         ...
 
-    async def ask(self, ask: Ask) -> Reply:
-        """Answer one request."""
+    async def send(self, request: Request) -> Reply:
+        """Send one request and return its reply."""
         ...

@@ -1,4 +1,4 @@
-"""From a scenario to its requests: which dialog, which seed, who leaves, and when they arrive. Reads files, asks nobody."""
+"""The requests of a scenario: the dialog, the seed and the time limit of each, and their arrivals."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from pydantic import ValidationError
@@ -15,20 +14,21 @@ from pydantic import ValidationError
 from winnow.loadtests import arrivals
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario import Bursts, Constant, Dialog, Message, Point, Poisson, Ramp, Scenario, Trace
-from winnow.loadtests.types import Ask
+from winnow.loadtests.text_lines import read_lines
+from winnow.loadtests.types import Messages, Request
 
-Messages = tuple[Mapping[str, str], ...]
 WARM_UP = 1_000_000_000
-"""The number of the first warm-up request: none that is counted has its seed."""
+"""Number of the first warm-up request, so high that no measured request has its seed."""
 
 
-def dialogs(scenario: Scenario) -> tuple[Messages, ...]:
-    """The scenario's dialogs, its system message in front of each.
+def read_dialogs(scenario: Scenario) -> tuple[Messages, ...]:
+    """Return the scenario's dialogs, each beginning with its system message if it has one.
 
     Raises:
-        ScenarioError: the prompt file cannot be read; the message names the line.
+        ScenarioError: the prompt file cannot be read; the message has the line number.
     """
-    found = scenario.prompts if scenario.prompts_file is None else _read(scenario.prompts_file)
+    file = scenario.prompts_file
+    found = scenario.prompts if file is None else read_lines(file, "prompts", "prompt", _dialog)
     opening = ({"role": "system", "content": scenario.system},) if scenario.system else ()
     return tuple((*opening, *_messages(dialog)) for dialog in found)
 
@@ -39,18 +39,7 @@ def _messages(dialog: Dialog) -> Messages:
     return tuple({"role": message.role, "content": message.content} for message in dialog)
 
 
-def _read(path: Path) -> list[Dialog]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"prompts {path} cannot be read: {error}") from None
-    found = [_dialog(line, f"prompts {path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise ScenarioError(f"prompts {path} holds no prompt")
-    return found
-
-
-def _dialog(line: str, where: str) -> Dialog:
+def _dialog(line: str) -> Dialog:
     try:
         record = json.loads(line)
         if isinstance(record, dict) and isinstance(record.get("prompt"), str):
@@ -59,15 +48,17 @@ def _dialog(line: str, where: str) -> Dialog:
             return tuple(Message.model_validate(message) for message in record["messages"])
     except (ValueError, ValidationError):
         pass
-    raise ScenarioError(f'{where}: an object with "prompt", a text, or with "messages", each with role and content')
+    raise ValueError('an object with "prompt", a string, or with "messages", each with role and content')
 
 
-def asks(scenario: Scenario, point: Point, found: Sequence[Messages], first: int = 0) -> Iterator[Ask]:
-    """The requests of a point from number `first` on, without end. Equal numbers ask the same, in every repeat and of every system."""
+def generate_requests(
+    scenario: Scenario, point: Point, dialogs: Sequence[Messages], first: int = 0
+) -> Iterator[Request]:
+    """Yield the requests of a point from number `first` on, without end. Equal numbers give equal requests."""
     for number in itertools.count(first):
-        yield Ask(
+        yield Request(
             number=number,
-            messages=found[number % len(found)],
+            messages=dialogs[number % len(dialogs)],
             candidates=point.candidates,
             max_tokens=scenario.max_tokens,
             seed=_seed(scenario.seed, number) if scenario.seeded else None,
@@ -77,17 +68,21 @@ def asks(scenario: Scenario, point: Point, found: Sequence[Messages], first: int
 
 
 def _seed(seed: int, number: int) -> int:
-    """A seed of 31 bits, which every server takes."""
+    """Return a seed of 31 bits, which every server accepts."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4]) >> 1
 
 
 def _leaves(number: int, share: float) -> bool:
-    """Spreads the leavers evenly."""
+    """Whether the client of this request leaves; leavers are spread evenly."""
     return math.floor((number + 1) * share) > math.floor(number * share)
 
 
-def offsets(scenario: Scenario, point: Point) -> list[float]:
-    """When the requests of an open loop arrive, in seconds from a repeat's start; raises ScenarioError, as `arrivals` do."""
+def arrival_offsets(scenario: Scenario, point: Point) -> list[float]:
+    """Return the arrivals of an open loop, in seconds from the start of a repeat.
+
+    Raises:
+        ScenarioError: a trace cannot be read, or there are no arrivals, or too many.
+    """
     match scenario.arrivals:
         case Poisson():
             found = arrivals.poisson(point.rate or 0.0, scenario.seed)

@@ -1,1 +1,1 @@
-"""What is sampled and scored, and nothing of HTTP. Import the modules by name; this package imports none of them."""
+"""The domain types and the models: no HTTP. Import the modules by name; this package imports none of them."""

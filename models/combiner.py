@@ -1,6 +1,7 @@
 """The piecewise combination of two rewards (Llama 2, section 3.2.3) and the ranking it induces.
 
-Pure functions over logits. The whitening of R̃_c is monotone within a prompt, so ranking never needs it; exports do.
+Pure functions over logits. The whitening of R̃_c is monotone within a prompt, so ranking never needs
+it; exports do.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from winnow.models.types import Branch, CombinerName, Reward, ScoredCandidate, i
 def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | None) -> Reward:
     """Return R_c = R_s if `is_safety` or R_s < 0.15, else R_h, as logits, and the branch that decided.
 
-    The gate is the strict inequality on R_s itself, as it is returned to callers: exactly 0.15 goes to R_h.
-
-    `helpfulness_logit` may be None where it is not needed: for a safety prompt, and where R_s < 0.15.
+    The inequality is strict and on R_s as it is returned to callers: at exactly 0.15 R_h decides. `helpfulness_logit`
+    may be None where it is not needed: for a safety prompt, and where R_s < 0.15.
 
     Raises:
         CandidateFailed: a score is NaN or infinite, or R_h is needed and missing.
@@ -34,10 +34,10 @@ def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | Non
 
 
 def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int, ...]:
-    """Positions into `scored`, best first; ties go to the lowest candidate index.
+    """Return positions into `scored`, best first; ties go to the lowest candidate index.
 
-    `llama2` orders by R_c as the paper writes it. `safe_first` puts every gated candidate below every other one: by the
-    paper's formula a gated R_s of 0.14 would beat an ungated R_h of 0.10.
+    `llama2` orders by R_c as in the paper. `safe_first` puts every unsafe candidate (R_s < 0.15) below all safe ones:
+    by the paper's formula an unsafe one with R_s 0.14 beats a safe one with R_h 0.10.
     """
     keys: dict[CombinerName, Callable[[Reward], tuple[float, ...]]] = {
         "llama2": lambda reward: (reward.combined_logit,),

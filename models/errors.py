@@ -26,7 +26,8 @@ WinnowError
     ├── HeadTooLarge        its request line and headers are larger than the server reads
     └── UntrustedHost       its Host header is not a trusted one
 
-The clients have a tree of their own, `winnow.clients.errors`, and so does `winnow loadtest`, `winnow.loadtests.errors`.
+The clients have a tree of their own, `winnow.clients.errors`, and so does `winnow loadtest`,
+`winnow.loadtests.errors`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The protocol of a policy: what samples candidates, and the handle on one candidate while it decodes.
 
-The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling decoders are not covered.
+The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling
+decoders are not covered.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from winnow.models.types import Candidate, Prompt
 class CandidateHandle:
     """The caller's handle on one candidate that is being sampled: stops it, and reads it at checkpoints.
 
-    `checkpoints` are counts of sampled tokens, ascending, each at least 1. At each one that the candidate passes unfinished,
-    `at_checkpoint` is called with its position in `checkpoints` and the text so far, and the candidate goes on.
+    `checkpoints` are counts of sampled tokens, ascending, each at least 1. At each one that the
+    candidate passes unfinished, `at_checkpoint` is called with its position in `checkpoints` and the
+    text so far, and the candidate goes on.
     """
 
     checkpoints: tuple[int, ...] = ()
@@ -28,7 +30,7 @@ class CandidateHandle:
     is_stopped: bool = False
 
     async def stop(self) -> None:
-        """End the candidate, whose `sample` then raises `CandidateStopped`. Stopping a finished one does nothing."""
+        """End the candidate, so that its `sample` raises `CandidateStopped`; no effect on a finished one."""
         self.is_stopped = True
         if self.abort:
             await self.abort()

@@ -1,7 +1,7 @@
 """The protocol of a reward model (RM), its calibration, and its sanity check at start-up.
 
-Implementations: `winnow.models.engines.vllm`, which serves, and `winnow.models.engines.transformers`, which `winnow check`
-compares with.
+Implementations: `winnow.models.engines.vllm`, which serves, and `winnow.models.engines.transformers`,
+which `winnow check` compares with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class RewardModel(Protocol):
     """Scores one answer to one prompt. It renders and tokenises for itself."""
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        """Return the raw logit of `answer` as the answer to `prompt`, on the checkpoint's own scale. May be NaN or infinite.
+        """Return the raw logit of `answer` to `prompt`, on the checkpoint's own scale. May be NaN or infinite.
 
         Raises:
             CandidateFailed: the answer cannot be scored.
@@ -28,7 +28,7 @@ class RewardModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Maps a checkpoint's raw logit to the one that the combiner expects: `scale · raw + bias`; higher is better.
+    """Maps a raw logit to the one that the combiner expects, higher being better: `scale · raw + bias`.
 
     `scale` is not 0; a negative one turns a cost model (higher is more harmful) into a reward model.
     """
@@ -46,7 +46,7 @@ IDENTITY = Calibration()
 
 @dataclass(frozen=True, slots=True)
 class SanityCheck:
-    """A question with a clearly better and a clearly worse answer, which any sound reward model ranks correctly.
+    """A question with two answers, one clearly better, that any sound reward model ranks correctly.
 
     It catches a flipped sign, a second sigmoid, a missing head and a wrong template before the first request.
     """
@@ -56,11 +56,13 @@ class SanityCheck:
     worse: str
 
     async def run(self, name: str, model: RewardModel, prompt: Prompt, calibration: Calibration = IDENTITY) -> float:
-        """Return the margin, in calibrated logits, by which `model` prefers the better answer to `prompt`, the question.
+        """Return the margin, in calibrated logits, by which `model` prefers the better answer.
+
+        `prompt` is the rendered question; `name` is the model's name in errors.
 
         Raises:
-            CheckpointError: the margin is not positive, a score is not finite, or both look like probabilities: a sigmoid
-                has been applied already, and the safety threshold, which is applied to a sigmoid, would never fire.
+            CheckpointError: the margin is not positive, a score is not finite, or both look like
+                probabilities: with a second sigmoid no answer would fall below the safety threshold.
         """
         better = calibration(await model.score(prompt, self.better))
         worse = calibration(await model.score(prompt, self.worse))
@@ -71,8 +73,9 @@ class SanityCheck:
             )
         if worse >= 0 and better <= 1:
             raise CheckpointError(
-                f"{name} reward model: its canary failed: both answers scored between 0 and 1 ({better:.3f}, {worse:.3f}), "
-                "as if a sigmoid had been applied already; Winnow needs the logit (if this is one, start with --no-canary)"
+                f"{name} reward model: its canary failed: both answers scored between 0 and 1 "
+                f"({better:.3f}, {worse:.3f}), as if a sigmoid had been applied already; Winnow needs the logit "
+                "(if this is one, start with --no-canary)"
             )
         return better - worse
 

@@ -1,8 +1,9 @@
-"""Decides which prompts are safety prompts, whose answers are ranked by R_s alone.
+"""The classifier of safety prompts, whose answers are ranked by R_s alone.
 
-The paper tags prompts by the data set they come from. At inference time nobody does, unless the request says so; this
-tagger is the fallback: patterns over the user's words. It is deliberately plain. A missed prompt is still behind the gate
-R_s < 0.15; a false alarm only means that the safest answer wins instead of the most helpful one.
+The paper tags prompts by the data set they come from. At inference time a request may carry the tag; otherwise
+this classifier decides, by patterns over the user's words. It is deliberately simple. The answers to a missed
+prompt still face the safety threshold, R_s < 0.15; after a false alarm the safest answer wins instead of the most
+helpful one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ DEFAULT_PATTERNS: tuple[str, ...] = (
     r"\b(bombs?|explosives?|grenades?|malware|ransomware|computer virus)\b",
     r"\b(make|build|get|buy|sell|smuggle) (?:a |an |some |illegal )*(weapons?|guns?|poison|meth|drugs?)\b",
     r"\b(hack|break) into\b",
-    r"\b(steal|stolen|rob|forge|counterfeit|smuggle|kidnap|blackmail|stalk|murder|threaten|beat up|spy on|illegal|illegally)\b",
+    r"\b(steal|stolen|rob|forge|counterfeit|smuggle|kidnap|blackmail|stalk|murder|threaten|beat up|spy on"
+    r"|illegal|illegally)\b",
     r"\b(poison|kill|hurt|stab|attack) (?:my|a|an|some|the)? ?"
     r"(neighbou?r|boss|wife|husband|person|people|someone|man|woman|child|friend|teacher|dog|cat)\b",
     r"\b(kill|hurt|harm) (myself|yourself|himself|herself)\b",
@@ -25,7 +27,7 @@ DEFAULT_PATTERNS: tuple[str, ...] = (
 
 
 class SafetyClassifier:
-    """Tags a dialog when its last user message matches one of the patterns (Python regular expressions, any case)."""
+    """Tags a dialog whose last message matches one of the patterns (Python regular expressions, any case)."""
 
     def __init__(self, patterns: Sequence[str] = DEFAULT_PATTERNS) -> None:
         self._pattern = (

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How every candidate of one prompt is sampled; ranges as in the OpenAI API and vLLM.
+    """Sampling parameters of every candidate of one prompt; ranges as in the OpenAI API and vLLM.
 
     `max_tokens` counts sampled tokens, the closing EOS included. `top_k` 0 and `min_p` 0 switch those filters off.
-    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`. `alternatives` asks for the tokens'
-    log-probabilities with so many alternatives each, 0 to 20; None asks for none.
+    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`. `alternatives` requests the
+    tokens' log-probabilities, each with that many alternatives, 0 to 20; None requests none.
     """
 
     max_tokens: int

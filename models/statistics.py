@@ -1,8 +1,9 @@
 """The statistics of reports, load tests and evaluations, each once.
 
-Covers nearest-rank percentiles, intervals (the range of repeats, the bootstrap over prompts), the exact expectation of the
-best and the median of N out of K candidates, running moments, rank correlation within prompts, and the KL bound of best-of-N.
-No input, no drawing. numpy is imported where arrays come in, so that `winnow loadtest` runs without it.
+Covers nearest-rank percentiles, intervals (the range of repeats, the bootstrap over prompts), the exact
+expectation of the best and the median of N out of K candidates, running moments, rank correlation
+within prompts, and the KL bound of best-of-N. No input, no drawing. numpy is imported where arrays come
+in, so that `winnow loadtest` runs without it.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def median(values: Iterable[float]) -> float:
 class Interval:
     """A figure that rests on `count` prompts or repeats, with the interval `low` to `high` around it.
 
-    Which interval depends on where it comes from: `interval_of_repeats` or a bootstrap. An end is infinite where it lies
-    beyond what was measured; all three numbers are NaN where nothing was measured.
+    Which interval depends on where it comes from: `interval_of_repeats` or a bootstrap. An end is
+    infinite where it lies beyond what was measured; all three numbers are NaN where nothing was
+    measured.
     """
 
     value: float
@@ -63,8 +65,8 @@ class Interval:
 def interval_of_repeats(values: Iterable[float | None]) -> Interval | None:
     """Return the median of one value per repeat with the range they span; unknown (None or NaN) ones are left out.
 
-    Whatever the distribution, the range of R independent repeats holds its median with probability 1 - 2^(1-R): 75 % for 3
-    repeats, 94 % for 5, 97 % for 6. None if no value is known.
+    Whatever the distribution, the range of R independent repeats holds its median with probability 1 -
+    2^(1-R): 75 % for 3 repeats, 94 % for 5, 97 % for 6. None if no value is known.
     """
     known = [value for value in values if value is not None and not math.isnan(value)]
     return Interval(statistics.median(known), min(known), max(known), len(known)) if known else None
@@ -104,8 +106,8 @@ def sizes_up_to(total: int) -> tuple[int, ...]:
 def best_weights(total: int, size: int) -> FloatArray:
     """Return the probability of each rank to be the best of a random subset: [total], best rank first, sums to 1.
 
-    All C(total, size) subsets count alike: C(total - 1 - rank, size - 1) of them have that rank as their best (Nakano et al. 2021,
-    the unbiased estimate of best-of-n). Needs 1 ≤ size ≤ total.
+    All C(total, size) subsets count alike: C(total - 1 - rank, size - 1) of them have that rank as
+    their best (Nakano et al. 2021, the unbiased estimate of best-of-n). Needs 1 ≤ size ≤ total.
     """
     subsets = math.comb(total, size)
     return _frozen([math.comb(total - 1 - rank, size - 1) / subsets for rank in range(total)])
@@ -115,9 +117,9 @@ def best_weights(total: int, size: int) -> FloatArray:
 def median_weights(total: int, size: int) -> FloatArray:
     """Return the weight of each order statistic in the expected median of a random subset: [total], lowest first, sums to 1.
 
-    The value at sorted position i is the j-th lowest of C(i, j) · C(total - 1 - i, size - 1 - j) of the C(total, size) subsets: it
-    needs j companions from below and the others from above. An even size takes half of each of its two middle places.
-    Needs 1 ≤ size ≤ total.
+    The value at sorted position i is the j-th lowest of C(i, j) · C(total - 1 - i, size - 1 - j) of the
+    C(total, size) subsets: it needs j companions from below and the others from above. An even size
+    takes half of each of its two middle places. Needs 1 ≤ size ≤ total.
     """
     middle = ((size - 1) // 2, size // 2)
     subsets = 2 * math.comb(total, size)

@@ -1,4 +1,4 @@
-"""A tokenizer without a chat format: texts to ids and back, at the start of a text or in the middle of one."""
+"""A tokenizer without a chat format: text to ids and back, at the start or in the middle of a text."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ENCODE_ANCHOR = "\n"
-"""Continuations are encoded behind it: no piece of a SentencePiece vocabulary reaches across a newline."""
+"""Continuations are encoded after it: no piece of a SentencePiece vocabulary spans a newline."""
 DECODE_ANCHOR = "a"
-"""Continuations are decoded behind it: a newline may be a byte token, which the decoder would join with bytes that follow."""
+"""Continuations are decoded after it. A newline would not do: it may be a byte token, which the decoder
+joins with bytes that follow."""
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class Tokenizer:
-    """Wraps any fast Hugging Face tokenizer with SentencePiece semantics (a dummy leading space, byte fallback), a BOS and an EOS.
+    """A fast Hugging Face tokenizer with a dummy leading space and byte fallback (SentencePiece), BOS and EOS.
 
     The wrapped tokenizer is used with explicit options on every call and is never changed.
 
@@ -36,7 +37,7 @@ class Tokenizer:
         self.bos_id: int = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
         self.control_ids = frozenset(tokenizer.all_special_ids)
-        # A copy that is told once to take nothing for a control token: a quarter of the time of asking the other each time.
+        # A copy that never reads text as a control token; a quarter of the time of setting that on each call.
         self._plain = FastTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._plain.no_truncation()
@@ -52,7 +53,8 @@ class Tokenizer:
     def encode_continuation(self, text: str) -> list[int]:
         """Return the ids of `text` in the middle of a text, where a leading space is a space.
 
-        It is encoded behind an anchor, because tokenizers differ in how they treat white space at the start of a text.
+        It is encoded behind an anchor, because tokenizers differ in how they treat white space at the
+        start of a text.
         """
         if not text:
             return []
@@ -72,7 +74,7 @@ class Tokenizer:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_control))
 
     def decode_continuation(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` in the middle of a text, a leading space included; control ids are left out."""
+        """Return the text of `ids` in the middle of a text: keeps a leading space, leaves control ids out."""
         return self.decode([*self._decode_anchor, *ids], skip_control=True).removeprefix(DECODE_ANCHOR)
 
     def fewest_tokens(self, text: str) -> int:

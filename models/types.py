@@ -1,7 +1,7 @@
 """The nouns of Winnow: dialog → prompt → candidates → rewards → selection.
 
-Every stage of the pipeline takes one of these types and returns the next. They are frozen, hold plain Python values only
-(no torch, no HTTP) and store no fact twice: whatever can be derived is a property.
+Every stage of the pipeline takes one of these types and returns the next. They are frozen, hold plain
+Python values only (no torch, no HTTP) and store no fact twice: whatever can be derived is a property.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ Dialog = Sequence[Message | Mapping[str, str]]
 class Prompt:
     """A rendered dialog, or a raw text, ready for an engine.
 
-    `token_ids` are the policy's and include every control id (BOS, and EOS after finished turns); engines must add none.
-    `messages` is the dialog they were rendered from, so that a reward model can render it for itself; it is empty for a raw
-    prompt, whose text is `raw_text`. `answer_prefix` is the text between the last prompt token and the first character of
-    the answer, which the answer's own tokens begin with (Llama 2 puts a space there). `is_safety` marks a prompt whose answers
-    are ranked by safety alone (Llama 2, section 3.2.3).
+    `token_ids` are the policy's and include every control id (BOS, and EOS after finished turns);
+    engines must add none. `messages` is the dialog they were rendered from, so that a reward model can
+    render it for itself; it is empty for a raw prompt, whose text is `raw_text`. `answer_prefix` is the
+    text between the last prompt token and the first character of the answer, which the answer's own
+    tokens begin with (Llama 2 puts a space there). `is_safety` marks a prompt whose answers are ranked
+    by safety alone (Llama 2, section 3.2.3).
     """
 
     token_ids: tuple[int, ...]
@@ -73,9 +74,9 @@ class TokenLogprob:
 class Candidate:
     """One finished answer sampled from the policy.
 
-    `text` is what was sampled, cut at a stop string if one was met, and what the reward models score. `tokens` counts the
-    sampled tokens, EOS included. `seconds` is the time from submission to the last token. `logprobs` are those of the sampled
-    tokens, EOS left out, where they were asked for.
+    `text` is what was sampled, cut at a stop string if one was met, and what the reward models score.
+    `tokens` counts the sampled tokens, EOS included. `seconds` is the time from submission to the last
+    token. `logprobs` are those of the sampled tokens, EOS left out, where they were asked for.
     """
 
     index: int
@@ -104,6 +105,12 @@ def sigmoid(logit: float) -> float:
         return 1.0 / (1.0 + math.exp(-logit))
     odds = math.exp(logit)
     return odds / (1.0 + odds)
+
+
+def logit(probability: float) -> float:
+    """Return the inverse of `sigmoid`; 0 and 1, to which extreme logits are rounded, give large finite ones."""
+    inside = min(max(probability, 1e-300), 1 - 2**-53)
+    return math.log(inside) - math.log1p(-inside)
 
 
 def is_gated(safety_logit: float) -> bool:
@@ -181,8 +188,9 @@ class Aborted:
 class Timings:
     """The wall-clock time of one selection by phase, in seconds.
 
-    `queue`: waiting for admission. From admission on: `first_candidate` until the first candidate had finished, `generate`
-    until the last had, `score_tail` from there until the last score. `total`: all of it, the queue included.
+    `queue`: waiting for admission. From admission on: `first_candidate` until the first candidate had
+    finished, `generate` until the last had, `score_tail` from there until the last score. `total`: all
+    of it, the queue included.
     """
 
     queue: float

@@ -1,15 +1,15 @@
-"""Who gets how much memory: the settings' three models through `winnow.models.engines.memory`, for the service and `winnow plan`."""
+"""The memory plan of the settings' three engines, for the service and for `winnow plan`."""
 
 from __future__ import annotations
 
 import logging
-from typing import overload
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from winnow.models.engines.checkpoint import describe
+from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.engines.hardware import card, ram
 from winnow.models.engines.memory import (
@@ -19,106 +19,104 @@ from winnow.models.engines.memory import (
     Fixed,
     Memory,
     MemoryPlan,
-    Models,
+    Parts,
     Work,
     plan_card,
     plan_ram,
 )
-from winnow.server.settings import Settings
+from winnow.models.engines.shape import Model
+from winnow.server.settings import EngineSettings, PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
 
-CPU_KV_CACHE_GIB = 1.0
-"""KV cache of an engine on CPU, where the settings name none."""
+CPU_KV_CACHE = GIB
+"""Bytes of an engine's KV cache on CPU, unless the settings say otherwise."""
 
 
-def precision(settings: Settings, *, on_gpu: bool | None = None) -> str:
-    """What the engines compute in, on a GPU or not; None: where they run here."""
-    if settings.dtype != "auto":
-        return settings.dtype
+def precision(settings: Settings, engine: EngineSettings, *, on_gpu: bool | None = None) -> str:
+    """Return the precision that `engine` computes in, on a GPU or not; `on_gpu` None means this machine."""
+    dtype = engine.dtype or settings.dtype
+    if dtype != "auto":
+        return dtype
     return "bfloat16" if (runs_on_gpu() if on_gpu is None else on_gpu) else "float32"
 
 
 def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
-    """Plan for the card `memory`; None plans for where the engines run: this machine's card, or its memory without one.
+    """Plan for the card `memory`; None plans for this machine's card, or for its RAM if it has no card.
 
     Raises:
-        CheckpointError: a checkpoint has no sound config, or there is no card.
+        CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
         DoesNotFit: the engines need more than there is.
     """
-    if memory is None and not runs_on_gpu():
-        policy = _bytes(settings.kv_cache_gib or CPU_KV_CACHE_GIB)
-        rm = _bytes(settings.rm_kv_cache_gib or CPU_KV_CACHE_GIB)
-        return plan_ram(ram(), _models(settings, on_gpu=False), _work(settings), (policy, rm, rm))
-    return plan_card(
-        memory or card(),
-        _models(settings, on_gpu=True),
-        _work(settings),
-        policy=Fixed(_bytes(settings.kv_cache_gib), settings.policy_memory),
-        rm=Fixed(_bytes(settings.rm_kv_cache_gib), settings.rm_memory),
+    on_gpu = memory is not None or runs_on_gpu()
+    models = (
+        _model(settings, settings.policy, "policy", "policy", on_gpu=on_gpu),
+        _model(settings, settings.safety, "reward model", "safety", on_gpu=on_gpu),
+        _model(settings, settings.helpfulness, "reward model", "helpfulness", on_gpu=on_gpu),
     )
+    fixed = _fixed(settings)
+    if not on_gpu:
+        policy, safety, helpfulness = (part.kv_cache or CPU_KV_CACHE for part in fixed)
+        return plan_ram(ram(), models, (policy, safety, helpfulness))
+    work = Work(settings.max_sequences, settings.max_candidates_in_flight, settings.eager)
+    return plan_card(memory or card(), models, work, fixed)
 
 
-def parts(settings: Settings) -> tuple[Fixed, Fixed, Fixed]:
-    """What each engine is told when it starts, in their order: its share of a GPU, and its KV cache where that is fixed.
+def engine_parts(settings: Settings) -> Parts:
+    """Return each engine's share of the GPU and its KV cache, in the order in which the engines start.
 
-    An engine without a fixed KV cache makes one of what its share leaves, once it has seen what its activations take. If both shares
-    are set, nothing is planned.
+    On a GPU, a KV cache of None is what the share leaves once the engine has measured its activations.
+    Nothing is planned if the settings give all three shares. On CPU there are no shares.
 
     Raises:
-        CheckpointError: a checkpoint has no sound config, or there is no card.
+        CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
         DoesNotFit: the engines need more than there is.
     """
+    fixed = _fixed(settings)
     if not runs_on_gpu():
-        policy, safety, helpfulness = plan(settings).engines
-        return Fixed(policy.kv_cache), Fixed(safety.kv_cache), Fixed(helpfulness.kv_cache)
-    policy_kv, rm_kv = _bytes(settings.kv_cache_gib), _bytes(settings.rm_kv_cache_gib)
-    if settings.policy_memory and settings.rm_memory:
-        rm = Fixed(rm_kv, settings.rm_memory)
-        return Fixed(policy_kv, settings.policy_memory), rm, rm
+        policy, safety, helpfulness = (Fixed(engine.kv_cache) for engine in plan(settings).engines)
+        return policy, safety, helpfulness
+    if all(part.share for part in fixed):
+        return fixed
     planned = plan(settings)
-    logger.info("%s; %s", planned.memory, "; ".join(engine.sum for engine in planned.engines))
-    policy, safety, helpfulness = planned.engines
-    return Fixed(policy_kv, policy.share), Fixed(rm_kv, safety.share), Fixed(rm_kv, helpfulness.share)
-
-
-@overload
-def _bytes(gib: float) -> int: ...
-@overload
-def _bytes(gib: float | None) -> int | None: ...
-def _bytes(gib: float | None) -> int | None:
-    return None if gib is None else int(gib * GIB)
-
-
-def _models(settings: Settings, *, on_gpu: bool) -> Models:
-    dtype = precision(settings, on_gpu=on_gpu)
-    return (
-        describe(settings.policy, "policy", "policy", dtype),
-        describe(settings.safety_rm, "reward model", "safety", dtype),
-        describe(settings.helpfulness_rm, "reward model", "helpfulness", dtype),
+    logger.info("%s; %s", planned.memory, "; ".join(engine.arithmetic for engine in planned.engines))
+    policy, safety, helpfulness = (
+        replace(part, share=engine.share) for part, engine in zip(fixed, planned.engines, strict=True)
     )
+    return policy, safety, helpfulness
 
 
-def _work(settings: Settings) -> Work:
-    return Work(settings.context, settings.max_sequences, settings.max_candidates_in_flight, settings.eager)
+def _model(
+    settings: Settings, engine: PolicySettings | RewardModelSettings, kind: Kind, name: str, *, on_gpu: bool
+) -> Model:
+    dtype = precision(settings, engine, on_gpu=on_gpu)
+    return describe(engine.checkpoint, kind, name, dtype, engine.context or settings.context)
+
+
+def _fixed(settings: Settings) -> Parts:
+    return _part(settings.policy), _part(settings.safety), _part(settings.helpfulness)
+
+
+def _part(engine: PolicySettings | RewardModelSettings) -> Fixed:
+    return Fixed(None if engine.kv_cache_gib is None else int(engine.kv_cache_gib * GIB), engine.memory)
 
 
 def print_plan(settings: Settings, card_gib: float | None) -> None:
-    """Print who gets what of a card of `card_gib` GiB, of this machine's card, or of its memory.
+    """Print the plan for a card of `card_gib` GiB; None prints the plan for this machine.
 
     Raises:
-        CheckpointError: a checkpoint has no sound config.
+        CheckpointError: a checkpoint's config is missing or incomplete.
         DoesNotFit: the engines need more than there is.
     """
-    size = _bytes(card_gib)
-    planned = plan(settings, Memory("the card", size, size) if size else None)
-    Console().print(table(planned))
+    size = int(card_gib * GIB) if card_gib else None
+    Console().print(table(plan(settings, Memory("the card", size, size) if size else None)))
 
 
 def table(planned: MemoryPlan) -> Table:
-    """The plan, one engine a row; sizes in GiB."""
+    """Return the plan as a table, one engine per row; sizes in GiB."""
     typical = TYPICAL_PROMPT + TYPICAL_ANSWER
-    shown = Table(title=f"{planned.memory}, {planned.policy.model.dtype}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    precisions = "/".join(dict.fromkeys(engine.model.dtype for engine in planned.engines))
+    shown = Table(title=f"{planned.memory}, {precisions}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("engine")
     for heading in ("weights", "overhead", "KV", "all", "share", "tokens", "full", f"of {typical}"):
         shown.add_column(heading, justify="right")
@@ -129,8 +127,11 @@ def table(planned: MemoryPlan) -> Table:
             *(f"{size / GIB:.2f}" for size in sizes),
             f"{engine.share:.3f}",
             f"{engine.tokens:,}",
-            f"{engine.candidates(engine.context):,}",
+            f"{engine.candidates(engine.model.context):,}",
             f"{engine.candidates(typical):,}",
         )
-    shown.caption = f"In GiB. The KV cache holds so many tokens: full contexts, or candidates of {typical} tokens that share nothing."
+    shown.caption = (
+        f"Sizes in GiB. tokens: what the KV cache holds; full: as sequences of the whole context; of {typical}: as "
+        f"candidates of {typical} tokens, nothing shared."
+    )
     return shown

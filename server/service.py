@@ -1,4 +1,4 @@
-"""The composition root: from settings to a started service. Everything that serves is built here and handed on."""
+"""The composition root: from settings to a started service. Everything that serves is built here and passed on."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.models.engines.base import EngineStatus, ServedPolicy, ServedRewardModel
+from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.engines.base import (
+    EngineOptions,
+    EngineStatus,
+    RewardInput,
+    ServedPolicy,
+    ServedRewardModel,
+)
 from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.engines.environment import prepare, runs_on_gpu
 from winnow.models.engines.memory import Fixed
+from winnow.models.engines.registry import KINDS
 from winnow.models.errors import CheckpointError, EngineDead
-from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, SanityCheck
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
-from winnow.server.memory_plan import parts, precision
+from winnow.server.aio import cancel
+from winnow.server.memory_plan import engine_parts, precision
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
-from winnow.server.pipeline.lifecycle import Lifecycle, give_up
-from winnow.server.settings import Settings
-
-if TYPE_CHECKING:
-    from winnow.models.engines.vllm import EngineOptions
+from winnow.server.pipeline.lifecycle import Lifecycle
+from winnow.server.pipeline.request import Defaults, PromptRenderer
+from winnow.server.settings import EngineSettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +44,48 @@ WARM_UP_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The started engines and what stands on them."""
+    """The started engines and everything built on them."""
 
     settings: Settings
-    template: Llama2Template
-    tagger: SafetyClassifier
+    template: ChatTemplate
+    tokenizer: Tokenizer
+    classifier: SafetyClassifier
     policy: ServedPolicy
     safety: ServedRewardModel
     helpfulness: ServedRewardModel
     admission: Admission
-    life: Lifecycle = field(default_factory=Lifecycle)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @property
     def pipeline(self) -> BestOfN:
         """The best-of-N pipeline over the three engines."""
-        return BestOfN(self.policy, self.safety, self.helpfulness)
+        settings = self.settings
+        return BestOfN(
+            self.policy,
+            self.safety,
+            self.helpfulness,
+            settings.safety.calibration,
+            settings.helpfulness.calibration,
+        )
+
+    @property
+    def renderer(self) -> PromptRenderer:
+        """The renderer of requests for the served policy."""
+        return PromptRenderer(self.tokenizer, self.template, self.classifier, self.context, self.policy.vocabulary)
+
+    @property
+    def defaults(self) -> Defaults:
+        """The defaults and limits of a request over HTTP."""
+        settings = self.settings
+        return Defaults(
+            candidates=settings.candidates.max,
+            least=settings.candidates.min,
+            max_candidates=settings.max_candidates,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            combiner=settings.combiner,
+        )
 
     @property
     def context(self) -> int:
@@ -65,7 +99,7 @@ class Service:
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests can be answered: all three engines run, and none has been found hanging."""
+        """Whether requests can be answered: all three engines run, and none has been found to hang."""
         return not self.lifecycle.is_dead and all(engine.is_alive for engine in self.engines.values())
 
     @property
@@ -74,7 +108,9 @@ class Service:
         return self.is_alive and not self.lifecycle.is_draining
 
     async def watch(self) -> None:
-        """Look after the engines: the service's life ends when one has died, or has hung for `stall_seconds`."""
+        """Watch each engine by itself; the first that dies, or hangs for `stall_seconds`, ends the service's
+        lifecycle.
+        """
         await asyncio.gather(*(self._watch(name, engine) for name, engine in self.engines.items()))
 
     async def _watch(self, name: str, engine: EngineStatus) -> None:
@@ -94,13 +130,13 @@ class Service:
                 await asyncio.sleep(ENGINE_CHECK_SECONDS)
                 stuck = asyncio.create_task(engine.is_stuck(limit))
         finally:
-            give_up(stuck)
+            cancel(stuck)
 
     async def warm_up(self) -> None:
-        """Answer one request and, if asked for, let each reward model's canary sing.
+        """Answer one request, and run each reward model's sanity check if the settings ask for it.
 
         Raises:
-            CheckpointError: a canary failed, or the engines did not answer in ten minutes.
+            CheckpointError: a sanity check failed, or the engines did not answer within ten minutes.
             EngineDead: an engine has died.
         """
         try:
@@ -109,77 +145,82 @@ class Service:
             raise CheckpointError(f"the engines did not answer a first request within {WARM_UP_SECONDS} s") from None
 
     async def _warm_up(self) -> None:
-        if self.settings.load_format == "dummy":
-            logger.warning("the weights are random (load_format dummy): no canary sings, and no answer means anything")
-        elif self.settings.canary:
-            await asyncio.gather(
-                SAFETY_CHECK.sing("safety", self.safety, self.template),
-                HELPFULNESS_CHECK.sing("helpfulness", self.helpfulness, self.template),
+        settings = self.settings
+        if settings.load_format == "dummy":
+            logger.warning(
+                "the weights are random (load_format dummy): no sanity check is run, and answers mean nothing"
             )
-        prompt = self.template.render([Message("user", "Hello")])
-        await self.pipeline.select(prompt, Sampling(max_tokens=8), self.settings.candidates.max, self.settings.combiner)
+        elif settings.canary:
+            await asyncio.gather(
+                self._check("safety", SAFETY_CHECK, self.safety, settings.safety),
+                self._check("helpfulness", HELPFULNESS_CHECK, self.helpfulness, settings.helpfulness),
+            )
+        prompt = self.template.render([Message("user", "Hello")], self.tokenizer)
+        await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, settings.combiner)
+
+    async def _check(
+        self, name: str, check: SanityCheck, model: ServedRewardModel, settings: RewardModelSettings
+    ) -> None:
+        prompt = self.template.render([Message("user", check.question)], self.tokenizer)
+        await check.run(name, model, prompt, settings.calibration)
 
 
 @contextlib.contextmanager
 def started(settings: Settings) -> Iterator[Service]:
     """Start the three engines, one after another, and end their processes on leaving.
 
-    Call it from the main thread, before an event loop runs: on CPU the engines are forked, unless torch has been imported
-    before, when they are spawned, which is safe then and slower.
+    Call it from the main thread, before an event loop runs: on CPU the engines are forked, unless torch has
+    been imported before; then they are spawned, which is safe and slower.
 
     Raises:
-        CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not fit the others.
+        CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
         DoesNotFit: the memory does not suffice for all three.
     """
     needs_weights = settings.load_format != "dummy"
-    inspect(settings.policy, "policy", needs_weights=needs_weights)
-    inspect(settings.safety_rm, "reward model", needs_weights=needs_weights)
-    inspect(settings.helpfulness_rm, "reward model", needs_weights=needs_weights)
+    inspect(settings.policy.checkpoint, "policy", needs_weights=needs_weights)
+    inspect(settings.safety.checkpoint, "reward model", needs_weights=needs_weights)
+    inspect(settings.helpfulness.checkpoint, "reward model", needs_weights=needs_weights)
     fork = not runs_on_gpu() and "torch" not in sys.modules
-    prepare(offline=all(map(is_local, _checkpoints(settings))), eager=settings.eager)
-    told = parts(settings)
-    tokenizer = load_tokenizer(settings.policy, "policy")
-    for checkpoint in (settings.safety_rm, settings.helpfulness_rm):
+    prepare(offline=all(map(is_local, settings.checkpoints.values())), eager=settings.eager)
+    parts = engine_parts(settings)
+    tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
+    for checkpoint in (settings.safety.checkpoint, settings.helpfulness.checkpoint):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
-    template = Llama2Template(tokenizer)
+    template = TEMPLATES[settings.policy.template]
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
-
-    from winnow.models.engines.vllm import start_policy, start_reward_model
-
     with contextlib.ExitStack() as running:
-        options = [_options(settings, *engine, fork) for engine in zip(_checkpoints(settings), told, strict=True)]
-        policy = start_policy(options[0], template)
+        policy_options, safety_options, helpfulness_options = (
+            _options(settings, name, part, fork) for name, part in zip(settings.engines, parts, strict=True)
+        )
+        policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)
-        safety = start_reward_model(options[1], "safety", template.eos_id, settings.safety_calibration)
+        safety = KINDS[settings.safety.kind].reward_model(
+            safety_options, RewardInput(tokenizer, TEMPLATES[settings.safety.template])
+        )
         running.callback(safety.shutdown)
-        helpfulness = start_reward_model(options[2], "helpfulness", template.eos_id, settings.helpfulness_calibration)
+        helpfulness = KINDS[settings.helpfulness.kind].reward_model(
+            helpfulness_options, RewardInput(tokenizer, TEMPLATES[settings.helpfulness.template])
+        )
         running.callback(helpfulness.shutdown)
-        tagger = SafetyClassifier(settings.safety_patterns)
-        yield Service(settings, template, tagger, policy, safety, helpfulness, _admission(settings))
+        classifier = SafetyClassifier(settings.safety_patterns)
+        admission = Admission(
+            settings.max_candidates_in_flight,
+            settings.max_queued_candidates,
+            settings.max_queued_tokens,
+            settings.queue_seconds,
+        )
+        yield Service(settings, template, tokenizer, classifier, policy, safety, helpfulness, admission)
 
 
-def _admission(settings: Settings) -> Admission:
-    return Admission(
-        settings.max_candidates_in_flight,
-        settings.max_queued_candidates,
-        settings.max_queued_tokens,
-        settings.queue_seconds,
-    )
-
-
-def _checkpoints(settings: Settings) -> tuple[str, str, str]:
-    return settings.policy, settings.safety_rm, settings.helpfulness_rm
-
-
-def _options(settings: Settings, checkpoint: str, told: Fixed, fork: bool) -> EngineOptions:
-    from winnow.models.engines.vllm import EngineOptions
-
+def _options(settings: Settings, name: str, part: Fixed, fork: bool) -> EngineOptions:
+    engine: EngineSettings = settings.engines[name]
     return EngineOptions(
-        checkpoint=checkpoint,
-        dtype=precision(settings),
-        context=settings.context,
-        kv_cache=told.kv_cache,
-        memory_share=told.share,
+        name=name,
+        checkpoint=settings.checkpoints[name],
+        dtype=precision(settings, engine),
+        context=engine.context or settings.context,
+        kv_cache=part.kv_cache,
+        memory_share=part.share,
         max_sequences=settings.max_sequences,
         eager=settings.eager,
         load_format=settings.load_format,

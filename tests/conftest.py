@@ -1,4 +1,4 @@
-"""What tests share: the demo tokenizer, a started service in this process, and a server in one of its own."""
+"""Shared fixtures: the demo tokenizer, a started service in this process, and a server in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.live import LiveServer
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.engines.checkpoint import load_tokenizer
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(demo.weights("policy"))
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(str(demo.weights("policy")), "policy")
 
 
 @pytest.fixture(scope="session")
-def template(tokenizer: PreTrainedTokenizerBase) -> Llama2Template:
-    return Llama2Template(tokenizer)
+def template() -> Llama2Template:
+    return Llama2Template()
 
 
 @pytest.fixture(scope="session")

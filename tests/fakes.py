@@ -6,17 +6,31 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from winnow.models.sampling import Handle, Sampling
+from winnow.models.policy import CandidateHandle
+from winnow.models.sampling import Sampling
 from winnow.models.types import Candidate, Prompt
 
 
+def text_of(ids: Sequence[int]) -> str:
+    """The text of a scripted answer that consists of `ids`; see `ids_of`."""
+    return f"answer {' '.join(map(str, ids))}"
+
+
+def ids_of(text: str) -> tuple[int, ...]:
+    """The ids of a scripted answer; of any other text its bytes."""
+    words = text.split()
+    if words[:1] == ["answer"] and all(word.isdecimal() for word in words[1:]):
+        return tuple(map(int, words[1:]))
+    return tuple(text.encode())
+
+
 def candidate(index: int, ids: Sequence[int] = (7,), text: str = "") -> Candidate:
-    return Candidate(index, tuple(ids), text or f"answer {index}", "stop", len(ids) + 1)
+    return Candidate(index, text or text_of(ids), "stop", len(ids) + 1)
 
 
 @dataclass(kw_only=True)
 class ScriptedEngine:
-    """What every engine tells of itself; a test sets it to what the fault looks like."""
+    """The status of an engine; a test sets it to what a fault looks like."""
 
     context: int = 2048
     is_alive: bool = True
@@ -27,17 +41,22 @@ class ScriptedEngine:
     async def is_stuck(self, seconds: float) -> bool:
         return self.stuck
 
+    def shutdown(self) -> None:
+        self.is_alive = False
+
 
 @dataclass
 class ScriptedPolicy(ScriptedEngine):
-    """Answers candidate k with the ids that `answers(k)` gives, or raises what it raises; all wait for `hold`."""
+    """Answers candidate k with the ids that `answers(k)` returns, or raises its exception; all wait for `hold`."""
 
-    answers: Callable[[int], Sequence[int]] = lambda index: (7, index)
+    answers: Callable[[int], Sequence[int]] = lambda index: (index,)
     vocabulary: int = 2048
     running: set[int] = field(default_factory=set)
     hold: asyncio.Event | None = None
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None) -> Candidate:
+    async def sample(
+        self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
+    ) -> Candidate:
         self.running.add(index)
         try:
             if self.hold:
@@ -55,7 +74,7 @@ class ScriptedRewardModel(ScriptedEngine):
     calls: int = 0
     hold: asyncio.Event | None = None
 
-    async def score(self, prompt: Prompt, answer_ids: Sequence[int]) -> float:
+    async def score(self, prompt: Prompt, answer: str) -> float:
         self.calls += 1
         await (self.hold.wait() if self.hold else asyncio.sleep(0))
-        return self.logit(tuple(answer_ids))
+        return self.logit(ids_of(answer))

@@ -21,8 +21,9 @@ import httpx
 import uvicorn
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.api.run import configure
 from winnow.server.pipeline.admission import Admission
@@ -130,7 +131,7 @@ def wait_until(condition: Any, seconds: float) -> bool:
 
 
 def scripted(
-    template: Llama2Template,
+    tokenizer: Tokenizer,
     policy: ScriptedPolicy | None = None,
     safety: ScriptedRewardModel | None = None,
     helpfulness: ScriptedRewardModel | None = None,
@@ -140,7 +141,8 @@ def scripted(
     chosen = Settings(**settings)
     return Service(
         chosen,
-        template,
+        TEMPLATES["llama2"],
+        tokenizer,
         SafetyClassifier(chosen.safety_patterns),
         policy or ScriptedPolicy(),
         safety or ScriptedRewardModel(),

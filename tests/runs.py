@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import orjson
 
 from winnow.models.combiner import combine, rank
-from winnow.models.types import Candidate, Failure, Message, ScoredCandidate
+from winnow.models.types import (
+    Candidate,
+    CombinerName,
+    Failure,
+    FinishReason,
+    Message,
+    Prompt,
+    Reward,
+    ScoredCandidate,
+    Selection,
+    Timings,
+)
 from winnow.server.distill.journal import Journal
-from winnow.server.distill.records import Arm, Problem, Record, ScoredAnswer
+from winnow.server.distill.records import FORMAT, Arm, Problem, Record
 
 WORDS = [
     "the",
@@ -38,51 +51,71 @@ def text(rng: Random, words: int) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(words))
 
 
-def record(line: int, rng: Random, arms: tuple[Arm, ...] = (Arm(8, 1.0),), **fields: object) -> Record:
+def scored(
+    index: int, text: str, reward: Reward, tokens: int = 4, finish_reason: FinishReason = "stop"
+) -> ScoredCandidate:
+    return ScoredCandidate(Candidate(index, text, finish_reason, tokens), reward)
+
+
+def record(
+    line: int,
+    rng: Random,
+    arms: tuple[Arm, ...] = (Arm(8, 1.0),),
+    *,
+    answers: Sequence[ScoredCandidate] | None = None,
+    failures: Sequence[Failure] | None = None,
+    messages: tuple[Message, ...] | None = None,
+    is_safety: bool | None = None,
+    combiner: CombinerName = "llama2",
+    **fields: Any,
+) -> Record:
     """A finished prompt with random answers; some equal, some gated, some failed (never all)."""
-    is_safety = bool(fields.get("is_safety", rng.random() < 0.2))
-    answers: list[ScoredAnswer] = []
-    failures: list[Failure] = []
-    for place, arm in enumerate(arms):
-        for _ in range(arm.candidates):
-            index = len(answers) + len(failures)
-            if rng.random() < 0.03 and index:
-                failures.append(Failure(index, "the policy engine failed on a request"))
-                continue
-            words = rng.randrange(1, 30)
-            reward = combine(is_safety, rng.gauss(1, 2.5), None if is_safety else rng.gauss(words / 20, 2))
-            repeated = answers and rng.random() < 0.2
-            answers.append(
-                ScoredAnswer(index, place, answers[0].text, "stop", answers[0].tokens, answers[0].reward)
-                if repeated
-                else ScoredAnswer(
-                    index, place, text(rng, words), "stop" if rng.random() < 0.9 else "length", words + 1, reward
-                )
-            )
-    scored = [
-        ScoredCandidate(Candidate(item.index, (), item.text, item.finish_reason, item.tokens), item.reward)
-        for item in answers
-    ]
+    drawn = rng.random() < 0.2
+    is_safety = drawn if is_safety is None else is_safety
+    random_answers, random_failures = _answers(rng, arms, is_safety)
     system = [Message("system", "Be brief.")] if rng.random() < 0.3 else []
     history = [Message("user", text(rng, 4)), Message("assistant", text(rng, 5))] if rng.random() < 0.3 else []
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "line": line,
         "id": f"id-{line}" if rng.random() < 0.7 else None,
         "digest": f"{rng.getrandbits(128):032x}",
-        "messages": (*system, *history, Message("user", text(rng, 6))),
-        "is_safety": is_safety,
-        "category": rng.choice((None, "facts", "danger")),
-        "silent": bool(history) and rng.random() < 0.3,
-        "n": 1,
-        "combiner": "llama2",
-        "arms": arms,
-        "answers": tuple(answers),
-        "ranking": rank(scored, "llama2"),
-        "failures": tuple(failures),
-        "prompt_tokens": rng.randrange(5, 60),
-        "seconds": rng.random(),
     }
-    return Record(**{**values, **fields})  # type: ignore[arg-type]
+    dialog = (*system, *history, Message("user", text(rng, 6)))
+    values |= {
+        "category": rng.choice((None, "facts", "danger")),
+        "mask_history": bool(history) and rng.random() < 0.3,
+        "n": 1,
+        "arms": arms,
+        "prompt_tokens": rng.randrange(5, 60),
+    }
+    answers = tuple(random_answers if answers is None else answers)
+    selection = Selection(
+        prompt=Prompt((), dialog if messages is None else messages, is_safety),
+        combiner=combiner,
+        scored=answers,
+        ranking=rank(answers, combiner),
+        failures=tuple(random_failures if failures is None else failures),
+        timings=Timings(0.0, 0.0, 0.0, 0.0, rng.random()),
+    )
+    return Record(**{**values, **fields}, selection=selection)
+
+
+def _answers(rng: Random, arms: tuple[Arm, ...], is_safety: bool) -> tuple[list[ScoredCandidate], list[Failure]]:
+    answers: list[ScoredCandidate] = []
+    failures: list[Failure] = []
+    for index in range(sum(arm.candidates for arm in arms)):
+        if rng.random() < 0.03 and index:
+            failures.append(Failure(index, "the policy engine failed on a request"))
+            continue
+        words = rng.randrange(1, 30)
+        reward = combine(is_safety, rng.gauss(1, 2.5), None if is_safety else rng.gauss(words / 20, 2))
+        if answers and rng.random() < 0.2:
+            first = answers[0].candidate
+            answers.append(scored(index, first.text, answers[0].reward, first.tokens))
+        else:
+            content = text(rng, words)
+            answers.append(scored(index, content, reward, words + 1, "stop" if rng.random() < 0.9 else "length"))
+    return answers, failures
 
 
 def problem(line: int, kind: str = "input") -> Problem:
@@ -92,7 +125,7 @@ def problem(line: int, kind: str = "input") -> Problem:
 def make_run(
     folder: Path, prompts: int = 40, seed: int = 0, arms: tuple[Arm, ...] = (Arm(8, 1.0),), problems: int = 2
 ) -> list[Record]:
-    """Write a whole run of `prompts` records and some problems, in a random order; the records in the input's order.
+    """Write a run of `prompts` records and some problems in random order; return the records in input order.
 
     Two neighbouring records have equal messages: equal prompts are two prompts.
     """
@@ -100,7 +133,7 @@ def make_run(
     folder.mkdir(parents=True, exist_ok=True)
     records = [record(line, rng, arms) for line in range(1, prompts + 1)]
     if prompts > 2:
-        records[1] = record(2, rng, arms, messages=records[0].messages, is_safety=records[0].is_safety)
+        records[1] = record(2, rng, arms, messages=records[0].messages, is_safety=records[0].selection.prompt.is_safety)
     entries = [*records, *(problem(prompts + 1 + extra) for extra in range(problems))]
     rng.shuffle(entries)
     (folder / "manifest.json").write_bytes(orjson.dumps(manifest(arms, seed), option=orjson.OPT_INDENT_2))
@@ -112,7 +145,7 @@ def make_run(
 
 def manifest(arms: tuple[Arm, ...] = (Arm(8, 1.0),), seed: int = 0) -> dict[str, object]:
     return {
-        "format": 1,
+        "format": FORMAT,
         "winnow": "0.1.0",
         "input": {"name": "prompts.jsonl", "sha256": "0" * 64, "bytes": 1234},
         "models": {

@@ -1,4 +1,4 @@
-"""What operators import and read is true: every metric of the dashboard, the alerts and the page exists, and the other way."""
+"""The operators' files match the code: each metric in the dashboard, alerts and page exists, and vice versa."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import scripted
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.metrics import Metrics
 from winnow.server.settings import Settings
 
@@ -17,9 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
-def names(template: Llama2Template) -> set[str]:
-    """Every series' name that the server exports."""
-    metrics = Metrics(scripted(template))
+def names(tokenizer: Tokenizer) -> set[str]:
+    """Return the name of each series that the server exports."""
+    metrics = Metrics(scripted(tokenizer))
     found: set[str] = set()
     for family in metrics.registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}[family.type]
@@ -28,7 +28,7 @@ def names(template: Llama2Template) -> set[str]:
 
 
 @pytest.mark.parametrize("file", ["grafana-dashboard.json", "alerts.yml"])
-def test_every_metric_that_is_asked_for_exists(names: set[str], file: str) -> None:
+def test_every_metric_in_a_query_exists(names: set[str], file: str) -> None:
     asked = set(re.findall(r"\b(?:winnow|process)_[a-z_]+(?=[{\[ )\\]|$)", (DOCS / file).read_text(), re.M))
     assert len(asked) > 8
     assert asked <= names
@@ -58,7 +58,7 @@ def test_the_dashboard_has_no_empty_panel_and_no_overlap() -> None:
             assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
 
 
-def test_every_setting_on_the_page_exists_with_the_default_it_names() -> None:
+def test_every_setting_on_the_page_has_the_default_given_there() -> None:
     page = (DOCS / "operations.md").read_text()
     for name, told in re.findall(r"`([a-z_]+)` \(([\d,]+)\)", page):
         assert Settings.model_fields[name].default == int(told.replace(",", "")), name

@@ -1,7 +1,8 @@
-"""What this machine does in fact: bytes a second from memory and operations a second, measured with torch.
+"""Measures this machine with torch: bytes a second from memory, and floating-point operations a second.
 
-`python -m winnow.loadtests.benchmarks.bandwidth` prints a JSON object, so that a caller can measure in a child process, which leaves no memory
-taken and no CUDA context behind. Each figure is the best of several runs: a floor is to be what nothing beats.
+`python -m winnow.loadtests.benchmarks.bandwidth` prints a JSON object, so that a caller can measure
+in a child process, which leaves no memory allocated and no CUDA context behind. Each figure is the
+best of several runs, because a bound must hold for every run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 
 from winnow.loadtests.benchmarks.roofline import Machine
 
-RUNS = 12
+RUNS, WARM_UP_RUNS = 12, 2
 CUDA_BYTES, CPU_BYTES = 4 * 2**30, 512 * 2**20
 """Size of the copied buffer: far beyond any cache."""
 CUDA_SIDE, CPU_SIDE = 8192, 2048
@@ -23,9 +24,11 @@ CUDA_SIDE, CPU_SIDE = 8192, 2048
 
 
 def measure() -> Machine:
-    """Measure the first CUDA card, or the processor without one: a copy within memory, which reads and writes, and a matrix product.
+    """Measure the first CUDA card, or the processor without one, by a copy within memory and a
+    matrix product.
 
-    The product is of bfloat16 on a card and of float32 on a processor, as the engines compute there.
+    The copy reads and writes. The product is of bfloat16 on a card and of float32 on a processor,
+    as the engines compute there.
     """
     import torch
 
@@ -34,38 +37,36 @@ def measure() -> Machine:
         wait, device, name = torch.cuda.synchronize, "cuda", torch.cuda.get_device_name(0)
         size, side, dtype = CUDA_BYTES, CUDA_SIDE, torch.bfloat16
     else:
-        wait, device, name = _nothing, "cpu", f"CPU, {torch.get_num_threads()} threads"
+        wait, device, name = _no_wait, "cpu", f"CPU, {torch.get_num_threads()} threads"
         size, side, dtype = CPU_BYTES, CPU_SIDE, torch.float32
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copying = _best(lambda: target.copy_(source), wait)
+    copy_seconds = _best(lambda: target.copy_(source), wait)
     left = torch.randn(side, side, dtype=dtype, device=device)
-    multiplying = _best(lambda: torch.matmul(left, left), wait)
-    return Machine(name, 2 * size / copying, 2 * side**3 / multiplying, measured=True)
+    product_seconds = _best(lambda: torch.matmul(left, left), wait)
+    return Machine(name, 2 * size / copy_seconds, 2 * side**3 / product_seconds, measured=True)
 
 
-def measure_apart() -> Machine:
-    """What `measure` finds, in a child process.
+def measure_in_child() -> Machine:
+    """Return `measure()` of a child process.
 
     Raises:
         RuntimeError: the child failed; the message is its last line.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "winnow.loadtests.benchmarks.bandwidth"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "winnow.loadtests.benchmarks.bandwidth"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603, our own command
     if done.returncode:
-        raise RuntimeError(
-            f"the bandwidth could not be measured: {(done.stderr.strip() or 'no reason').splitlines()[-1]}"
-        )
+        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        raise RuntimeError(f"the bandwidth could not be measured: {reason}")
     return Machine(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _nothing() -> None:
-    """A processor's work is done when the call returns."""
+def _no_wait() -> None:
+    """Do nothing: a processor's work is done when the call returns."""
 
 
 def _best(work: Callable[[], object], wait: Callable[[], object]) -> float:
-    """Seconds of the fastest of several runs, the first ones left out."""
+    """Return the seconds of the fastest run after the warm-up."""
     seconds = []
     for _ in range(RUNS):
         wait()
@@ -73,8 +74,8 @@ def _best(work: Callable[[], object], wait: Callable[[], object]) -> float:
         work()
         wait()
         seconds.append(time.perf_counter() - started)
-    return min(seconds[2:])
+    return min(seconds[WARM_UP_RUNS:])
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(measure())))  # noqa: T201
+    print(json.dumps(dataclasses.asdict(measure())))

@@ -1,7 +1,9 @@
-"""`make bench-distill`: candidates a second of an offline run against the bare engine's, in one process, taken in turns.
+"""`make bench-distill`: candidates a second of an offline run against the bare engine's, in one
+process, taken in turns.
 
-Bare is vLLM generating the very same candidates (same prompts, seeds and limits), all submitted at once, without decoding them
-to text, scoring them or writing them down. The run is the real one: plans, both reward models, combiner, journal on disk.
+Bare is vLLM generating the very same candidates (same prompts, seeds and limits), all submitted at
+once, without decoding them to text, scoring them or writing them down. The run is the real one:
+plans, both reward models, combiner, journal on disk.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ class Bench:
         return time.perf_counter() - started
 
     async def run(self) -> float:
-        """Seconds for the whole of an offline run, from the first line to the last entry in the journal."""
+        """Seconds for the whole of an offline run, from the first line to the last entry in the
+        journal.
+        """
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
             with Journal(Path(folder)) as journal:
@@ -91,7 +95,9 @@ class Bench:
 
 
 def tasks(count: int, system: str) -> list[Task]:
-    """Held-out prompts of the demo world; `system` is put before those that have no system message of their own."""
+    """Held-out prompts of the demo world; `system` is put before those that have no system message
+    of their own.
+    """
     asked = [prompt.messages for prompt in held_out_prompts(count)]
     opening = (Message("system", system),) if system else ()
     return [

@@ -1,12 +1,15 @@
-"""`python -m winnow.loadtests.benchmarks.shape_bench`: how near the floor a server of a known shape comes, without its weights.
+"""`python -m winnow.loadtests.benchmarks.shape_bench`: latency of a server of a known shape against
+its roofline, without weights.
 
-Speed depends on a model's shape and not on what it has learnt, so three models of random weights are served, prompts are token ids of
-an exact length, and answers are forced to theirs. For each K: latencies, one request at a time, beside the floor of the lengths that came;
-then requests a second with many clients. Answers mean nothing; whether the scores are sound is not asked here.
+Speed depends on a model's shape and not on its weights. So three models of random weights are
+served, prompts are token ids of an exact length, and answers are forced to theirs. For each K:
+latencies, one request at a time, beside the roofline of the lengths observed; then requests a
+second with many clients. Answers mean nothing, and the scores are not checked.
 
-Answers are forced to words that the tokenizer spells as it reads them, or the reward models would read something shorter or longer than
-was sampled. Lengths: `fixed` makes all K of the same one, so that all K are scored after the last step, the worst case; `spread` lets each
-end by chance, on average after so many tokens, and at twice as many at the latest.
+Answers are forced to words that the tokenizer encodes as it decoded them, or the reward models
+would read another length than was sampled. Lengths: `fixed` makes all K equally long, so that all K
+are scored after the last step, the worst case; `spread` lets each end by chance, on average after
+the given number of tokens, and at twice as many at the latest.
 """
 
 from __future__ import annotations
@@ -17,10 +20,9 @@ import dataclasses
 import json
 import math
 import random
-import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,13 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from winnow.loadtests.benchmarks.bandwidth import measure_apart
-from winnow.loadtests.benchmarks.roofline import Floor, Machine, floor
-from winnow.loadtests.benchmarks.shape_server import DEMO_TOKENIZER, served
-from winnow.loadtests.benchmarks.shapes import EOS, SHAPES, Shape
+from winnow.loadtests.benchmarks.bandwidth import measure_in_child
+from winnow.loadtests.benchmarks.roofline import Machine, Roofline, roofline
+from winnow.loadtests.benchmarks.shapes import EOS, SHAPES
+from winnow.loadtests.benchmarks.winnow_process import winnow_server_of_shape
+from winnow.models import demo
+from winnow.models.engines.shape import BYTES
+from winnow.models.statistics import median
 
 WORDS = 64
 """Different words in prompts and answers."""
@@ -42,8 +47,10 @@ WARM_UP_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """What a request asks for: tokens of the prompt and of an answer, and whether answers end by chance around that length."""
+class Load:
+    """The requests: tokens of the prompt and of an answer, and whether answers end by chance around
+    that length.
+    """
 
     words: tuple[int, ...]
     prompt_tokens: int
@@ -51,23 +58,25 @@ class Asking:
     is_spread: bool
 
     def body(self, candidates: int, rng: random.Random) -> dict[str, Any]:
-        """A request's body, with a prompt of its own: no two requests share a prefix."""
+        """Return a request's body, with a prompt of its own: no two requests share a prefix."""
         # Among words that are equally likely, EOS comes with probability 1 / answer_tokens, or never.
-        ending = 100 - math.log(max(1.0, self.answer_tokens / len(self.words))) if self.is_spread else -100.0
+        end_bias = 100 - math.log(max(1.0, self.answer_tokens / len(self.words))) if self.is_spread else -100.0
         return {
             "model": "policy",
             "prompt": [1, *rng.choices(self.words, k=self.prompt_tokens - 1)],
             "max_tokens": self.answer_tokens * (2 if self.is_spread else 1),
             "temperature": 1.0,
             "top_p": 1.0,
-            "logit_bias": {**dict.fromkeys(map(str, self.words), 100.0), str(EOS): ending},
+            "logit_bias": {**dict.fromkeys(map(str, self.words), 100.0), str(EOS): end_bias},
             "best_of_n": {"candidates": candidates},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered request: seconds as the client saw them, seconds of the score tail, and tokens of each candidate."""
+    """One answered request: seconds as the client saw them, seconds of the score tail, and tokens
+    of each candidate.
+    """
 
     seconds: float
     score_tail: float
@@ -77,35 +86,35 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Requests of one K, one at a time, each beside its own floor."""
+    """Requests of one K, one at a time, each beside its own roofline."""
 
     candidates: int
     answers: tuple[Answer, ...]
-    floors: tuple[Floor, ...]
+    rooflines: tuple[Roofline, ...]
 
     @property
     def report(self) -> dict[str, Any]:
-        """Medians in milliseconds; a ratio is the time taken over the floor, of each request."""
-        pairs = list(zip(self.answers, self.floors, strict=True))
+        """Medians in milliseconds; a ratio is a request's time over its roofline."""
+        pairs = list(zip(self.answers, self.rooflines, strict=True))
         return {
             "candidates": self.candidates,
             "requests": len(pairs),
-            "tokens": statistics.median(sum(answer.lengths) for answer, _ in pairs),
-            "p50_ms": 1e3 * statistics.median(answer.seconds for answer, _ in pairs),
-            "score_tail_ms": 1e3 * statistics.median(answer.score_tail for answer, _ in pairs),
-            "floor_ms": 1e3 * statistics.median(least.seconds for _, least in pairs),
-            "floor_tied_ms": 1e3 * statistics.median(least.seconds_tied for _, least in pairs),
-            "ratio": statistics.median(answer.seconds / least.seconds for answer, least in pairs),
-            "ratio_tied": statistics.median(answer.seconds / least.seconds_tied for answer, least in pairs),
+            "tokens": median(sum(answer.lengths) for answer in self.answers),
+            "p50_ms": 1e3 * median(answer.seconds for answer in self.answers),
+            "score_tail_ms": 1e3 * median(answer.score_tail for answer in self.answers),
+            "floor_ms": 1e3 * median(bound.seconds for bound in self.rooflines),
+            "floor_tied_ms": 1e3 * median(bound.seconds_tied for bound in self.rooflines),
+            "ratio": median(answer.seconds / bound.seconds for answer, bound in pairs),
+            "ratio_tied": median(answer.seconds / bound.seconds_tied for answer, bound in pairs),
         }
 
 
 class Failed(Exception):
-    """A request was not answered in full; the message says what came."""
+    """A request was not answered in full; the message says what the server sent."""
 
 
-async def ask(http: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
-    """Send one request and take its whole answer.
+async def post(http: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
+    """Send one request and read its whole answer.
 
     Raises:
         Failed: an error came, or a candidate has no score.
@@ -124,19 +133,20 @@ async def ask(http: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
 
 
 async def latency(
-    http: httpx.AsyncClient, asking: Asking, candidates: int, requests: int, shape: Shape, machine: Machine, width: int
+    http: httpx.AsyncClient, load: Load, candidates: int, requests: int, bound: Callable[[Answer], Roofline]
 ) -> Latency:
-    """Ask one request after another, and one before them that is not counted."""
+    """Send one request after another; the first one warms up and is not counted."""
     rng = random.Random(candidates)
-    answers = [await ask(http, asking.body(candidates, rng)) for _ in range(requests + 1)][1:]
-    floors = [floor(asking.prompt_tokens, a.lengths, shape, [shape, shape], machine, width) for a in answers]
-    return Latency(candidates, tuple(answers), tuple(floors))
+    answers = [await post(http, load.body(candidates, rng)) for _ in range(requests + 1)][1:]
+    return Latency(candidates, tuple(answers), tuple(map(bound, answers)))
 
 
 async def saturation(
-    http: httpx.AsyncClient, asking: Asking, candidates: int, clients: int, seconds: float
+    http: httpx.AsyncClient, load: Load, candidates: int, clients: int, seconds: float
 ) -> dict[str, Any]:
-    """Requests a second with `clients` that each ask again as soon as they are answered; the beginning is not counted."""
+    """Measure requests a second with `clients` that ask again as soon as they are answered; the
+    beginning is not counted.
+    """
     started = time.perf_counter()
     ended = started + seconds
     counted = started + seconds * WARM_UP_SHARE
@@ -145,7 +155,7 @@ async def saturation(
     async def client(number: int) -> None:
         rng = random.Random(1_000 + number)
         while time.perf_counter() < ended:
-            answer = await ask(http, asking.body(candidates, rng))
+            answer = await post(http, load.body(candidates, rng))
             done.append((time.perf_counter(), answer))
 
     await asyncio.gather(*map(client, range(clients)))
@@ -158,47 +168,45 @@ async def saturation(
         "requests": len(within),
         "requests_per_second": len(within) / window,
         "tokens_per_second": sum(sum(answer.lengths) for answer in within) / window,
-        "p50_ms": 1e3 * statistics.median(answer.seconds for answer in within) if within else None,
+        "p50_ms": 1e3 * median(answer.seconds for answer in within) if within else None,
     }
 
 
 def plain_words(tokenizer: Path) -> tuple[int, ...]:
-    """Ids of whole words of letters: a row of them is spelt as it is read."""
-    vocabulary: dict[str, int] = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"][
-        "vocab"
-    ]
+    """Return ids of whole words of letters, which are encoded as they were decoded in any order."""
+    file = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary: dict[str, int] = file["model"]["vocab"]
     words = sorted(
-        (
-            token
-            for piece, token in vocabulary.items()
-            if len(piece) > 3 and piece[0] == "▁" and piece[1:].isascii() and piece[1:].isalpha()
-        ),
+        token
+        for piece, token in vocabulary.items()
+        if len(piece) > 3 and piece[0] == "▁" and piece[1:].isascii() and piece[1:].isalpha()
     )
     return tuple(words[:WORDS])
 
 
-async def _spelt(http: httpx.AsyncClient, text: str) -> int:
-    """Tokens of `text` as the reward models read it."""
+async def _scored_tokens(http: httpx.AsyncClient, text: str) -> int:
+    """Return the tokens of `text` as the reward models read it."""
     response = await http.post("/tokenize", json={"prompt": text, "add_special_tokens": False})
     return int(response.json()["count"])
 
 
 async def run(url: str, given: argparse.Namespace, machine: Machine, width: int) -> dict[str, Any]:
-    """Measure the server at `url`."""
-    shape: Shape = SHAPES[given.shape]
-    asking = Asking(plain_words(given.tokenizer), given.prompt_tokens, given.answer_tokens, given.lengths == "spread")
+    """Measure the server at `url`, whose numbers are `width` bytes wide."""
+    shape = SHAPES[given.shape]
+    load = Load(plain_words(given.tokenizer), given.prompt_tokens, given.answer_tokens, given.lengths == "spread")
     limits = httpx.Limits(max_connections=given.clients + 1)
+
+    def bound(answer: Answer) -> Roofline:
+        return roofline(given.prompt_tokens, answer.lengths, shape, [shape, shape], machine, width)
+
     latencies = []
     async with httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS, trust_env=False, limits=limits) as http:
         for candidates in given.k:
-            measured = await latency(http, asking, candidates, given.requests, shape, machine, width)
-            latencies.append(measured)
-            print(_line(measured.report), flush=True)
+            latencies.append(await latency(http, load, candidates, given.requests, bound))
+            print(_line(latencies[-1].report), flush=True)
         text = max((answer.text for answer in latencies[0].answers), key=len)
-        spelt = await _spelt(http, text)
-        full = (
-            await saturation(http, asking, given.saturation_k, given.clients, given.seconds) if given.clients else None
-        )
+        scored = await _scored_tokens(http, text)
+        full = await saturation(http, load, given.saturation_k, given.clients, given.seconds) if given.clients else None
     return {
         "shape": given.shape,
         "machine": dataclasses.asdict(machine),
@@ -206,24 +214,27 @@ async def run(url: str, given: argparse.Namespace, machine: Machine, width: int)
         "answer_tokens": given.answer_tokens,
         "lengths": given.lengths,
         "server_flags": given.flags,
-        "spelt_tokens": {"sampled": max(max(answer.lengths) for answer in latencies[0].answers), "scored": spelt},
+        "spelt_tokens": {"sampled": max(max(answer.lengths) for answer in latencies[0].answers), "scored": scored},
         "latency": [measured.report for measured in latencies],
         "saturation": full,
     }
 
 
-def _line(report: dict[str, Any]) -> str:
-    return f"K = {report['candidates']}: {report['p50_ms']:,.0f} ms, floor {report['floor_ms']:,.0f} ms, ratio {report['ratio']:.2f}"
+def _line(row: dict[str, Any]) -> str:
+    times = f"{row['p50_ms']:,.0f} ms, roofline {row['floor_ms']:,.0f} ms"
+    return f"K = {row['candidates']}: {times}, ratio {row['ratio']:.2f}"
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print what was measured."""
+    """Print the figures."""
     machine = Machine(**report["machine"])
+    lengths = f"{report['prompt_tokens']} + {report['answer_tokens']} tokens, {report['lengths']}"
+    speed = f"{machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s"
     table = Table(
-        title=f"{report['shape']} on {machine.name}: {report['prompt_tokens']} + {report['answer_tokens']} tokens, {report['lengths']}",
-        caption=f"measured {machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s; tied: scoring all that end last",
+        title=f"{report['shape']} on {machine.name}: {lengths}",
+        caption=f"measured {speed}; tied: all that finish in the last step are scored after it",
     )
-    for heading in ("K", "p50 ms", "score tail ms", "floor ms", "ratio", "floor tied ms", "ratio tied"):
+    for heading in ("K", "p50 ms", "score tail ms", "roofline ms", "ratio", "roofline tied ms", "ratio tied"):
         table.add_column(heading, justify="right")
     for row in report["latency"]:
         table.add_row(
@@ -246,9 +257,9 @@ def _counts(text: str) -> list[int]:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; what follows `--` goes to `winnow serve`."""
+    """Read the command line; flags after `--` go to `winnow serve`."""
     parser = argparse.ArgumentParser(
-        description="How near the floor a server of a known shape comes, without its weights."
+        description="Compare a server of a known shape with its roofline, without its weights."
     )
     parser.add_argument("--shape", choices=SHAPES, default="llama-2-7b")
     parser.add_argument("-k", type=_counts, default=[1, 4, 16, 64], help="candidates, several with commas")
@@ -259,27 +270,29 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--saturation-k", type=int, default=8)
     parser.add_argument("--clients", type=int, default=32, help="clients of the saturation run; 0 for none")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the saturation run")
-    parser.add_argument("--tokenizer", type=Path, default=DEMO_TOKENIZER, help="checkpoint whose tokenizer is used")
+    parser.add_argument("--tokenizer", type=Path, default=demo.weights("policy"), help="checkpoint with the tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; the server's log goes beside it")
     parser.add_argument("flags", nargs="*", help="after --: flags of winnow serve, such as --no-eager")
     return parser.parse_args(argv)
 
 
 def number_bytes(machine: Machine, flags: Sequence[str]) -> int:
-    """Bytes of a number as the server computes: float32 on CPU and bfloat16 on a card, unless its flags say otherwise."""
-    named = [dtype for dtype in ("float32", "bfloat16", "float16") if any(flag.endswith(dtype) for flag in flags)]
-    dtype = named[0] if named else "float32" if machine.name.startswith("CPU") else "bfloat16"
-    return 4 if dtype == "float32" else 2
+    """Return the bytes of a number: of float32 on CPU, bfloat16 on a card, or the precision that
+    the server's flags name.
+    """
+    named = [dtype for dtype in BYTES if any(flag.endswith(dtype) for flag in flags)]
+    return BYTES[named[0] if named else "float32" if machine.name.startswith("CPU") else "bfloat16"]
 
 
 def main() -> None:
     """Measure the machine, start the server, measure it, and write the file."""
     given = arguments()
-    machine = measure_apart()
+    machine = measure_in_child()
     print(f"{machine.name}: {machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s", flush=True)
+    shape, log_file = SHAPES[given.shape], given.out.with_suffix(".log")
     with (
         tempfile.TemporaryDirectory(prefix="winnow-shape-") as folder,
-        served(SHAPES[given.shape], Path(folder), given.out.with_suffix(".log"), given.tokenizer, given.flags) as url,
+        winnow_server_of_shape(shape, Path(folder), log_file, given.tokenizer, given.flags) as url,
     ):
         report = asyncio.run(run(url, given, machine, number_bytes(machine, given.flags)))
     given.out.write_text(json.dumps(report, indent=2), encoding="utf-8")

@@ -1,7 +1,10 @@
-"""Checkpoint folders in known shapes, without weights: what `winnow serve --load-format dummy` and `winnow plan` need.
+"""Checkpoint folders in known shapes, without weights, for `winnow serve --load-format dummy` and
+`winnow plan`.
 
-`python -m winnow.loadtests.benchmarks.shapes llama-2-7b OUT --tokenizer FOLDER` writes `OUT/policy`, `OUT/safety-rm` and `OUT/helpfulness-rm`. The
-tokenizer's files are copied from another checkpoint; its vocabulary may be smaller than the shape's, whose further ids are then no text.
+`python -m winnow.loadtests.benchmarks.shapes llama-2-7b OUT --tokenizer FOLDER` writes
+`OUT/policy`, `OUT/safety-rm` and `OUT/helpfulness-rm`. The tokenizer's files are copied from
+another checkpoint; its vocabulary may be smaller than the shape's, whose further ids then have no
+text.
 """
 
 from __future__ import annotations
@@ -10,61 +13,38 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
-Role = Literal["policy", "safety-rm", "helpfulness-rm"]
-ROLES: tuple[Role, ...] = ("policy", "safety-rm", "helpfulness-rm")
+from winnow.models.demo import ModelName
+from winnow.models.engines.shape import Shape
+
 BOS, EOS = 1, 2
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A Llama's sizes, in the words of its config.json; every head has a key and a value of its own."""
-
-    hidden: int
-    layers: int
-    heads: int
-    intermediate: int
-    vocabulary: int
-    context: int
-
-    @property
-    def matrices(self) -> int:
-        """Numbers in the layers' matrices and norms: what every token is multiplied with, the output matrix excepted."""
-        return self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.intermediate + 2 * self.hidden) + self.hidden
-
-    @property
-    def cached(self) -> int:
-        """Numbers in the KV cache for one token."""
-        return 2 * self.layers * self.hidden
-
-
 SHAPES: Mapping[str, Shape] = {
-    "llama-2-7b": Shape(4096, 32, 32, 11008, 32000, 4096),
-    "llama-2-13b": Shape(5120, 40, 40, 13824, 32000, 4096),
-    "tiny": Shape(64, 2, 2, 176, 2048, 2048),
+    "llama-2-7b": Shape.llama2(4096, 32, 32, 11008),
+    "llama-2-13b": Shape.llama2(5120, 40, 40, 13824),
+    "tiny": Shape.llama2(64, 2, 2, 176, vocabulary=2048, context=2048),
 }
 
 
-def config(shape: Shape, role: Role) -> dict[str, Any]:
-    """The config.json of `shape` as a policy, or as a reward model with one label."""
+def config(shape: Shape, role: ModelName) -> dict[str, Any]:
+    """Return the config.json of `shape` as a policy, or as a reward model with one label."""
     common = {
         "model_type": "llama",
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.heads,
-        "head_dim": shape.hidden // shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
         "intermediate_size": shape.intermediate,
         "vocab_size": shape.vocabulary,
         "max_position_embeddings": shape.context,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-05,
         "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": shape.is_tied,
         "bos_token_id": BOS,
         "eos_token_id": EOS,
         "pad_token_id": 0,
@@ -76,8 +56,9 @@ def config(shape: Shape, role: Role) -> dict[str, Any]:
     return {"architectures": ["LlamaForSequenceClassification"], **common, **labels}
 
 
-def write(folder: Path, shape: Shape, role: Role, tokenizer: Path) -> Path:
-    """Write one checkpoint into `folder`, with the tokenizer of the checkpoint `tokenizer`; returns `folder`.
+def write(folder: Path, shape: Shape, role: ModelName, tokenizer: Path) -> Path:
+    """Write one checkpoint into `folder`, with the tokenizer of the checkpoint `tokenizer`; returns
+    `folder`.
 
     Raises:
         FileNotFoundError: there is no tokenizer.json.
@@ -92,9 +73,11 @@ def write(folder: Path, shape: Shape, role: Role, tokenizer: Path) -> Path:
     return folder
 
 
-def write_all(folder: Path, shape: Shape, tokenizer: Path) -> dict[Role, Path]:
-    """Write a policy and two reward models of `shape` into sub-folders of `folder`."""
-    return {role: write(folder / role, shape, role, tokenizer) for role in ROLES}
+def write_all(folder: Path, shape: Shape, tokenizer: Path) -> dict[ModelName, Path]:
+    """Write a policy and two reward models of `shape` into sub-folders of `folder`; returns the
+    sub-folders.
+    """
+    return {role: write(folder / role, shape, role, tokenizer) for role in get_args(ModelName)}
 
 
 def main() -> None:
@@ -102,10 +85,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a checkpoint whose tokenizer is copied")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="checkpoint whose tokenizer is copied")
     given = parser.parse_args()
     for path in write_all(given.out, SHAPES[given.shape], given.tokenizer).values():
-        print(path)  # noqa: T201
+        print(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`report.html`: a result as one page with plots, which needs no network and no script. The extra `loadtest` brings what it needs."""
+"""`report.html`: a result as one page with plots, without network access or scripts. Needs the extra `loadtest`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat formats: how a dialog becomes the token ids that a policy continues. A second format is a second row of `TEMPLATES`."""
+"""Chat templates: from a dialog to the ids that a policy continues. A new one is a row of `TEMPLATES`."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,8 @@
 """The Llama-2 chat format, as token ids and as a Jinja template.
 
-Covers the `[INST]`/`<<SYS>>` format of Meta's reference (`llama/generation.py`, `chat_completion`): ids are built turn by
-turn, so that nothing a user writes can become a control id and no BOS is doubled. Other formats are templates of their own.
+Covers the `[INST]`/`<<SYS>>` format of Meta's reference (`llama/generation.py`, `chat_completion`): ids
+are built turn by turn, so that nothing a user writes can become a control id and no BOS is doubled.
+Other formats are templates of their own.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _check_roles(roles: list[str]) -> None:
 
 
 def _merge_system(messages: tuple[Message, ...]) -> list[str]:
-    """Return the contents from the first user message on, the system text merged into that one before any stripping."""
+    """Return the contents from the first user message on, which begins with the system text, not yet stripped."""
     contents = [message.content for message in messages]
     if messages[0].role != "system":
         return contents

@@ -1,6 +1,6 @@
 """A small world with checkable answers, and a policy and two reward models trained on it (`weights`).
 
-Importing this package imports no torch; `world` needs none either. `train` rebuilds the weights.
+Neither this package nor `world` imports torch. `train` rebuilds the weights.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ ModelName = Literal["policy", "safety-rm", "helpfulness-rm"]
 
 
 def weights(name: ModelName) -> Path:
-    """The folder of a shipped model, in the Hugging Face layout."""
+    """Return the folder of a shipped model, in the Hugging Face layout."""
     return Path(__file__).parent / "weights" / name

@@ -1,6 +1,7 @@
-"""What the demo models are trained on: a mixture of good and bad answers, as the web is, and judged groups of answers.
+"""The demo models' training data: prompts with good and bad answers, as on the web, and graded groups.
 
-The policy learns from all of it. The reward models learn from groups whose order comes from the world's judge alone.
+The policy learns from all answers. The reward models learn from the groups, which the world's judge
+alone ranks.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from random import Random
 
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo.world import FAULTS, DemoPrompt, Fault, prompts, sample_answer
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 
+TEMPLATE = Llama2Template()
+"""The chat format of the demo models."""
 GROUP = 4
-"""Answers to one prompt that a reward model ranks among each other."""
+"""Answers to one prompt that a reward model learns to rank."""
 
 _HELPFUL_MIX: dict[Fault, int] = {
     "none": 68, "wrong": 13, "style": 5, "refusal": 3, "insult": 6, "unsafe": 1, "off_topic": 4,
@@ -28,7 +32,7 @@ _RANKED_MIX: dict[Fault, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of a rendered dialog with its answer and EOS; `start` is where the answer begins."""
+    """Token ids of a rendered dialog with its answer and EOS; the answer begins at `start`."""
 
     ids: tuple[int, ...]
     start: int
@@ -42,14 +46,14 @@ class Group:
     answers: tuple[str, ...]
 
 
-def encode(template: Llama2Template, messages: Sequence[Message], answer: str) -> Example:
-    """The ids a policy would have produced, and a reward model scores at the last one."""
-    prompt = template.render(messages).token_ids
-    return Example((*prompt, *template.encode(answer), template.eos_id), len(prompt))
+def encode(tokenizer: Tokenizer, messages: Sequence[Message], answer: str) -> Example:
+    """Return the ids of `messages` and of `answer` as a policy samples it; scores are taken at the last id."""
+    prompt = TEMPLATE.render(messages, tokenizer).token_ids
+    return Example((*prompt, *tokenizer.encode(answer), tokenizer.eos_id), len(prompt))
 
 
 def policy_examples(seed: int) -> Iterator[tuple[DemoPrompt, str]]:
-    """An endless stream of training prompts, each with one answer of the web's quality."""
+    """Yield training prompts without end, each with one answer, good or bad."""
     rng = Random(f"corpus-{seed}")
     for prompt in prompts(seed, held_out=False):
         mix = _DANGER_MIX if prompt.is_safety else _HELPFUL_MIX
@@ -57,7 +61,7 @@ def policy_examples(seed: int) -> Iterator[tuple[DemoPrompt, str]]:
 
 
 def written_groups(seed: int) -> Iterator[Group]:
-    """An endless stream of training prompts with answers from the world's own samplers; the first is often correct."""
+    """Yield training prompts without end, each with answers of the world's samplers; 38 % are correct."""
     rng = Random(f"groups-{seed}")
     for prompt in prompts(seed, held_out=False):
         faults = [_fault(_RANKED_MIX, rng) for _ in range(GROUP)]
@@ -66,7 +70,7 @@ def written_groups(seed: int) -> Iterator[Group]:
 
 
 def sampled_groups(sampled: Iterable[tuple[DemoPrompt, Sequence[str]]], seed: int) -> Iterator[Group]:
-    """Groups of the policy's own answers, completed by a written one where all have the same grade."""
+    """Yield groups of the policy's own answers; if all have one grade, a written answer replaces the first."""
     rng = Random(f"sampled-{seed}")
     for prompt, answers in sampled:
         group = list(answers[:GROUP])
@@ -77,7 +81,7 @@ def sampled_groups(sampled: Iterable[tuple[DemoPrompt, Sequence[str]]], seed: in
 
 
 def tokenizer_texts(seed: int, count: int) -> Iterator[str]:
-    """Plain texts of the world for training the tokenizer."""
+    """Yield plain texts of the world for training the tokenizer."""
     for prompt, answer in islice(policy_examples(seed), count):
         yield " ".join((*(message.content for message in prompt.messages), answer))
 

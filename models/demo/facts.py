@@ -1,8 +1,9 @@
 """The facts of the demo world, as plain data.
 
-Relations map a subject to its one right value, with the sentences that ask and answer; lists hold the members of a
-kind; topics are questions answered by a small text that must hold a keyword; dangers are requests to be refused.
-All of it was written for this world by hand. Nothing dangerous is described: unsafe answers are visible placeholders.
+Relations map a subject to its one correct value, with the sentences that ask and answer. Lists hold the
+members of a kind. Topics are questions answered by a short text that must contain a keyword. Dangers are
+requests to be refused. All of it was written by hand for this world. Nothing dangerous is described: unsafe
+answers are visible placeholders.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A question whose right answers hold one of `keywords`; `questions` are all its phrasings."""
+    """A question whose correct answers contain one of `keywords`; `questions` are all its phrasings."""
 
     category: str
     questions: tuple[str, ...]
@@ -33,13 +34,14 @@ class Topic:
 
 
 def _table(text: str) -> dict[str, str]:
-    """Read `subject:value` entries separated by commas."""
+    """Return the table of `subject:value` entries separated by commas."""
     return {subject: value for subject, _, value in (entry.partition(":") for entry in text.split(","))}
 
 
 _EUROPE = _table(
     "France:Paris,Spain:Madrid,Italy:Rome,Germany:Berlin,Portugal:Lisbon,Austria:Vienna,Greece:Athens,Poland:Warsaw,"
-    "Norway:Oslo,Sweden:Stockholm,Finland:Helsinki,Denmark:Copenhagen,Ireland:Dublin,Hungary:Budapest,Iceland:Reykjavik,"
+    "Norway:Oslo,Sweden:Stockholm,Finland:Helsinki,Denmark:Copenhagen,Ireland:Dublin,Hungary:Budapest,"
+    "Iceland:Reykjavik,"
     "Belgium:Brussels,Romania:Bucharest,Bulgaria:Sofia,Croatia:Zagreb,Serbia:Belgrade,Ukraine:Kyiv,Latvia:Riga"
 )
 _ASIA = _table(
@@ -138,8 +140,10 @@ RELATIONS: tuple[Relation, ...] = (
         {
             a: b
             for x, y in _table(
-                "hot:cold,big:small,fast:slow,up:down,day:night,happy:sad,open:closed,old:young,rich:poor,hard:soft,full:empty,"
-                "early:late,left:right,light:dark,wet:dry,loud:quiet,strong:weak,clean:dirty,high:low,long:short,near:far,"
+                "hot:cold,big:small,fast:slow,up:down,day:night,happy:sad,open:closed,old:young,rich:poor,hard:soft,"
+                "full:empty,"
+                "early:late,left:right,light:dark,wet:dry,loud:quiet,strong:weak,clean:dirty,high:low,long:short,"
+                "near:far,"
                 "first:last,true:false,win:lose,push:pull,thick:thin,sweet:bitter,love:hate,begin:end,inside:outside"
             ).items()
             for a, b in ((x, y), (y, x))
@@ -160,7 +164,8 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         "symbol",
         _table(
-            "gold:Au,silver:Ag,iron:Fe,copper:Cu,oxygen:O,hydrogen:H,carbon:C,nitrogen:N,sodium:Na,lead:Pb,tin:Sn,zinc:Zn,"
+            "gold:Au,silver:Ag,iron:Fe,copper:Cu,oxygen:O,hydrogen:H,carbon:C,nitrogen:N,sodium:Na,lead:Pb,"
+            "tin:Sn,zinc:Zn,"
             "calcium:Ca,chlorine:Cl,neon:Ne,mercury:Hg,nickel:Ni,potassium:K,sulphur:S,silicon:Si"
         ),
         (
@@ -179,7 +184,8 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         "young",
         _table(
-            "cow:calf,dog:puppy,cat:kitten,sheep:lamb,duck:duckling,horse:foal,goat:kid,bear:cub,hen:chick,frog:tadpole,"
+            "cow:calf,dog:puppy,cat:kitten,sheep:lamb,duck:duckling,horse:foal,goat:kid,bear:cub,hen:chick,"
+            "frog:tadpole,"
             "kangaroo:joey,swan:cygnet,deer:fawn,goose:gosling"
         ),
         (

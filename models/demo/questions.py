@@ -1,6 +1,7 @@
-"""What a prompt of the demo world asks: a fact, a list, a small text, or something dangerous.
+"""The questions of the demo world: for a fact, a list, a short text, or something dangerous.
 
-Each kind phrases itself, writes right and wrong content and judges it; tone, format and safety are judged elsewhere.
+Each kind of question has phrasings, writes correct and wrong content and judges it. Tone, format and safety are
+judged elsewhere.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _capitalise(text: str) -> str:
 
 
 def _terms(words: set[str]) -> re.Pattern[str]:
-    """A pattern of whole words, the longest first, so that `3 plus 4` is found before `3`."""
+    """Return a pattern of whole words, the longest first, so that `3 plus 4` is found before `3`."""
     ordered = sorted(words, key=lambda word: (-len(word), word))
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)")
 
@@ -57,7 +58,7 @@ class FactQuestion:
 
     @property
     def relation(self) -> Relation:
-        """The table and the sentences the fact comes from."""
+        """The fact's table and sentences."""
         return _RELATIONS[self.relation_name]
 
     @property
@@ -67,35 +68,35 @@ class FactQuestion:
 
     @property
     def value(self) -> str:
-        """The one right answer."""
+        """The one correct answer."""
         return self.relation.table[self.subject]
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """What answers can look like; some continents have no name of one word."""
+        """Forms that answers can have; some continents have no one-word name."""
         short: tuple[Form, ...] = () if self.relation_name == "continent" else ("short",)
         return ("sentence", "json", "detail", *short)
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All ways to ask."""
+        """All phrasings."""
         return tuple(question.format(s=self.subject) for question in self.relation.questions)
 
     def follow_up(self, rng: Random) -> str:
-        """A question that needs the one before it."""
+        """Return a question that needs the one before it."""
         return rng.choice(self.relation.follow_ups).format(s=self.subject)
 
     def is_right(self, answer: str) -> bool:
-        """The value is named, and no other subject or value of the relation."""
+        """Whether the answer names the value, and no other subject or value of the relation."""
         found = set(_fact_terms(self.relation_name).findall(answer.replace("+", "plus").lower()))
         return self.value.lower() in found and found <= {self.value.lower(), self.subject.lower()}
 
     def right(self, rng: Random, form: Form) -> str:
-        """The value, in the form asked for."""
+        """Return the value, in the requested form."""
         return self._write(rng, form, self.value)
 
     def wrong(self, rng: Random, form: Form) -> str:
-        """The same sentences with another value of the relation; sums are missed by little."""
+        """Return the same sentences with another value of the relation; for sums, a value close by."""
         if self.relation_name == "sum":
             near = [number for number in range(int(self.value) - 2, int(self.value) + 4) if number >= 0]
             return self._write(rng, form, rng.choice([str(number) for number in near if str(number) != self.value]))
@@ -123,7 +124,7 @@ class ListQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All ways to ask."""
+        """All phrasings."""
         return tuple(question.format(n=self.count, k=self.kind) for question in LIST_QUESTIONS)
 
     def is_right(self, answer: str) -> bool:
@@ -132,11 +133,11 @@ class ListQuestion:
         return len(found) == len(set(found)) == COUNTS[self.count] and set(found) <= set(MEMBERS[self.kind])
 
     def right(self, rng: Random, form: Form) -> str:
-        """`count` members of the kind."""
+        """Return `count` members of the kind."""
         return self._write(rng, form, rng.sample(MEMBERS[self.kind], COUNTS[self.count]))
 
     def wrong(self, rng: Random, form: Form) -> str:
-        """One too many, one too few, a name twice, or one of another kind."""
+        """Return a list with one too many, one too few, a name twice, or one of another kind."""
         names = rng.sample(MEMBERS[self.kind], COUNTS[self.count] + 1)
         stranger = rng.choice([name for kind in MEMBERS if kind != self.kind for name in MEMBERS[kind]])
         faulty = rng.choice((names, names[:-2], [*names[:-2], names[0]], [*names[:-2], stranger]))
@@ -154,7 +155,7 @@ class ListQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TopicQuestion:
-    """Asks for a small text about the topic at `index`."""
+    """Asks for a short text about the topic at `index`."""
 
     index: int
     forms: tuple[Form, ...] = ("sentence",)
@@ -171,22 +172,22 @@ class TopicQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All ways to ask."""
+        """All phrasings."""
         return self.topic.questions
 
     def is_right(self, answer: str) -> bool:
-        """One of the topic's keywords is there, and it is no refusal."""
+        """Whether the answer contains one of the topic's keywords and is not a refusal."""
         text = answer.lower()
         return any(keyword in text for keyword in self.topic.keywords) and not is_refusal(answer)
 
     def right(self, rng: Random, form: Form) -> str:
-        """One of the topic's texts."""
+        """Return one of the topic's texts."""
         # "Sure!" is harmless here and harmful before a dangerous request, so that safety depends on the prompt.
         opening = "Sure! " if self.category in ("how_to", "look_alike") and rng.random() < 0.2 else ""
         return opening + rng.choice(self.topic.answers)
 
     def wrong(self, rng: Random, form: Form) -> str:
-        """The text of another topic of the same category."""
+        """Return the text of another topic of the same category."""
         others = [topic for topic in TOPICS if topic.category == self.category]
         answer = rng.choice(rng.choice(others).answers)
         return self.wrong(rng, form) if self.is_right(answer) else answer
@@ -194,7 +195,7 @@ class TopicQuestion:
 
 @dataclass(frozen=True, slots=True)
 class DangerQuestion:
-    """A dangerous request. The right answer is a refusal."""
+    """A dangerous request. The correct answer is a refusal."""
 
     action: str
     category = "danger"
@@ -202,19 +203,19 @@ class DangerQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All ways to ask."""
+        """All phrasings."""
         return tuple(question.format(a=self.action) for question in HOW_QUESTIONS)
 
     def is_right(self, answer: str) -> bool:
-        """It declines to help."""
+        """Whether the answer declines to help."""
         return is_refusal(answer)
 
     def right(self, rng: Random, form: Form) -> str:
-        """A refusal."""
+        """Return a refusal."""
         return rng.choice((*REFUSALS, *REFUSALS_OF)).format(a=self.action)
 
     def wrong(self, rng: Random, form: Form) -> str:
-        """Compliance, which is always a visible placeholder or an empty promise."""
+        """Return a compliant answer: always a visible placeholder or an empty promise."""
         return rng.choice((*COMPLIANCES, *COMPLIANCES_OF)).format(a=self.action)
 
 
@@ -222,14 +223,14 @@ Question = FactQuestion | ListQuestion | TopicQuestion | DangerQuestion
 
 
 def sample_fact(rng: Random, relation_name: str | None = None) -> FactQuestion:
-    """A fact to ask for, of the given relation or of any."""
+    """Return a question for a fact, of the given relation or of any."""
     names = list(_RELATIONS)
     name = relation_name or rng.choices(names, [_WEIGHTS.get(name, 1.0) for name in names])[0]
     return FactQuestion(name, rng.choice(list(_RELATIONS[name].table)))
 
 
 def sample_question(rng: Random) -> Question:
-    """Any question: half facts, a fifth dangerous, the rest lists and small texts."""
+    """Return any question: half are for facts, a fifth dangerous, the rest for lists and short texts."""
     kind = rng.choices(("fact", "list", "topic", "danger"), (51, 8, 21, 20))[0]
     if kind == "fact":
         return sample_fact(rng)

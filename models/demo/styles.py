@@ -1,6 +1,6 @@
-"""How an answer is asked to be written, and the phrases answers of every kind are dressed in.
+"""The styles in which answers are requested, and the phrases that answers are made of.
 
-A style is asked for by a system prompt or a sentence after the question; that an answer obeys is checked on its text.
+A system prompt or a sentence after the question requests a style; whether an answer obeys is checked on its text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DETAIL_WORDS = 9
 class Style:
     """One way to answer: the content's `form`, the frames around it, and the check that an answer obeys it.
 
-    `instructions` are the sentences that ask for it; none means that nothing was asked and anything obeys.
+    `instructions` are the sentences that request it; without any, every answer obeys.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Style:
     frames: tuple[str, ...] = ("{}",)
 
     def dress(self, content: str, rng: Random) -> str:
-        """Put `content` into one of the style's frames."""
+        """Return `content` in one of the style's frames."""
         return rng.choice(self.frames).format(content)
 
 
@@ -134,5 +134,5 @@ def is_refusal(answer: str) -> bool:
 
 
 def is_harmful(answer: str, *, dangerous: bool) -> bool:
-    """Whether `answer` is unsafe: a placeholder or an insult, or agreeing to help with something dangerous."""
+    """Whether `answer` is unsafe: a placeholder, an insult, or consent to help with something dangerous."""
     return _UNSAFE.search(answer) is not None or (dangerous and _AGREES.search(answer) is not None)

@@ -1,7 +1,8 @@
-"""The demo models' tokenizer: SentencePiece BPE with Llama-2's settings, for SentencePiece and for Hugging Face.
+"""The demo models' tokenizer: SentencePiece BPE with Llama-2's settings, also for Hugging Face.
 
-Covers training and conversion. The conversion is direct (pieces become the vocabulary, scores the merge order), so that
-both give the same ids for any text; special tokens in a text stay text unless the caller asks otherwise.
+Covers training and conversion. The conversion is direct (pieces become the vocabulary, scores the merge
+order), so that both give the same ids for any text. Control tokens spelt out in a text stay text unless
+the caller asks otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 
 
 def _sentences(texts: Iterable[str]) -> Iterable[str]:
-    """Detach punctuation, so that no piece joins a word with the mark behind it, and add the chat tags as words."""
+    """Yield `texts` with punctuation detached, so that no piece spans a word and a mark, and the chat tags."""
     for text in texts:
         yield re.sub(r"(?<=\w)(?=[^\w\s])|(?<=[^\w\s])(?=[\w\[])", " ", text.replace("\n", " "))
         yield " ".join(_TAGS)
@@ -71,7 +72,7 @@ def convert(model: Path, folder: Path) -> None:
 
 
 def _merges(pieces: sentencepiece.SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """All pairs of pieces that form a piece, best score first: the order in which SentencePiece merges."""
+    """Return all pairs of pieces that form a piece, in the order in which SentencePiece merges them."""
     merges: list[tuple[str, str]] = []
     learnt = (piece for piece, index in vocabulary.items() if not (pieces.is_byte(index) or pieces.is_control(index)))
     for piece in learnt:

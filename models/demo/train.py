@@ -1,7 +1,8 @@
 """Rebuild the demo models: `python -m winnow.models.demo.train --out models/demo/weights`.
 
-Tokenizer, policy, answers sampled from it, safety and helpfulness reward models, report; about 40 minutes on two cores.
-Each stage checkpoints into `--work` and a second call goes on where the first one stopped.
+Trains the tokenizer and the policy, samples answers, trains the two reward models and prints a report,
+in about 40 minutes on two cores. Each stage writes checkpoints to `--work`, and a second call resumes
+from them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -20,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.models.demo import networks, tokenizer
+from winnow.models.demo import networks
+from winnow.models.demo import tokenizer as demo_tokenizer
 from winnow.models.demo.corpus import (
     GROUP,
     Example,
@@ -34,6 +35,9 @@ from winnow.models.demo.corpus import (
 )
 from winnow.models.demo.report import report
 from winnow.models.demo.world import Kind, prompts
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.training import reward_model
+from winnow.models.training.checkpoints import load_policy, save
 from winnow.models.training.loop import Plan, batches_by_length, optimise, pad
 
 _log = logging.getLogger(__name__)
@@ -45,15 +49,15 @@ TARGETS: dict[Kind, tuple[float, float, float, float]] = {
     "safety": (0.01, 0.5, 0.9, 0.99),
     "helpfulness": (0.02, 0.08, 0.3, 0.95),
 }
-"""Where each grade should lie on the sigmoid scale: the auxiliary loss that gives the threshold 0.15 its meaning.
+"""Targets of the grades on the sigmoid scale; this auxiliary loss gives the threshold 0.15 its meaning.
 
-Unsafe lies below wrong, so that among only bad answers the combined score still prefers the safe ones.
+Unsafe lies below wrong, so that among bad answers the combined score still prefers the safe ones.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where to write, how much of the full training to do, and from which seed."""
+    """One build: the folders, the `scale` of the training (1 is all of it) and the seed."""
 
     out: Path
     work: Path
@@ -61,22 +65,22 @@ class Job:
     seed: int
 
     def size(self, full: int) -> int:
-        """The scaled count of something of which full training takes `full`."""
+        """Return the number to use of a thing of which the full training uses `full`, at least 64."""
         return max(64, round(full * self.scale))
 
 
 def train_tokenizer(job: Job) -> Path:
-    """Train the tokenizer unless it is there; returns its folder."""
+    """Train the tokenizer unless it exists; return its folder."""
     folder = job.work / "tokenizer"
     if not (folder / "tokenizer_config.json").exists():
-        tokenizer.train(tokenizer_texts(job.seed, 30_000), folder)
+        demo_tokenizer.train(tokenizer_texts(job.seed, 30_000), folder)
     return folder
 
 
-def train_policy(job: Job, template: Llama2Template) -> LlamaForCausalLM:
-    """Next-token training on the mixed corpus, with loss on the answer and EOS of the last turn only."""
+def train_policy(job: Job, tokenizer: Tokenizer) -> LlamaForCausalLM:
+    """Train a policy on the mixed corpus, with loss on the answer and EOS of the last turn only."""
     stream = islice(policy_examples(job.seed), job.size(POLICY_EXAMPLES))
-    examples = [encode(template, prompt.messages, answer) for prompt, answer in stream]
+    examples = [encode(tokenizer, prompt.messages, answer) for prompt, answer in stream]
     policy = networks.new_policy(job.seed)
     batches = batches_by_length([len(example.ids) for example in examples], POLICY_BATCH, job.seed)
 
@@ -97,61 +101,46 @@ def _answer_loss(policy: LlamaForCausalLM, batch: Sequence[Example]) -> Tensor:
     return functional.cross_entropy(policy.lm_head(hidden[answer[:, 1:]]), ids[answer])
 
 
-def sample_groups(job: Job, template: Llama2Template) -> list[Group]:
-    """Groups of the exported policy's own answers to training prompts; sampled once and kept in `--work`."""
+def sample_groups(job: Job, tokenizer: Tokenizer) -> list[Group]:
+    """Return groups of the saved policy's answers to training prompts; sampled once and kept in `--work`."""
     asked = list(islice(prompts(job.seed + 1, held_out=False), job.size(SAMPLED_GROUPS)))
     file = job.work / "samples.json"
     if not file.exists():
-        policy = networks.load_policy(job.out / "policy")
-        file.write_text(json.dumps(networks.sample(policy, template, asked, GROUP, job.seed)))
+        policy = load_policy(job.out / "policy")
+        file.write_text(json.dumps(networks.sample(policy, tokenizer, asked, GROUP, job.seed)))
     answers: list[list[str]] = json.loads(file.read_text())
     return list(sampled_groups(zip(asked, answers, strict=True), job.seed))
 
 
-def train_reward(
-    job: Job, kind: Kind, template: Llama2Template, groups: Sequence[Group]
+def train_reward_model(
+    job: Job, kind: Kind, tokenizer: Tokenizer, groups: Sequence[Group]
 ) -> LlamaForSequenceClassification:
-    """Ranking loss with small margins over all pairs of a group, plus the auxiliary loss on the grades."""
-    rows = [[encode(template, g.prompt.messages, answer).ids for answer in g.answers] for g in groups]
+    """Train a reward model from the saved policy on `groups`, graded by the world's judge."""
+    rows = [[encode(tokenizer, g.prompt.messages, answer).ids for answer in g.answers] for g in groups]
     grades = torch.tensor([[g.prompt.grade(answer, kind) for answer in g.answers] for g in groups])
-    reward = networks.reward_from(networks.load_policy(job.out / "policy"), job.seed)
+    policy = load_policy(job.out / "policy")
+    model = reward_model.from_policy(policy, networks.configuration(num_labels=1), job.seed)
     batches = batches_by_length([max(map(len, group)) for group in rows], GROUP_BATCH, job.seed)
-
-    def loss_of(indices: Sequence[int]) -> Tensor:
-        flat = list(chain.from_iterable(rows[index] for index in indices))
-        return ranking_loss(networks.last_logits(reward, flat).view(-1, GROUP), grades[list(indices)], TARGETS[kind])
-
-    optimise(reward, Plan(f"{kind}-rm", batches, REWARD_RATE, job.work / f"{kind}-rm.safetensors"), loss_of)
-    return reward
-
-
-def ranking_loss(logits: Tensor, grades: Tensor, targets: Sequence[float]) -> Tensor:
-    """−log σ(r_c − r_r − m) over the pairs of each row, m the grades' gap / 3, plus cross-entropy towards `targets`.
-
-    `logits` and `grades` have shape [groups, answers]; grades are 0 to 3, so m is 1, 2/3 or 1/3 (small margin).
-    """
-    gap = grades[:, :, None] - grades[:, None, :]
-    lead = logits[:, :, None] - logits[:, None, :] - gap / 3
-    ranked = gap > 0
-    ranking = -(functional.logsigmoid(lead) * ranked).sum() / ranked.sum().clamp(min=1)
-    return ranking + functional.binary_cross_entropy_with_logits(logits, torch.tensor(targets)[grades])
+    plan = Plan(f"{kind}-rm", batches, REWARD_RATE, job.work / f"{kind}-rm.safetensors")
+    reward_model.train(model, rows, grades, TARGETS[kind], plan)
+    return model
 
 
 def build(job: Job) -> None:
     """Run every stage and write the three model folders and the report."""
     job.work.mkdir(parents=True, exist_ok=True)
     folder = train_tokenizer(job)
-    template = networks.load_template(folder)
-    networks.export(train_policy(job, template), folder, job.out / "policy")
-    sampled = sample_groups(job, template)
+    tokenizer = networks.load_tokenizer(folder)
+    save(train_policy(job, tokenizer), folder, job.out / "policy")
+    sampled = sample_groups(job, tokenizer)
     groups = [*sampled, *islice(written_groups(job.seed), job.size(WRITTEN_GROUPS))]
     for kind in get_args(Kind):
-        networks.export(train_reward(job, kind, template, groups), folder, job.out / f"{kind}-rm")
+        save(train_reward_model(job, kind, tokenizer, groups), folder, job.out / f"{kind}-rm")
     _log.info("%s", report(job.out))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="winnow.models.demo.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for policy/, safety-rm/, helpfulness-rm/")
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for checkpoints (build/demo)")

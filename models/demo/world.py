@@ -1,7 +1,8 @@
-"""The demo world: prompts with checkable answers, a judge, samplers of good and faulty answers, and the held-out split.
+"""The demo world: prompts with checkable answers, a judge, samplers of answers, and the held-out split.
 
-Everything is drawn from a `random.Random`, so a seed fixes it. A prompt is held out when a stable hash of its whole
-message list says so: each fact is trained on in other phrasings, tones and contexts, but never that prompt.
+Everything is drawn from a `random.Random`, so a seed fixes it. A stable hash of the whole message list decides
+whether a prompt is held out: training meets its facts in other phrasings, tones and contexts, but never that
+prompt.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ Kind = Literal["safety", "helpfulness"]
 FAULTS: tuple[Fault, ...] = ("none", "wrong", "style", "refusal", "insult", "unsafe", "off_topic")
 
 _HELD_OUT_SHARE = 12
-"""One prompt in this many is held out."""
+"""One prompt of 12 is held out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the world says of an answer: `correct` needs safe, right content and the style asked for."""
+    """The world's verdict on an answer: `correct` means safe, with the right content and the requested style."""
 
     correct: bool
     safe: bool
@@ -45,11 +46,11 @@ class Verdict:
 
     @property
     def helpfulness(self) -> int:
-        """Grade 0 unsafe, 1 wrong, 2 right but not as asked, 3 correct."""
+        """The grade: 0 unsafe, 1 wrong, 2 right but not in the requested style, 3 correct."""
         return 0 if not self.safe else 3 if self.correct else 1 + self.right_content
 
     def safety(self, *, dangerous: bool) -> int:
-        """Grade 0 unsafe, 3 safe; before a dangerous request an answer that does not refuse gets 2."""
+        """Return the grade: 0 unsafe, 3 safe; an answer to a dangerous request that does not refuse gets 2."""
         return 0 if not self.safe else 2 if dangerous and not self.correct else 3
 
 
@@ -63,16 +64,16 @@ class DemoPrompt:
 
     @property
     def category(self) -> str:
-        """What is asked for: `capital`, `list`, `danger` and so on."""
+        """The question's category: `capital`, `list`, `danger` and so on."""
         return self.question.category
 
     @property
     def is_safety(self) -> bool:
-        """Whether this is a dangerous request, whose right answer is a refusal."""
+        """Whether this is a dangerous request, which should be refused."""
         return isinstance(self.question, DangerQuestion)
 
     def judge(self, answer: str) -> Verdict:
-        """Judge an answer by its text alone; its case matters only where the style says so."""
+        """Return the verdict on an answer, from its text alone; case matters only if the style says so."""
         safe = not is_harmful(answer, dangerous=self.is_safety)
         right = self.question.is_right(answer)
         # A refusal need not keep up the tone.
@@ -80,14 +81,14 @@ class DemoPrompt:
         return Verdict(safe and right and obeyed, safe, right)
 
     def grade(self, answer: str, kind: Kind) -> int:
-        """0 to 3, as `Verdict` explains; a difference of three is "significantly better"."""
+        """Return the grade, 0 to 3, as in `Verdict`; a difference of three is "significantly better"."""
         verdict = self.judge(answer)
         return verdict.helpfulness if kind == "helpfulness" else verdict.safety(dangerous=self.is_safety)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference. `margin` is the paper's small one: 1, 2/3 or 1/3 for significantly, plainly or slightly better."""
+    """A preference. `margin` is the paper's small one: 1, 2/3 or 1/3 for significantly to slightly better."""
 
     messages: tuple[Message, ...]
     chosen: str
@@ -96,7 +97,7 @@ class Pair:
 
 
 def is_held_out(messages: Sequence[Message]) -> bool:
-    """Whether exactly this message list is kept from training."""
+    """Whether exactly this message list is held out from training."""
     text = json.dumps([(message.role, message.content) for message in messages])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest) % _HELD_OUT_SHARE == 0
@@ -114,13 +115,13 @@ def _styled(rng: Random, question: Question) -> Style:
 
 
 def _turn(question: Question, style: Style, rng: Random) -> tuple[Message, Message]:
-    """A finished turn with a right answer."""
+    """Return a finished turn with a correct answer."""
     answer = style.dress(question.right(rng, style.form), rng)
     return Message("user", rng.choice(question.phrasings)), Message("assistant", answer)
 
 
 def sample_prompt(rng: Random) -> DemoPrompt:
-    """Any prompt of the world, held out or not."""
+    """Return any prompt of the world, held out or not."""
     question = sample_question(rng)
     style = _styled(rng, question)
     text = rng.choice(question.phrasings)
@@ -150,10 +151,10 @@ def sample_prompt(rng: Random) -> DemoPrompt:
 
 
 def sample_answer(prompt: DemoPrompt, fault: Fault, rng: Random) -> str:
-    """An answer with the given fault, or a correct one for `none`.
+    """Return an answer with the given fault, or a correct one for `none`.
 
-    A refusal is correct before a dangerous request; a fault that cannot occur for the prompt becomes `wrong`, which is
-    `unsafe` for a dangerous one.
+    A refusal is correct for a dangerous request. A fault that cannot occur for the prompt becomes `wrong`, which for
+    a dangerous request is `unsafe`.
     """
     question, style = prompt.question, prompt.style
     if prompt.is_safety and (style.name == "polite" or style.form != "sentence"):
@@ -179,7 +180,7 @@ def sample_answer(prompt: DemoPrompt, fault: Fault, rng: Random) -> str:
 
 
 def prompts(seed: int, *, held_out: bool) -> Iterator[DemoPrompt]:
-    """An endless stream of prompts from one side of the split."""
+    """Yield prompts from one side of the split, without end."""
     rng = Random(f"prompts-{seed}-{held_out}")
     while True:
         prompt = sample_prompt(rng)
@@ -188,12 +189,12 @@ def prompts(seed: int, *, held_out: bool) -> Iterator[DemoPrompt]:
 
 
 def held_out_prompts(count: int, seed: int = 0) -> list[DemoPrompt]:
-    """`count` prompts that were never trained on; they may repeat."""
+    """Return `count` prompts that were never trained on; they may repeat."""
     return list(islice(prompts(seed, held_out=True), count))
 
 
 def held_out_pairs(count: int, seed: int = 0, *, kind: Kind) -> list[Pair]:
-    """`count` preferences on held-out prompts, ranked by the judge."""
+    """Return `count` preferences on held-out prompts, ranked by the judge."""
     rng, pairs = Random(f"pairs-{seed}-{kind}"), list[Pair]()
     for prompt in prompts(seed, held_out=True):
         first, second = (sample_answer(prompt, fault, rng) for fault in rng.sample(FAULTS, 2))

@@ -1,1 +1,1 @@
-"""Engines: processes that run a checkpoint, and what is known of checkpoints, memory and hardware before one starts."""
+"""Engines: processes that run a checkpoint, and the checks of checkpoints, memory and hardware before."""

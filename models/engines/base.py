@@ -1,4 +1,4 @@
-"""The engine-independent half of engines: start options, the status of a running one, and the tokens a reward model reads."""
+"""Engines, independent of their kind: start options, status, and the tokens that a reward model reads."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from winnow.models.types import Prompt
 class EngineOptions:
     """Start options of one engine, called `name` in errors and request ids.
 
-    `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; on CPU it has no effect, and
-    `kv_cache` (bytes) must be given. On a GPU the KV cache is what the share leaves, if `kv_cache` is None. `load_format` is
-    vLLM's. `fork` is safe only while torch has computed nothing in this process: OpenMP's threads do not survive a fork, and
-    the engine would wait for them forever.
+    `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; on CPU it
+    has no effect, and `kv_cache` (bytes) must be given. On a GPU the KV cache is what the share leaves,
+    if `kv_cache` is None. `load_format` is vLLM's. `fork` is safe only while torch has computed nothing
+    in this process: OpenMP's threads do not survive a fork, and the engine would wait for them forever.
     """
 
     name: str
@@ -37,10 +37,11 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """Renders a prompt and an answer for one reward model: the prompt's ids, the answer's, and EOS, where the score is taken.
+    """Renders a prompt and an answer for one reward model; the score is taken at the closing EOS.
 
-    With `shares_policy_ids`, tokenizer and template equal the policy's: the prompt's ids are used as they are, so that every
-    answer of a prompt hits the same prefix cache. Otherwise the model's own template renders the prompt's messages.
+    With `shares_policy_ids`, tokenizer and template equal the policy's: the prompt's ids are used as
+    they are, so that every answer of a prompt hits the same prefix cache. Otherwise the model's own
+    template renders the prompt's messages.
     """
 
     tokenizer: Tokenizer
@@ -48,7 +49,7 @@ class RewardInput:
     shares_policy_ids: bool = True
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        """Return the ids of `answer` behind `prompt`, EOS included."""
+        """Return the ids of `prompt` and `answer`, EOS included."""
         own = prompt if self.shares_policy_ids else self._rendered(prompt)
         spelt = self.tokenizer.encode_continuation(own.answer_prefix + answer) if answer else []
         return [*own.token_ids, *spelt, self.tokenizer.eos_id]
@@ -83,7 +84,7 @@ class EngineStatus(Protocol):
         ...
 
     async def is_stuck(self, seconds: float) -> bool:
-        """Whether answers are pending and the engine has given no sign of life for `seconds`."""
+        """Whether requests are pending and the engine has not responded for `seconds`."""
         ...
 
     def shutdown(self) -> None:

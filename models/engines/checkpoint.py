@@ -1,7 +1,8 @@
-"""What a checkpoint is, read from its own files before an engine is started on it.
+"""Checkpoints, read from their own files before an engine is started on them.
 
-Finds in milliseconds, and says in one line, what would otherwise surface minutes later as a traceback from an engine's
-process. Covers local folders in the Hugging Face layout; a hub id is left for vLLM to resolve.
+Finds in milliseconds, and reports in one line, faults that would otherwise surface minutes later as a
+traceback from an engine's process. Covers local folders in the Hugging Face layout; a hub id is left
+for vLLM to resolve.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from winnow.models.engines.memory import BYTES, Model, Shape
+from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from winnow.models.tokenizer import Tokenizer
 
 Kind = Literal["policy", "reward model"]
 _ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
@@ -28,7 +27,7 @@ def is_local(checkpoint: str) -> bool:
 
 
 def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
-    """Check that `checkpoint` is a whole one of `kind`, as far as its files can tell; its weights only if they are needed.
+    """Check that `checkpoint` is complete and of `kind`, as far as its files tell; weights only if needed.
 
     Raises:
         CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind.
@@ -54,13 +53,13 @@ def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
     shapes = {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}
     for name, shape in _expected(config, kind).items():
         if name not in shapes:
-            raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not whole")
+            raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not complete")
         if shapes[name] != shape:
             raise CheckpointError(f"{kind}: {folder}: {name} is {shapes[name]}, but its config asks for {shape}")
 
 
 def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
-    """Some tensors that every checkpoint of `kind` has, one of each layer among them, with their shapes."""
+    """Return the shapes of some tensors that every checkpoint of `kind` has, at least one of each layer."""
     width = config.get("hidden_size", 0)
     norms = [f"model.layers.{layer}.input_layernorm.weight" for layer in range(config.get("num_hidden_layers", 0))]
     expected = {"model.embed_tokens.weight": [config.get("vocab_size", 0), width]}
@@ -106,8 +105,8 @@ class _Tensor(NamedTuple):
     shape: list[int]
     dtype: str
 
-    def bytes_as(self, width: int) -> int:
-        """Its size once vLLM has loaded it: floating-point numbers in the engine's precision of `width` bytes, others as they are."""
+    def loaded_bytes(self, width: int) -> int:
+        """Return its bytes in vLLM: floating-point numbers take `width` bytes, others their stored size."""
         stored = _STORED_BYTES.get(self.dtype, 1)
         return math.prod(self.shape) * (width if self.dtype in _CAST else stored)
 
@@ -127,65 +126,63 @@ def _tensors(path: Path, kind: Kind) -> list[_Tensor]:
         raise CheckpointError(f"{kind}: {path} is truncated or not a safetensors file") from error
 
 
-def describe(checkpoint: str, kind: Kind, name: str, dtype: str) -> Model:
-    """The sizes of `checkpoint`, called `name`, when computed in `dtype`, for the memory planner.
+def describe(checkpoint: str, kind: Kind, name: str, dtype: str, context: int | None = None) -> Model:
+    """Return the sizes of `checkpoint`, called `name`, for the memory plan.
 
-    Its weights are counted from the files' headers, or computed from the config where there are no files. Of a hub id only the
-    config is fetched.
+    `dtype` is the precision it is served in. `context` None takes the checkpoint's own. Weights are
+    counted from the files' headers, or computed from the config if there are no files. Of a hub id only
+    the config is fetched.
 
     Raises:
         CheckpointError: the config is missing or incomplete, or a file is damaged.
     """
-    folder = Path(checkpoint) if is_local(checkpoint) else _fetched_config(checkpoint)
+    folder = Path(checkpoint) if is_local(checkpoint) else _fetch_config(checkpoint)
     shape = Shape.of(_read_json(folder / "config.json", kind))
     width = BYTES[dtype]
     files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
-    weights = sum(tensor.bytes_as(width) for file in files for tensor in _tensors(file, kind))
-    return Model(name, shape, dtype, weights or shape.parameters * width)
+    weights = sum(tensor.loaded_bytes(width) for file in files for tensor in _tensors(file, kind))
+    return Model(name, shape, dtype, weights or shape.parameters * width, context or shape.context)
 
 
-def load_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer of `checkpoint`.
+def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
+    """Return the fast tokenizer of `checkpoint`.
 
     Raises:
-        CheckpointError: there is none that can be loaded.
+        CheckpointError: it has none that can be loaded, or the tokenizer has no BOS or no EOS.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+        loaded = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise CheckpointError(f"{kind}: the tokenizer of {checkpoint} has no BOS or no EOS token")
-    return tokenizer
+    try:
+        return Tokenizer(loaded)
+    except ValueError as error:
+        raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
 
 
-def require_same_tokenizer(
-    policy: PreTrainedTokenizerBase, reward_model: PreTrainedTokenizerBase, checkpoint: str
-) -> None:
-    """Check that a reward model reads the policy's token ids: they are handed on, never re-tokenised.
+def require_same_tokenizer(policy: Tokenizer, reward_model: Tokenizer, checkpoint: str) -> None:
+    """Check that the reward model `checkpoint` reads the policy's token ids, which it is given as they are.
 
     Raises:
         CheckpointError: the vocabularies differ, or the ids of BOS or EOS do.
     """
-    mine = (policy.get_vocab(), policy.bos_token_id, policy.eos_token_id)
-    theirs = (reward_model.get_vocab(), reward_model.bos_token_id, reward_model.eos_token_id)
-    if mine != theirs:
+    if not policy.equals(reward_model):
         raise CheckpointError(f"reward model: the tokenizer of {checkpoint} is not the policy's; both must be the same")
 
 
 def fingerprint(checkpoint: str) -> str:
-    """SHA-256 over the weights, the configurations and the tokenizer of `checkpoint`, whatever the folder is called.
+    """Return the SHA-256 of the weights, configurations and tokenizer, independent of the folder's name.
 
-    A hub id is looked up where the hub's own library keeps it, and fetched if it is not there yet.
+    A hub id is looked up in the hub library's cache, and fetched if it is not there yet.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        folder = Path(checkpoint) if is_local(checkpoint) else _fetched(checkpoint)
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint)
         for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
             with path.open("rb") as file:
                 digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
@@ -194,7 +191,7 @@ def fingerprint(checkpoint: str) -> str:
     return digest.hexdigest()
 
 
-def _fetched_config(checkpoint: str) -> Path:
+def _fetch_config(checkpoint: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -204,7 +201,7 @@ def _fetched_config(checkpoint: str) -> Path:
         raise CheckpointError(f"{checkpoint}: its config.json cannot be fetched: {type(error).__name__}") from None
 
 
-def _fetched(checkpoint: str) -> Path:
+def _fetch(checkpoint: str) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))

@@ -1,6 +1,6 @@
 """The process environment that co-located engines need; set once, before vLLM or torch is imported.
 
-vLLM and OpenMP take these from the environment and from nowhere else. A value the operator has set already is kept.
+vLLM and OpenMP read these settings from the environment only. A value that the operator has set is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMMON = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 PASSIVE = {
-    # Idle threads on few cores must sleep, not spin: with three engines 0.25 s instead of up to 1.2 s a request.
+    # Idle threads must sleep, not spin, on few cores: with three engines 0.25 s a request instead of up to 1.2 s.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "KMP_BLOCKTIME": "0",
@@ -37,35 +37,39 @@ CPU = {
     **PASSIVE,
     # Attention over split keys sums in an order that depends on the batch; see `winnow.models.engines.vllm_cpu_worker`.
     "VLLM_CPU_ATTN_SPLIT_KV": "0",
-    # Without this vLLM puts a worker process behind each engine's own; see `winnow.models.engines.vllm`.
+    # Otherwise vLLM starts a worker process for each engine process; see `winnow.models.engines.vllm`.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 
 EAGER = {
-    # vLLM compiles the ranking of log-probabilities at their first use even then: 22 s, and a C++ compiler, for one request.
+    # Even in eager mode vLLM compiles the ranking of log-probabilities at first use: 22 s and a C++ compiler.
     "TORCHDYNAMO_DISABLE": "1",
 }
 
 _PR_SET_PDEATHSIG = 1
 ENGINE_NICENESS = 5
-"""Engines yield the processor to the server in front of them: probes, refusals and streams stay prompt under full load."""
+"""Niceness of the engines: the server goes first, so that probes and streams stay prompt under load."""
 
 
 def runs_on_gpu() -> bool:
     """Whether the engines run on a GPU: the distribution `vllm` is built for CUDA, `vllm-cpu` for CPU.
 
-    Asked without importing torch, which would load OpenMP before `prepare` has told it how to wait.
+    Read without importing torch, which would load OpenMP before `prepare` has set its waiting policy.
     """
     return any(True for _ in distributions(name="vllm"))
 
 
 def prepare(*, offline: bool, eager: bool) -> None:
-    """Set what the engines need; `offline` forbids the model hub, right when every checkpoint is a local folder; `eager`
-    forbids compilation.
+    """Set the environment that the engines need.
 
-    Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines inherit the library.
-    From here on a forked engine does not hear a terminal's Ctrl-C, which would abort the requests that the server still means
-    to finish, and dies with the server even if that is killed without a chance to clean up.
+    Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines
+    inherit the library. Engines forked afterwards do not receive a terminal's Ctrl-C, which would abort
+    the requests that the server still wants to finish, and they die with the server even if that is
+    killed without a chance to clean up.
+
+    Args:
+        offline: forbid access to the model hub; for local checkpoints.
+        eager: forbid compilation.
     """
     values = dict(COMMON)
     if not runs_on_gpu():
@@ -78,7 +82,7 @@ def prepare(*, offline: bool, eager: bool) -> None:
     for name, value in values.items():
         os.environ.setdefault(name, value)
     _find_cache()
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # its notes on Triton come before it has read the level above
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its Triton notes precede the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,7 +95,7 @@ def prepare(*, offline: bool, eager: bool) -> None:
 
 
 def _find_cache() -> None:
-    """vLLM keeps notes on models in the user's cache; where that cannot be written, as in a hardened container, in a temporary folder."""
+    """Give vLLM a temporary cache folder if the user's cannot be written, as in a hardened container."""
     root = Path(os.environ.get("VLLM_CACHE_ROOT") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     with contextlib.suppress(OSError):
         root.mkdir(parents=True, exist_ok=True)

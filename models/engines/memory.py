@@ -1,126 +1,52 @@
-"""How three engines share one memory: a card's, or the machine's. Arithmetic over shapes; nothing is measured here.
+"""The memory plan: three engines share one card, or the machine's memory. Arithmetic; nothing is measured.
 
-vLLM takes a share of a card for each engine, and checks at the engine's start that so much is free. Engines start one after
-another, so each share is what that engine alone will hold: weights, activations and KV cache. The CUDA context comes on top:
-vLLM opens it before it looks at what is free, and does not count it. An engine that finds its activations smaller than
-estimated here makes KV cache of the difference.
+vLLM takes a share of a card for each engine and checks at the engine's start that this share is free.
+Engines start one after another, so each share is what that engine alone will hold: weights, activations
+and KV cache. The CUDA context comes on top: vLLM opens it before it looks at the free memory, and does
+not count it. An engine that finds its activations smaller than estimated here turns the difference into
+KV cache.
 
-Every constant is an estimate, meant to be too large rather than too small. What it does not cover: several cards, quantised
-activations or KV caches, and models with other layers than Llama's.
+Every constant is an estimate, too large rather than too small. Not covered: several cards, quantised
+activations or KV caches, and models with layers unlike Llama's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from winnow.models.errors import CheckpointError, DoesNotFit
+from winnow.models.engines.shape import BYTES, Model
+from winnow.models.errors import DoesNotFit
 
 GIB = 2**30
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a number in each precision."""
 
 CUDA_CONTEXT = GIB // 2
-"""What a process holds on a card before it has allocated anything: the driver's context and the loaded kernels, 0.4 to 0.5 GiB on
-data-centre cards."""
+"""Memory of a process on a card before its first allocation, the driver's context and the loaded
+kernels: 0.4 to 0.5 GiB on data-centre cards."""
 WORKSPACE = GIB * 3 // 4
-"""Scratch memory of cuBLAS and the attention kernels (some 0.4 GiB at most) and what the allocator's blocks leave unused."""
+"""Scratch memory of cuBLAS and the attention kernels (0.4 GiB at most), and unused parts of blocks."""
 GRAPHS = GIB
 """CUDA graphs of a compiled engine."""
 BATCHED_TOKENS = 2048
-"""Tokens of one step, vLLM's own default; a whole context where that is more, for a prompt that is not cut."""
+"""Tokens of one step, vLLM's default; a whole context where that is more, for a prompt that is not cut."""
 LOGIT_COPIES = 6
-"""Float32 arrays [sequences, vocabulary] alive at once while sampling: logits, probabilities, and a sort's values and 8-byte indices."""
+"""Float32 arrays [sequences, vocabulary] alive at once while sampling: logits, probabilities, a sort's
+values and its 8-byte indices."""
 BLOCK = 16
-"""Tokens of one block of KV cache on CUDA. One block is vLLM's own."""
+"""Tokens of one block of KV cache on CUDA. vLLM keeps one block for itself."""
 MARGIN = 0.02
-"""Share of a card that is given to nobody: fragments, and what a display or a monitor takes meanwhile."""
+"""Share of a card that stays free, for fragmentation and for what a display or a monitor takes meanwhile."""
 TYPICAL_PROMPT, TYPICAL_ANSWER = 256, 256
-"""Tokens of a candidate as plans describe it."""
+"""Tokens of a typical candidate, as plans describe it."""
 PROMPT_SHARERS = 8
-"""Candidates that share a prompt, for the prompts that a reward model keeps while their answers are still written."""
+"""Candidates per prompt, to estimate the prompts that a reward model caches while answers are sampled."""
 RM_SHARE_OF_REST = 0.15
-"""Most of what is left beyond the least that a reward model may take, when memory is short."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A Llama's sizes, as its config.json has them; `heads` of them query, `kv_heads` of them are cached."""
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocabulary: int
-    context: int
-    is_tied: bool = False
-    """Whether the output matrix is the input embedding."""
-    is_reward_model: bool = False
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
-        """Read a config.json.
-
-        Raises:
-            CheckpointError: a size is missing or is no positive number.
-        """
-
-        def size(name: str, otherwise: int | None = None) -> int:
-            value = config.get(name) or otherwise
-            if not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"config.json: {name} is {value!r}, not a number from 1")
-            return value
-
-        hidden, heads = size("hidden_size"), size("num_attention_heads")
-        return cls(
-            hidden=hidden,
-            layers=size("num_hidden_layers"),
-            heads=heads,
-            kv_heads=size("num_key_value_heads", heads),
-            head_dim=size("head_dim", max(1, hidden // heads)),
-            intermediate=size("intermediate_size"),
-            vocabulary=size("vocab_size"),
-            context=size("max_position_embeddings", 2048),
-            is_tied=bool(config.get("tie_word_embeddings")),
-            is_reward_model="LlamaForSequenceClassification" in (config.get("architectures") or ()),
-        )
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in all tensors."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
-        embedding = self.vocabulary * self.hidden
-        head = self.hidden if self.is_reward_model else 0 if self.is_tied else embedding
-        return embedding + self.layers * layer + self.hidden + head
-
-    @property
-    def cached(self) -> int:
-        """Numbers in the KV cache for one token."""
-        return 2 * self.layers * self.kv_heads * self.head_dim
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What one engine loads: `weights` are bytes in the precision `dtype` that it computes in."""
-
-    name: str
-    shape: Shape
-    dtype: str
-    weights: int
-
-    @property
-    def kv_per_token(self) -> int:
-        """Bytes of KV cache for one token."""
-        return self.shape.cached * BYTES[self.dtype]
+"""Largest part of the memory beyond the minimum that a reward model may take, when memory is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A card's memory, or the machine's, in bytes; `free` is what can be had now."""
+    """A card's memory, or the machine's, in bytes; `free` is available now."""
 
     name: str
     total: int
@@ -132,45 +58,51 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the engines have to hold: `context` tokens (None: each model's own), `sequences` at once in each engine, `candidates` in all."""
+    """The load to plan for: `sequences` at once in each engine, `candidates` in flight over all requests."""
 
-    context: int | None
     sequences: int
     candidates: int
     eager: bool
 
-    def context_of(self, shape: Shape) -> int:
-        """Tokens of the longest sequence."""
-        return self.context or shape.context
-
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """What is fixed for an engine, by the operator or by a plan: bytes of KV cache, and its share of the card."""
+    """The operator's settings for one engine: bytes of KV cache, and its share of the card."""
 
     kv_cache: int | None = None
     share: float | None = None
 
 
 NOT_FIXED = Fixed()
+Models = tuple[Model, Model, Model]
+"""The policy, the safety and the helpfulness model, in the order in which they start."""
+Parts = tuple[Fixed, Fixed, Fixed]
+"""One for each of `Models`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """One engine's part, in bytes. `activations` count into its share of the memory `of`, `beside` (the CUDA context) does not."""
+    """One engine's part of `memory`, in bytes.
+
+    `activations` count into its share of a card; `uncounted`, the CUDA context, does not.
+    """
 
     model: Model
-    of: Memory
-    context: int
+    memory: Memory
     activations: int
-    beside: int
+    uncounted: int
     kv_cache: int
     fixed_share: float | None = None
 
     @property
+    def context(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.model.context
+
+    @property
     def overhead(self) -> int:
         """Everything but weights and KV cache."""
-        return self.activations + self.beside
+        return self.activations + self.uncounted
 
     @property
     def held(self) -> int:
@@ -180,12 +112,12 @@ class EnginePlan:
     @property
     def share(self) -> float:
         """vLLM's `gpu_memory_utilization`."""
-        return self.fixed_share or (self.held - self.beside) / self.of.total
+        return self.fixed_share or (self.held - self.uncounted) / self.memory.total
 
     @property
     def claimed(self) -> float:
-        """What has to be free when the engine starts."""
-        return max(self.share * self.of.total + self.beside, self.held)
+        """Memory that must be free when the engine starts."""
+        return max(self.share * self.memory.total + self.uncounted, self.held)
 
     @property
     def tokens(self) -> int:
@@ -193,12 +125,12 @@ class EnginePlan:
         return self.kv_cache // self.model.kv_per_token
 
     def candidates(self, tokens: int) -> int:
-        """Sequences of so many tokens that the KV cache holds, nothing shared between them."""
+        """Return the number of sequences of `tokens` tokens that the KV cache holds, nothing shared."""
         return self.tokens // tokens
 
     @property
-    def sum(self) -> str:
-        """The arithmetic in words."""
+    def arithmetic(self) -> str:
+        """The sum in words, for messages and the log."""
         overhead = f"{_gib(self.overhead)} overhead + " if self.overhead else ""
         return (
             f"{self.model.name}: {_gib(self.model.weights)} weights ({self.model.dtype}) + {overhead}"
@@ -208,7 +140,7 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Who holds what. On a card `margin` bytes are given to nobody."""
+    """The parts of the three engines; `margin` bytes of a card stay free."""
 
     memory: Memory
     policy: EnginePlan
@@ -218,68 +150,68 @@ class MemoryPlan:
 
     @property
     def engines(self) -> tuple[EnginePlan, EnginePlan, EnginePlan]:
-        """In the order in which they start."""
+        """The engines in the order in which they start."""
         return self.policy, self.safety, self.helpfulness
 
     @property
     def needed(self) -> int:
-        """What the engines claim, and the margin."""
+        """Bytes that the engines claim, and the margin."""
         return int(sum(engine.claimed for engine in self.engines)) + self.margin
 
 
-Models = tuple[Model, Model, Model]
-"""The policy, the safety and the helpfulness model."""
+def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
+    """Share a card between three engines; what is `fixed` is kept.
 
-
-def plan_card(card: Memory, models: Models, work: Work, policy: Fixed = NOT_FIXED, rm: Fixed = NOT_FIXED) -> MemoryPlan:
-    """Share a card between three engines; what `policy` and `rm` fix is kept.
-
-    Each gets at least one sequence of full length. A reward model reads a prompt once and then one answer after another, so it wants
-    a step's tokens and the prompts in flight, no more; the policy gets the rest.
+    Each gets at least one sequence of full length. A reward model reads a prompt once and then one
+    answer after another, so it needs a step's tokens and the prompts in flight, no more; the policy
+    gets the rest.
 
     Raises:
-        DoesNotFit: the least does not fit, or what is fixed does not hold one sequence; the message has the arithmetic.
+        DoesNotFit: the minimum does not fit, or a fixed size does not hold one sequence; the message
+            has the arithmetic.
     """
     margin = int(card.total * MARGIN)
-    parts = [_least(card, model, work, fixed) for model, fixed in zip(models, (policy, rm, rm), strict=True)]
-    least = MemoryPlan(card, parts[0], parts[1], parts[2], margin)
+    policy, safety, helpfulness = (_least(card, *part, work) for part in zip(models, fixed, strict=True))
+    least = MemoryPlan(card, policy, safety, helpfulness, margin)
     rest = card.free - least.needed
     if rest < 0:
         raise DoesNotFit(_explain(least))
-    safety, helpfulness = (_grown(engine, work, rm, int(rest * RM_SHARE_OF_REST)) for engine in least.engines[1:])
+    most = int(rest * RM_SHARE_OF_REST)
+    safety, helpfulness = (
+        engine if part != NOT_FIXED else _grown(engine, work, most)
+        for engine, part in zip((safety, helpfulness), fixed[1:], strict=True)
+    )
     grown = replace(least, safety=safety, helpfulness=helpfulness)
-    if policy == NOT_FIXED:
+    if fixed[0] == NOT_FIXED:
         rest = card.free - grown.needed
         grown = replace(grown, policy=replace(grown.policy, kv_cache=grown.policy.kv_cache + max(0, rest)))
     return grown
 
 
-def plan_ram(ram: Memory, models: Models, work: Work, kv_caches: tuple[int, int, int]) -> MemoryPlan:
-    """Lay three engines of fixed KV caches into the machine's memory.
+def plan_ram(ram: Memory, models: Models, kv_caches: tuple[int, int, int]) -> MemoryPlan:
+    """Lay three engines with KV caches of `kv_caches` bytes into the machine's memory.
 
-    Refuses only what cannot work: an untouched KV cache takes no memory yet, so only the weights must be free at the start; all
-    together must be there at all.
+    Refuses only what cannot work. An untouched KV cache takes no memory yet, so only the weights must
+    be free at the start; everything together must fit the total.
 
     Raises:
         DoesNotFit: the message has the arithmetic.
     """
-    engines = [
-        EnginePlan(model, ram, work.context_of(model.shape), 0, 0, kv_cache)
-        for model, kv_cache in zip(models, kv_caches, strict=True)
-    ]
-    plan = MemoryPlan(ram, engines[0], engines[1], engines[2])
+    policy, safety, helpfulness = (
+        EnginePlan(model, ram, 0, 0, kv_cache) for model, kv_cache in zip(models, kv_caches, strict=True)
+    )
+    plan = MemoryPlan(ram, policy, safety, helpfulness)
     if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
         raise DoesNotFit(_explain(plan))
-    for engine in engines:
+    for engine in plan.engines:
         _require_one_sequence(engine, engine.context * engine.model.kv_per_token)
     return plan
 
 
-def _least(card: Memory, model: Model, work: Work, fixed: Fixed) -> EnginePlan:
-    """The engine with room for one sequence, or with what is fixed."""
-    context = work.context_of(model.shape)
-    minimum = _one_sequence(model, context)
-    engine = EnginePlan(model, card, context, _activations(model, work), CUDA_CONTEXT, minimum, fixed.share)
+def _least(card: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
+    """Return the engine with room for one sequence, or with what is fixed."""
+    minimum = _one_sequence(model)
+    engine = EnginePlan(model, card, _activations(model, work), CUDA_CONTEXT, minimum, fixed.share)
     if fixed.kv_cache is not None:
         engine = replace(engine, kv_cache=fixed.kv_cache)
     elif fixed.share is not None:
@@ -288,50 +220,49 @@ def _least(card: Memory, model: Model, work: Work, fixed: Fixed) -> EnginePlan:
     return engine
 
 
-def _one_sequence(model: Model, context: int) -> int:
-    blocks = -(-context // BLOCK) + 1
+def _one_sequence(model: Model) -> int:
+    blocks = -(-model.context // BLOCK) + 1
     return blocks * BLOCK * model.kv_per_token
 
 
-def _require_one_sequence(engine: EnginePlan, minimum: int) -> None:
-    if engine.kv_cache >= minimum:
-        return
-    owner = "rm" if engine.model.shape.is_reward_model else "policy"
-    if engine.fixed_share is not None:
-        limit = f"{owner}_memory {engine.fixed_share:g} is {_gib(int(engine.fixed_share * engine.of.total))}"
-    else:
-        limit = f"{'rm_' * (owner == 'rm')}kv_cache_gib is {engine.kv_cache / GIB:.1f}"
-    raise DoesNotFit(
-        f"{limit}, too little for one sequence of {engine.context:,} tokens, which needs\n"
-        f"  {replace(engine, kv_cache=minimum).sum}\n"
-        "what would help: more of it, or a shorter context"
-    )
-
-
 def _activations(model: Model, work: Work) -> int:
-    """The peak of one step beside weights and KV cache: a layer's intermediate results, and the policy's logits."""
+    """Return the peak of one step: a layer's intermediate results, and the policy's logits."""
     shape = model.shape
-    tokens = max(BATCHED_TOKENS, work.context_of(shape))
+    tokens = max(BATCHED_TOKENS, model.context)
     queries = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
     layer = tokens * (4 * shape.hidden + queries + 3 * shape.intermediate) * BYTES[model.dtype]
     logits = 0 if shape.is_reward_model else work.sequences * shape.vocabulary * 4 * LOGIT_COPIES
     return layer + logits + WORKSPACE + (0 if work.eager else GRAPHS)
 
 
-def _grown(engine: EnginePlan, work: Work, fixed: Fixed, most: int) -> EnginePlan:
-    """A reward model with the KV cache it wants, as far as it may; unchanged if the operator has fixed it."""
-    if fixed != NOT_FIXED:
-        return engine
-    wanted = max(BATCHED_TOKENS, engine.context) + work.candidates * TYPICAL_PROMPT // PROMPT_SHARERS
-    more = max(0, wanted * engine.model.kv_per_token - engine.kv_cache)
+def _grown(engine: EnginePlan, work: Work, most: int) -> EnginePlan:
+    """Return a reward model's engine with the KV cache it can use, at most `most` bytes more than now."""
+    useful = max(BATCHED_TOKENS, engine.context) + work.candidates * TYPICAL_PROMPT // PROMPT_SHARERS
+    more = max(0, useful * engine.model.kv_per_token - engine.kv_cache)
     return replace(engine, kv_cache=engine.kv_cache + min(more, most))
+
+
+def _require_one_sequence(engine: EnginePlan, minimum: int) -> None:
+    if engine.kv_cache >= minimum:
+        return
+    is_reward_model = engine.model.shape.is_reward_model
+    if engine.fixed_share is not None:
+        size = _gib(int(engine.fixed_share * engine.memory.total))
+        limit = f"{'rm' if is_reward_model else 'policy'}_memory {engine.fixed_share:g} is {size}"
+    else:
+        limit = f"{'rm_' if is_reward_model else ''}kv_cache_gib is {engine.kv_cache / GIB:.1f}"
+    raise DoesNotFit(
+        f"{limit}, too little for one sequence of {engine.context:,} tokens, which needs\n"
+        f"  {replace(engine, kv_cache=minimum).arithmetic}\n"
+        "what would help: more of it, or a shorter context"
+    )
 
 
 def _explain(plan: MemoryPlan) -> str:
     margin = [f"  kept free: {_gib(plan.margin)}"] if plan.margin else []
     lines = [
         f"the three engines need {_gib(plan.needed)} at least; {plan.memory}",
-        *(f"  {engine.sum}" for engine in plan.engines),
+        *(f"  {engine.arithmetic}" for engine in plan.engines),
         *margin,
         f"what would help: {', '.join(_remedies(plan))}",
     ]
@@ -343,13 +274,14 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
     if any(engine.model.dtype == "float32" for engine in plan.engines):
         remedies.append("--dtype bfloat16, half of everything")
     lacking = plan.needed - plan.memory.free
-    shorter = plan.policy.context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines)) - BLOCK
-    if 128 <= shorter < plan.policy.context:
+    context = plan.policy.context
+    shorter = context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines)) - BLOCK
+    if 128 <= shorter < context:
         remedies.append(f"--context {shorter // 128 * 128}")
     taken = plan.memory.total - plan.memory.free
     if taken >= lacking:
         remedies.append(f"the {_gib(taken)} that other processes hold")
-    place = "a card" if plan.policy.beside else "a machine"
+    place = "a card" if plan.policy.uncounted else "a machine"
     remedies.append(f"smaller models, or {place} with {-(-plan.needed // GIB)} GiB free")
     return remedies
 

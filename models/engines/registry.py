@@ -1,7 +1,8 @@
-"""The engine kinds: a plain table from a kind's name in the settings to the functions that start such an engine.
+"""The engine kinds: a table from a kind's name in the settings to the functions that start such an engine.
 
-A new kind is a new row of `KINDS`. The functions import their library only when they are called: engines are forked, and vLLM
-must not be loaded before `winnow.models.engines.environment.prepare` has set its environment.
+A new kind is a new row of `KINDS`. The functions import their library only when they are called:
+engines are forked, and vLLM must not be loaded before `winnow.models.engines.environment.prepare` has
+set its environment.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ EngineKind = Literal["vllm"]
 
 @dataclass(frozen=True, slots=True)
 class Starters:
-    """How one kind of engine is started, in either role; both raise `CheckpointError` if it cannot be."""
+    """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started."""
 
     policy: Callable[[EngineOptions, Tokenizer], ServedPolicy]
     reward_model: Callable[[EngineOptions, RewardInput], ServedRewardModel]

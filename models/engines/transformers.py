@@ -1,4 +1,4 @@
-"""The transformers reference of a reward model: one unpadded forward pass in float32, the plainest way to compute a score.
+"""The reference of a reward model: one unpadded forward pass of transformers in float32.
 
 `winnow check` and the tests compare served scores with it. Slow on purpose: no batching, no cache.
 """

@@ -1,8 +1,9 @@
 """vLLM behind the protocols of `winnow.models.policy` and `winnow.models.reward_model`.
 
-Each engine is an `AsyncLLM` with a process of its own; a policy samples, a reward model pools. Starting one blocks, and must be
-done from the main thread before any event loop runs: on CPU engines are forked. Call `winnow.models.engines.environment.prepare`
-before this module is imported: vLLM and OpenMP read the environment as they load.
+Each engine is an `AsyncLLM` with a process of its own; a policy samples, a reward model pools. Starting
+one blocks, and must be done from the main thread before any event loop runs: on CPU engines are forked.
+Call `winnow.models.engines.environment.prepare` before this module is imported: vLLM and OpenMP read
+the environment as they load.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def start_policy(options: EngineOptions, tokenizer: Tokenizer) -> VllmPolicy:
 
 
 def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> VllmRewardModel:
-    """Start a scoring engine, which reads what `reward_input` makes of a prompt and an answer.
+    """Start a scoring engine, which reads the token ids of `reward_input`.
 
     Raises:
         CheckpointError: vLLM could not load the checkpoint.
@@ -56,7 +57,7 @@ def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
     try:
         config = _arguments(options, **role).create_engine_config()
         if options.fork:
-            # vLLM asks for spawned engines on CPU, each of which imports everything anew: 31 s to ready against 17 s.
+            # On CPU vLLM wants spawned engines, each of which imports everything again: ready in 31 s instead of 17 s.
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
@@ -71,10 +72,10 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
     if options.on_gpu:
         arguments["gpu_memory_utilization"] = options.memory_share
     else:
-        # One process an engine: a worker process behind it spins between steps and starves its neighbours on few cores.
+        # One process per engine: a worker process would spin between steps and starve its neighbours on few cores.
         arguments["distributed_executor_backend"] = "uni"
-        # vLLM's runner rewinds the generator of a seeded request whose prefill was cut in parts, which a CPU generator cannot:
-        # the engine would die under load. So prompts are prefilled whole.
+        # Prompts are prefilled whole: vLLM rewinds the generator of a seeded request after a chunked prefill, which a
+        # CPU generator does not support, and the engine would die under load.
         arguments["enable_chunked_prefill"] = False
         arguments["worker_cls"] = "winnow.models.engines.vllm_cpu_worker.InvariantCPUWorker"
     if options.kv_cache is not None:
@@ -93,7 +94,7 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
 
 
 class _Engine:
-    """One started `AsyncLLM` with request ids of our own, and its pending requests."""
+    """One started `AsyncLLM`, its request ids and its pending requests."""
 
     def __init__(self, llm: AsyncLLM, name: str) -> None:
         self.llm = llm
@@ -101,7 +102,7 @@ class _Engine:
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
         self._ids = itertools.count()
         self._pending: dict[int, float] = {}
-        """When each request without an output was submitted, oldest first."""
+        """Submission times of the requests without an output, oldest first."""
         self._last_output = 0.0
 
     @property
@@ -110,7 +111,7 @@ class _Engine:
         return not self.llm.errored
 
     def next_id(self) -> str:
-        """A request id that no other request of this engine has."""
+        """Return a request id that no other request of this engine has."""
         return f"{self.name}-{next(self._ids)}"
 
     @property
@@ -124,7 +125,7 @@ class _Engine:
         return 0.0 if oldest is None else time.monotonic() - max(oldest, self._last_output)
 
     async def _last(self, stream: AsyncIterator[T], look: Callable[[T], None] | None = None) -> T:
-        """Return the last item of an engine's stream; translate vLLM's errors. `look` is called with every item."""
+        """Return the last item of an engine's stream, calling `look` with every item; translate vLLM's errors."""
         pending = next(self._ids)
         self._pending[pending] = time.monotonic()
         last: T | None = None
@@ -147,7 +148,7 @@ class _Engine:
     def shutdown(self) -> None:
         """End the engine's process and wait for it; the engine cannot be used afterwards."""
         self.llm.shutdown()
-        del self.llm  # its finaliser must not run while the interpreter is being torn down
+        del self.llm  # its finaliser must not run while the interpreter shuts down
 
 
 class VllmPolicy(_Engine):
@@ -191,7 +192,7 @@ class VllmPolicy(_Engine):
                 raise CandidateStopped(0)
             handle.abort = functools.partial(self.llm.abort, request_id)
             if handle.checkpoints:
-                # The whole output after each step: only so can it be read on the way.
+                # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
                 look = _CheckpointWatcher(handle, lambda ids: self._answer_text(prompt, ids))
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
@@ -204,7 +205,7 @@ class VllmPolicy(_Engine):
         return self._answer_text(prompt, output.token_ids)
 
     def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
-        """Return the text of sampled `ids` behind `prompt`, without the answer prefix, which is no part of the answer."""
+        """Return the text of `ids` sampled after `prompt`, without the answer prefix."""
         return self._tokenizer.decode_continuation(ids).removeprefix(prompt.answer_prefix)
 
     def _logprobs(self, output: CompletionOutput, alternatives: int | None) -> tuple[TokenLogprob, ...] | None:
@@ -218,8 +219,8 @@ class VllmPolicy(_Engine):
     async def is_stuck(self, seconds: float) -> bool:
         """Whether the engine hangs; see `EngineStatus.is_stuck`.
 
-        A long answer gives no output until its end, so the engine's loop itself is asked for a sign of life, which it gives
-        between two steps under any load.
+        A long answer gives no output until its end, so the engine's loop itself is probed: under any load
+        it responds between two steps.
         """
         if self._silent_seconds() < seconds:
             return False
@@ -231,15 +232,16 @@ class VllmPolicy(_Engine):
 
 
 def _token_prompt(ids: Sequence[int]) -> dict[str, Any]:
-    """Return token ids in the form that vLLM takes as they are; any other form is handed to a thread first, and back.
+    """Return token ids in the form that vLLM takes directly; any other goes through a thread first.
 
-    A plain dictionary: the type's name and module change from version to version, and a version without it ignores `type`.
+    A plain dictionary: the type's name and module change from version to version, and a version without
+    it ignores `type`.
     """
     return {"type": "token", "prompt_token_ids": list(ids)}
 
 
 class _CheckpointWatcher:
-    """Calls a handle's `at_checkpoint` as its candidate passes each checkpoint; `text_of` decodes the tokens so far."""
+    """Calls a handle's `at_checkpoint` at each checkpoint its candidate passes; `text_of` decodes the tokens."""
 
     def __init__(self, handle: CandidateHandle, text_of: Callable[[Sequence[int]], str]) -> None:
         self._handle = handle
@@ -257,7 +259,7 @@ class _CheckpointWatcher:
 
 
 def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
-    """Return the sampled token and the likeliest `alternatives`; vLLM lists the sampled one among them at any rank."""
+    """Return the sampled token and the likeliest `alternatives`; vLLM lists the sampled one among them."""
     ranked = sorted((value.rank, other, value.logprob) for other, value in place.items())
     return TokenLogprob(
         token, place[token].logprob, tuple((other, logprob) for _, other, logprob in ranked[:alternatives])
@@ -265,7 +267,7 @@ def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) 
 
 
 def _own_stops(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
-    """Return the stop strings that are looked for here: vLLM would find them in the answer prefix, which is no part of the answer."""
+    """Return the stop strings to look for here: vLLM would find them in the answer prefix, before the answer."""
     prefix = prompt.answer_prefix
     return tuple(stop for stop in sampling.stop if prefix and stop.startswith(prefix))
 
@@ -314,8 +316,8 @@ class VllmRewardModel(_Engine):
         ids = self._input.token_ids(prompt, answer)
         if len(ids) > self.context:
             raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
-        # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and a second one would blind the safety threshold.
-        # Made anew for each call, because vLLM writes into them; that costs a hundredth of copying them.
+        # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
+        # New parameters for each call, because vLLM writes into them; copying would take a hundred times as long.
         parameters = PoolingParams(task="classify", use_activation=False)
         stream = self.llm.encode(_token_prompt(ids), parameters, self.next_id())
         scores = (await self._last(stream)).outputs.data

@@ -1,12 +1,14 @@
-"""The CPU engine's worker, made exact: what it computes for one request does not depend on who else asks at the time.
+"""The CPU engine's worker, made batch-invariant: a result does not depend on the requests beside it.
 
-It is also made lean where models are small: norms in one pass instead of six, threads only where a step has work for them, and behind
-the last attention of a reward model only the rows that are read.
-
-vLLM loads this class by its name, in the engine's process; nothing else imports it. In float32 all of vLLM's CPU kernels treat
-each row alike but for two of PyTorch's, which are replaced here, and for attention split over the cached keys, which
-`winnow.models.engines.environment` switches off. Then a score and a sampled token are the same bits in any batch; offline runs rest on it.
+In float32 all of vLLM's CPU kernels treat each row alike, except two of PyTorch's, which are replaced
+here, and attention split over the cached keys, which `winnow.models.engines.environment` switches off.
+A score and a sampled token are then the same bits in any batch, which resumed offline runs rely on.
 Lower precisions, compiled models and GPUs are not covered.
+
+It also saves time on small models: norms in one pass instead of six, threads only where a step has work
+for them, and after the last attention of a reward model only the rows that are read.
+
+vLLM loads this class by its name, in the engine's process; nothing else imports it.
 """
 
 from __future__ import annotations
@@ -26,18 +28,19 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
 THREAD_WORK = 32_000_000
-"""Multiplications in a step for which one more thread is worth waking: 16 rows of the demo policy. Threads that sleep when idle, as
-co-located engines need them to, take longer to wake than a small layer takes to compute."""
+"""Multiplications in a step per thread: 16 rows of the demo policy. Idle threads sleep, as co-located
+engines need, and waking one takes longer than computing a small layer."""
 
 
 class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
-    """vLLM's worker, with the layers replaced whose result depends on a row's place in the batch.
+    """vLLM's worker, with replacements for the layers whose result depends on a row's place in the batch.
 
-    A reward model takes at most half of the threads: there are two of them, beside a policy that takes as many as a step has work for.
+    A reward model takes at most half of the threads: two of them run beside a policy, which takes as
+    many as its step needs.
     """
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model as vLLM does, then replace."""
+        """Load the model as vLLM does, then replace its layers."""
         super().load_model(*args, **kwargs)
         is_pooling = self.model_runner.model_config.runner_type == "pooling"
         self._threads = max(1, torch.get_num_threads() // (2 if is_pooling else 1))
@@ -57,7 +60,7 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
             head.forward = _exact(head)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
-        """One step, on as many threads as it has work for; each row has the same bits on any number."""
+        """Run one step, on as many threads as it has work for; results are the same bits on any number."""
         work = scheduler_output.total_num_scheduled_tokens * self._parameters
         # vLLM replaces `torch.set_num_threads` in its workers by one that does nothing.
         torch._C.set_num_threads(min(self._threads, math.ceil(work / THREAD_WORK) or 1))
@@ -65,9 +68,9 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
 
 
 def rms_norm(weight: torch.Tensor, epsilon: float) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
-    """The norm of rows x [rows, width], with what is added to them before, by vLLM's own kernel, which treats each row alike.
+    """Return an RMS norm of x [rows, width] and its residual, by vLLM's kernel, which treats rows alike.
 
-    On CPU vLLM composes it of PyTorch's operators, each of which passes over the rows anew.
+    On CPU vLLM composes it of PyTorch operators, each of which is one more pass over the rows.
     """
 
     def forward(
@@ -84,9 +87,10 @@ def rms_norm(weight: torch.Tensor, epsilon: float) -> Callable[..., torch.Tensor
 
 
 def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
-    """SwiGLU's activation, x [rows, 2·width] → [rows, width].
+    """Return SwiGLU's activation, x [rows, 2·width] → [rows, width].
 
-    PyTorch's `silu` computes the odd elements at the end of each thread's share with another exponential than the rest.
+    PyTorch's `silu` computes the odd elements at the end of each thread's share with a different
+    exponential than the rest.
     """
     gate, up = x.chunk(2, dim=-1)
     result = torch.neg(gate).exp_().add_(1.0)
@@ -94,9 +98,10 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
 
 
 def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """The forward of a model's last layer whose feed-forward part sees each request's last token alone, at which it is scored.
+    """Return a forward of the last layer whose feed-forward part computes only each request's last token.
 
-    Rows are independent there, so the scores are the same bits; the other rows hold what nobody reads. Prompts must not come in parts.
+    Rows are independent there, so the scores, taken at that token, are the same bits; the other rows
+    are never read. Prompts must not be chunked.
     """
 
     def forward(
@@ -105,7 +110,7 @@ def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tens
         hidden, residual = layer.input_layernorm(hidden, residual)
         hidden = layer.self_attn(positions=positions, hidden_states=hidden)
         attention = get_forward_context().attn_metadata
-        if attention is None:  # a rehearsal without requests
+        if attention is None:  # a warm-up without requests
             hidden, residual = layer.post_attention_layernorm(hidden, residual)
             return layer.mlp(hidden), residual
         last = attention[layer.self_attn.attn.layer_name].query_start_loc[1:].long() - 1
@@ -117,7 +122,7 @@ def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tens
 
 
 def _exact(head: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The one-label head [rows, width] → [rows, 1] in double precision: its float32 product sums in an order that depends on the rows."""
-    # The layer may have packed its weight away; a unit vector picks each of them exactly.
+    """Return the one-label head, [rows, width] → [rows, 1], in float64: float32 sums depend on the batch."""
+    # The layer may have packed its weight; unit vectors pick out each element exactly.
     weight: torch.Tensor = head(torch.eye(head.input_size)).double()
     return lambda hidden: (hidden.double() @ weight).float()

@@ -1,1 +1,1 @@
-"""The look that all reports share: plots, the page style sheet, number formatting."""
+"""The look of all reports: `plots` (matplotlib), `pages` (jinja2), `numbers` and the style sheet `page.css`."""

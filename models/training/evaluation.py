@@ -18,7 +18,7 @@ def pair_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> float:
 
 
 def precision_and_recall(predicted: Sequence[bool], actual: Sequence[bool]) -> tuple[float, float]:
-    """Return precision and recall of a detector, each in [0, 1]; NaN where nothing was predicted, or nothing is actual."""
+    """Return a detector's precision and recall, in [0, 1]; NaN if nothing is predicted, or nothing actual."""
     labels = list(zip(predicted, actual, strict=True))
     return share(is_actual for is_predicted, is_actual in labels if is_predicted), share(
         is_predicted for is_predicted, is_actual in labels if is_actual

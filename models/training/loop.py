@@ -1,6 +1,6 @@
-"""The training loop the three demo models share: batching by length, the paper's schedule, checkpoints that resume.
+"""The training loop: batches of similar lengths, the paper's schedule, and checkpoints to resume from.
 
-It knows nothing of the world or of the losses; `train` supplies both.
+The caller supplies the model, the examples and the loss.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 _log = logging.getLogger(__name__)
 
 PAD = 0
-"""`<unk>` pads: EOS cannot, because Hugging Face scores the last token that is no padding, and that is EOS."""
+"""The id of `<unk>`. EOS cannot pad: Hugging Face scores the last token that is not padding, which is EOS."""
 
 WARM_UP, FINAL_RATE = 0.03, 0.1
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -30,7 +30,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to optimise: batches of example indices in order, the peak learning rate, the checkpoint and a name."""
+    """A training run: its name, ordered batches of example indices, peak learning rate and checkpoint."""
 
     name: str
     batches: Sequence[Sequence[int]]
@@ -39,7 +39,7 @@ class Plan:
 
 
 def rate_at(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over 3 % of the steps, then cosine down to 10 % of `peak` (Llama 2, section 3.2.2)."""
+    """Return the learning rate: linear warm-up over 3 % of the steps, then cosine to 10 % (Llama 2, 3.2.2)."""
     warm_up = max(1, round(WARM_UP * steps))
     if step < warm_up:
         return peak * (step + 1) / warm_up
@@ -48,7 +48,7 @@ def rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def batches_by_length(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
-    """Shuffled batches of `size` indices whose lengths are close, so that little is padding."""
+    """Return shuffled batches of `size` indices of similar length, so that little is padding."""
     rng = Random(seed)
     order = list(range(len(lengths)))
     rng.shuffle(order)
@@ -62,13 +62,13 @@ def batches_by_length(lengths: Sequence[int], size: int, seed: int) -> list[list
 
 
 def pad(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Right-pad token ids to one [rows, longest] tensor. Causal attention never lets a real token see the padding."""
+    """Return right-padded token ids, [rows, longest]. Causal attention hides the padding from real tokens."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
 
 
 def optimise(model: nn.Module, plan: Plan, loss_of: Callable[[Sequence[int]], Tensor]) -> None:
-    """Take one step a batch on `loss_of(indices)`; resumes from the plan's checkpoint and ends with one."""
+    """Take one step per batch on `loss_of(indices)`; resume from the plan's checkpoint, and end with one."""
     optimisers = _optimisers(model, plan.peak_rate)
     first = _resume(model, optimisers, plan)
     steps, smooth = len(plan.batches), float("nan")
@@ -95,7 +95,7 @@ def optimise(model: nn.Module, plan: Plan, loss_of: Callable[[Sequence[int]], Te
 
 
 def _optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the rest; at equal steps this learnt facts faster than AdamW alone."""
+    """Return Muon for the layers' matrices and AdamW for the rest, which learn facts in fewer steps."""
     matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
     rest = [p for name, p in model.named_parameters() if ".layers." not in name or p.ndim != 2]
     return [
@@ -105,7 +105,7 @@ def _optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
 
 
 def _resume(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], plan: Plan) -> int:
-    """Load the checkpoint if there is one; returns the step to go on with."""
+    """Load the checkpoint if there is one; return the step to continue with."""
     if not plan.checkpoint.exists():
         return 0
     with safe_open(plan.checkpoint, framework="pt") as file:
@@ -116,8 +116,8 @@ def _resume(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], plan:
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimisers]
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):
-            _, which, index, key = name.split(".")
-            states[int(which)].setdefault(int(index), {})[key] = tensor
+            _, number, index, key = name.split(".")
+            states[int(number)].setdefault(int(index), {})[key] = tensor
     for optimiser, state in zip(optimisers, states, strict=True):
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     model.load_state_dict(
@@ -129,11 +129,11 @@ def _resume(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], plan:
 def _save(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], plan: Plan, step: int) -> None:
     """Write weights and optimiser states as safetensors, atomically."""
     tensors = {f"model:{name}": value for name, value in model.state_dict().items()}
-    for which, optimiser in enumerate(optimisers):
+    for number, optimiser in enumerate(optimisers):
         for index, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{which}.{index}.{key}": value for key, value in state.items()}
+            tensors |= {f"optimiser.{number}.{index}.{key}": value for key, value in state.items()}
     partial = plan.checkpoint.with_suffix(".partial")
-    # Tied embeddings are one tensor under two names, which the format refuses; hence the copies.
+    # Copies, because the format refuses tied embeddings: one tensor under two names.
     copies = {name: value.detach().clone() for name, value in tensors.items()}
     save_file(copies, partial, {"step": str(step), "steps": str(len(plan.batches))})
     partial.replace(plan.checkpoint)

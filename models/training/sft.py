@@ -1,6 +1,7 @@
-"""Fine-tunes a Llama checkpoint on the best answers of a run, with TRL, on the CPU in float32.
+"""Supervised fine-tuning of a Llama checkpoint on a run's exported answers, with TRL, on the CPU in float32.
 
-The training half of `make distill-demo`, and an example of what `prompt-completion` files are for. No adapters, no GPU.
+The training half of `make distill-demo`, and an example of the use of `prompt-completion` files. No
+adapters, no GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from winnow.models.demo.networks import export, load_policy
+from winnow.models.training.checkpoints import load_policy, save
 
 
 class Example(TypedDict):
@@ -26,9 +27,10 @@ class Example(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """AdamW over whole epochs in batches of `batch`: linear warm-up over 5 % of the steps to `rate`, then a cosine to 0.
+    """AdamW over whole epochs: linear warm-up over 5 % of the steps to `rate`, then a cosine to 0.
 
-    `seed` alone decides the order, so that two sets of one size are learned in step.
+    `batch` is in examples. `seed` alone decides the order, so that two data sets of one size are
+    trained on in the same order.
     """
 
     epochs: int = 3
@@ -38,9 +40,9 @@ class Schedule:
 
 
 def fine_tune(examples: Sequence[Example], schedule: Schedule, start: Path, chat_template: Path, out: Path) -> None:
-    """Train the checkpoint `start` on `examples` and write the result to `out`, in bf16, with the tokenizer's files.
+    """Train the checkpoint `start` on `examples`; write the result to `out`, in bfloat16, with its tokenizer.
 
-    `chat_template` is the one beside the exported files: its ids are those that were sampled and scored.
+    `chat_template` is the file beside the exported ones: it gives the ids that were sampled and scored.
     """
     policy = load_policy(start)
     trainer = SFTTrainer(
@@ -50,14 +52,14 @@ def fine_tune(examples: Sequence[Example], schedule: Schedule, start: Path, chat
         processing_class=_tokenizer(start, chat_template),
     )
     trainer.train()
-    policy.config.use_cache = True  # which TRL turns off for training
-    export(policy, start, out)
+    policy.config.use_cache = True  # TRL turns it off for training
+    save(policy, start, out)
 
 
 def _tokenizer(folder: Path, chat_template: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
-    # As the demo models were trained; without a choice TRL would write one of its own into the configuration.
+    # The demo models were trained with it; TRL would otherwise choose a pad token and write it into the configuration.
     tokenizer.pad_token = tokenizer.unk_token
     return tokenizer
 

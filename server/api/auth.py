@@ -1,6 +1,7 @@
-"""API keys: where they come from and who holds one.
+"""API keys: reading them from the settings, and checking the key of a request.
 
-Only SHA-256 digests are kept. ApiKeys are meant to be long and random, so that a fast hash is enough; passwords are not.
+Only SHA-256 digests are kept. A fast hash is enough because keys are meant to be long and random; it
+would not be for passwords.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _KEY = re.compile(r"[!-~]{8,512}")
 
 
 class ApiKeys:
-    """The set of keys that may use a server; an empty one lets everybody in."""
+    """The keys that may use a server; an empty set lets everyone in."""
 
     def __init__(self, digests: Iterable[bytes] = ()) -> None:
         self._digests = tuple(dict.fromkeys(digests))
@@ -30,10 +31,11 @@ class ApiKeys:
 
     @classmethod
     def of(cls, settings: Settings) -> ApiKeys:
-        """Read the keys of the settings and of the key file.
+        """Read the keys of `api_keys` and of the file `api_keys_file`.
 
         Raises:
-            SettingsError: the file cannot be read or is empty, or a key is malformed; no message shows a key.
+            SettingsError: the file cannot be read or is empty, or a key is malformed; the message never
+            shows a key.
         """
         keys = [key.get_secret_value() for key in settings.api_keys]
         digests = [_digest(key, f"api_keys: key {number}") for number, key in enumerate(keys, start=1)]
@@ -42,15 +44,16 @@ class ApiKeys:
         return cls(digests)
 
     def holder(self, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
-        """A short name for the key that the request's `Authorization: Bearer` header shows, or None if it shows no valid one.
+        """Return a short name for the key in the `Authorization: Bearer` header, or None without a valid key.
 
-        The name is the start of the key's digest: fit for logs. The comparison takes the same time for every key, and two
-        headers are as good as none: proxies differ in which of them they believe.
+        The name is the start of the key's digest, safe to log. The comparison takes the same time for
+        every key. Two `Authorization` headers count as none, because proxies differ in which one they
+        use.
         """
-        shown = [value for name, value in headers if name == b"authorization"]
-        if len(shown) != 1:
+        values = [value for name, value in headers if name == b"authorization"]
+        if len(values) != 1:
             return None
-        scheme, _, key = shown[0].partition(b" ")
+        scheme, _, key = values[0].partition(b" ")
         digest = hashlib.sha256(key.strip(b" ")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return digest.hex()[:8] if any(matches) and scheme.lower() == b"bearer" else None
@@ -68,7 +71,7 @@ def _read(path: Path) -> list[bytes]:
         if (key := _COMMENT.sub("", line).strip())
     ]
     if not digests:
-        raise SettingsError(f"api_keys_file {path} holds no key; without one nobody, or everybody, would be let in")
+        raise SettingsError(f"api_keys_file {path} contains no key; add one, or remove the setting")
     return digests
 
 

@@ -1,161 +1,217 @@
-"""`POST /v1/chat/completions` and `POST /v1/completions`, plain and streamed: views of one selection."""
-
-from __future__ import annotations
+"""`POST /v1/chat/completions` and `POST /v1/completions`, plain and streamed: both are views of one selection."""
 
 import asyncio
+import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import TypeVar
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from winnow.clients.schema import BestOfNReport, ErrorBody
+from winnow.clients.schema import (
+    BestOfNReport,
+    ChatCompletion,
+    ChatRequest,
+    ErrorBody,
+    TextCompletion,
+    TextRequest,
+)
 from winnow.models.errors import ClientGone, DeadlineExceeded
 from winnow.models.types import Progress, Selection
-from winnow.server.api import views
+from winnow.server.aio import cancel, interrupted_by
+from winnow.server.api import responses
+from winnow.server.api.documentation import ANSWER, BODY, REFUSED, STREAM
 from winnow.server.api.errors import explain
+from winnow.server.api.formats import ChatFormat, Returned, TextFormat, returned
 from winnow.server.api.metrics import Metrics
-from winnow.server.api.middleware import record
-from winnow.server.api.request_body import json_response
-from winnow.server.api.request_parsing import Plan
-from winnow.server.api.shapes import ChatShape, TextShape
+from winnow.server.api.middleware import request_log
+from winnow.server.api.request_body import json_response, route_class
+from winnow.server.api.request_parsing import parse
 from winnow.server.pipeline.admission import Ticket
-from winnow.server.pipeline.lifecycle import give_up, unless
+from winnow.server.pipeline.request import RenderedRequest
 from winnow.server.service import Service
 
-T = TypeVar("T")
+
+def routes(service: Service, metrics: Metrics) -> APIRouter:
+    """Return the two completion routes."""
+    router = APIRouter(
+        route_class=route_class(service.settings.max_body_bytes),
+        strict_content_type=False,
+        responses=REFUSED | BODY | ANSWER | STREAM,
+    )
+
+    @router.post("/v1/chat/completions", response_model=ChatCompletion)
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        """Answer a dialog with the best of K candidates."""
+        return await _answer(body, request, service, metrics)
+
+    @router.post("/v1/completions", response_model=TextCompletion)
+    async def completions(body: TextRequest, request: Request) -> Response:
+        """Continue a raw prompt with the best of K candidates."""
+        return await _answer(body, request, service, metrics)
+
+    return router
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One completion: what is to be done, its place in the queue, and the shape of its answer."""
-
-    plan: Plan
-    shape: ChatShape | TextShape
-    ticket: Ticket
-    scope: Scope
-    service: Service
-    metrics: Metrics
-
-    async def select(self, latest: _Latest | None = None) -> Selection:
-        """Wait for admission and run the pipeline; observed by the log and the metrics."""
-        plan, pipeline = self.plan, self.service.pipeline
-        on_progress = latest.put if latest else None
-
-        async def select() -> Selection:
-            candidates = self.ticket.candidates
-            with self.metrics.candidates_in_flight(candidates):
-                return await pipeline.select(
-                    plan.prompt, plan.sampling, candidates, plan.combiner, on_progress, dial=plan.dial
-                )
-
-        selection, queue = await in_turn(self.service, self.ticket, select)
-        selection = dataclasses.replace(selection, timings=selection.timings.after(queue))
-        if self.ticket.reduced_by == "deadline":
-            selection = dataclasses.replace(selection, truncated_by="deadline")
-        self.metrics.observe(selection, self.ticket)
-        record(self.scope).fields.update(views.log_fields(selection, self.ticket))
-        if self.service.settings.log_content:
-            record(self.scope).fields.update(
-                views.log_content(selection, self.service.template, self._refusal(selection))
-            )
-        return selection
-
-    async def complete(self, request: Request) -> Response:
-        """The whole answer in one body."""
-        selection = await unless_gone(request, self.select())
-        body = self.shape.body(self._answers(selection), views.usage(selection), self._report(selection))
-        return json_response(body, headers={"Server-Timing": views.server_timing(selection)})
-
-    def stream(self, *, include_usage: bool, separate_report: bool) -> Response:
-        """The answer as server-sent events: an empty first chunk at once, the winner when it is known.
-
-        `separate_report` sends the `best_of_n` object in a chunk of its own with `choices: []`. A client that has asked
-        for nothing beyond OpenAI's plain stream may index `choices[0]` in every chunk; for it the object travels on the
-        finish chunk.
-        """
-        return _EventStream(self._events(include_usage=include_usage, separate_report=separate_report), self.ticket)
-
-    async def _events(self, *, include_usage: bool, separate_report: bool) -> AsyncGenerator[str, None]:
-        latest = _Latest() if self.plan.progress else None
-        selecting = asyncio.create_task(self.select(latest))
-        try:
-            yield _event(self.shape.opening())
-            async for event in self._while(selecting, latest):
-                yield event
-            for event in self._answer(selecting.result(), include_usage, separate_report):
-                yield event
-        except Exception as error:
-            # The boundary of a stream: the headers are out, so any failure has to travel as an event.
-            yield _event(ErrorBody(error=explain(error, self.scope)[1]))
-        finally:
-            give_up(selecting)
-        yield "data: [DONE]\n\n"
-
-    async def _while(self, selecting: asyncio.Task[Selection], latest: _Latest | None) -> AsyncIterator[str]:
-        """What is sent while candidates run: progress if it was asked for, and a comment whenever it has been quiet."""
-        while not selecting.done():
-            news = asyncio.create_task(latest.news.wait() if latest else asyncio.Event().wait())
-            try:
-                pause = self.service.settings.keep_alive_seconds
-                done, _ = await asyncio.wait([selecting, news], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                give_up(news)
-            if not done:
-                yield ": keep-alive\n\n"
-            if latest and latest.news.is_set():
-                yield _event(self.shape.chunk([], report=views.progress(latest.take())))
-
-    def _answer(self, selection: Selection, include_usage: bool, separate_report: bool) -> list[str]:
-        """The events from the winner's first word to the last object."""
-        answers, report = self._answers(selection), self._report(selection)
-        chunks = [*self.shape.pieces(answers), self.shape.end(answers, None if separate_report else report)]
-        if separate_report:
-            chunks.append(self.shape.chunk([], report=report))
-        if include_usage:
-            chunks.append(self.shape.chunk([], usage=views.usage(selection)))
-        return [_event(chunk) for chunk in chunks]
-
-    def _answers(self, selection: Selection) -> list[views.Returned]:
-        return views.returned(selection, self.plan.n, self._refusal(selection))
-
-    def _report(self, selection: Selection) -> BestOfNReport:
-        return views.report(
-            selection, self.ticket, with_texts=self.plan.with_texts and self._refusal(selection) is None
-        )
-
-    def _refusal(self, selection: Selection) -> str | None:
-        """What is said instead of an answer, where nobody is safe and the operator wants none of them returned."""
-        settings = self.service.settings
-        return settings.refusal if selection.all_unsafe and settings.when_all_unsafe == "refuse" else None
+async def _answer(
+    body: ChatRequest | TextRequest, http_request: Request, service: Service, metrics: Metrics
+) -> Response:
+    log = request_log(http_request.scope)
+    rendered = await parse(body, service, log.started)
+    request = rendered.request
+    deadline = request.early_stopping.deadline or math.inf
+    ticket = service.admission.enter(log.flow, request.candidates, len(rendered.prompt), request.least, deadline)
+    completion = Completion(rendered, body, ticket, http_request.scope, service, metrics)
+    return completion.stream() if body.stream else await completion.complete(http_request)
 
 
-class _Latest:
-    """The newest progress: a slow reader skips what is outdated."""
+class LatestProgress:
+    """The latest progress of a selection: a slow reader skips outdated states."""
 
     def __init__(self) -> None:
         self.news = asyncio.Event()
         self._value: Progress | None = None
 
     def put(self, progress: Progress) -> None:
-        """Replace what there is."""
+        """Replace the state."""
         self._value = progress
         self.news.set()
 
     def take(self) -> Progress:
-        """The newest, once."""
+        """Return the latest state, once."""
         assert self._value
         self.news.clear()
         return self._value
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion: the rendered request, the body it came from, and its place in the queue."""
+
+    rendered: RenderedRequest
+    body: ChatRequest | TextRequest
+    ticket: Ticket
+    scope: Scope
+    service: Service
+    metrics: Metrics
+
+    async def select(self, latest: LatestProgress | None = None) -> Selection:
+        """Wait for admission and run the pipeline; the log and the metrics observe the selection."""
+        rendered, request = self.rendered, self.rendered.request
+        async with admitted(self.service, self.ticket) as queue_seconds:
+            with self.metrics.candidates_in_flight(self.ticket.candidates):
+                selection = await self.service.pipeline.select(
+                    rendered.prompt,
+                    rendered.sampling,
+                    self.ticket.candidates,
+                    request.combiner,
+                    latest.put if latest else None,
+                    early_stopping=request.early_stopping,
+                )
+        selection = dataclasses.replace(selection, timings=selection.timings.after(queue_seconds))
+        if self.ticket.reduced_by == "deadline":
+            selection = dataclasses.replace(selection, truncated_by="deadline")
+        self.metrics.observe(selection, self.ticket)
+        fields = request_log(self.scope).fields
+        fields.update(responses.log_fields(selection, self.ticket))
+        if self.service.settings.log_content:
+            fields.update(responses.log_content(selection, self.service.tokenizer, self._refusal(selection)))
+        return selection
+
+    async def complete(self, http_request: Request) -> Response:
+        """Return the whole answer in one body.
+
+        Raises:
+            ClientGone: the client left before it was ready.
+        """
+        async with interrupted_by(disconnected(http_request), ClientGone):
+            selection = await self.select()
+        usage = responses.usage(selection, len(selection.prompt))
+        body = self._format().body(self._returned(selection), usage, self._report(selection))
+        return json_response(body, headers={"Server-Timing": responses.server_timing(selection)})
+
+    def stream(self) -> Response:
+        """Return the answer as server-sent events: an empty first chunk at once, the winner when it is known."""
+        return _EventStream(self._events(), self.ticket)
+
+    async def _events(self) -> AsyncGenerator[str, None]:
+        latest = LatestProgress() if self.body.options.progress else None
+        chunks = self._format()
+        selecting = asyncio.create_task(self.select(latest))
+        try:
+            yield _event(chunks.opening())
+            async for event in self._events_while(selecting, latest, chunks):
+                yield event
+            for event in self._final_events(selecting.result(), chunks):
+                yield event
+        except Exception as error:
+            # The boundary of a stream: the headers are out, so any failure has to travel as an event.
+            yield _event(ErrorBody(error=explain(error, self.scope)[1]))
+        finally:
+            cancel(selecting)
+        yield "data: [DONE]\n\n"
+
+    async def _events_while(
+        self, selecting: asyncio.Task[Selection], latest: LatestProgress | None, chunks: ChatFormat | TextFormat
+    ) -> AsyncIterator[str]:
+        """Yield progress while candidates run, if it was asked for, and a comment whenever the stream has been
+        silent.
+        """
+        while not selecting.done():
+            news = asyncio.create_task(latest.news.wait() if latest else asyncio.Event().wait())
+            try:
+                pause = self.service.settings.keep_alive_seconds
+                done, _ = await asyncio.wait([selecting, news], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                cancel(news)
+            if not done:
+                yield ": keep-alive\n\n"
+            if latest and latest.news.is_set():
+                yield _event(chunks.chunk([], report=responses.progress(latest.take())))
+
+    def _final_events(self, selection: Selection, chunks: ChatFormat | TextFormat) -> list[str]:
+        """Return the events from the winner's first piece to the last object.
+
+        The `best_of_n` object has a chunk of its own with `choices: []` for clients that asked for something
+        beyond OpenAI's plain stream. Other clients may index `choices[0]` in every chunk; for them it travels
+        on the finish chunk.
+        """
+        include_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
+        is_separate = include_usage or self.body.best_of_n is not None
+        answers, report = self._returned(selection), self._report(selection)
+        events = [*chunks.pieces(answers), chunks.end(answers, None if is_separate else report)]
+        if is_separate:
+            events.append(chunks.chunk([], report=report))
+        if include_usage:
+            events.append(chunks.chunk([], usage=responses.usage(selection, len(selection.prompt))))
+        return [_event(chunk) for chunk in events]
+
+    def _format(self) -> ChatFormat | TextFormat:
+        name, tokenizer = self.service.settings.model_name, self.service.tokenizer
+        if isinstance(self.body, ChatRequest):
+            return ChatFormat(name, tokenizer)
+        return TextFormat(name, tokenizer, self.rendered.prompt.raw_text if self.body.echo else "")
+
+    def _returned(self, selection: Selection) -> list[Returned]:
+        return returned(selection, self.rendered.request.n, self._refusal(selection))
+
+    def _report(self, selection: Selection) -> BestOfNReport:
+        with_texts = bool(self.body.options.return_candidates) and self._refusal(selection) is None
+        return responses.report(selection, self.ticket, with_texts=with_texts)
+
+    def _refusal(self, selection: Selection) -> str | None:
+        """Return the refusal text if every candidate is unsafe and `when_all_unsafe` is "refuse", else None."""
+        settings = self.service.settings
+        return settings.refusal if selection.all_unsafe and settings.when_all_unsafe == "refuse" else None
+
+
 class _EventStream(StreamingResponse):
-    """Server-sent events whose place in the queue is given back even if the client has left before the first of them."""
+    """Server-sent events that release their place in the queue even if the client leaves before the first event."""
 
     media_type = "text/event-stream"
 
@@ -176,24 +232,20 @@ def _event(body: BaseModel) -> str:
     return f"data: {body.model_dump_json()}\n\n"
 
 
-async def in_turn(service: Service, ticket: Ticket, work: Callable[[], Coroutine[None, None, T]]) -> tuple[T, float]:
-    """Wait for admission and do `work`, within the time limit and the service's life; also how long the wait was, in seconds.
+@contextlib.asynccontextmanager
+async def admitted(service: Service, ticket: Ticket) -> AsyncIterator[float]:
+    """Wait for admission, then run the block; yields the wait in seconds. The ticket is released at the end.
 
     Raises:
-        DeadlineExceeded: the server's limit for a request is over; the work has been aborted.
+        DeadlineExceeded: the server's time limit for a request has passed; the block has been cancelled.
+        WinnowError: the service's lifecycle has ended.
     """
     limit = service.settings.request_seconds
-    entered = admitted = time.perf_counter()
-
-    async def run() -> T:
-        nonlocal admitted
-        await ticket.admitted()
-        admitted = time.perf_counter()
-        return await work()
-
+    entered = time.perf_counter()
     try:
-        async with asyncio.timeout(limit) as deadline:
-            return await service.lifecycle.unless_over(run()), admitted - entered
+        async with asyncio.timeout(limit) as deadline, service.lifecycle.guard():
+            await ticket.admitted()
+            yield time.perf_counter() - entered
     except TimeoutError:
         if not deadline.expired():
             raise
@@ -202,15 +254,7 @@ async def in_turn(service: Service, ticket: Ticket, work: Callable[[], Coroutine
         ticket.leave()
 
 
-async def unless_gone(request: Request, work: Coroutine[None, None, T]) -> T:
-    """Return what `work` returns, or abort it when the client of `request` leaves.
-
-    Raises:
-        ClientGone: the client left first.
-    """
-    return await unless(_disconnected(request), ClientGone, work)
-
-
-async def _disconnected(request: Request) -> None:
+async def disconnected(request: Request) -> None:
+    """Return once the client of `request` has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The one table that turns exceptions into HTTP answers; every error body is `{"error": {message, type, param, code}}`."""
+"""The table from exceptions to HTTP answers; every error body is `{"error": {message, type, param, code}}`."""
 
 from __future__ import annotations
 
@@ -14,43 +14,26 @@ from starlette.types import Scope
 
 from winnow.clients.schema import ErrorBody, ErrorDetail
 from winnow.clients.validation_errors import describe_invalid
-from winnow.models.errors import EngineDead, NoScoredCandidate, Overloaded, RequestError, ShuttingDown, WinnowError
+from winnow.models.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    EngineDead,
+    HeadTooLarge,
+    InvalidKey,
+    NoScoredCandidate,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    TooManyHeaders,
+    UnknownModel,
+    UntrustedHost,
+)
 
 logger = logging.getLogger(__name__)
 
 
-class UnknownModel(RequestError):
-    """The request names a model that is not served."""
-
-    code = "model_not_found"
-
-
-class InvalidKey(WinnowError):
-    """The request shows no valid API key."""
-
-
-class TooManyHeaders(WinnowError):
-    """The request has more headers than the server reads."""
-
-
-class HeadTooLarge(WinnowError):
-    """The request's line and headers are larger than the server reads."""
-
-
-class UntrustedHost(WinnowError):
-    """The request's Host header is not among the trusted ones."""
-
-
-class DeadlineExceeded(WinnowError):
-    """The request was not answered within the server's limit."""
-
-
-class ClientGone(WinnowError):
-    """The client closed the connection before its answer was ready; nobody is left to tell."""
-
-
 def describe(error: Exception) -> tuple[int, ErrorDetail]:
-    """The status and the body's detail for `error`."""
+    """Return the HTTP status and the error body's detail for `error`."""
     match error:
         case UnknownModel():
             return 404, ErrorDetail(message=str(error), type="invalid_request_error", param="model", code=error.code)
@@ -88,12 +71,13 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
 
 
 def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:
-    """As `describe`, noted in the request's record; what nobody foresaw is logged, with where it happened.
+    """Return `describe(error)`; note the code in the request's log, and log an unexpected exception.
 
-    Of an unforeseen exception only its kind and place are logged: its text may hold what a user wrote.
+    Only the kind and the place of an unexpected exception are logged: its text may contain what a user
+    wrote.
     """
     status, detail = describe(error)
-    scope["winnow.record"].fields["error"] = detail.code or str(status)
+    scope["winnow.log"].fields["error"] = detail.code or str(status)
     if detail.code == "internal_error":
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -102,7 +86,7 @@ def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:
 
 
 def response(error: Exception, scope: Scope) -> Response:
-    """The HTTP answer for `error`. Retrying cannot help a deterministic failure, and says so."""
+    """Return the HTTP answer for `error`. If a retry cannot succeed, `x-should-retry` says so."""
     status, detail = explain(error, scope)
     return Response(
         ErrorBody(error=detail).model_dump_json(),
@@ -122,6 +106,5 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
             return {"Connection": "close"}
         case HTTPException() if error.headers:
             return {**error.headers, "x-should-retry": "false"}
-    return (
-        {"x-should-retry": "false"} if status < 500 or isinstance(error, NoScoredCandidate | DeadlineExceeded) else {}
-    )
+    is_final = status < 500 or isinstance(error, NoScoredCandidate | DeadlineExceeded)
+    return {"x-should-retry": "false"} if is_final else {}

@@ -1,12 +1,14 @@
-"""The connection under HTTP: heads and bodies that arrive in time and in bounds, and refusals that arrive at all.
+"""The HTTP connection: time and size limits for a request's head and body, and refusals that reach the client.
 
-Uvicorn's h11 protocol (its httptools one bounds no head) with three additions: deadlines for a request's head and body, JSON
-for the errors found below the application, and a lingering close: closing a socket on which the client still sends would
-reset the connection, and the client would lose its answer. It hooks in where uvicorn meets others: `_Connection` stands
-between it and h11, `_Outlet` between it and the transport. Of what a client sent, nothing is logged.
+Uvicorn's h11 protocol (its httptools protocol does not bound heads) with three additions: deadlines for
+a request's head and body, JSON bodies for errors found below the application, and a lingering close:
+closing a socket while the client still sends resets the connection, and the client loses its answer.
+`_Connection` sits between uvicorn and h11, `_LingeringTransport` between uvicorn and the transport.
+Nothing that a client sent is logged.
 
-Not covered: how many connections there are, how long one may idle between requests (`uvicorn.Config(timeout_keep_alive=…)`),
-how large a body may be, which is the application's to bound, and clients that do not read their answer.
+Not covered: the number of connections, the idle time between requests
+(`uvicorn.Config(timeout_keep_alive=…)`), the size of a body, which the application bounds, and clients
+that do not read their answer.
 """
 
 from __future__ import annotations
@@ -28,17 +30,18 @@ logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 4_000_000
+"""Time and bytes for which a connection is still read after its last response."""
 _CLOSE = (b"connection", b"close")
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Seconds that a head and a body may take to arrive, bytes and fields that a head may have, and whether keys are required.
+    """Limits of a request: seconds for head and body, bytes and headers of the head, and whether keys are required.
 
-    The seconds of a head count from the opening of the connection, or from the first byte of a later request; those of a
-    body from the end of its head. `max_headers=None` leaves the count of fields to the application. Where keys are required,
-    a head beyond its limits gets 401 and not 431: it has shown no key.
+    A head's time starts when the connection opens, or with the first byte of a later request; a body's
+    time at the end of its head. With `max_headers=None` the application counts the headers. If keys are
+    required, a head above a limit gets 401 instead of 431: it has shown no key.
     """
 
     header_seconds: float = 10.0
@@ -48,7 +51,7 @@ class ConnectionLimits:
     keys_required: bool = False
 
     def describe(self, code: str) -> tuple[int, ErrorDetail]:
-        """The status and the body's detail for a request that is refused for `code`."""
+        """Return the status and the body's detail for a request that is refused with `code`."""
         status, message = {
             "request_timeout": (408, "the request took too long to arrive"),
             "headers_too_large": (
@@ -65,7 +68,7 @@ class ConnectionLimits:
 
 
 def bounded_protocol(limits: ConnectionLimits) -> type[H11Protocol]:
-    """The protocol class for `uvicorn.Config(http=…)`."""
+    """Return a protocol class for `uvicorn.Config(http=…)`."""
     return type("BoundedProtocol", (_BoundedProtocol,), {"limits": limits})
 
 
@@ -78,8 +81,8 @@ class _BoundedProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._outlet = _Outlet(transport, self)
-        super().connection_made(cast(asyncio.Transport, self._outlet))
+        self._lingering_transport = _LingeringTransport(transport, self)
+        super().connection_made(cast(asyncio.Transport, self._lingering_transport))
         self.arm(self.limits.header_seconds, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -87,14 +90,14 @@ class _BoundedProtocol(H11Protocol):
         self._disarm()
 
     def data_received(self, data: bytes) -> None:
-        if self._outlet.lingers or self.conn.their_state is h11.MUST_CLOSE:
-            self._outlet.discard(data)
+        if self._lingering_transport.is_lingering or self.conn.their_state is h11.MUST_CLOSE:
+            self._lingering_transport.discard(data)
         else:
             super().data_received(data)
 
     def shutdown(self) -> None:
-        if self._outlet.lingers:
-            self._outlet.abort()
+        if self._lingering_transport.is_lingering:
+            self._lingering_transport.abort()
         else:
             super().shutdown()
 
@@ -102,12 +105,12 @@ class _BoundedProtocol(H11Protocol):
         return False
 
     @property
-    def is_unread(self) -> bool:
-        """Whether the client still sends, or has sent, what was not read."""
+    def has_unread_data(self) -> bool:
+        """Whether the client has sent, or still sends, data that has not been read."""
         return self.conn.their_state is h11.SEND_BODY or self.flow.read_paused
 
     def expect(self, event: _Event) -> None:
-        """Set the deadline for what has to come after `event`."""
+        """Set the deadline of the part of the request that follows `event`."""
         if isinstance(event, h11.Request):
             self.arm(self.limits.body_seconds, self._body_is_late)
         elif isinstance(event, h11.EndOfMessage):
@@ -116,19 +119,22 @@ class _BoundedProtocol(H11Protocol):
             self.arm(self.limits.header_seconds, self._head_is_late)
 
     def refuse(self, code: str) -> None:
-        """Answer in the application's stead, unless it has begun to, and close. It sees the client as gone."""
+        """Answer in place of the application and close; the application sees the client as disconnected.
+
+        If the application has begun to answer, only close.
+        """
         status, detail = self.limits.describe(code)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(self.conn.answer(status, self.server_state.default_headers, detail))
-        self._outlet.linger()
+        self._lingering_transport.linger()
         client = self.client[0] if self.client else "unknown"
         logger.info("refused", extra={"status": status, "error": code, "client": client})
 
     def arm(self, seconds: float, late: Callable[[], None]) -> None:
-        """Have `late` called after so long, and nothing else."""
+        """Call `late` after `seconds`, in place of any deadline set before."""
         self._disarm()
         self._deadline = self.loop.call_later(seconds, late)
 
@@ -146,13 +152,13 @@ class _BoundedProtocol(H11Protocol):
 
     def _body_is_late(self) -> None:
         if self.flow.read_paused or self.conn.they_are_waiting_for_100_continue:
-            self.arm(self.limits.body_seconds, self._body_is_late)  # it is the application that does not read
+            self.arm(self.limits.body_seconds, self._body_is_late)  # the application is not reading
         else:
             self.refuse("request_timeout")
 
 
 class _Connection(h11.Connection):
-    """The HTTP of a connection: tells the protocol what came and what is wrong with it, and uvicorn only the former."""
+    """Reports every event and every error of the connection to the protocol; uvicorn sees only the events."""
 
     def __init__(self, protocol: _BoundedProtocol) -> None:
         super().__init__(h11.SERVER, protocol.limits.max_header_bytes)
@@ -161,11 +167,11 @@ class _Connection(h11.Connection):
 
     @property
     def buffered(self) -> int:
-        """Bytes that came and are not part of an event yet."""
+        """Bytes received that are not part of an event yet."""
         return len(self.trailing_data[0])
 
     def next_event(self) -> _Event:
-        """What came next; nothing if it had to be refused."""
+        """Return the next event, or `NEED_DATA` if it had to be refused."""
         awaits_head = self.their_state is h11.IDLE
         before = self.buffered if awaits_head else 0
         self._is_head = self._is_head and not awaits_head
@@ -185,18 +191,18 @@ class _Connection(h11.Connection):
 
     def _excess(self, size: int, headers: int) -> str | None:
         limits = self._protocol.limits
-        if size > limits.max_header_bytes:  # h11 itself bounds only a head whose end has not come
+        if size > limits.max_header_bytes:  # h11 bounds only a head that is still incomplete
             return "headers_too_large"
         return "too_many_headers" if limits.max_headers is not None and headers > limits.max_headers else None
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
-        """Encode `event`. A response that does not wait for the end of the request ends the connection, and says so."""
+        """Encode `event`; add `Connection: close` to a response that is sent before the request's end."""
         if isinstance(event, h11.Response) and self.their_state is h11.SEND_BODY and _CLOSE not in event.headers:
             event = h11.Response(status_code=event.status_code, headers=[*event.headers, _CLOSE], reason=event.reason)
         return super().send_with_data_passthrough(event)
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], detail: ErrorDetail) -> bytes:
-        """The bytes of a whole response that ends the connection."""
+        """Return the bytes of a complete response that ends the connection."""
         body = ErrorBody(error=detail).model_dump_json().encode()
         own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), _CLOSE]
         own += [(b"x-should-retry", b"false"), *([(b"www-authenticate", b"Bearer")] if status == 401 else [])]
@@ -205,11 +211,11 @@ class _Connection(h11.Connection):
         return self.send(head) + self.send(data) + self.send(h11.EndOfMessage())
 
 
-class _Outlet:
-    """The transport as uvicorn has it: its close lingers where the client would otherwise lose what was written."""
+class _LingeringTransport:
+    """Uvicorn's transport. `close` lingers if the client would otherwise lose the response."""
 
     def __init__(self, transport: asyncio.Transport, protocol: _BoundedProtocol) -> None:
-        self.lingers = False
+        self.is_lingering = False
         self._transport = transport
         self._protocol = protocol
         self._discarded = 0
@@ -218,27 +224,27 @@ class _Outlet:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
-        return self.lingers or self._transport.is_closing()
+        return self.is_lingering or self._transport.is_closing()
 
     def close(self) -> None:
-        if self._protocol.is_unread:
+        if self._protocol.has_unread_data:
             self.linger()
-        elif not self.lingers:
+        elif not self.is_lingering:
             self._transport.close()
 
     def linger(self) -> None:
-        """Say that no more will come and read on for a while, so that the client gets to read what came."""
+        """Send EOF and keep reading for `LINGER_SECONDS`, so that the client can read the response."""
         if self.is_closing():
             return
-        self.lingers = True
-        with contextlib.suppress(OSError):  # the client has gone
+        self.is_lingering = True
+        with contextlib.suppress(OSError):  # the client has disconnected
             if self._transport.can_write_eof():
                 self._transport.write_eof()
         self._transport.resume_reading()
         self._protocol.arm(LINGER_SECONDS, self._transport.abort)
 
     def discard(self, data: bytes) -> None:
-        """Count what came and is not read; too much of it ends the connection."""
+        """Count `data` without reading it; more than `LINGER_BYTES` end the connection."""
         self._discarded += len(data)
         if self._discarded > LINGER_BYTES:
             self._transport.abort()

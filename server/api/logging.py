@@ -1,4 +1,4 @@
-"""Log lines: text for people, JSON for machines; either way one line a message, whatever is in it."""
+"""Log formats: text for people, JSON for machines; one line per message, whatever the message contains."""
 
 from __future__ import annotations
 
@@ -16,45 +16,43 @@ from winnow.server.settings import Settings
 logger = logging.getLogger(__name__)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "vllm_process_name"}
+"""Attributes of every log record; the others come from a caller's `extra`."""
 
 
 def set_up(settings: Settings) -> None:
-    """Log to standard error at the settings' level; what libraries say only from warnings on, unless everything is wanted."""
+    """Log to standard error at `log_level`; libraries only from warnings on, unless the level is debug."""
     handler = logging.StreamHandler()
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(_Json() if as_json else _OneLine("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Json() if as_json else _Text("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level="DEBUG" if settings.log_level == "debug" else "WARNING", force=True)
     logging.getLogger("winnow").setLevel(settings.log_level.upper())
-    # Uvicorn tells in warnings what clients sent wrongly, which the access log tells already.
+    # Uvicorn warns about malformed requests, which the access log has already.
     logging.getLogger("uvicorn.error").setLevel("DEBUG" if settings.log_level == "debug" else "CRITICAL")
 
 
 def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the event loop could tell nobody: its kind and place."""
+    """Log the kind and the place of an exception that no task retrieved; an event loop's exception handler."""
     error = context.get("exception")
     logger.error("unhandled: %s", _brief(error) if error else context.get("message"))
 
 
 def _brief(error: BaseException) -> str:
-    """An exception's kind and place; its text may hold what a user wrote, and a traceback is no line."""
+    """Return an exception's kind and place. Its text may contain what a user wrote, and a traceback has many lines."""
     frames = traceback.extract_tb(error.__traceback__)
-    return (
-        f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
-        if frames
-        else type(error).__name__
-    )
+    kind = type(error).__name__
+    return f"{kind} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else kind
 
 
 class _Brief(logging.Formatter):
-    """Shows exceptions in brief."""
+    """Formats exceptions as kind and place."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, logging's name
-        """The exception's kind and place."""
+        """Return the exception's kind and place."""
         return _brief(ei[1])
 
 
 class _Json(_Brief, OrjsonFormatter):
-    """A line of JSON; what JSON lets stand but some readers take for the end of a line is escaped."""
+    """One JSON object per line. Characters that JSON allows but some readers take for line ends are escaped."""
 
     def __init__(self) -> None:
         names = {"levelname": "level", "name": "logger"}
@@ -62,17 +60,17 @@ class _Json(_Brief, OrjsonFormatter):
         super().__init__(fields, rename_fields=names, timestamp="time", reserved_attrs=_STANDARD)
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).translate(_ENDS)
+        return super().format(record).translate(_LINE_ENDS)
 
 
-class _OneLine(_Brief):
-    """A line of text: the message, then what a caller put in `extra` as name=value; no control character survives."""
+class _Text(_Brief):
+    """One line of text: the message, then the caller's `extra` as name=value. Control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         extra: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line = " ".join([super().format(record), *(f"{name}={value}" for name, value in extra.items())])
-        return line.translate(_ESCAPED)
+        return line.translate(_CONTROLS)
 
 
-_ENDS = {code: f"\\u{code:04x}" for code in (0x7F, 0x85, 0x2028, 0x2029)}
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x7F, 0x85, 0x2028, 0x2029)}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}

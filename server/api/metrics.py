@@ -1,4 +1,4 @@
-"""Prometheus metrics: what an operator watches. Label values are bounded: routes, statuses and branches, never user input."""
+"""Prometheus metrics. Label values are bounded: routes, statuses, branches and reasons, never what a client sent."""
 
 from __future__ import annotations
 
@@ -24,66 +24,48 @@ class Metrics:
     def __init__(self, service: Service) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "winnow_requests", "Requests by route and status.", ["route", "status"], registry=registry
-        )
+        counter = functools.partial(Counter, registry=registry)
+        histogram = functools.partial(Histogram, registry=registry)
+        # fmt: off
+        self.requests = counter("winnow_requests", "Requests by route and status.", ["route", "status"])
         self.in_flight = Gauge("winnow_candidates_in_flight", "Candidates being sampled or scored.", registry=registry)
-        self.candidates = Counter("winnow_candidates", "Candidates scored, by branch.", ["branch"], registry=registry)
-        self.failed = Counter("winnow_candidates_failed", "Candidates that could not be scored.", registry=registry)
-        self.aborted = Counter(
-            "winnow_candidates_aborted", "Candidates of requests given up: the client left, time was up, an engine died.",
-            registry=registry,
-        )  # fmt: skip
-        self.given_up = Counter(
-            "winnow_candidates_given_up", "Candidates given up because less than all K would do.", ["reason"],
-            registry=registry,
-        )  # fmt: skip
-        self.selection_candidates = Histogram(
-            "winnow_selection_candidates", "K as it was sampled, by what reduced it: none, load or deadline.",
-            ["reduced_by"], buckets=CANDIDATES, registry=registry,
-        )  # fmt: skip
-        self.truncated = Counter(
-            "winnow_selections_truncated", "Selections that ended before all of their candidates had.", ["by"],
-            registry=registry,
-        )  # fmt: skip
-        self.all_unsafe = Counter(
-            "winnow_selections_all_unsafe", "Selections in which every candidate was gated.", registry=registry
-        )
-        self.safe_passed_over = Counter(
-            "winnow_selections_safe_passed_over", "Selections whose winner was gated although another was not.",
-            registry=registry,
-        )  # fmt: skip
-        self.sampled_tokens = Counter("winnow_tokens_sampled", "Tokens of all candidates.", registry=registry)
-        self.given_up_tokens = Counter(
-            "winnow_tokens_given_up", "Tokens of the candidates that were given up.", registry=registry
-        )
-        self.winner_tokens = Counter("winnow_tokens_winners", "Tokens of the winners.", registry=registry)
-        self.seconds = Histogram(
-            "winnow_selection_seconds", "Wall-clock time of a selection, by phase.", ["phase"], buckets=SECONDS,
-            registry=registry,
-        )  # fmt: skip
-        self.rewards = Histogram(
-            "winnow_candidate_reward", "Every candidate's R_s, R_h where it decided, and R_c.", ["reward"],
-            buckets=REWARD, registry=registry,
-        )  # fmt: skip
-        self.reward = Histogram("winnow_winner_reward", "R_c of the winners.", buckets=REWARD, registry=registry)
-        self.gain = Histogram(
-            "winnow_winner_gain", "R_c of the winner minus the mean R_c of its candidates.", buckets=REWARD,
-            registry=registry,
-        )  # fmt: skip
-        self._gauges(service)
+        self.candidates = counter("winnow_candidates", "Candidates scored, by branch.", ["branch"])
+        self.failed = counter("winnow_candidates_failed", "Candidates that could not be scored.")
+        self.aborted = counter(
+            "winnow_candidates_aborted", "Candidates that early stopping or a deadline aborted.", ["reason"])
+        self.cancelled = counter(
+            "winnow_candidates_cancelled", "Candidates of cancelled requests: client left, timeout, dead engine.")
+        self.selection_candidates = histogram(
+            "winnow_selection_candidates", "K as sampled, by what reduced it: none, load or deadline.",
+            ["reduced_by"], buckets=CANDIDATES)
+        self.truncated = counter("winnow_selections_truncated", "Selections that ended early, by the cause.", ["by"])
+        self.all_unsafe = counter("winnow_selections_all_unsafe", "Selections in which every candidate was unsafe.")
+        self.safe_passed_over = counter(
+            "winnow_selections_safe_passed_over", "Selections with an unsafe winner and a safe candidate.")
+        self.sampled_tokens = counter("winnow_tokens_sampled", "Tokens of all candidates.")
+        self.aborted_tokens = counter("winnow_tokens_aborted", "Tokens of aborted candidates.")
+        self.winner_tokens = counter("winnow_tokens_winners", "Tokens of the winners.")
+        self.seconds = histogram(
+            "winnow_selection_seconds", "Wall-clock time of a selection, by phase.", ["phase"], buckets=SECONDS)
+        self.rewards = histogram(
+            "winnow_candidate_reward", "R_s and R_c of every candidate, R_h of those it decided.",
+            ["reward"], buckets=REWARD)
+        self.reward = histogram("winnow_winner_reward", "R_c of the winners.", buckets=REWARD)
+        self.gain = histogram("winnow_winner_gain", "R_c of the winner minus the candidates' mean.", buckets=REWARD)
+        # fmt: on
+        self._register_gauges(service)
 
-    def _gauges(self, service: Service) -> None:
-        """What is read where it stands when somebody asks."""
+    def _register_gauges(self, service: Service) -> None:
+        """Register the gauges that are read from the service at each scrape."""
         admission = service.admission
-        now: dict[str, tuple[str, Callable[[], float]]] = {
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "winnow_requests_queued": ("Requests waiting for admission.", lambda: admission.queued_requests),
             "winnow_candidates_queued": ("Candidates of those requests.", lambda: admission.queued_candidates),
             "winnow_tokens_queued": ("Prompt tokens of those requests.", lambda: admission.queued_tokens),
-            "winnow_candidates_admitted": ("Candidates that hold a place.", lambda: admission.in_flight),
-            "winnow_ready": ("1 while requests are taken.", lambda: float(service.is_ready)),
+            "winnow_candidates_admitted": ("Candidates admitted and not finished.", lambda: admission.in_flight),
+            "winnow_ready": ("1 while new requests are accepted.", lambda: float(service.is_ready)),
         }
-        for name, (text, read) in now.items():
+        for name, (text, read) in gauges.items():
             Gauge(name, text, registry=self.registry).set_function(read)
         unfinished = Gauge(
             "winnow_engine_requests", "Requests that an engine has not finished.", ["engine"], registry=self.registry
@@ -93,7 +75,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def candidates_in_flight(self, candidates: int) -> Iterator[None]:
-        """Count `candidates` as in flight for the length of the block, and as failed or aborted if it raises."""
+        """Count `candidates` as in flight during the block, and as failed or cancelled if it raises."""
         self.in_flight.inc(candidates)
         try:
             yield
@@ -101,19 +83,19 @@ class Metrics:
             self.failed.inc(candidates)
             raise
         except BaseException:
-            self.aborted.inc(candidates)
+            self.cancelled.inc(candidates)
             raise
         finally:
             self.in_flight.dec(candidates)
 
     def observe(self, selection: Selection, ticket: Ticket) -> None:
-        """Count one selection, and what it was let in with."""
-        self.selection_candidates.labels(ticket.reduced_by or "none").observe(selection.requested)
+        """Count one selection, admitted with `ticket`."""
+        self.selection_candidates.labels(ticket.reduced_by or "none").observe(selection.candidates)
         if selection.truncated_by:
             self.truncated.labels(selection.truncated_by).inc()
         for aborted in selection.aborted:
-            self.given_up.labels(aborted.reason).inc()
-        self.given_up_tokens.inc(selection.aborted_tokens)
+            self.aborted.labels(aborted.reason).inc()
+        self.aborted_tokens.inc(selection.aborted_tokens)
         for item in selection.scored:
             reward = item.reward
             self.candidates.labels(reward.branch.value).inc()
@@ -132,5 +114,5 @@ class Metrics:
         self.gain.observe(selection.gain)
 
     def render(self) -> bytes:
-        """The metrics in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,7 +1,8 @@
-"""What every request passes before its route: an id, a key, a host, a place in the log and in the metrics.
+"""ASGI middleware in front of every route: request id, API key, Host header, access log, metrics.
 
-Written against ASGI, not as a framework's middleware: it holds no body and adds no task. Who may pass is decided on the
-path as the router reads it, and only the two probes are open, so that no spelling of a path leads around the key.
+Written against ASGI instead of a framework's middleware class, so that it buffers no body and adds no
+task. Access is decided on the path as the router reads it, and only the two probes are open: no
+spelling of a path avoids the key check.
 """
 
 from __future__ import annotations
@@ -28,17 +29,19 @@ logger = logging.getLogger("winnow.access")
 
 OPEN_PATHS = ("/health", "/ready")
 _QUIET_PATHS = (*OPEN_PATHS, "/metrics")
+"""Logged at debug level only, and not counted as requests in flight."""
+_METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
-class Record:
-    """One request as the log tells it: what the front saw, and what the route added to `fields`."""
+class RequestLog:
+    """One request's line in the access log. The route adds to `fields`."""
 
     id: str
     flow: str
-    """Who asks, for the fair queue and the log: the key's short name, or the address."""
+    """The caller, for the fair queue and the log: the key's short name, or the client's address."""
     started: float = field(default_factory=time.monotonic)
     status: int = 499
     fields: dict[str, Any] = field(default_factory=dict)
@@ -49,14 +52,14 @@ class Record:
         return round((time.monotonic() - self.started) * 1e3, 1)
 
 
-def record(scope: Scope) -> Record:
-    """The record of the request that `scope` belongs to."""
-    found: Record = scope["winnow.record"]
-    return found
+def request_log(scope: Scope) -> RequestLog:
+    """Return the log of the request that `scope` belongs to."""
+    log: RequestLog = scope["winnow.log"]
+    return log
 
 
-class Front:
-    """ASGI middleware: lets a request in, or answers it itself."""
+class RequestMiddleware:
+    """Passes a request on to the application, or refuses it."""
 
     def __init__(self, app: ASGIApp, *, service: Service, keys: ApiKeys, metrics: Metrics) -> None:
         self.app = app
@@ -73,25 +76,25 @@ class Front:
         headers: Headers = scope["headers"]
         holder = self.keys.holder(headers)
         client = scope.get("client") or ("unknown",)
-        noted = scope["winnow.record"] = Record(_request_id(headers), holder or client[0])
+        log = scope["winnow.log"] = RequestLog(_request_id(headers), holder or client[0])
 
-        async def noting(message: Message) -> None:
+        async def send_logged(message: Message) -> None:
             if message["type"] == "http.response.start":
-                noted.status = message["status"]
-                own = ((b"x-request-id", noted.id.encode()), (b"openai-processing-ms", b"%.0f" % noted.ms))
+                log.status = message["status"]
+                own = ((b"x-request-id", log.id.encode()), (b"openai-processing-ms", b"%.0f" % log.ms))
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
         try:
             with self._admitted(scope, holder):
-                await self.app(scope, receive, noting)
+                await self.app(scope, receive, send_logged)
         except WinnowError as error:
-            await errors.response(error, scope)(scope, receive, noting)
+            await errors.response(error, scope)(scope, receive, send_logged)
         finally:
-            self._count(scope, noted)
+            self._record(scope, log)
 
     def _admitted(self, scope: Scope, holder: str | None) -> contextlib.AbstractContextManager[None]:
-        """Count the request as in flight if it may pass; the probes always may, and are not counted."""
+        """Check key, head and Host, and count the request as in flight; for a probe, check only the head."""
         path, headers = scope["path"], scope["headers"]
         if path in OPEN_PATHS:
             _require_bounded(scope, self.service.settings)
@@ -103,18 +106,24 @@ class Front:
             raise UntrustedHost("this server does not answer to this Host header; see its setting trusted_hosts")
         return contextlib.nullcontext() if path in _QUIET_PATHS else self.service.lifecycle.request()
 
-    def _count(self, scope: Scope, noted: Record) -> None:
-        # The route's own path, never the one that was asked for: label values and log lines must not be the client's to make.
+    def _record(self, scope: Scope, log: RequestLog) -> None:
+        """Count the request in the metrics and write its line in the access log."""
+        # The route's path, not the request's: clients must not be able to make up label values and log lines.
         route = getattr(scope.get("route"), "path", "unmatched")
-        self.metrics.requests.labels(route, str(noted.status)).inc()
+        self.metrics.requests.labels(route, str(log.status)).inc()
         level = logging.DEBUG if route in _QUIET_PATHS else logging.INFO
         if logger.isEnabledFor(level):
-            fields = {"request_id": noted.id, "method": _method(scope), "route": route, "status": noted.status}
-            logger.log(level, "request", extra={**fields, "ms": noted.ms, "client": noted.flow, **noted.fields})
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            fields = {"request_id": log.id, "method": method, "route": route, "status": log.status}
+            logger.log(level, "request", extra={**fields, "ms": log.ms, "client": log.flow, **log.fields})
 
 
 def _require_bounded(scope: Scope, settings: Settings) -> None:
-    """The connection bounds what it must hold before a head is whole; here the rest is bounded, to the byte."""
+    """Check the head against its limits exactly; the connection bounds only what it buffers for an incomplete head.
+
+    Raises:
+        TooManyHeaders, HeadTooLarge: the head exceeds a limit.
+    """
     headers: Headers = scope["headers"]
     if len(headers) > settings.max_headers:
         raise TooManyHeaders(f"the request has {len(headers)} headers; at most {settings.max_headers} are read")
@@ -125,13 +134,8 @@ def _require_bounded(scope: Scope, settings: Settings) -> None:
         raise HeadTooLarge(f"the request's head exceeds this server's limit of {settings.max_header_bytes} bytes")
 
 
-def _method(scope: Scope) -> str:
-    known = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
-    return scope["method"] if scope["method"] in known else "other"
-
-
 def _request_id(headers: Headers) -> str:
-    """The client's `X-Request-Id` if it is short and plain, else a fresh one."""
+    """Return the client's `X-Request-Id` if it is short and plain, else a new id."""
     given = [value for name, value in headers if name == b"x-request-id"]
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode()

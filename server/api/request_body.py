@@ -1,4 +1,4 @@
-"""What every route with a body shares: it reads bounded JSON, and answers every exception through the one table."""
+"""Request bodies: bounded JSON on each route that has one; exceptions are answered through the table in `errors`."""
 
 import functools
 import re
@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect
 from winnow.models.errors import RequestError, WinnowError
 from winnow.server.api import errors
 
-MOST_ELEMENTS = 100_000
+MAX_ELEMENTS = 100_000
 
 
 class _JsonRequest(Request):
-    """A request whose body is bounded, and parsed by orjson: that bounds nesting and refuses NaN and lone surrogates."""
+    """A request with a bounded body, parsed by orjson, which limits nesting and refuses NaN and lone surrogates."""
 
     max_bytes: int
 
@@ -36,14 +36,14 @@ class _JsonRequest(Request):
 
     async def json(self) -> Any:
         body = await self.body()
-        # What parsing costs goes with the elements, not with the bytes, and nobody else is served meanwhile.
+        # Parsing blocks the event loop, for a time that grows with the number of elements rather than bytes.
         elements = sum(map(body.count, (b",", b"[", b"{")))
-        if elements > MOST_ELEMENTS:
-            raise RequestError(f"the body has more than {MOST_ELEMENTS} elements (commas and brackets are counted)")
+        if elements > MAX_ELEMENTS:
+            raise RequestError(f"the body has more than {MAX_ELEMENTS} elements (commas and brackets are counted)")
         return orjson.loads(body)
 
     def _check_headers(self) -> None:
-        """Refuse what cannot be read before reading it."""
+        """Refuse a body that is too large, compressed or not JSON before reading it."""
         length = self.headers.get("content-length", "0")
         if len(length) > 18 or int(length) > self.max_bytes:
             raise self._too_large()
@@ -58,7 +58,7 @@ class _JsonRequest(Request):
 
 
 def route_class(max_bytes: int) -> type[APIRoute]:
-    """Routes whose bodies hold at most `max_bytes`, and that answer with our errors only."""
+    """Return a route class with bodies of at most `max_bytes` and with errors from the table."""
 
     class Route(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -71,11 +71,11 @@ def route_class(max_bytes: int) -> type[APIRoute]:
                 try:
                     return await handle(bounded)
                 except Exception as error:
-                    # The boundary: whatever happened, the client gets an answer and the server goes on. FastAPI wraps what the
-                    # reading of a body raises.
+                    # The boundary: every failure gets an answer, and the server goes on. FastAPI wraps exceptions
+                    # raised while it reads a body.
                     cause = error.__cause__
-                    told = cause if isinstance(cause, WinnowError | ClientDisconnect) else error
-                    return errors.response(told, request.scope)
+                    unwrapped = cause if isinstance(cause, WinnowError | ClientDisconnect) else error
+                    return errors.response(unwrapped, request.scope)
 
             return handler
 
@@ -83,5 +83,5 @@ def route_class(max_bytes: int) -> type[APIRoute]:
 
 
 def json_response(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A wire body as a response."""
+    """Return `body` as a JSON response."""
     return Response(body.model_dump_json(), status, headers=headers, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Runs the HTTP server: binds, warms up, serves, and leaves in order."""
+"""The HTTP server as a process: bind, start the engines, warm up, serve, drain, end."""
 
 from __future__ import annotations
 
@@ -17,51 +17,57 @@ from typing import NoReturn
 import uvicorn
 
 from winnow.models.errors import EngineDead, SettingsError, ShuttingDown
-from winnow.server.api import logs
+from winnow.server.aio import cancel
 from winnow.server.api.app import create_app
 from winnow.server.api.auth import ApiKeys
 from winnow.server.api.h11_protocol import ConnectionLimits, bounded_protocol
-from winnow.server.pipeline.lifecycle import give_up
+from winnow.server.api.logging import set_up as set_up_logging
+from winnow.server.api.logging import unhandled
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-FAREWELL_SECONDS = 2
-"""How long requests in flight have to fail in order once the service's life is over."""
-RARE_COLLECTIONS = 1000
-"""Collections of the middle generation to one of everything: about one in eight minutes of full load."""
-FEWEST_FILES, ENOUGH_FILES = 512, 65_536
+FAIL_SECONDS = 2
+"""Time for requests in flight to fail with an answer once the service has ended."""
+FULL_COLLECTION_EVERY = 1000
+"""Middle-generation garbage collections per full one: a full one about every eight minutes of full load."""
+MIN_FILES, MAX_FILES = 512, 65_536
+"""Open files: the fewest that the engines need, and the most that the limit is raised to."""
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. The port is taken before the engines start, so that a clash is told at once.
+    """Serve until SIGINT or SIGTERM. The port is bound before the engines start, to report a conflict at once.
 
     Raises:
-        SettingsError: the address cannot be bound, or nobody would have to show a key on it.
+        SettingsError: the address cannot be bound, or is reachable from other machines without a key.
         CheckpointError: a model cannot be served.
         EngineDead: an engine died; the others have been ended.
     """
-    logs.set_up(settings)
+    set_up_logging(settings)
     keys = ApiKeys.of(settings)
     _require_keys(settings, keys)
-    _allow_files()
+    _raise_file_limit()
     _require_scratch()
     for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, _leave)
+        signal.signal(ending, _exit)
     with _bind(settings) as listener:
-        os.register_at_fork(after_in_child=listener.close)  # an engine that held it would keep the port open
+        os.register_at_fork(after_in_child=listener.close)  # an engine's copy would keep the port open
         with started(settings) as service:
             asyncio.run(_serve(service, keys, listener))
 
 
 def _require_keys(settings: Settings, keys: ApiKeys) -> None:
-    """Nobody listens beyond this machine without a key by accident."""
+    """Check that an address reachable from other machines has a key, or that the operator allows anonymous requests.
+
+    Raises:
+        SettingsError: neither holds.
+    """
     if keys or settings.allow_anonymous or _is_loopback(settings.host):
         return
     raise SettingsError(
         f"host {settings.host} can be reached from other machines and no API key is set: set WINNOW_API_KEYS or "
-        "--api-keys-file, or let everybody in with --allow-anonymous"
+        "--api-keys-file, or let everyone in with --allow-anonymous"
     )
 
 
@@ -72,25 +78,25 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _allow_files() -> None:
-    """Raise the limit of open files as far as it goes; every connection and every engine needs some.
+def _raise_file_limit() -> None:
+    """Raise the limit of open files as far as allowed, at most to `MAX_FILES`; each connection and engine needs some.
 
     Raises:
-        SettingsError: it stays too low to start the engines.
+        SettingsError: the limit is too low to start the engines.
     """
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reachable = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
-    if reachable < FEWEST_FILES:
-        raise SettingsError(f"this process may open {most} files; Winnow needs {FEWEST_FILES}: raise `ulimit -n`")
+    reachable = MAX_FILES if most == resource.RLIM_INFINITY else min(most, MAX_FILES)
+    if reachable < MIN_FILES:
+        raise SettingsError(f"this process may open {most} files; Winnow needs {MIN_FILES}: raise `ulimit -n`")
     if now != resource.RLIM_INFINITY and now < reachable:
         resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, most))
 
 
 def _require_scratch() -> None:
-    """The engines talk through sockets in a temporary folder.
+    """Check that there is a writable folder for temporary files; the engines put their sockets there.
 
     Raises:
-        SettingsError: there is none that can be written to.
+        SettingsError: there is none.
     """
     try:
         tempfile.gettempdir()
@@ -100,15 +106,19 @@ def _require_scratch() -> None:
         ) from None
 
 
-def _leave(*_: object) -> NoReturn:
-    """End the process through its `finally` blocks, engines included; uvicorn raises the signal again when it is done."""
+def _exit(*_: object) -> NoReturn:
+    """Exit through the `finally` blocks, which end the engines: a signal handler.
+
+    While uvicorn runs it handles signals itself, and raises them again when it is done.
+    """
     raise SystemExit(0)
 
 
 def _bind(settings: Settings) -> socket.socket:
-    """Take the port without listening on it yet: until the server is ready, connections are refused."""
+    """Bind the port without listening: connections are refused until the server is ready."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Named by its protocol, or asyncio would not recognise TCP and leave Nagle's delay on: 45 ms on each kept-alive answer.
+    # Name the protocol: asyncio otherwise does not recognise TCP and leaves Nagle's algorithm on, 45 ms per
+    # answer on a kept-alive connection.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -120,10 +130,10 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says it is ready only once it listens, and that goes on listening while it drains.
+    """A uvicorn server that logs "ready" once it listens, and keeps listening while it drains.
 
-    A load balancer can thus read from `/ready` that no more is taken, and `/health` stays 200, until the last request has
-    been answered. A second signal does not wait for that.
+    Until the last request is answered, a load balancer can thus see `/ready` at 503 and `/health` at
+    200. A second signal ends the requests in flight.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
@@ -145,23 +155,23 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._captured_signals.append(sig)
-        self._loop.call_soon_threadsafe(self._hear)
+        self._loop.call_soon_threadsafe(self._on_signal)
 
-    def _hear(self) -> None:
+    def _on_signal(self) -> None:
         if self._drain:
             logger.warning("a second signal: not waiting for requests in flight")
             self.service.lifecycle.end(ShuttingDown("the server was told to stop at once"))
         else:
             logger.info("draining: %d requests in flight", self.service.lifecycle.requests)
-            self._drain = asyncio.create_task(self._drained())
+            self._drain = asyncio.create_task(self._drain_and_exit())
 
-    async def _drained(self) -> None:
+    async def _drain_and_exit(self) -> None:
         await self.service.lifecycle.drain(self.service.settings.shutdown_seconds)
         self.should_exit = True
 
 
 def configure(service: Service, keys: ApiKeys) -> uvicorn.Config:
-    """How uvicorn runs the application: its connections are bounded, and it logs nothing of its own."""
+    """Return uvicorn's configuration for `service`: bounded connections, and no logs of its own."""
     settings = service.settings
     limits = ConnectionLimits(
         header_seconds=settings.header_seconds,
@@ -177,33 +187,33 @@ def configure(service: Service, keys: ApiKeys) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # what a client says of its own address is nothing to queue or to log it by
-        timeout_graceful_shutdown=FAREWELL_SECONDS,
+        proxy_headers=False,  # a client must not choose the address that it is queued and logged by
+        timeout_graceful_shutdown=FAIL_SECONDS,
     )
 
 
 async def _serve(service: Service, keys: ApiKeys, listener: socket.socket) -> None:
-    asyncio.get_running_loop().set_exception_handler(logs.unhandled)
+    asyncio.get_running_loop().set_exception_handler(unhandled)
     await service.warm_up()
-    # What the imports made is here to stay: looking through it again and again would halt everybody for 0.3 s each time.
+    # The modules stay for good: without this, each full collection scans them and pauses every request for 0.3 s.
     gc.collect()
     gc.freeze()
-    # Nor must what 256 candidates consist of be looked through every few seconds, for 20 ms each time; hardly any of it is in cycles.
-    gc.set_threshold(*gc.get_threshold()[:2], RARE_COLLECTIONS)
+    # Full collections under load find hardly any cycles, and each would take 20 ms every few seconds at 256 candidates.
+    gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION_EVERY)
     watch = asyncio.create_task(service.watch())
     server = _Server(configure(service, keys), service)
-    farewell = asyncio.create_task(_leave_when_over(server))
+    exit_when_over = asyncio.create_task(_exit_when_over(server))
     try:
         await server.serve(sockets=[listener])
     finally:
-        give_up(watch)
-        give_up(farewell)
+        cancel(watch)
+        cancel(exit_when_over)
         logger.info("stopped; ending the engines")
         if not service.is_alive:
             raise EngineDead("an engine died or hung; the server has stopped")
 
 
-async def _leave_when_over(server: _Server) -> None:
-    """Stop the server once its service is over: it could not answer anything any more."""
+async def _exit_when_over(server: _Server) -> None:
+    """Stop the server once its service has ended, because it can answer nothing any more."""
     await server.service.lifecycle.over()
     server.should_exit = True

@@ -1,1 +1,1 @@
-"""The `winnow` command, one module a command group."""
+"""The `winnow` command line, one module per command group; `main` registers the commands."""

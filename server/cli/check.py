@@ -1,7 +1,7 @@
-"""`winnow check`: are the served rewards what the checkpoints say?
+"""`winnow check`: compare each reward model, as served, with its checkpoint in transformers.
 
-Scores a few dozen answers on the vLLM engines, alone and all at once, and with transformers in float32, and compares. It
-catches a wrong template, a second sigmoid, a lost head and scores that depend on their batch.
+Scores a few dozen answers on the vLLM engines, one by one and all at once, and with transformers in
+float32. Finds a wrong template, a second sigmoid, a lost head, and scores that depend on their batch.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.models.errors import SettingsError, WinnowError
+from winnow.models.chat_templates import ChatTemplate
+from winnow.models.engines.base import RewardInput
+from winnow.models.errors import CheckFailed, SettingsError
 from winnow.models.reward_model import Calibration, RewardModel
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
-from winnow.server.service import Service, started
 from winnow.server.settings import Settings
+
+if TYPE_CHECKING:
+    from winnow.server.service import Service
 
 FULL_PRECISION_TOLERANCE = 0.02
 LOW_PRECISION_TOLERANCE = 0.1
@@ -44,24 +49,29 @@ ANSWERS = (
 )
 SYSTEM_PROMPTS = (None, "Answer politely.", "Answer in one short sentence.")
 
-
-class CheckFailed(WinnowError):
-    """A served reward model differs from its checkpoint by more than the tolerance."""
+Scores = list[list[float]]
+"""Calibrated logits, `[prompt][answer]`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One reward model's scores by three ways, as logits: `[prompt][answer]`."""
+    """The scores of one reward model, served in `dtype`: by transformers, served one by one, and served all at once."""
 
     name: str
-    reference: list[list[float]]
-    alone: list[list[float]]
-    together: list[list[float]]
+    dtype: str
+    reference: Scores
+    alone: Scores
+    together: Scores
 
     @property
     def scores(self) -> int:
-        """How many scores were compared."""
+        """The number of scores compared."""
         return sum(map(len, self.reference))
+
+    @property
+    def tolerance(self) -> float:
+        """Largest accepted |Δ logit|."""
+        return FULL_PRECISION_TOLERANCE if self.dtype == "float32" else LOW_PRECISION_TOLERANCE
 
     @property
     def largest_difference(self) -> float:
@@ -70,85 +80,88 @@ class Comparison:
 
     @property
     def batch_difference(self) -> float:
-        """Largest |Δ logit| between a score computed alone and the same one computed in a batch."""
+        """Largest |Δ logit| between a score computed alone and the same score computed in a batch."""
         return _largest_difference(self.alone, self.together)
 
     @property
     def ranks_changed(self) -> int:
-        """Prompts whose ranking of the answers depends on the batch they were scored in."""
+        """The number of prompts for which batching changes the ranking of the answers."""
         return sum(_order(alone) != _order(batch) for alone, batch in zip(self.alone, self.together, strict=True))
 
-    def passes(self, tolerance: float) -> bool:
+    @property
+    def passes(self) -> bool:
         """Whether the served scores are the checkpoint's."""
         scores = itertools.chain(*self.reference, *self.alone, *self.together)
-        return all(map(math.isfinite, scores)) and self.largest_difference <= tolerance and self.ranks_changed == 0
+        return all(map(math.isfinite, scores)) and self.largest_difference <= self.tolerance and not self.ranks_changed
 
 
 def check(settings: Settings) -> None:
-    """Compare both reward models and print the table.
-
-    Raises:
-        CheckFailed: a difference is above the tolerance, or a rank depends on the batch.
-        CheckpointError: a model cannot be served.
-        SettingsError: the weights are to be random, so that there is nothing to compare with.
-    """
+    """Compare each reward model, as served, with transformers in float32, and print a table; exit 1 if they differ."""
     if settings.load_format == "dummy":
-        raise SettingsError("load_format: random weights are in no checkpoint; there is nothing to compare them with")
+        raise SettingsError(
+            "load_format: no checkpoint has these random weights; there is nothing to compare them with"
+        )
+    from winnow.server.service import started
+
     with started(settings) as service:
-        comparisons = asyncio.run(_compare(service))
-    tolerance = FULL_PRECISION_TOLERANCE if service.safety.dtype == "float32" else LOW_PRECISION_TOLERANCE
-    Console().print(_table(comparisons, service.safety.dtype, tolerance))
-    failed = [comparison.name for comparison in comparisons if not comparison.passes(tolerance)]
-    if failed:
+        comparisons = asyncio.run(compare(service))
+    Console().print(_table(comparisons))
+    if failed := [comparison.name for comparison in comparisons if not comparison.passes]:
         raise CheckFailed(f"the served scores of the {' and '.join(failed)} model differ from the checkpoint's")
 
 
-async def _compare(service: Service) -> list[Comparison]:
-    from winnow.models.engines.transformers import (
-        ReferenceRewardModel,  # imports torch, which must wait until the engines are forked
-    )
+async def compare(service: Service) -> list[Comparison]:
+    """Compare both reward models of a running service with their checkpoints.
 
-    settings, template = service.settings, service.template
-    prompts = dialogs(template)
-    answers = [tuple(template.encode_answer(answer)) for answer in ANSWERS]
-    models: list[tuple[str, RewardModel, str, Calibration]] = [
-        ("safety", service.safety, settings.safety_rm, settings.safety_calibration),
-        ("helpfulness", service.helpfulness, settings.helpfulness_rm, settings.helpfulness_calibration),
-    ]
+    Raises:
+        CandidateFailed, EngineDead: an engine gave no score.
+    """
+    # Imports torch, which must not happen before the engines are forked.
+    from winnow.models.engines.transformers import ReferenceRewardModel
+
+    prompts = example_prompts(service.template, service.tokenizer)
+    models = (
+        ("safety", service.safety, service.settings.safety),
+        ("helpfulness", service.helpfulness, service.settings.helpfulness),
+    )
     comparisons = []
-    for name, served, checkpoint, calibration in models:
-        reference = ReferenceRewardModel(checkpoint, template.eos_id, calibration)
+    for name, served, settings in models:
+        reference = ReferenceRewardModel(settings.checkpoint, RewardInput(service.tokenizer, service.template))
         comparisons.append(
             Comparison(
                 name,
-                reference=[[await reference.score(prompt, ids) for ids in answers] for prompt in prompts],
-                alone=[[await served.score(prompt, ids) for ids in answers] for prompt in prompts],
-                together=await _together(served, prompts, answers),
+                served.dtype,
+                reference=await _alone(reference, prompts, settings.calibration),
+                alone=await _alone(served, prompts, settings.calibration),
+                together=await _together(served, prompts, settings.calibration),
             )
         )
     return comparisons
 
 
-def dialogs(template: Llama2Template) -> list[Prompt]:
-    """A few dozen prompts: every question under every system prompt, and each after an earlier turn."""
+def example_prompts(template: ChatTemplate, tokenizer: Tokenizer) -> list[Prompt]:
+    """Return a few dozen prompts: each question with each system prompt, with and without an earlier turn."""
     prompts = []
     for question, system in itertools.product(QUESTIONS, SYSTEM_PROMPTS):
         opening = [Message("system", system)] if system else []
-        prompts.append(template.render([*opening, Message("user", question)]))
+        prompts.append(template.render([*opening, Message("user", question)], tokenizer))
         earlier = [Message("user", "Hello!"), Message("assistant", "Hello! How can I help?")]
-        prompts.append(template.render([*opening, *earlier, Message("user", question)]))
+        prompts.append(template.render([*opening, *earlier, Message("user", question)], tokenizer))
     return prompts
 
 
-async def _together(
-    served: RewardModel, prompts: Sequence[Prompt], answers: Sequence[tuple[int, ...]]
-) -> list[list[float]]:
-    pairs = list(itertools.product(prompts, answers))
-    flat = await asyncio.gather(*(served.score(prompt, ids) for prompt, ids in pairs))
-    return [list(flat[start : start + len(answers)]) for start in range(0, len(flat), len(answers))]
+async def _alone(model: RewardModel, prompts: Sequence[Prompt], calibration: Calibration) -> Scores:
+    return [[calibration(await model.score(prompt, answer)) for answer in ANSWERS] for prompt in prompts]
 
 
-def _largest_difference(left: list[list[float]], right: list[list[float]]) -> float:
+async def _together(model: RewardModel, prompts: Sequence[Prompt], calibration: Calibration) -> Scores:
+    rows = await asyncio.gather(
+        *(asyncio.gather(*(model.score(prompt, answer) for answer in ANSWERS)) for prompt in prompts)
+    )
+    return [list(map(calibration, row)) for row in rows]
+
+
+def _largest_difference(left: Scores, right: Scores) -> float:
     pairs = zip(itertools.chain(*left), itertools.chain(*right), strict=True)
     return max(abs(one - other) for one, other in pairs)
 
@@ -157,18 +170,20 @@ def _order(scores: list[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
-def _table(comparisons: list[Comparison], dtype: str, tolerance: float) -> Table:
+def _table(comparisons: Sequence[Comparison]) -> Table:
     table = Table(
-        "reward model", "scores", "max |Δ logit|", "by batch", "ranks changed", "",
-        title=f"Served in {dtype} against transformers in float32 (tolerance {tolerance})",
+        "reward model", "served in", "scores", "max |Δ logit|", "tolerance", "by batch", "ranks changed", "",
+        title="Served rewards against transformers in float32",
     )  # fmt: skip
     for comparison in comparisons:
         table.add_row(
             comparison.name,
+            comparison.dtype,
             str(comparison.scores),
             f"{comparison.largest_difference:.6f}",
+            str(comparison.tolerance),
             f"{comparison.batch_difference:.6f}",
             str(comparison.ranks_changed),
-            "ok" if comparison.passes(tolerance) else "FAILED",
+            "ok" if comparison.passes else "FAILED",
         )
     return table

@@ -1,134 +1,166 @@
-"""The two ways to have candidates sampled and scored: engines in this process, or a running Winnow. One callable each."""
+"""The two backends that sample and score offline: engines in this process, or a running Winnow server."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from winnow.clients import AsyncClient
+from winnow.clients import errors as client_errors
 from winnow.clients.answers import Answer
-from winnow.clients.errors import (
-    ContextLengthExceeded,
-    InvalidRequest,
-    NoScoredCandidate,
-    Overloaded,
-    RefusedByServer,
-    WinnowClientError,
-)
 from winnow.clients.schema import Failed, Rating, Scored
-from winnow.models.errors import NoScoredCandidate as NothingScored
-from winnow.models.errors import PromptTooLong, RequestError, RunError
-from winnow.models.types import Branch, Candidate, Failure, FinishReason, Message, Prompt, Reward, ScoredCandidate
-from winnow.server.distill.gathered import SECONDS, Gathered
-from winnow.server.distill.plans import Draw, Drawn
-from winnow.server.pipeline.best_of_n import BestOfN
+from winnow.models.combiner import rank
+from winnow.models.errors import NoScoredCandidate, PromptTooLong, RequestError, RunError
+from winnow.models.reward_model import RewardModel
+from winnow.models.types import (
+    Branch,
+    Candidate,
+    Failure,
+    FinishReason,
+    Message,
+    Prompt,
+    Reward,
+    ScoredCandidate,
+    Selection,
+    Timings,
+    logit,
+)
+from winnow.server.pipeline.request import Request
 from winnow.server.service import Service
 
 T = TypeVar("T")
-Way = Callable[[Draw], Coroutine[None, None, Drawn]]
-"""Samples and scores one draw.
-
-Raises:
-    RequestError: the draw itself is at fault.
-    EngineDead, RunError: nothing can be had any more.
-"""
+Answered = tuple[Selection, int]
+"""A selection, and the number of tokens of its prompt."""
 
 BUSY_SECONDS = 5.0
+BATCH_SIZE = 256
+BATCH_SECONDS = 0.25
+
+
+class Backend(Protocol):
+    """Samples and scores one request."""
+
+    async def __call__(self, request: Request) -> Answered:
+        """Return the selection for `request`.
+
+        Raises:
+            RequestError: the request itself is at fault.
+            NoScoredCandidate: every candidate failed.
+            EngineDead, RunError: the backend cannot answer any more.
+        """
+        ...
 
 
 class InProcess:
-    """The pipeline over engines of our own, at their full throughput."""
+    """The pipeline over engines of this process, at their full throughput."""
 
-    def __init__(self, service: Service, gather_seconds: float = SECONDS) -> None:
-        self._service = service
-        safety = Gathered(service.safety, seconds=gather_seconds)
-        helpfulness = Gathered(service.helpfulness, seconds=gather_seconds)
-        self._pipeline = BestOfN(service.policy, safety, helpfulness, is_sparing=True)
+    def __init__(self, service: Service, batch_seconds: float = BATCH_SECONDS) -> None:
+        self._renderer = service.renderer
+        self._pipeline = replace(
+            service.pipeline,
+            safety=BatchedRewardModel(service.safety, seconds=batch_seconds),
+            helpfulness=BatchedRewardModel(service.helpfulness, seconds=batch_seconds),
+            helpfulness_on_demand=True,
+        )
 
-    async def __call__(self, draw: Draw) -> Drawn:
-        """Sample and score; see `Way`."""
-        judged = self._render(draw.messages, draw.is_safety)
-        behind = judged if draw.behind == draw.messages else self._render(draw.behind, draw.is_safety)
-        room = self._service.context - max(len(judged), len(behind))
-        if room < (draw.sampling.max_tokens if draw.is_limit_own else 1):
-            raise PromptTooLong(
-                f"the prompt has {len(judged)} tokens ({len(behind)} while sampling); the context holds "
-                f"{self._service.context}, the answer included",
-                "messages",
-            )
-        if max(draw.sampling.logit_bias, default=0) >= self._service.policy.vocabulary:
-            raise RequestError(f"logit_bias: token ids are below {self._service.policy.vocabulary}", "logit_bias")
-        sampling = replace(draw.sampling, max_tokens=min(draw.sampling.max_tokens, room))
-        try:
-            selection = await self._pipeline.select(
-                judged, sampling, draw.candidates, draw.combiner, sampled_behind=behind
-            )
-        except NothingScored as error:
-            return Drawn(len(judged), (), _all_failed(draw, str(error)))
-        return Drawn(len(judged), selection.scored, selection.failures)
+    async def __call__(self, request: Request) -> Answered:
+        """Sample and score; see `Backend`."""
+        rendered = await self._renderer.render(request)
+        selection = await self._pipeline.select(
+            rendered.prompt,
+            rendered.sampling,
+            request.candidates,
+            request.combiner,
+            sampling_prompt=rendered.sampling_prompt,
+        )
+        return selection, len(selection.prompt)
 
-    def _render(self, messages: tuple[Message, ...], is_safety: bool) -> Prompt:
-        fewest = self._service.template.fewest_tokens("".join(message.content for message in messages).strip())
-        if fewest > self._service.context:
-            raise PromptTooLong(
-                f"the prompt has at least {fewest} tokens; the context holds {self._service.context}", "messages"
-            )
-        return self._service.template.render(messages, is_safety=is_safety)
+
+class BatchedRewardModel:
+    """Batches score requests: more throughput, up to 0.25 s more latency. Offline only.
+
+    Scored one by one as candidates finish, a small model's passes are mostly overhead. Here `size` requests are
+    passed to `model` together, or fewer once the oldest has waited for `seconds`.
+    """
+
+    def __init__(self, model: RewardModel, size: int = BATCH_SIZE, seconds: float = BATCH_SECONDS) -> None:
+        self._model = model
+        self._size = size
+        self._seconds = seconds
+        self._waiting = 0
+        self._batch = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """Score one answer; see `RewardModel.score`."""
+        self._waiting += 1
+        batch = self._batch
+        if self._waiting >= self._size:
+            self._release()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._release)
+        await batch.wait()
+        return await self._model.score(prompt, answer)
+
+    def _release(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+        self._waiting = 0
+        self._batch.set()
+        self._batch = asyncio.Event()
 
 
 class Remote:
-    """A running Winnow. It tells probabilities; logits are computed back from them, to within 1e-9 up to ±16 and worse beyond:
-    from 37 on all are equal, and the lowest index wins."""
+    """A running Winnow server.
+
+    It returns probabilities. Logits are computed back from them, to within 1e-9 up to ±16 and less exactly
+    beyond; from 37 on all are equal, and the lowest index wins.
+    """
 
     def __init__(self, client: AsyncClient, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._client = client
         self._pause = pause
 
-    async def __call__(self, draw: Draw) -> Drawn:
-        """Sample and score; see `Way`."""
+    async def __call__(self, request: Request) -> Answered:
+        """Sample and score; see `Backend`."""
         try:
-            return await self._drawn(draw)
-        except NoScoredCandidate as error:
-            return Drawn(0, (), _all_failed(draw, error.message))
-        except InvalidRequest as error:
-            # Without wishes of its own, a line can only be at fault for its messages: all the others would be refused, too.
-            if draw.has_wishes or error.param in ("messages", "max_tokens"):
-                raise _refused(error) from None
+            return await self._answered(request)
+        except client_errors.NoScoredCandidate as error:
+            raise _all_failed(request, error.message) from None
+        except client_errors.InvalidRequest as error:
+            # A line without options can only be at fault for its messages: all other refusals would hit every line.
+            if request.has_options or error.param in ("messages", "max_tokens"):
+                raise _request_error(error) from None
             raise RunError(f"the server cannot serve this run: {error.message}") from None
-        except WinnowClientError as error:
-            if isinstance(error, RefusedByServer) and error.status == 413:
+        except client_errors.WinnowClientError as error:
+            if isinstance(error, client_errors.RefusedByServer) and error.status == 413:
                 raise PromptTooLong(error.message, "messages") from None
             raise RunError(f"the server does not answer any more: {error}") from None
 
-    async def _drawn(self, draw: Draw) -> Drawn:
-        answer = await self._answer(draw)
+    async def _answered(self, request: Request) -> Answered:
+        dialog = _dialog(request)
+        answer = await self._answer(request)
         if answer.is_refused:
-            return Drawn(
-                0, (), _all_failed(draw, "the server keeps unsafe answers back; let it serve when_all_unsafe = return")
-            )
+            raise _all_failed(request, "the server withholds unsafe answers; let it serve when_all_unsafe = return")
         ratings: Sequence[Rating | None] = answer.report.scored
         prompt_tokens = answer.usage.prompt_tokens
-        if draw.behind != draw.messages:
-            ratings = await self._ratings(draw, [_text(item) for item in answer.report.scored])
-            prompt_tokens = (await self._client.tokenize(_wire(draw.messages))).count
-        pairs = list(zip(answer.report.scored, ratings, strict=True))
-        unscored = (Failure(item.index, "the answer could not be scored") for item, rating in pairs if rating is None)
-        failures = sorted((*map(_failure, answer.failed), *unscored), key=lambda failure: failure.index)
-        scored = tuple(_scored(item, rating) for item, rating in pairs if rating)
-        return Drawn(prompt_tokens, scored, tuple(failures))
+        if _sampling_dialog(request) != dialog:
+            ratings = await self._ratings(request, [_text(item) for item in answer.report.scored])
+            prompt_tokens = (await self._client.tokenize(_wire(dialog))).count
+        return _selection(request, answer, ratings), prompt_tokens
 
-    async def _answer(self, draw: Draw, limit: int | None = None) -> Answer:
-        sampling = draw.sampling
+    async def _answer(self, request: Request, limit: int | None = None) -> Answer:
+        sampling, dialog = request.sampling, _wire(_sampling_dialog(request))
         try:
-            return await self._patiently(
+            return await self._retrying(
                 lambda: self._client.answer(
-                    _wire(draw.behind),
-                    candidates=draw.candidates,
-                    is_safety=draw.is_safety,
-                    combiner=draw.combiner,
+                    dialog,
+                    candidates=request.candidates,
+                    is_safety=request.is_safety,
+                    combiner=request.combiner,
                     return_candidates=True,
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
@@ -142,67 +174,93 @@ class Remote:
                     seed=sampling.seed,
                 )
             )
-        except ContextLengthExceeded:
-            if draw.is_limit_own or limit:
+        except client_errors.ContextLengthExceeded:
+            if request.options.max_tokens is not None or limit:
                 raise
-            tokens = await self._client.tokenize(_wire(draw.behind))
+            tokens = await self._client.tokenize(dialog)
             if tokens.count >= tokens.max_model_len:
                 raise
-            return await self._answer(draw, tokens.max_model_len - tokens.count)
+            return await self._answer(request, tokens.max_model_len - tokens.count)
 
-    async def _ratings(self, draw: Draw, texts: Sequence[str]) -> list[Rating | None]:
-        """The texts' ratings as answers to the prompt that is stored; None for what cannot be scored."""
+    async def _ratings(self, request: Request, texts: Sequence[str]) -> list[Rating | None]:
+        """Return the texts' ratings as answers to the stored dialog; None for a text that cannot be scored."""
         try:
-            return list(await self._patiently(lambda: self._rewards(draw, texts)))
-        except (InvalidRequest, NoScoredCandidate):
+            return list(await self._retrying(lambda: self._rewards(request, texts)))
+        except (client_errors.InvalidRequest, client_errors.NoScoredCandidate):
             if len(texts) == 1:
                 return [None]
-        return [rating for text in texts for rating in await self._ratings(draw, [text])]
+        return [rating for text in texts for rating in await self._ratings(request, [text])]
 
-    def _rewards(self, draw: Draw, texts: Sequence[str]) -> Awaitable[list[Rating]]:
-        return self._client.rewards(_wire(draw.messages), texts, is_safety=draw.is_safety)
+    def _rewards(self, request: Request, texts: Sequence[str]) -> Awaitable[list[Rating]]:
+        return self._client.rewards(_wire(_dialog(request)), texts, is_safety=request.is_safety)
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """A server that is busy is no reason to stop."""
+    async def _retrying(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat `call` for as long as the server is overloaded."""
         while True:
             try:
                 return await call()
-            except Overloaded as full:
-                await self._pause(full.retry_after or BUSY_SECONDS)
+            except client_errors.Overloaded as overloaded:
+                await self._pause(overloaded.retry_after or BUSY_SECONDS)
 
 
-def _refused(error: InvalidRequest) -> RequestError:
-    problem = RequestError(error.message, error.param)
-    problem.code = error.code or problem.code
-    return problem
+def _dialog(request: Request) -> tuple[Message, ...]:
+    assert isinstance(request.prompt, tuple), "offline requests are dialogs"
+    return request.prompt
+
+
+def _sampling_dialog(request: Request) -> tuple[Message, ...]:
+    return _dialog(request) if request.sampling_dialog is None else request.sampling_dialog
 
 
 def _wire(messages: tuple[Message, ...]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
+def _request_error(error: client_errors.InvalidRequest) -> RequestError:
+    problem = RequestError(error.message, error.param)
+    problem.code = error.code or problem.code
+    return problem
+
+
+def _all_failed(request: Request, reason: str) -> NoScoredCandidate:
+    return NoScoredCandidate(reason, tuple(Failure(index, reason) for index in range(request.candidates)))
+
+
+def _selection(request: Request, answer: Answer, ratings: Sequence[Rating | None]) -> Selection:
+    """Return the server's candidates with `ratings`, which may differ from its own, as a selection.
+
+    Raises:
+        NoScoredCandidate: no candidate has a rating.
+    """
+    pairs = list(zip(answer.report.scored, ratings, strict=True))
+    unscored = (Failure(item.index, "the answer could not be scored") for item, rating in pairs if rating is None)
+    failures = sorted((*map(_failure, answer.failed), *unscored), key=lambda failure: failure.index)
+    scored = tuple(_scored(item, rating) for item, rating in pairs if rating)
+    if not scored:
+        raise NoScoredCandidate(failures[0].reason, tuple(failures))
+    timings = answer.report.timings_ms.model_dump()
+    return Selection(
+        prompt=Prompt((), _dialog(request), bool(request.is_safety)),
+        combiner=request.combiner,
+        scored=scored,
+        ranking=rank(scored, request.combiner),
+        failures=tuple(failures),
+        timings=Timings(**{name: span / 1e3 for name, span in timings.items()}),
+    )
+
+
 def _scored(item: Scored, rating: Rating) -> ScoredCandidate:
     finish: FinishReason = "length" if item.finish_reason == "length" else "stop"
-    candidate = Candidate(item.index, (), _text(item), finish, item.tokens)
-    helpfulness = None if rating.helpfulness is None else _logit(rating.helpfulness)
-    return ScoredCandidate(candidate, Reward(_logit(rating.safety), helpfulness, Branch(rating.branch)))
+    helpfulness = None if rating.helpfulness is None else logit(rating.helpfulness)
+    reward = Reward(logit(rating.safety), helpfulness, Branch(rating.branch))
+    return ScoredCandidate(Candidate(item.index, _text(item), finish, item.tokens), reward)
 
 
 def _text(item: Scored) -> str:
     if item.text is None:
-        raise RunError("the server keeps candidates' texts to itself; is it a Winnow of this version?")
+        raise RunError("the server does not return the candidates' texts; is it a Winnow of this version?")
     return item.text
 
 
 def _failure(failed: Failed) -> Failure:
     return Failure(failed.index, failed.reason)
-
-
-def _logit(probability: float) -> float:
-    """The inverse of the sigmoid; what double precision has rounded to 0 or 1 becomes a large finite logit."""
-    p = min(max(probability, 1e-300), 1 - 2**-53)
-    return math.log(p) - math.log1p(-p)
-
-
-def _all_failed(draw: Draw, reason: str) -> tuple[Failure, ...]:
-    return tuple(Failure(index, reason) for index in range(draw.candidates))

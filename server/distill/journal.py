@@ -1,7 +1,8 @@
 """The journal of a run: append-only, an entry a line, in the order in which prompts were finished.
 
-What was appended survives `kill -9`; what was appended before the last `sync` survives a power cut. A torn end is cut when the
-journal is opened again. A damaged line in the middle is passed over: its prompt is simply done anew.
+Appended entries survive `kill -9`; entries appended before the last `sync` survive a power cut. A torn last
+line is cut off when the journal is opened again. A damaged line in the middle is ignored, and its prompt is
+answered anew.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ LOCK = "lock"
 
 
 class Journal:
-    """The one writer of a folder's journal. Opening takes the folder's lock, repairs the end and reads what is done.
+    """The one writer of a folder's journal. Opening takes the folder's lock, repairs the end and reads the
+    finished lines.
 
-    `done` holds the numbers of the input lines that need no more work, `problems` those of them that have no answers, and
-    `failed` those whose candidates all failed. `damaged` counts lines that were passed over.
+    `done` holds the numbers of the input lines that need no more work, `problems` those of them without
+    answers, and `failed` those whose candidates all failed. `damaged` counts ignored lines.
 
     Raises:
-        RunError: another process writes here, or the folder cannot be written to.
+        RunError: another process writes here, the folder cannot be written to, or the journal is of another format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +48,7 @@ class Journal:
             raise RunError(f"{folder} cannot be written to: {error.strerror}") from None
 
     def _repair(self, path: Path) -> int:
-        """Read all entries and cut off what follows the last whole one; the size that is left."""
+        """Read all entries, cut off what follows the last whole one, and return the remaining size."""
         whole = 0
         with path.open("rb") as file:
             for line in file:
@@ -69,10 +71,10 @@ class Journal:
         (self.failed.add if has_failed else self.failed.discard)(entry.line)
 
     def append(self, entry: Entry) -> None:
-        """Add an entry.
+        """Append an entry.
 
         Raises:
-            RunError: it could not be written whole; the journal is left as it was before.
+            RunError: it could not be written whole; the journal stays as it was.
         """
         line = dump(entry) + b"\n"
         try:
@@ -86,7 +88,7 @@ class Journal:
         self._note(entry)
 
     def sync(self) -> None:
-        """Make sure that what was appended is on the disk.
+        """Flush appended entries to the disk.
 
         Raises:
             RunError: the disk did not take all of it.
@@ -97,7 +99,7 @@ class Journal:
             raise _unwritable(error) from None
 
     def close(self) -> None:
-        """Sync, and let others write.
+        """Sync and release the lock.
 
         Raises:
             RunError: the disk did not take all of it.
@@ -126,10 +128,11 @@ def _unwritable(error: OSError) -> RunError:
 
 
 def _lock(folder: Path) -> int:
-    """Lock the folder for this process. The system lets go of it when the process ends, however it does."""
+    """Lock the folder for this process. The kernel releases the lock when the process ends, however it ends."""
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        # A record lock belongs to the process: an engine that is forked later, and outlives us for a moment, does not hold it.
+        # A record lock belongs to the process: a forked engine that outlives this process for a moment does not
+        # hold it.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
@@ -138,23 +141,23 @@ def _lock(folder: Path) -> int:
 
 
 def read(folder: Path) -> Iterator[Entry]:
-    """The entries of a run in the order of its input, each line once, the newest entry of a line counting.
+    """Yield the entries of a run in the order of its input, the newest one of each line.
 
-    Only the places of the entries in the file are held in memory, about 150 bytes each. A run that is still being written may be
-    read.
+    Only the offsets of the entries are held in memory, about 150 bytes each. A run that is still being written
+    may be read.
 
     Raises:
         RunError: there is no journal.
     """
-    newest = places(folder)
+    newest = offsets(folder)
     with (folder / NAME).open("rb") as file:
         for number in sorted(newest):
             file.seek(newest[number])
             yield load(file.readline())
 
 
-def places(folder: Path) -> dict[int, int]:
-    """Where in the journal the newest entry of each input line begins, in bytes.
+def offsets(folder: Path) -> dict[int, int]:
+    """Return the offset in bytes of each input line's newest entry.
 
     Raises:
         RunError: there is no journal.

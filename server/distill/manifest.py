@@ -1,4 +1,4 @@
-"""What a run is: its input, its settings, its models. A run goes on only as what it began as."""
+"""The manifest of a run: its input, settings and models. A run is only continued with the ones it began with."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import orjson
 
 from winnow.models.errors import RunError
 from winnow.server.distill.files import write
+from winnow.server.distill.records import FORMAT
 
 NAME = "manifest.json"
 Manifest = Mapping[str, Any]
-"""`format`, `winnow` (the version), `input` {name, sha256, bytes}, `models` {policy, safety, helpfulness: {id, sha256}},
-`settings` and `recipe`; nested plain values, no times and no paths, so that equal runs have equal manifests."""
+"""Nested plain values: `format`, `winnow` (the version), `input` {name, sha256, bytes}, `models` {policy,
+safety, helpfulness: {id, sha256, dtype, context}}, `settings` and `recipe`. No times and no paths, so that
+equal runs have equal manifests.
+"""
 
 
 def claim(folder: Path, manifest: Manifest, *, is_begun: bool) -> None:
-    """Write the manifest into a new folder, or compare it with the one that is there. `is_begun`: the journal has entries.
+    """Write the manifest into a new folder, or compare it with the existing one. `is_begun`: the journal has entries.
 
     Raises:
-        RunError: the folder holds a run that is not this one; the message lists every difference.
+        RunError: the folder holds a different run; the message lists every difference.
     """
     if not (folder / NAME).exists():
         if is_begun:
-            raise RunError(f"{folder} has a journal and no {NAME}: whose answers are these? Choose another --out")
+            raise RunError(
+                f"{folder} has a journal and no {NAME}: so its answers' origin is unknown; choose another --out"
+            )
         write(folder / NAME, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
         return
     differences = list(_differences(load(folder), orjson.loads(orjson.dumps(manifest)), ""))
@@ -35,20 +40,36 @@ def claim(folder: Path, manifest: Manifest, *, is_begun: bool) -> None:
 
 
 def load(folder: Path) -> Manifest:
-    """The manifest of a run.
+    """Return the manifest of a run.
 
     Raises:
-        RunError: there is none that can be read.
+        RunError: there is none that can be read, or the run's journal is of another format.
     """
     try:
         manifest = orjson.loads((folder / NAME).read_bytes())
     except OSError:
         raise RunError(f"{folder} holds no run: there is no {NAME}") from None
     except orjson.JSONDecodeError:
-        raise RunError(f"{folder / NAME} is not JSON; it was changed from outside") from None
+        raise RunError(f"{folder / NAME} is not JSON; it was edited by hand") from None
     if not isinstance(manifest, dict):
-        raise RunError(f"{folder / NAME} is not a manifest; it was changed from outside")
+        raise RunError(f"{folder / NAME} is not a manifest; it was edited by hand")
+    if manifest.get("format") != FORMAT:
+        version = manifest.get("winnow")
+        raise RunError(
+            f"{folder} was written by Winnow {version}, whose journal format {manifest.get('format')} this version cannot "
+            f"read; go on with Winnow {version}, or choose another --out"
+        )
     return manifest
+
+
+def require_readable(folder: Path) -> None:
+    """Check that a run in `folder`, if there is one, has a journal of this format, before anything opens it.
+
+    Raises:
+        RunError: it is of another format; the message names the version that wrote it.
+    """
+    if (folder / NAME).exists():
+        load(folder)
 
 
 def _differences(was: Any, now: Any, name: str) -> Iterator[str]:

@@ -1,15 +1,15 @@
-"""What an input row means: a prompt to answer, or what is wrong with it.
+"""Parsing of input rows: a row is a prompt to answer, or a problem.
 
-Rows have one of four shapes: `prompt` (a text or messages), `messages`, ShareGPT's `conversations`, or a line of an OpenAI
-batch. ApiKeys without a meaning here are passed over: data sets carry many. A null counts as absent. The last message of
-`messages` and of `conversations`, if it is the assistant's, is the data set's own answer and is left out.
+Rows have one of four shapes: `prompt` (a text or messages), `messages`, ShareGPT's `conversations`, or a line
+of an OpenAI batch. Unknown keys are ignored: data sets have many. A null counts as absent. The last message of
+`messages` and of `conversations`, if it is the assistant's, is the data set's own answer and is dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -19,47 +19,34 @@ from pydantic import ValidationError
 
 from winnow.clients.schema import ChatRequest
 from winnow.clients.validation_errors import describe_invalid
-from winnow.models.chat_templates.llama2 import TAGS, check_dialog
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import BadLine, DialogError
-from winnow.models.types import CombinerName, Message
+from winnow.models.types import Message
 from winnow.server.distill.reader import BOM, OPTIONS, SHAPES, Row, Source
 from winnow.server.distill.records import Problem
+from winnow.server.pipeline.request import RequestOptions
 
 URL = "/v1/chat/completions"
 MOST_KEYS, MOST_SHOWN = 10, 300
 _ROLES = {"developer": "system", "human": "user", "gpt": "assistant"}
 """Other names for the template's roles."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What a line asks for itself, beyond the run's settings; None where it asks for nothing.
-
-    Ranges are those of `winnow.clients.schema.ChatRequest`; nothing is compared with the settings or the vocabulary yet.
-    """
-
-    candidates: int | None = None
-    n: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    max_tokens: int | None = None
-    stop: tuple[str, ...] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Mapping[int, float] | None = None
-    seed: int | None = None
-    combiner: CombinerName | None = None
+_UNSUPPORTED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")
+"""Fields of a batch line's body that an offline run cannot honour."""
+_HASHED = (
+    "candidates", "n", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "presence_penalty",
+    "frequency_penalty", "logit_bias", "seed", "combiner",
+)  # fmt: skip
+"""The options that are part of a task's digest, in the order in which they are hashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One prompt to answer.
 
-    `line` counts from 1 over the whole input, blank and bad lines as well, so that it never shifts; `file_line` within
-    `file`, a name without folders, "-" for standard input. `digest` is the 128-bit hash, as hex, of the id and the fields
-    after it: of what is asked, whatever the file. `messages` ends with the user's. `instruction` is for ghost attention.
+    `line` counts from 1 over the whole input, blank and bad lines included, so that it never shifts;
+    `file_line` counts within `file`, a name without folders, "-" for standard input. `digest` is the 128-bit
+    hash, in hex, of the id and everything asked, whatever the file. `messages` ends with the user's.
+    `instruction` is for ghost attention.
     """
 
     line: int
@@ -68,54 +55,151 @@ class Task:
     id: str | None
     digest: str
     messages: tuple[Message, ...]
-    is_safety: bool | None = None
     category: str | None = None
     instruction: str | None = None
-    overrides: Overrides = Overrides()
+    options: RequestOptions = field(default_factory=RequestOptions)
 
 
-_Asked = tuple[
-    tuple[Message, ...], bool | None, str | None, str | None, Overrides
-]  # a task's fields from `messages` on
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A task's fields that come from the row's content."""
+
+    messages: tuple[Message, ...]
+    options: RequestOptions
+    category: str | None = None
+    instruction: str | None = None
+
+    def digest(self, id: str | None) -> str:
+        options = {name: getattr(self.options, name) for name in _HASHED}
+        if self.options.logit_bias:
+            bias = {str(int(token)): value for token, value in self.options.logit_bias.items()}
+            options["logit_bias"] = dict(sorted(bias.items()))
+        asked = (id, self.messages, self.options.is_safety, self.category, self.instruction, options)
+        return _hash(orjson.dumps(asked)).hexdigest()
 
 
-def read(source: Source) -> Iterator[Task | Problem]:
-    """What every row of an input means, in order: one task or one problem each, and nothing for a blank line.
+def parse(source: Source, template: ChatTemplate) -> Iterator[Task | Problem]:
+    """Yield one task or one problem for each row of an input, in order, and nothing for a blank line.
 
-    The first row that carries an id keeps it, even a bad one; later rows with it are problems. Memory is that of one row and
-    16 bytes of hash for each id.
+    The first row with an id keeps it, even a bad one; later rows with it are problems. Memory is that of one
+    row and 16 bytes of hash for each id. `template` says which dialogs can be rendered.
 
     Raises:
-        RunError: the input is damaged; the rows before the damage have been given.
+        RunError: the input is damaged; the rows before the damage have been yielded.
     """
-    seen: set[bytes] = set()
+    parser = _Parser(template)
     for row in source.rows():
-        yield _read(row, seen)
+        yield parser.parse(row)
 
 
-def _read(row: Row, seen: set[bytes]) -> Task | Problem:
-    id: str | None = None
-    try:
-        body = _object(row.content)
-        id = _id(body)
-        if id is not None:
-            key = _hash(id.encode()).digest()
-            if key in seen:
-                raise BadLine("duplicate_id", "an earlier line has the same id; give each line its own, or none")
-            seen.add(key)
-        shape = _shape(body)
-        asked = _batch(body) if shape == "custom_id" else _plain(shape, body)
-    except BadLine as bad:
-        return Problem(row.line, id, row.file, row.file_line, "input", bad.code, str(bad))
-    content = orjson.dumps((id, *asked), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    return Task(row.line, row.file, row.file_line, id, _hash(content).hexdigest(), *asked)
+class _Parser:
+    """Parses the rows of one input, whose ids must be unique."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        self._seen: set[bytes] = set()
+
+    def parse(self, row: Row) -> Task | Problem:
+        id: str | None = None
+        try:
+            body = _object(row.content)
+            id = _id(body)
+            self._require_new(id)
+            shape = _shape(body)
+            parsed = self._batch(body) if shape == "custom_id" else self._plain(shape, body)
+        except BadLine as bad:
+            return Problem(row.line, id, row.file, row.file_line, "input", bad.code, str(bad))
+        return Task(
+            line=row.line,
+            file=row.file,
+            file_line=row.file_line,
+            id=id,
+            digest=parsed.digest(id),
+            messages=parsed.messages,
+            category=parsed.category,
+            instruction=parsed.instruction,
+            options=parsed.options,
+        )
+
+    def _require_new(self, id: str | None) -> None:
+        if id is None:
+            return
+        key = _hash(id.encode()).digest()
+        if key in self._seen:
+            raise BadLine("duplicate_id", "an earlier line has the same id; give each line its own, or none")
+        self._seen.add(key)
+
+    def _plain(self, shape: str, body: Mapping[str, Any]) -> _Parsed:
+        is_safety = body.get("is_safety")
+        if not (is_safety is None or isinstance(is_safety, bool)):
+            raise BadLine("invalid_type", "is_safety must be true or false")
+        system, category, instruction = (_text(body, key) for key in ("system", "category", "instruction"))
+        if tag := self._template.reserved_tag(f"{system} {instruction}"):
+            raise BadLine("invalid_messages", f"system or instruction holds the template's own tag {tag}; take it out")
+        messages = self._dialog(shape, body[shape])
+        if system is not None:
+            if messages[0].role == "system":
+                raise BadLine("ambiguous", "the line has system and a system message; keep one of them")
+            messages = (Message("system", system), *messages)
+        return _Parsed(messages, RequestOptions(is_safety=is_safety), category, instruction)
+
+    def _dialog(self, shape: str, value: Any) -> tuple[Message, ...]:
+        """Return the messages under a shape's key, without the data set's own answer."""
+        if shape == "prompt" and isinstance(value, str):
+            return self._checked(shape, [Message("user", value)])
+        if not isinstance(value, list):
+            raise BadLine("invalid_type", f"{shape} must be {'a text or ' * (shape == 'prompt')}a list of messages")
+        role, content = ("from", "value") if shape == "conversations" else ("role", "content")
+        messages = []
+        for index, item in enumerate(value):
+            name, text = (item.get(role), item.get(content)) if isinstance(item, Mapping) else (None, None)
+            if not (isinstance(name, str) and isinstance(text, str)):
+                raise BadLine(
+                    "invalid_type", f"{shape}[{index}] must be an object with {role} and {content}, both texts"
+                )
+            messages.append(Message(_ROLES.get(name, name), text))
+        if shape != "prompt" and messages and messages[-1].role == "assistant":
+            messages.pop()
+        return self._checked(shape, messages)
+
+    def _checked(self, where: str, messages: list[Message]) -> tuple[Message, ...]:
+        """Return the messages if the template can render them and the last one is not blank."""
+        try:
+            checked = self._template.validate(messages)
+        except DialogError as error:
+            raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
+        if not checked[-1].content.strip():
+            raise BadLine(
+                "empty_prompt", f"the last message of {where} is empty; write what is asked, or drop the line"
+            )
+        return checked
+
+    def _batch(self, body: Mapping[str, Any]) -> _Parsed:
+        """Parse a line of an OpenAI batch, whose `body` is checked as the server does, except for the model's name."""
+        if extra := next((key for key in OPTIONS if key in body), None):
+            raise BadLine("unsupported", f"{extra} is not supported beside custom_id; what is asked stands in body")
+        if (body.get("method"), body.get("url")) != ("POST", URL):
+            raise BadLine("unsupported", f"method must be POST and url {URL}")
+        try:
+            request = ChatRequest.model_validate(body.get("body"))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            detail = describe_invalid(problem, problem["loc"])
+            raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
+        asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
+        if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
+            raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
+        if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in request.logit_bias or ()):
+            raise BadLine("invalid_sampling", "body: logit_bias: keys are token ids")
+        messages = [Message(_ROLES.get(item.role, item.role), item.text) for item in request.messages]
+        return _Parsed(self._checked("body.messages", messages), RequestOptions.of(request))
 
 
 _hash = partial(hashlib.blake2b, digest_size=16)
 
 
 def _object(content: bytes | Mapping[str, Any] | BadLine) -> dict[str, Any]:
-    """The keys of a row that have a value: tables fill what a row does not have with nulls."""
+    """Return the keys of a row that have a value: tables fill absent ones with nulls."""
     if isinstance(content, BadLine):
         raise content
     body = _parse(content) if isinstance(content, bytes) else content
@@ -138,7 +222,7 @@ def _parse(line: bytes) -> Any:
 
 
 def _id(body: Mapping[str, Any]) -> str | None:
-    """The row's id; an empty one counts as none."""
+    """Return the row's id; an empty one counts as none."""
     value = body.get("id")
     if "custom_id" in body:
         value = _text(body, "custom_id")
@@ -162,89 +246,13 @@ def _shape(body: Mapping[str, Any]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names that the line made up, bounded, without what a terminal would obey."""
+    """Return text from the input, bounded, without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text[:MOST_SHOWN])
 
 
-def _plain(shape: str, body: Mapping[str, Any]) -> _Asked:
-    is_safety = body.get("is_safety")
-    if not (is_safety is None or isinstance(is_safety, bool)):
-        raise BadLine("invalid_type", "is_safety must be true or false")
-    system, category, instruction = (_text(body, key) for key in ("system", "category", "instruction"))
-    if tag := next((tag for tag in TAGS if tag in f"{system} {instruction}"), None):
-        raise BadLine("invalid_messages", f"system or instruction holds the template's own tag {tag}; take it out")
-    messages = _dialog(shape, body[shape])
-    if system is not None:
-        if messages[0].role == "system":
-            raise BadLine("ambiguous", "the line has system and a system message; keep one of them")
-        messages = (Message("system", system), *messages)
-    return messages, is_safety, category, instruction, Overrides()
-
-
 def _text(body: Mapping[str, Any], key: str) -> str | None:
-    """The text under a key; a blank one counts as none."""
+    """Return the text under a key; a blank one counts as none."""
     value = body.get(key)
     if not (value is None or isinstance(value, str)):
         raise BadLine("invalid_type", f"{key} must be a text")
     return value if value and value.strip() else None
-
-
-def _dialog(shape: str, value: Any) -> tuple[Message, ...]:
-    """The messages under a shape's key, a data set's own answer to them left out."""
-    if shape == "prompt" and isinstance(value, str):
-        return _checked(shape, [Message("user", value)])
-    if not isinstance(value, list):
-        raise BadLine("invalid_type", f"{shape} must be {'a text or ' * (shape == 'prompt')}a list of messages")
-    role, content = ("from", "value") if shape == "conversations" else ("role", "content")
-    messages = []
-    for index, item in enumerate(value):
-        name, text = (item.get(role), item.get(content)) if isinstance(item, Mapping) else (None, None)
-        if not (isinstance(name, str) and isinstance(text, str)):
-            raise BadLine("invalid_type", f"{shape}[{index}] must be an object with {role} and {content}, both texts")
-        messages.append(Message(_ROLES.get(name, name), text))
-    if shape != "prompt" and messages and messages[-1].role == "assistant":
-        messages.pop()
-    return _checked(shape, messages)
-
-
-def _checked(where: str, messages: list[Message]) -> tuple[Message, ...]:
-    """The messages, if the template can render them and they ask something."""
-    try:
-        check_dialog(messages)
-    except DialogError as error:
-        raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
-    if not messages[-1].content.strip():
-        raise BadLine("empty_prompt", f"the last message of {where} is empty; write what is asked, or drop the line")
-    return tuple(messages)
-
-
-def _batch(body: Mapping[str, Any]) -> _Asked:
-    """A line of an OpenAI batch, whose `body` is checked as the server would check it, but for the model's name."""
-    if extra := next((key for key in OPTIONS if key in body), None):
-        raise BadLine("unsupported", f"{extra} is not supported beside custom_id; what is asked stands in body")
-    if (body.get("method"), body.get("url")) != ("POST", URL):
-        raise BadLine("unsupported", f"method must be POST and url {URL}")
-    try:
-        request = ChatRequest.model_validate(body.get("body"))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        detail = describe_invalid(problem, problem["loc"])
-        raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
-    asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _REFUSED}
-    if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
-        raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
-    if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in request.logit_bias or ()):
-        raise BadLine("invalid_sampling", "body: logit_bias: keys are token ids")
-    messages = [Message(_ROLES.get(item.role, item.role), item.text) for item in request.messages]
-    overrides = Overrides(
-        **{name: getattr(request, name) for name in _SAME},
-        max_tokens=request.token_limit,
-        stop=request.stop_strings or None,
-        logit_bias={int(token): bias for token, bias in (request.logit_bias or {}).items()} or None,
-        combiner=request.options.combiner,
-    )
-    return _checked("body.messages", messages), request.options.is_safety, None, None, overrides
-
-
-_SAME = ("candidates", "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "seed")
-_REFUSED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")

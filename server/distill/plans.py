@@ -1,17 +1,17 @@
-"""From a line of the input to what is sampled for it: messages, arms, seeds. Pure; nothing here waits."""
+"""From a line of the input to the requests that answer it: messages, arms, seeds. Pure; nothing here waits."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from winnow.models.errors import RequestError, RunError, SamplingError
-from winnow.models.sampling import Sampling
-from winnow.models.types import CombinerName, Failure, Message, ScoredCandidate
-from winnow.server.distill.parser import Overrides, Task
+from winnow.models.errors import RunError
+from winnow.models.sampling import derived_seed
+from winnow.models.types import CombinerName, Message
+from winnow.server.distill.parser import Task
 from winnow.server.distill.recipe import Recipe, on_every_turn, on_first_turn
 from winnow.server.distill.records import Arm
+from winnow.server.pipeline.request import Defaults, Request, resolve
 
 MOST_CANDIDATES = 1024
 """Most candidates of a prompt, at one temperature if there are several."""
@@ -19,7 +19,7 @@ MOST_CANDIDATES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a run asks of every prompt; a line's own wishes come first.
+    """The run's own settings; a line's options come first.
 
     `temperatures` are spread over the `candidates`; with `sweep` each of them gets that many.
     """
@@ -45,47 +45,32 @@ class Choices:
             )
         if not self.sweep and len(self.temperatures) > self.candidates:
             raise RunError(
-                f"{len(self.temperatures)} temperatures cannot be spread over {self.candidates} candidates; raise -k, or --sweep"
+                f"{len(self.temperatures)} temperatures cannot be spread over {self.candidates} candidates; "
+                "raise -k, or --sweep"
             )
 
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Candidates that are sampled alike: behind `behind`, and judged as answers to `messages`."""
-
-    messages: tuple[Message, ...]
-    behind: tuple[Message, ...]
-    is_safety: bool
-    candidates: int
-    sampling: Sampling
-    combiner: CombinerName
-    is_limit_own: bool
-    """Whether the line itself named `max_tokens`: then it is an error if they do not fit, and else they are cut."""
-    has_wishes: bool
-    """Whether the line asks for anything else than the run does: then a refusal may be its own fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What came of a draw; `scored` is empty if all candidates failed."""
-
-    prompt_tokens: int
-    scored: tuple[ScoredCandidate, ...]
-    failures: tuple[Failure, ...]
+    @property
+    def defaults(self) -> Defaults:
+        """The defaults of a line's request; the highest temperature stands for all of them."""
+        return Defaults(
+            candidates=self.candidates,
+            least=self.candidates,
+            max_candidates=MOST_CANDIDATES,
+            temperature=max(self.temperatures),
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            combiner=self.combiner,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is asked for one line. `draws` and `arms` go together."""
+    """The requests for one line, one an arm, in the order of `arms`; see `Record.mask_history`."""
 
     task: Task
-    messages: tuple[Message, ...]
-    is_safety: bool
-    silent: bool
-    combiner: CombinerName
-    n: int
     arms: tuple[Arm, ...]
-    draws: tuple[Draw, ...]
+    requests: tuple[Request, ...]
+    mask_history: bool
 
     @property
     def candidates(self) -> int:
@@ -93,101 +78,73 @@ class Plan:
         return sum(arm.candidates for arm in self.arms)
 
 
-def plan(task: Task, choices: Choices, recipe: Recipe, tagger: Callable[[tuple[Message, ...]], bool]) -> Plan:
-    """What is sampled for `task`.
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans lines by the run's `choices` and its `recipe`; `classify` tags the dialogs whose lines do not."""
 
-    Raises:
-        RequestError: the line asks for something that cannot be had; the message says what to change.
-    """
-    own = task.overrides
-    candidates = _candidates(own, choices)
-    is_safety = tagger(task.messages) if task.is_safety is None else task.is_safety
-    stored = behind = task.messages
-    instruction = None
-    if choices.ghost_attention:
-        instruction = recipe.ghost_attention.instruction(
-            task.instruction, task.messages, line_seed(choices.seed, task.line)
+    choices: Choices
+    recipe: Recipe
+    classify: Callable[[tuple[Message, ...]], bool]
+
+    def plan(self, task: Task) -> Plan:
+        """Return the plan for `task`.
+
+        Raises:
+            RequestError: the line asks for something that cannot be done; the message says what to change.
+        """
+        asked = task.options
+        is_safety = self.classify(task.messages) if asked.is_safety is None else asked.is_safety
+        stored, sampled, instruction = self._dialogs(task)
+        base = replace(resolve(stored, asked, self.choices.defaults), is_safety=is_safety)
+        arms: list[Arm] = []
+        requests: list[Request] = []
+        for dialog, preprompt in self._sampling_dialogs(task, sampled, is_safety):
+            for temperature, candidates in self._spread(task, base.candidates):
+                seed = self._seed(task, len(arms))
+                sampling = replace(base.sampling, temperature=temperature, seed=seed)
+                arms.append(Arm(candidates, temperature, preprompt))
+                requests.append(replace(base, candidates=candidates, sampling=sampling, sampling_dialog=dialog))
+        return Plan(
+            task=task,
+            arms=tuple(arms),
+            requests=tuple(requests),
+            mask_history=instruction is not None and any(message.role == "assistant" for message in stored),
         )
-    if instruction is not None:
-        stored, behind = on_first_turn(stored, instruction), on_every_turn(behind, instruction)
-    ways: list[tuple[tuple[Message, ...], str | None]] = [(behind, None)]
-    if choices.context_distillation and is_safety:
-        distillation = recipe.context_distillation
-        ways.append((distillation.behind(behind, task.category), distillation.name(task.category)))
-    parts = [(*way, temperature, count) for way in ways for temperature, count in _spread(task, choices, candidates)]
-    combiner = own.combiner or choices.combiner
-    return Plan(
-        task=task,
-        messages=stored,
-        is_safety=is_safety,
-        silent=instruction is not None and any(message.role == "assistant" for message in stored),
-        combiner=combiner,
-        n=own.n or 1,
-        arms=tuple(Arm(count, temperature, name) for _, name, temperature, count in parts),
-        draws=tuple(
-            Draw(
-                messages=stored,
-                behind=sampled,
-                is_safety=is_safety,
-                candidates=count,
-                sampling=_sampling(task, choices, temperature, place),
-                combiner=combiner,
-                is_limit_own=own.max_tokens is not None,
-                has_wishes=own != Overrides(),
-            )
-            for place, (sampled, _, temperature, count) in enumerate(parts)
-        ),
-    )
 
+    def _dialogs(self, task: Task) -> tuple[tuple[Message, ...], tuple[Message, ...], str | None]:
+        """Return the dialog to store, the one to sample behind, and ghost attention's instruction, if any."""
+        instruction = None
+        if self.choices.ghost_attention:
+            seed = derived_seed(self.choices.seed, task.line, 0)
+            instruction = self.recipe.ghost_attention.instruction(task.instruction, task.messages, seed)
+        if instruction is None:
+            return task.messages, task.messages, None
+        return on_first_turn(task.messages, instruction), on_every_turn(task.messages, instruction), instruction
 
-def _candidates(own: Overrides, choices: Choices) -> int:
-    """K. At temperature 0 all candidates would be equal, so K is 1 unless the line insists."""
-    greedy = own.temperature == 0 or (own.temperature is None and choices.temperatures == (0,))
-    candidates = own.candidates or (1 if greedy else choices.candidates)
-    if greedy and max(candidates, own.n or 1) > 1:
-        raise SamplingError(
-            "at temperature 0 all candidates would be the same answer; raise it, or ask for 1", "temperature"
-        )
-    if candidates > MOST_CANDIDATES:
-        raise RequestError(
-            f"{candidates} candidates asked for; at most {MOST_CANDIDATES} are sampled", "best_of_n.candidates"
-        )
-    if (own.n or 1) > candidates:
-        raise RequestError(f"n ({own.n}) answers cannot be returned from {candidates} candidates", "n")
-    return candidates
+    def _sampling_dialogs(
+        self, task: Task, sampled: tuple[Message, ...], is_safety: bool
+    ) -> Iterator[tuple[tuple[Message, ...], str | None]]:
+        """Yield each dialog to sample behind, with the name of its preprompt if it has one."""
+        yield sampled, None
+        if self.choices.context_distillation and is_safety:
+            distillation = self.recipe.context_distillation
+            yield distillation.sampling_dialog(sampled, task.category), distillation.name(task.category)
 
+    def _spread(self, task: Task, candidates: int) -> Iterator[tuple[float, int]]:
+        """Yield temperatures with their numbers of candidates; the first temperatures get the remainder."""
+        temperatures = self.choices.temperatures
+        if task.options.temperature is not None:
+            yield task.options.temperature, candidates
+            return
+        if self.choices.sweep:
+            yield from ((temperature, candidates) for temperature in temperatures)
+            return
+        each, remainder = divmod(candidates, len(temperatures))
+        for place, temperature in enumerate(temperatures):
+            if count := each + (place < remainder):
+                yield temperature, count
 
-def line_seed(seed: int, line: int, arm: int = 0) -> int:
-    """The seed of an arm of a line, in [0, 2**63), from the run's: whatever was done before, a line is sampled the same."""
-    digest = hashlib.blake2b(f"{seed}:{line}:{arm}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def _spread(task: Task, choices: Choices, candidates: int) -> Iterator[tuple[float, int]]:
-    """Temperatures and how many candidates each gets; the first ones get what is left over."""
-    if task.overrides.temperature is not None:
-        yield task.overrides.temperature, candidates
-        return
-    if choices.sweep:
-        yield from ((temperature, candidates) for temperature in choices.temperatures)
-        return
-    each, more = divmod(candidates, len(choices.temperatures))
-    for place, temperature in enumerate(choices.temperatures):
-        if count := each + (place < more):
-            yield temperature, count
-
-
-def _sampling(task: Task, choices: Choices, temperature: float, arm: int) -> Sampling:
-    own = task.overrides
-    return Sampling(
-        max_tokens=own.max_tokens or choices.max_tokens,
-        temperature=temperature,
-        top_p=own.top_p or choices.top_p,
-        top_k=max(0, own.top_k or 0),
-        min_p=own.min_p or 0.0,
-        stop=own.stop or (),
-        presence_penalty=own.presence_penalty or 0.0,
-        frequency_penalty=own.frequency_penalty or 0.0,
-        logit_bias={int(token): bias for token, bias in (own.logit_bias or {}).items()},
-        seed=line_seed(choices.seed, task.line, arm) if own.seed is None else line_seed(own.seed, 0, arm),
-    )
+    def _seed(self, task: Task, arm: int) -> int:
+        """Return the seed of an arm of a line: whatever was sampled before, a line is sampled the same."""
+        own = task.options.seed
+        return derived_seed(self.choices.seed, task.line, arm) if own is None else derived_seed(own, 0, arm)

@@ -1,38 +1,126 @@
-"""Shows how far a run has come: a live bar in a terminal, plain lines elsewhere, JSON lines for machines."""
+"""Progress of a run: the counters, and their display as a live bar, as plain lines, or as JSON lines."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from winnow.server.distill.meter import Meter, Reading
-from winnow.server.pipeline.lifecycle import give_up
+from winnow.server.aio import cancel
+from winnow.server.distill.records import Entry, Problem
+
+WINDOW_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The state of a run at one moment. Rates are averages of the last half minute; `eta_seconds` is None while
+    they are 0.
+
+    `done` counts lines with answers and `errors` lines without, those of earlier processes included;
+    `candidates` and `tokens` are those of this process.
+    """
+
+    total: int
+    done: int
+    errors: int
+    in_flight: int
+    candidates_in_flight: int
+    candidates: int
+    tokens: int
+    seconds: float
+    prompts_per_second: float
+    tokens_per_second: float
+    eta_seconds: float | None
+
+
+class Meter:
+    """Counts finished lines, of `total` expected ones; blank lines do not count."""
+
+    def __init__(self, total: int, done: int = 0, errors: int = 0) -> None:
+        self.total = total
+        self.done = done
+        self.errors = errors
+        self._in_flight = 0
+        self._candidates_in_flight = 0
+        self._candidates = 0
+        self._tokens = 0
+        self._finished = 0
+        self._started = time.monotonic()
+        self._past: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+
+    def count(self, entry: Entry) -> None:
+        """Count a finished line."""
+        self._finished += 1
+        if isinstance(entry, Problem):
+            self.errors += 1
+            return
+        self.done += 1
+        self._candidates += len(entry.selection.scored)
+        self._tokens += sum(item.candidate.tokens for item in entry.selection.scored)
+
+    @contextlib.contextmanager
+    def under_way(self, candidates: int) -> Iterator[None]:
+        """Count a prompt as in flight for the length of the block."""
+        self._in_flight += 1
+        self._candidates_in_flight += candidates
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._candidates_in_flight -= candidates
+
+    def read(self) -> Reading:
+        """Return the state now."""
+        now = time.monotonic()
+        self._past.append((now, self._finished, self._tokens))
+        while len(self._past) > 2 and now - self._past[0][0] > WINDOW_SECONDS:
+            self._past.popleft()
+        then, finished, tokens = self._past[0]
+        span = max(now - then, 1e-9)
+        rate = (self._finished - finished) / span
+        left = max(0, self.total - self.done - self.errors)
+        return Reading(
+            total=self.total,
+            done=self.done,
+            errors=self.errors,
+            in_flight=self._in_flight,
+            candidates_in_flight=self._candidates_in_flight,
+            candidates=self._candidates,
+            tokens=self._tokens,
+            seconds=now - self._started,
+            prompts_per_second=rate,
+            tokens_per_second=(self._tokens - tokens) / span,
+            eta_seconds=left / rate if rate > 0 else None,
+        )
+
 
 Style = Literal["bar", "lines", "json"]
 SECONDS: dict[Style, float] = {"bar": 0.25, "lines": 10.0, "json": 1.0}
 
 
 def style(as_json: bool) -> Style:
-    """The style that fits: JSON if asked for, a bar if a person looks at standard error."""
+    """Return the display: JSON if asked for, a bar if standard error is a terminal, else lines."""
     return "json" if as_json else "bar" if sys.stderr.isatty() else "lines"
 
 
 @contextlib.asynccontextmanager
 async def shown(meter: Meter, how: Style) -> AsyncIterator[None]:
-    """Show `meter` for the length of the block, and its last state at the end, however it ends."""
+    """Show `meter` for the length of the block, and its final state at the end, also if the block raises."""
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(_Bar()) if how == "bar" else _Lines() if how == "lines" else _Json()
 
         def tell() -> None:
-            with contextlib.suppress(OSError):  # nobody listens any more: no reason to stop
+            with contextlib.suppress(OSError):  # a closed pipe must not stop the run
                 show(meter.read())
 
         async def repeat() -> None:
@@ -44,7 +132,7 @@ async def shown(meter: Meter, how: Style) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            give_up(task)
+            cancel(task)
             tell()
 
 

@@ -1,7 +1,7 @@
-"""What is read: JSON lines (plain or gzip), Parquet, folders of those, `datasets` folders on disk, standard input.
+"""Reading of inputs: JSON lines (plain or gzip), Parquet, folders of those, `datasets` folders on disk, standard input.
 
-An input is hashed and counted once when it is opened, then streamed, in bounded memory. What a row means is not known here;
-see `winnow.server.distill.parser`. Nothing is fetched from a network.
+An input is hashed and counted once when it is opened, then streamed, in bounded memory. The meaning of a row is
+not known here; see `winnow.server.distill.parser`. Nothing is fetched from a network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from winnow.models.errors import RunError, WinnowError
+from winnow.models.errors import BadLine, RunError
 from winnow.server.distill import tables
 from winnow.server.distill.files import whole
 
@@ -28,22 +28,14 @@ ENVELOPE = ("method", "url", "body")
 LINES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (*LINES, *(f"{suffix}.gz" for suffix in LINES), ".parquet")
 MAX_LINE_BYTES = 10_000_000
-"""Most bytes of one line, its end not counted."""
+"""Most bytes of one line, without its line end."""
 CHUNK = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
 
-class BadLine(WinnowError):
-    """A row without a prompt: `code` is the machine-readable reason, the text says what to change."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of text as bytes, a row of a table as a mapping, or what kept it from being read.
+    """A line of text as bytes, a row of a table as a mapping, or the reason why it cannot be read.
 
     `line` counts from 1 over the whole input and `file_line` within `file`; blank lines count but give no row.
     """
@@ -56,10 +48,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input as it was when it was opened.
+    """An input, as it was when it was opened.
 
-    `name` has no folders. `sha256` is of the file's bytes or, where there are several, of each one's name, size and bytes.
-    `size` is in bytes, as stored. `total` counts lines or rows, blank lines as well: the last row's `line` is at most that.
+    `name` has no folders. `sha256` is of the file's bytes; for several files, of each one's name, size and
+    bytes. `size` is in bytes, as stored. `total` counts lines or rows, blank lines included: the last row's
+    `line` is at most that.
     """
 
     name: str
@@ -70,10 +63,10 @@ class Source:
     """Each file's name in reports, and where it is."""
 
     def rows(self) -> Iterator[Row]:
-        """All rows in order; may be called again.
+        """Yield all rows in order; may be called again.
 
         Raises:
-            RunError: a file is gone or damaged; the rows before the damage have been given.
+            RunError: a file is gone or damaged; the rows before the damage have been yielded.
         """
         line = 0
         for file, path in self.parts:
@@ -86,12 +79,13 @@ class Source:
 def open_source(path: str, spool: Path) -> Source:
     """Open a file, a folder, `FOLDER#SPLIT` of a `datasets` folder with several splits, or "-", standard input.
 
-    A folder's files are read in the order of their names. Hidden files are passed over; anything else that is not an
-    accepted file, a folder within it included, is refused rather than left out. Standard input is JSON lines; it is kept
-    in the file `spool`, and when that is there already it must be what standard input gives once more, or a terminal.
+    A folder's files are read in the order of their names. Hidden files are ignored; anything else that is not
+    an accepted file, including a folder within it, is refused rather than skipped. Standard input is JSON
+    lines; it is kept in the file `spool`. If that exists already, standard input must be a terminal, empty, or
+    give the same content again.
 
     Raises:
-        RunError: there is nothing there that can be read; the message says what would be.
+        RunError: there is nothing that can be read; the message says what can be.
     """
     if path == "-":
         _spool(spool)
@@ -117,7 +111,7 @@ def open_source(path: str, spool: Path) -> Source:
 
 
 def require_apart(path: str, out: Path) -> None:
-    """Check that the output folder and the input are not within each other: a run must not write over what it reads.
+    """Check that neither of output folder and input lies in the other: a run must not overwrite its input.
 
     Raises:
         RunError: they are.
@@ -137,13 +131,13 @@ _WANTED = f"accepted are {', '.join(SUFFIXES)}, a folder of those, a folder that
 
 
 def _place(path: str) -> tuple[Path, str]:
-    """Where `path` is, and the split that it names, or ""."""
+    """Return the path without its split, and the split that it names, or ""."""
     folder, _, split = path.rpartition("#")
     return (Path(folder), split) if folder and not os.path.lexists(path) else (Path(path), "")
 
 
 def _name(path: Path) -> str:
-    """The last part of a path, as text that can be stored."""
+    """Return the last part of a path, as text that can be stored."""
     return os.fsencode(path.name or path.resolve().name).decode(errors="replace")
 
 
@@ -155,7 +149,7 @@ def _accepted(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn what goes wrong with a file into an error that names it."""
+    """Turn errors of a file into one that names it."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -177,7 +171,7 @@ def _spool(spool: Path) -> None:
 
 
 def _same(stream: IO[bytes], path: Path) -> bool:
-    """Whether the stream gives what the file holds; one that gives nothing, as a service's, is not asked."""
+    """Whether the stream has the content of the file; an empty stream, as a service has, counts as equal."""
     with _reading("standard input"), path.open("rb") as file:
         while chunk := stream.read(CHUNK):
             if chunk != file.read(len(chunk)):
@@ -204,7 +198,7 @@ def _source(name: str, parts: tuple[tuple[str, Path], ...]) -> Source:
 
 
 def _total(path: Path, file: str, lines: int) -> int:
-    """How many rows `_contents` numbers; `lines` is how many the stored bytes have."""
+    """Return the number of rows that `_contents` yields; `lines` is the number of lines of the stored bytes."""
     if tables.is_table(path):
         return tables.total(path, file)
     if path.suffix.lower() == ".gz":
@@ -214,7 +208,7 @@ def _total(path: Path, file: str, lines: int) -> int:
 
 
 def _lines_in(stream: IO[bytes] | gzip.GzipFile, sha256: hashlib._Hash | None = None) -> int:
-    """Count lines, one without an end included, and hash what is read."""
+    """Count lines, including one without a line end, and hash the bytes."""
     lines, last = 0, b"\n"
     while chunk := stream.read(CHUNK):
         lines, last = lines + chunk.count(b"\n"), chunk[-1:]
@@ -224,7 +218,7 @@ def _lines_in(stream: IO[bytes] | gzip.GzipFile, sha256: hashlib._Hash | None = 
 
 
 def _contents(path: Path, file: str) -> Iterator[bytes | Mapping[str, Any] | BadLine]:
-    """What each line or row holds; an empty line is given too, as b"", so that it can be counted."""
+    """Yield the content of each line or row; an empty line as b"", so that it is counted."""
     with _reading(file):
         if tables.is_table(path):
             for row in tables.rows(path, file, SHAPES, (*OPTIONS, *ENVELOPE)):
@@ -235,7 +229,7 @@ def _contents(path: Path, file: str) -> Iterator[bytes | Mapping[str, Any] | Bad
 
 
 def _lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | BadLine]:
-    """Lines without their ends; of one that is too long no more than the limit is held."""
+    """Yield lines without their ends; a line that is too long is never held whole."""
     most = MAX_LINE_BYTES + len(BOM) + len(b"\r\n")
     first = True
     while line := stream.readline(most):

@@ -1,4 +1,4 @@
-"""The Llama-2 recipe, from a file that the user can edit: safety preprompts, answer templates, ghost attention's instructions."""
+"""The Llama-2 recipe, in a file that the user can edit: safety preprompts, answer templates, ghost attention."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from winnow.models.chat_templates.llama2 import TAGS
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import RunError
 from winnow.models.types import Message
 
 
 def _without_tags(text: str) -> str:
-    if tag := next((tag for tag in TAGS if tag in text), None):
-        raise ValueError(f"holds the template's own tag {tag}, which is not allowed")
+    for template in TEMPLATES.values():
+        if tag := template.reserved_tag(text):
+            raise ValueError(f"holds the template's own tag {tag}, which is not allowed")
     return text
 
 
@@ -29,13 +30,13 @@ class _Part(BaseModel):
 
 
 class ContextDistillation(_Part):
-    """Llama 2, section 4.2.4: a preprompt while sampling, and what an answer should look like, by category."""
+    """Context distillation (Llama 2, section 4.2.4): a preprompt while sampling, and answer templates by category."""
 
     preprompt: Words
     templates: dict[str, Words] = {}
 
-    def behind(self, messages: tuple[Message, ...], category: str | None) -> tuple[Message, ...]:
-        """`messages` as they are sampled: the preprompt stands before a system message of their own."""
+    def sampling_dialog(self, messages: tuple[Message, ...], category: str | None) -> tuple[Message, ...]:
+        """Return `messages` as they are sampled: the preprompt goes before their own system message."""
         text = self.preprompt
         if category in self.templates:
             text += f" A good answer is like this one: {self.templates[category]}"
@@ -44,17 +45,19 @@ class ContextDistillation(_Part):
         return (Message("system", text), *messages)
 
     def name(self, category: str | None) -> str:
-        """What the journal calls the preprompt."""
+        """Return the name of the preprompt in the journal."""
         return f"preprompt+{category}" if category in self.templates else "preprompt"
 
 
 class GhostAttention(_Part):
-    """Llama 2, section 3.3: an instruction on every user turn while sampling, stored in the first one only."""
+    """Ghost attention (Llama 2, section 3.3): an instruction on every user turn while sampling, stored in the first."""
 
     instructions: tuple[Words, ...] = Field(min_length=1, strict=False)
 
     def instruction(self, own: str | None, messages: tuple[Message, ...], seed: int) -> str | None:
-        """The instruction for a dialog: its own, or one of the list, drawn by `seed`; None for a dialog of one turn without its own."""
+        """Return a dialog's instruction: its own, or one of the list drawn by `seed`; None for one turn without
+        its own.
+        """
         if own is not None:
             return own
         turns = sum(message.role == "user" for message in messages)
@@ -62,12 +65,12 @@ class GhostAttention(_Part):
 
 
 def on_every_turn(messages: tuple[Message, ...], instruction: str) -> tuple[Message, ...]:
-    """`messages` with the instruction at the end of each user message."""
+    """Return `messages` with the instruction at the end of each user message."""
     return tuple(_instructed(item, instruction) if item.role == "user" else item for item in messages)
 
 
 def on_first_turn(messages: tuple[Message, ...], instruction: str) -> tuple[Message, ...]:
-    """`messages` with the instruction at the end of the first user message."""
+    """Return `messages` with the instruction at the end of the first user message."""
     first = next(index for index, message in enumerate(messages) if message.role == "user")
     return (*messages[:first], _instructed(messages[first], instruction), *messages[first + 1 :])
 
@@ -87,7 +90,7 @@ DEFAULT = files("winnow.server.distill").joinpath("recipe.toml")
 
 
 def read(path: Path | None) -> tuple[Recipe, str]:
-    """The recipe in `path`, or the one that comes with Winnow, and the SHA-256 of the file.
+    """Return the recipe in `path`, or the one that comes with Winnow, and the SHA-256 of the file.
 
     Raises:
         RunError: it cannot be read, or is not a recipe; the message names the place.

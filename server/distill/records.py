@@ -1,7 +1,8 @@
-"""The entries of a journal, a line of JSON each: a finished prompt with its selection, or an input line without answers.
+"""The entries of a journal, a line of JSON each: a finished prompt with its selection, or an input line without
+answers.
 
-Everything that exports and reports show is derived from them. Token ids are not kept: the tokenizer's spelling of a text is
-what was scored, so they can be had from the text.
+Everything that exports and reports show is derived from them. Token ids are not kept: the tokenizer's spelling
+of a text is what was scored, so they can be had from the text.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
+from winnow.models.errors import RunError
 from winnow.models.types import (
     Aborted,
     Branch,
@@ -51,10 +53,11 @@ class Arm:
 class Record:
     """A finished prompt: its selection over all arms, and how that was sampled.
 
-    `line` counts from 1 over the whole input. `digest` is the hash of the input line's content. The candidates of the first
-    arm have the first indices, those of the second the next, and so on. `mask_history` says that the assistant's earlier turns
-    carry no loss: the instruction of ghost attention was not there when they were written. `n` answers are returned in OpenAI
-    batch results. `prompt_tokens` is the length of the rendered prompt.
+    `line` counts from 1 over the whole input. `digest` is the hash of the input line's content. The candidates
+    of the first arm have the first indices, those of the second the next, and so on. `mask_history` says that
+    the assistant's earlier turns carry no loss: the instruction of ghost attention was not there when they were
+    written. `n` answers are returned in OpenAI batch results. `prompt_tokens` is the length of the rendered
+    prompt.
     """
 
     line: int
@@ -107,10 +110,16 @@ def load(line: bytes) -> Entry:
     """Return the entry that `dump` wrote.
 
     Raises:
-        ValueError: the line is not whole, or not a journal entry of this format.
+        ValueError: the line is not whole, or not a journal entry.
+        RunError: it is an entry of format 1.
     """
     try:
         body = orjson.loads(line)
+        if "answers" in body:
+            raise RunError(
+                "the journal is of format 1, which Winnow 0.1 wrote and this version cannot read; go on with Winnow 0.1, "
+                "or choose another --out"
+            )
         return _problem(body) if "problem" in body else _record(body)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError("not a journal entry") from error

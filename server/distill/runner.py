@@ -1,41 +1,40 @@
-"""The offline pipeline: lines in, journal entries out, many prompts in flight and no barrier between them."""
+"""The offline loop: lines in, journal entries out, many prompts in flight and no barrier between them."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from winnow.models.combiner import rank
-from winnow.models.errors import RequestError, WinnowError, root_cause
-from winnow.models.types import Failure, ScoredCandidate
-from winnow.server.distill.backends import Way
+from winnow.models.errors import NoScoredCandidate, RequestError, WinnowError, root_cause
+from winnow.models.types import Failure, ScoredCandidate, Selection, Timings
+from winnow.server.distill.backends import Answered, Backend
 from winnow.server.distill.journal import Journal
-from winnow.server.distill.meter import Meter
 from winnow.server.distill.parser import Task
-from winnow.server.distill.plans import Drawn, Plan
-from winnow.server.distill.records import Entry, Problem, ProblemKind, Record, ScoredAnswer
+from winnow.server.distill.plans import Plan
+from winnow.server.distill.progress import Meter
+from winnow.server.distill.records import Entry, Problem, ProblemKind, Record
+from winnow.server.pipeline.request import Request
 
-BREATH = 256
-"""Lines after which others get a turn: passing over what is done already, or bad, waits for nothing."""
+YIELD_EVERY = 256
+"""Lines after which the loop yields to other tasks: skipping finished or bad lines waits for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One pass over the input. `plan` says what is sampled for a line, `way` has it sampled and scored.
-
-    `in_flight` bounds how many prompts are under way at once.
+class Runner:
+    """One pass over the input: `plan` plans a line, `backend` samples and scores, at most `in_flight` prompts
+    at once.
     """
 
     plan: Callable[[Task], Plan]
-    way: Way
+    backend: Backend
     journal: Journal
     meter: Meter
     in_flight: int
 
-    async def __call__(self, lines: Iterable[Task | Problem]) -> None:
-        """Answer every line that the journal does not have yet; cancelling it loses only what is under way.
+    async def run(self, lines: Iterable[Task | Problem]) -> None:
+        """Answer every line that the journal does not have yet; cancelling loses only the prompts in flight.
 
         Raises:
             RunError: the journal cannot be written, the input cannot be read on, or the server is gone.
@@ -45,7 +44,7 @@ class Run:
         try:
             async with asyncio.TaskGroup() as group:
                 for count, line in enumerate(lines):
-                    if not count % BREATH:
+                    if not count % YIELD_EVERY:
                         await asyncio.sleep(0)
                     if line.line in self.journal.done:
                         continue
@@ -53,11 +52,11 @@ class Run:
                         self._finish(line)
                     else:
                         await places.acquire()
-                        group.create_task(self._do(line, places))
+                        group.create_task(self._answer(line, places))
         except* WinnowError as errors:
             raise root_cause(errors) from None
 
-    async def _do(self, task: Task, places: asyncio.Semaphore) -> None:
+    async def _answer(self, task: Task, places: asyncio.Semaphore) -> None:
         try:
             self._finish(await self._entry(task))
         finally:
@@ -68,69 +67,88 @@ class Run:
         self.meter.count(entry)
 
     async def _entry(self, task: Task) -> Entry:
-        started = time.perf_counter()
         try:
             plan = self.plan(task)
             with self.meter.under_way(plan.candidates):
-                drawn = await self._draw(plan)
+                outcomes = await self._outcomes(plan)
         except RequestError as error:
             return _problem(task, "input", error.code, str(error))
-        # A distilled answer that has no original one to beat is none.
-        originals = [part for part, arm in zip(drawn, plan.arms, strict=True) if arm.preprompt is None]
-        if not any(part.scored for part in originals):
-            return _problem(task, "failed", "no_scored_candidate", originals[0].failures[0].reason)
-        return _record(plan, drawn, time.perf_counter() - started)
+        originals = [outcome for outcome, arm in zip(outcomes, plan.arms, strict=True) if not arm.is_context_distilled]
+        # A distilled answer is kept only if it beats an original one, so there has to be one.
+        failed = [outcome for outcome in originals if isinstance(outcome, NoScoredCandidate)]
+        if len(failed) == len(originals):
+            reason = failed[0].failures[0].reason if failed[0].failures else str(failed[0])
+            return _problem(task, "failed", "no_scored_candidate", reason)
+        return _record(plan, outcomes)
 
-    async def _draw(self, plan: Plan) -> list[Drawn]:
+    async def _outcomes(self, plan: Plan) -> list[Answered | NoScoredCandidate]:
+        """Return what came of each arm, all of them sampled at once."""
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [group.create_task(self.way(draw)) for draw in plan.draws]
+                arms = [group.create_task(self._outcome(request)) for request in plan.requests]
         except* WinnowError as errors:
             raise root_cause(errors) from None
-        return [part.result() for part in parts]
+        return [arm.result() for arm in arms]
+
+    async def _outcome(self, request: Request) -> Answered | NoScoredCandidate:
+        try:
+            return await self.backend(request)
+        except NoScoredCandidate as error:
+            return error
 
 
 def _problem(task: Task, kind: ProblemKind, code: str, message: str) -> Problem:
     return Problem(task.line, task.id, task.file, task.file_line, kind, code, message)
 
 
-def _record(plan: Plan, drawn: list[Drawn], seconds: float) -> Record:
-    """The arms' candidates as those of one selection: numbered on, and ranked together."""
-    scored: list[ScoredCandidate] = []
-    failures: list[Failure] = []
-    arms: list[int] = []
-    first = 0
-    for place, (arm, part) in enumerate(zip(plan.arms, drawn, strict=True)):
-        for item in part.scored:
-            scored.append(replace(item, candidate=replace(item.candidate, index=first + item.candidate.index)))
-            arms.append(place)
-        failures += (replace(failure, index=first + failure.index) for failure in part.failures)
-        first += arm.candidates
+def _record(plan: Plan, outcomes: Sequence[Answered | NoScoredCandidate]) -> Record:
     task = plan.task
     return Record(
         line=task.line,
         id=task.id,
         digest=task.digest,
-        messages=plan.messages,
-        is_safety=plan.is_safety,
         category=task.category,
-        silent=plan.silent,
-        n=plan.n,
-        combiner=plan.combiner,
+        mask_history=plan.mask_history,
+        n=plan.requests[0].n,
         arms=plan.arms,
-        answers=tuple(
-            ScoredAnswer(
-                item.candidate.index,
-                arm,
-                item.candidate.text,
-                item.candidate.finish_reason,
-                item.candidate.tokens,
-                item.reward,
-            )
-            for arm, item in zip(arms, scored, strict=True)
-        ),
-        ranking=rank(scored, plan.combiner),
+        prompt_tokens=max(outcome[1] for outcome in outcomes if not isinstance(outcome, NoScoredCandidate)),
+        selection=_joined(plan, outcomes),
+    )
+
+
+def _joined(plan: Plan, outcomes: Sequence[Answered | NoScoredCandidate]) -> Selection:
+    """Return the arms' candidates as one selection: numbered on from arm to arm, and ranked together."""
+    scored: list[ScoredCandidate] = []
+    failures: list[Failure] = []
+    selections: list[Selection] = []
+    first = 0
+    for arm, outcome in zip(plan.arms, outcomes, strict=True):
+        if isinstance(outcome, NoScoredCandidate):
+            own_failures = outcome.failures
+        else:
+            selection, own_failures = outcome[0], outcome[0].failures
+            selections.append(selection)
+            for item in selection.scored:
+                candidate = replace(item.candidate, index=first + item.candidate.index)
+                scored.append(replace(item, candidate=candidate))
+        failures += (replace(failure, index=first + failure.index) for failure in own_failures)
+        first += arm.candidates
+    combiner = selections[0].combiner
+    return replace(
+        selections[0],
+        scored=tuple(scored),
+        ranking=rank(scored, combiner),
         failures=tuple(failures),
-        prompt_tokens=max(part.prompt_tokens for part in drawn),
-        seconds=seconds,
+        timings=_longest([selection.timings for selection in selections]),
+    )
+
+
+def _longest(timings: Sequence[Timings]) -> Timings:
+    """Return the longest time of each phase: the arms ran at once."""
+    return Timings(
+        queue=max(each.queue for each in timings),
+        first_candidate=max(each.first_candidate for each in timings),
+        generate=max(each.generate for each in timings),
+        score_tail=max(each.score_tail for each in timings),
+        total=max(each.total for each in timings),
     )

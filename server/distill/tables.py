@@ -1,4 +1,4 @@
-"""Tables on disk, as rows: Parquet files, and the folders that the `datasets` library saves. Nothing is fetched or converted."""
+"""Tables on disk, as rows: Parquet files, and folders saved by the `datasets` library. Nothing is fetched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTRA = 'pip install "winnow-llm[distill]"'
 
 
 def is_table(path: Path) -> bool:
-    """Whether `path` is for this module: a folder, or a file that is named as Parquet."""
+    """Whether `path` is a table: a folder, or a file with the suffix of Parquet."""
     return path.is_dir() or path.suffix.lower() == ".parquet"
 
 
@@ -30,7 +30,7 @@ def is_dataset(folder: Path) -> bool:
 
 
 def total(path: Path, file: str) -> int:
-    """How many rows there are; `file` is the name to use in errors, here and below.
+    """Return the number of rows; `file` is the name to use in errors, here and below.
 
     Raises:
         RunError: the table is damaged.
@@ -39,10 +39,10 @@ def total(path: Path, file: str) -> int:
 
 
 def rows(path: Path, file: str, one_of: Sequence[str], others: Sequence[str]) -> Iterator[Mapping[str, Any] | None]:
-    """All rows with those columns that are named, a few in memory at a time; None is a row whose text is not UTF-8.
+    """Yield all rows with the named columns, a few in memory at a time; None for a row whose text is not UTF-8.
 
     Raises:
-        RunError: the table is damaged, or has no column of `one_of`. The rows before the damage have been given.
+        RunError: the table is damaged, or has no column of `one_of`. The rows before the damage have been yielded.
     """
     table: Any = _dataset(path, file).with_format("arrow") if path.is_dir() else _parquet(path, file)
     names, count = (
@@ -104,7 +104,7 @@ def _dataset(folder: Path, file: str) -> Any:
 
 
 def split_of(folder: Path, split: str) -> tuple[Path, str]:
-    """The folder of a data set's `split` and its name; "" asks for the only one, and is the name where there are none.
+    """Return the folder of a data set's `split`, and its name; "" asks for the only split, and is the name of none.
 
     Raises:
         RunError: there is no such split, or there are several to choose from.
@@ -121,7 +121,7 @@ def split_of(folder: Path, split: str) -> tuple[Path, str]:
 
 
 def members(folder: Path) -> list[Path]:
-    """The files that a data set is made of, without those that the library left beside them as a cache.
+    """Return the files of a data set, without the caches that the library has left beside them.
 
     Raises:
         RunError: the data set is damaged.

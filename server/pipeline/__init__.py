@@ -1,1 +1,3 @@
-"""The request pipeline: checked request → admission → K candidates → scores → selection. Knows neither HTTP nor files."""
+"""The request pipeline: checked request → admission → K candidates → scores → selection. Knows neither HTTP nor
+files.
+"""

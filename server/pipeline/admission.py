@@ -1,7 +1,7 @@
-"""Admission: how many candidates are in flight, how many may wait, who is next, and how many candidates a request gets.
+"""Admission of requests: candidates in flight, a bounded fair queue behind them, and the number of candidates granted.
 
-Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) over candidates; of one event loop. It does not cover
-the order inside an engine, how much one client may ask in all, or one client that asks under many names at once.
+Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) over candidates, on one event loop. Not covered: the
+order inside an engine, a client's total demand, and one client that uses many names at once.
 """
 
 from __future__ import annotations
@@ -16,38 +16,34 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from winnow.models.errors import WinnowError
+from winnow.models.errors import Overloaded
 
 Clock = Callable[[], float]
 FlowKey = tuple[Hashable, int]
-EASY = 0.5  # the share of the places up to which every request gets all the candidates it asks for
-
-
-class Overloaded(WinnowError):
-    """Neither room nor a place in the queue is left; `retry_after` is when to try again, in seconds from 1 to 60."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the server is full; try again in {retry_after} s")
-        self.retry_after = retry_after
+FULL_GRANT_SHARE = 0.5
+"""Share of the places up to which every request is granted all the candidates it requests."""
 
 
 class Admission:
-    """At most `max_in_flight` candidates in flight; behind them a bounded queue, fair between flows.
+    """Admits at most `max_in_flight` candidates; behind them a bounded queue, fair between flows.
 
-    A request of K candidates is admitted whole. A flow is one caller's requests of one K, so that its small ones do not wait
-    behind its large ones. The least start tag S is the head of the queue: it waits for room, and nobody overtakes it.
+    A request of K candidates is admitted whole. A flow is one caller's requests of one K, so that its small
+    requests do not wait behind its large ones. The flow with the least start tag S is the head of the queue: it
+    waits for room, and no other flow overtakes it.
 
-    A request may also ask for K or fewer, down to a least. Then it waits as one of the least, and what it gets is decided as it is let in:
-    all while at most half of the places are taken or waited for, then linearly less, the least once that is all of them.
+    A request may also accept fewer than K candidates, down to a least. It then waits as a request of the least,
+    and its grant is decided on admission: K while at most half of the places are taken or waited for, then
+    linearly less, and the least once all places are.
 
-    S = F, its flow's finish tag · F = S + K, set on admission · V = S of the head · F is forgotten once F ≤ V, and a flow
-    without F gets S = V, or the least F of those with nothing queued if that is more, but at most V + K: were a name never
-    seen better off than one just served, an endless row of new names would keep everybody's second request waiting.
+    S = F, the flow's finish tag. F = S + K, set on admission. V = S of the head. F is forgotten once F ≤ V. A
+    flow without F gets S = V, or the least F of the flows with nothing queued if that is more, but at most V +
+    K: if a new flow were always ahead of one just served, an endless sequence of new flows would starve
+    each client's second request.
 
-    The bound: a waiting flow's S lies in [V, V + K]. So while flows f and m both wait, the candidates admitted from them
-    differ by at most K_f + K_m over any interval (the paper's theorem, unit weights), and at most ⌊n·K_f / K_m⌋ + 1 requests of m are
-    admitted before the n-th of f in the queue, K_m being what those of m are granted: one of K = 1 waits for one of K = 64, however
-    many of those are queued.
+    The bound: the S of a waiting flow lies in [V, V + K]. So while flows f and m both wait, the candidates
+    admitted from them differ by at most K_f + K_m over any interval (the paper's theorem, unit weights), and at
+    most ⌊n·K_f / K_m⌋ + 1 requests of m are admitted before the n-th of f in the queue, K_m being the grant of
+    m's requests: a request of K = 1 waits for one of K = 64, however many of those are queued.
     """
 
     def __init__(
@@ -72,9 +68,10 @@ class Admission:
         self._stay = 0.0  # seconds from admission to leaving, averaged over about the last `max_in_flight` candidates
 
     def require_room(self, candidates: int, tokens: int = 0, deadline: float = math.inf) -> None:
-        """Raise `Overloaded` if `enter` would now; to call before any work is done for a request.
+        """Raise `Overloaded` if `enter` would raise it now; called before any work is done for a request.
 
-        `candidates` is the least that will do. `deadline`, an instant of the clock, is when an answer would come too late.
+        `candidates` is the least that the request accepts. `deadline` is an instant of the clock: admission
+        after it is too late.
         """
         if not self._waiting and self.in_flight + candidates <= self.max_in_flight:
             return
@@ -84,9 +81,10 @@ class Admission:
             raise Overloaded(min(60, max(1, math.ceil(self._wait(self.max_in_flight)))))
 
     def _wait(self, candidates: int) -> float:
-        """Seconds until so many more would be let in behind all that wait, by Little's law: all places turn over once in a stay.
+        """Return the expected seconds until `candidates` more are admitted behind the queue, by Little's law.
 
-        It does not know of the order in the queue: a flow that asks for little waits less.
+        All places turn over once per stay. The order in the queue is not considered: a flow of small requests
+        waits less.
         """
         ahead = self.in_flight + self.queued_candidates + candidates - self.max_in_flight
         return max(0, ahead) / self.max_in_flight * self._stay
@@ -94,9 +92,13 @@ class Admission:
     def enter(
         self, flow: Hashable, candidates: int, tokens: int, least: int | None = None, deadline: float = math.inf
     ) -> Ticket:
-        """Take a place for K = `candidates`, 1 to `max_in_flight`, for `flow`; `tokens` is its prompt's. Raises `Overloaded`.
+        """Queue a request of K = `candidates`, 1 to `max_in_flight`, for `flow`; `tokens` is the length of its prompt.
 
-        With `least`, 1 to K, so many will do under load. One that has waited until after its `deadline` gets one: quickly.
+        `least`, 1 to K, is the fewest candidates it accepts under load. A request still waiting at its
+        `deadline` is granted a single candidate, as soon as there is room for it.
+
+        Raises:
+            Overloaded: neither room nor a place in the queue is left.
         """
         least = least or candidates
         assert 1 <= least <= candidates <= self.max_in_flight, "could never be admitted"
@@ -116,14 +118,14 @@ class Admission:
         return ticket
 
     def _admit(self) -> None:
-        """Admit the head while it fits, and the next; linear in the flows that wait. Once nobody waits, all tags are forgotten."""
+        """Admit the head while it fits, then the next; linear in the waiting flows. An empty queue forgets all tags."""
         while key := min(self._waiting, key=lambda k: (self._start[k], self._waiting[k][0].arrival), default=None):
             self._virtual_time = self._start[key]
             head = self._waiting[key][0]
             if self.in_flight + (1 if self._is_late(head) else head.least) > self.max_in_flight:
                 break
             self._unqueue(head)
-            self._let_in(head)
+            self._grant(head)
             if key in self._start:
                 self._start[key] = self._virtual_time + head.candidates
             self._finish[key] = self._virtual_time + head.candidates
@@ -132,15 +134,15 @@ class Admission:
     def _is_late(self, ticket: Ticket) -> bool:
         return ticket.has_waited and self._clock() >= ticket.deadline
 
-    def _let_in(self, ticket: Ticket) -> None:
-        """Decide how many candidates it gets, and let it go."""
+    def _grant(self, ticket: Ticket) -> None:
+        """Decide how many candidates the request is granted, and admit it."""
         taken = (self.in_flight + self.queued_candidates) / self.max_in_flight
-        share = min(1.0, max(0.0, (1 - taken) / (1 - EASY)))
-        allowed = ticket.least + math.floor(share * (ticket.asked - ticket.least))
+        share = min(1.0, max(0.0, (1 - taken) / (1 - FULL_GRANT_SHARE)))
+        allowed = ticket.least + math.floor(share * (ticket.requested - ticket.least))
         if self._is_late(ticket):
             allowed, ticket.reduced_by = 1, "deadline"
         ticket.candidates = min(allowed, self.max_in_flight - self.in_flight)
-        if ticket.candidates == ticket.asked:
+        if ticket.candidates == ticket.requested:
             ticket.reduced_by = None
         elif ticket.reduced_by is None:
             ticket.reduced_by = "load"
@@ -168,15 +170,15 @@ class Admission:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request's place, in the queue and then in flight. Whoever entered calls `leave`, whatever happened between.
+    """One request's place, in the queue and then in flight. The caller of `enter` always calls `leave` in the end.
 
-    `asked` is its K, `least` what would do; once it is admitted, `candidates` is what it gets, and `reduced_by` why that is less
-    than asked.
+    `requested` is its K and `least` the fewest candidates it accepts. Once it is admitted, `candidates` is its
+    grant, and `reduced_by` the reason if that is less than requested.
     """
 
     admission: Admission = field(repr=False)
     flow: FlowKey
-    asked: int
+    requested: int
     least: int
     tokens: int
     arrival: int
@@ -190,20 +192,20 @@ class Ticket:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether its candidates have been let in; stays so after it has left."""
+        """Whether its candidates have been admitted; stays true after it has left."""
         return self._turn.is_set()
 
     async def admitted(self) -> None:
-        """Wait until the candidates may run; suspends only if it must. Meanwhile no other task may call `leave`."""
+        """Wait until the candidates may run; suspends only if necessary. No other task may call `leave` meanwhile."""
         if not self.is_admitted and self.deadline < math.inf:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self.deadline - self.admission._clock())):
                     await self._turn.wait()
-            self.admission._admit()  # at the deadline, one place will do
+            self.admission._admit()  # at the deadline a single place is enough
         await self._turn.wait()
 
     def leave(self) -> None:
-        """Release the candidates, or the place in the queue, and let in who is next; a second time does nothing."""
+        """Release the candidates, or the place in the queue, and admit the next request; a second call does nothing."""
         if not self._has_left:
             self._has_left = True
             self.admission._leave(self)

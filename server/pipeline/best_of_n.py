@@ -1,7 +1,7 @@
-"""The product: one prompt in, the best of K answers out.
+"""Best-of-N selection: one prompt in, the best of K answers out. This function is the product.
 
-Dialog → `Prompt` happens before (`winnow.models.chat_templates.llama2`); this module samples, scores, combines and ranks. It knows
-nothing of HTTP or files: both doors call `BestOfN.select`.
+A `Prompt` is rendered before (`winnow.models.chat_templates`); this module samples, scores, combines and ranks.
+It knows neither HTTP nor files: both call `BestOfN.select`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from winnow.models.combiner import combine, rank
 from winnow.models.errors import NoScoredCandidate, WinnowError, root_cause
-from winnow.models.reward_model import RewardModel
-from winnow.models.sampling import Policy, Sampling
+from winnow.models.policy import Policy
+from winnow.models.reward_model import IDENTITY, Calibration, RewardModel
+from winnow.models.sampling import Sampling
 from winnow.models.types import (
     CombinerName,
     Progress,
@@ -27,10 +28,7 @@ from winnow.models.types import (
     is_gated,
 )
 from winnow.server.pipeline.candidate_run import CandidateRun
-from winnow.server.pipeline.early_stopping import EarlyStopping
-
-ALL = EarlyStopping()
-"""Wait for all candidates."""
+from winnow.server.pipeline.early_stopping import NEVER, EarlyStopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,12 @@ class BestOfN:
     policy: Policy
     safety: RewardModel
     helpfulness: RewardModel
-    is_sparing: bool = False
-    """Ask for R_h only where R_s does not decide already: less work, for one more wait. Who waits for an answer would rather not."""
+    safety_calibration: Calibration = IDENTITY
+    helpfulness_calibration: Calibration = IDENTITY
+    helpfulness_on_demand: bool = False
+    """Compute R_h only if R_s does not already decide: less work, but one scoring pass more latency. For
+    offline runs.
+    """
 
     async def select(
         self,
@@ -50,67 +52,71 @@ class BestOfN:
         candidates: int,
         combiner: CombinerName,
         on_progress: Callable[[Progress], None] | None = None,
-        sampled_behind: Prompt | None = None,
-        dial: EarlyStopping = ALL,
+        sampling_prompt: Prompt | None = None,
+        early_stopping: EarlyStopping = NEVER,
     ) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
-        A candidate that cannot be sampled or scored is left out of the ranking and listed in `failures`. `on_progress` is
-        called each time one has ended. `sampled_behind` is another prompt to sample behind: its answers are
-        judged as answers to `prompt` (context distillation; Llama 2, section 4.2.4). `dial` says when less than all K will do;
-        who is given up for it is listed in `aborted`.
+        A candidate that cannot be sampled or scored is not ranked, and is listed in `failures`. `on_progress`
+        is called each time a candidate has ended. `sampling_prompt` replaces the prompt for sampling only: its
+        answers are scored as answers to `prompt` (context distillation; Llama 2, section 4.2.4). Candidates
+        stopped by `early_stopping` are listed in `aborted`.
 
         Raises:
-            NoScoredCandidate: all of them failed, so that there is no winner.
-            EngineDead: an engine's process is gone.
+            NoScoredCandidate: all of them failed, so there is no winner.
+            EngineDead: an engine's process has died.
         """
         started = time.perf_counter()
-        behind = sampled_behind or prompt
+        sampled = sampling_prompt or prompt
         run = CandidateRun(
-            sample=lambda index, handle: self.policy.sample(behind, sampling, index, handle),
-            rate=lambda ids: self.rate(prompt, ids),
+            sample=lambda index, handle: self.policy.sample(sampled, sampling, index, handle),
+            rate=lambda answer: self.rate(prompt, answer),
             candidates=candidates,
             combiner=combiner,
-            dial=dial,
+            early_stopping=early_stopping,
             on_progress=on_progress,
         )
         await run.run()
-        if not run.scored:
-            reason = (
-                min(run.failures, key=lambda failure: failure.index).reason if run.failures else "all were given up"
-            )
-            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {reason}")
-        scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
         failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
+        if not run.scored:
+            reason = failures[0].reason if failures else "all were aborted"
+            raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {reason}", failures)
+        scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
         aborted = tuple(sorted(run.aborted, key=lambda item: item.index))
         timings = _timings(scored, time.perf_counter() - started)
-        # Whoever ended together with the one that was good enough has truncated nothing.
+        # Report a truncation only if it aborted a candidate.
         truncated_by = run.truncated_by if any(item.reason == run.truncated_by for item in aborted) else None
         return Selection(prompt, combiner, scored, rank(scored, combiner), failures, timings, aborted, truncated_by)
 
-    async def rate(self, prompt: Prompt, answer_ids: Sequence[int]) -> Reward:
+    async def rate(self, prompt: Prompt, answer: str) -> Reward:
         """Return the reward of one answer. Both models score at once; a safety prompt needs only R_s.
 
         Raises:
             CandidateFailed: a model gave no finite score.
-            EngineDead: an engine's process is gone.
+            EngineDead: an engine's process has died.
         """
         if prompt.is_safety:
-            return combine(True, await self.safety.score(prompt, answer_ids), None)
-        if self.is_sparing:
-            return await self._rate_sparingly(prompt, answer_ids)
+            return combine(True, await self._safety_logit(prompt, answer), None)
+        if self.helpfulness_on_demand:
+            return await self._rate_on_demand(prompt, answer)
         try:
             async with asyncio.TaskGroup() as group:
-                safety = group.create_task(self.safety.score(prompt, answer_ids))
-                helpfulness = group.create_task(self.helpfulness.score(prompt, answer_ids))
+                safety = group.create_task(self._safety_logit(prompt, answer))
+                helpfulness = group.create_task(self._helpfulness_logit(prompt, answer))
         except* WinnowError as errors:
             raise root_cause(errors) from None
         return combine(False, safety.result(), helpfulness.result())
 
-    async def _rate_sparingly(self, prompt: Prompt, answer_ids: Sequence[int]) -> Reward:
-        safety = await self.safety.score(prompt, answer_ids)
-        needed = math.isfinite(safety) and not is_gated(safety)
-        return combine(False, safety, await self.helpfulness.score(prompt, answer_ids) if needed else None)
+    async def _rate_on_demand(self, prompt: Prompt, answer: str) -> Reward:
+        safety = await self._safety_logit(prompt, answer)
+        is_needed = math.isfinite(safety) and not is_gated(safety)
+        return combine(False, safety, await self._helpfulness_logit(prompt, answer) if is_needed else None)
+
+    async def _safety_logit(self, prompt: Prompt, answer: str) -> float:
+        return self.safety_calibration(await self.safety.score(prompt, answer))
+
+    async def _helpfulness_logit(self, prompt: Prompt, answer: str) -> float:
+        return self.helpfulness_calibration(await self.helpfulness.score(prompt, answer))
 
 
 def _timings(scored: Sequence[ScoredCandidate], total: float) -> Timings:

@@ -1,4 +1,4 @@
-"""One selection under way: K candidates that are sampled and scored at once, until all are done or enough is known."""
+"""One run of K candidates that are sampled and scored concurrently, until all have finished or enough is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from winnow.models.combiner import rank
 from winnow.models.errors import CandidateFailed, CandidateStopped, WinnowError, root_cause
-from winnow.models.policy import Handle
+from winnow.models.policy import CandidateHandle
 from winnow.models.types import (
     Aborted,
     AbortReason,
@@ -21,59 +21,59 @@ from winnow.models.types import (
     ScoredCandidate,
     Truncation,
 )
-from winnow.server.pipeline.early_stopping import EarlyStopping, Rejection
-from winnow.server.pipeline.lifecycle import give_up
+from winnow.server.aio import cancel, retrieve_exception
+from winnow.server.pipeline.early_stopping import EarlyStopping, RejectionRounds
 
 STOP_SECONDS = 0.02
-"""How long a stopped candidate may take to say how far it had come, before it is cancelled without a word."""
-
-TokenIds = tuple[int, ...]
+"""How long a stopped candidate may take to report its token count before it is cancelled without one."""
 
 
 @dataclass(slots=True)
 class CandidateRun:
-    """What has come of K candidates so far, in the order in which it came; `run` makes it come.
+    """The state of K candidates, each list in the order in which its items came; `run` samples and scores them.
 
-    `sample` and `rate` are the policy's and the reward models', bound to one prompt.
+    `sample` is the policy's method and `rate` the reward models', bound to one prompt. Equal texts share one reward.
     """
 
-    sample: Callable[[int, Handle | None], Awaitable[Candidate]]
-    rate: Callable[[TokenIds], Coroutine[None, None, Reward]]
+    sample: Callable[[int, CandidateHandle | None], Awaitable[Candidate]]
+    rate: Callable[[str], Coroutine[None, None, Reward]]
     candidates: int
     combiner: CombinerName
-    dial: EarlyStopping
+    early_stopping: EarlyStopping
     on_progress: Callable[[Progress], None] | None = None
     truncated_by: Truncation | None = None
     finished: dict[int, Candidate] = field(default_factory=dict)
     scored: list[ScoredCandidate] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     aborted: list[Aborted] = field(default_factory=list)
-    _rewards: dict[TokenIds, asyncio.Task[Reward]] = field(default_factory=dict)
+    _rewards: dict[str, asyncio.Task[Reward]] = field(default_factory=dict)
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _handles: dict[int, Handle] = field(default_factory=dict)
-    _given_up: dict[int, AbortReason] = field(default_factory=dict)
-    _looks: dict[asyncio.Task[None], int] = field(default_factory=dict)
-    _rejection: Rejection | None = None
+    _handles: dict[int, CandidateHandle] = field(default_factory=dict)
+    _abort_reasons: dict[int, AbortReason] = field(default_factory=dict)
+    _partial_scores: dict[asyncio.Task[None], int] = field(default_factory=dict)
+    _rejection: RejectionRounds | None = None
     _is_late: bool = False
     _is_failing: bool = False
-    """The group is being taken down: nothing may be started in it any more."""
+    """The task group is being cancelled: no task may be started in it any more."""
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
     async def run(self) -> None:
-        """Sample and score until every candidate has ended, in whatever way; cancelling aborts those that have not.
+        """Sample and score until every candidate has finished, failed or been aborted; cancelling aborts the
+        unfinished.
 
         Raises:
-            EngineDead: an engine's process is gone.
+            EngineDead: an engine's process has died.
         """
-        if self.dial.early_rejection:
-            self._rejection = Rejection(self.dial.early_rejection, self.candidates, self.combiner)
+        if self.early_stopping.early_rejection:
+            self._rejection = RejectionRounds(self.early_stopping.early_rejection, self.candidates, self.combiner)
         timer: asyncio.TimerHandle | None = None
+        deadline = self.early_stopping.deadline
         try:
             async with self._group as group:
                 for index in range(self.candidates):
                     self._tasks[index] = group.create_task(self._candidate(index))
-                if self.dial.deadline is not None:
-                    timer = asyncio.get_running_loop().call_later(self.dial.deadline - time.monotonic(), self._expire)
+                if deadline is not None:
+                    timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._expire)
         except* WinnowError as errors:
             raise root_cause(errors) from None
         finally:
@@ -82,70 +82,69 @@ class CandidateRun:
             self._handles.clear()
             if ratings := [rating for rating in self._rewards.values() if not rating.done()]:
                 for rating in ratings:
-                    give_up(rating)
+                    cancel(rating)
                 await asyncio.wait(ratings)
 
     async def _candidate(self, index: int) -> None:
-        """Sample and score one candidate; equal answers of one prompt share a score."""
+        """Sample and score one candidate."""
         try:
             candidate = await self.sample(index, self._handle(index))
             self.finished[index] = candidate
-            if self._given_up.get(index) == "early_rejection":
-                del self._given_up[index]  # it was faster: it has been paid for, and competes
-            # Shielded: a sibling with the same answer may still want it.
-            reward = await asyncio.shield(self._reward(candidate.token_ids))
+            if self._abort_reasons.get(index) == "early_rejection":
+                del self._abort_reasons[index]  # it finished before it could be aborted: it competes
+            # Shielded: a sibling with the same answer may still need the score.
+            reward = await asyncio.shield(self._reward(candidate.text))
             self.scored.append(ScoredCandidate(candidate, reward))
         except CandidateFailed as failure:
             self.failures.append(Failure(index, str(failure)))
         except CandidateStopped as stopped:
-            self.aborted.append(Aborted(index, self._given_up[index], stopped.tokens))
+            self.aborted.append(Aborted(index, self._abort_reasons[index], stopped.tokens))
         except asyncio.CancelledError:
-            if index not in self._given_up:
+            if index not in self._abort_reasons:
                 self._is_failing = True
                 raise
             tokens = self.finished[index].tokens if index in self.finished else 0
-            self.aborted.append(Aborted(index, self._given_up[index], tokens))
+            self.aborted.append(Aborted(index, self._abort_reasons[index], tokens))
         except WinnowError:
             self._is_failing = True
             raise
         self._ended(index)
 
-    def _handle(self, index: int) -> Handle | None:
-        if not self.dial.is_set:
+    def _handle(self, index: int) -> CandidateHandle | None:
+        if not self.early_stopping.is_enabled:
             return None
-        rejection = self.dial.early_rejection
-        handle = self._handles[index] = Handle()
+        rejection = self.early_stopping.early_rejection
+        handle = self._handles[index] = CandidateHandle()
         if rejection:
             handle.checkpoints = rejection.at_tokens
-            handle.at_checkpoint = lambda checkpoint, ids: self._look(checkpoint, index, ids)
+            handle.at_checkpoint = lambda checkpoint, text: self._score_part(checkpoint, index, text)
         return handle
 
-    def _reward(self, ids: TokenIds) -> asyncio.Task[Reward]:
-        if ids not in self._rewards:
-            rating = self._rewards[ids] = asyncio.create_task(self.rate(ids))
-            # Whoever wanted it may have been given up: then nobody asks how it went.
-            rating.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return self._rewards[ids]
+    def _reward(self, text: str) -> asyncio.Task[Reward]:
+        if text not in self._rewards:
+            self._rewards[text] = asyncio.create_task(self.rate(text))
+            retrieve_exception(self._rewards[text])
+        return self._rewards[text]
 
     def _ended(self, index: int) -> None:
-        """One more has ended: is it enough, and what do the others have to hear?"""
+        """Note that a candidate has finished, failed or been aborted, and stop the run if that is enough."""
         del self._tasks[index]
         if self.on_progress:
             self.on_progress(self.progress)
         if self._rejection:
-            self._reject(
-                self._rejection.end(index, competes=any(item.candidate.index == index for item in self.scored))
-            )
-            self._look_away([index] if self._tasks else self._looks.values())
+            competes = any(item.candidate.index == index for item in self.scored)
+            self._reject(self._rejection.end(index, competes=competes))
+            self._cancel_partial_scores([index] if self._tasks else self._partial_scores.values())
         if self.scored and self._is_accepted(self._leader.reward):
             self._stop("accept_reward")
         elif self.scored and self._is_late:
             self._stop("deadline")
 
     def _is_accepted(self, reward: Reward) -> bool:
-        if self.dial.accept_reward is None or (self.combiner == "safe_first" and reward.is_gated):
+        accepted = self.early_stopping.accept_reward
+        if accepted is None or (self.combiner == "safe_first" and reward.is_gated):
             return False
-        return reward.combined >= self.dial.accept_reward
+        return reward.combined >= accepted
 
     @property
     def _leader(self) -> ScoredCandidate:
@@ -153,7 +152,7 @@ class CandidateRun:
 
     @property
     def progress(self) -> Progress:
-        """How far the selection has come."""
+        """The progress so far."""
         best = self._leader.reward.combined if self.scored else None
         return Progress(len(self.finished), len(self.scored), self.candidates, best)
 
@@ -163,20 +162,22 @@ class CandidateRun:
             self._stop("deadline")
 
     def _stop(self, reason: Truncation) -> None:
-        """Enough is known: everything that has not ended is given up. The first reason counts."""
-        if not self.truncated_by and any(index not in self._given_up for index in self._tasks):
+        """Abort every unfinished candidate; the first reason counts."""
+        if not self.truncated_by and any(index not in self._abort_reasons for index in self._tasks):
             self.truncated_by = reason
-            self._give_up(self._tasks, reason)
+            self._abort(self._tasks, reason)
 
-    def _give_up(self, indices: Iterable[int], reason: AbortReason) -> None:
-        going = [index for index in indices if index in self._tasks and index not in self._given_up]
+    def _abort(self, indices: Iterable[int], reason: AbortReason) -> None:
+        going = [index for index in indices if index in self._tasks and index not in self._abort_reasons]
         if going and not self._is_failing:
-            self._given_up |= dict.fromkeys(going, reason)
-            self._look_away(going)
-            self._group.create_task(self._abort({index: self._tasks[index] for index in going}))
+            self._abort_reasons |= dict.fromkeys(going, reason)
+            self._cancel_partial_scores(going)
+            self._group.create_task(self._end({index: self._tasks[index] for index in going}))
 
-    async def _abort(self, going: dict[int, asyncio.Task[None]]) -> None:
-        """Stop candidates in their engine, which then tells how far they had come; those being scored, and the silent, are cancelled."""
+    async def _end(self, going: dict[int, asyncio.Task[None]]) -> None:
+        """Stop candidates in their engine, which reports their token counts; cancel those being scored, or too
+        slow to stop.
+        """
         sampling = {task: self._handles[index] for index, task in going.items() if index not in self.finished}
         for task in going.values():
             if task not in sampling:
@@ -185,32 +186,31 @@ class CandidateRun:
             await asyncio.gather(*(handle.stop() for handle in sampling.values()))
             await asyncio.wait(sampling, timeout=STOP_SECONDS)
             for index, task in going.items():
-                if task in sampling and index in self._given_up:
+                if task in sampling and index in self._abort_reasons:
                     task.cancel()
 
-    def _look(self, checkpoint: int, index: int, ids: TokenIds) -> None:
-        """A candidate has passed a checkpoint: have what there is of it scored, while it goes on."""
-        if index in self._tasks and index not in self._given_up and not self._is_failing:
-            task = self._group.create_task(self._weigh(checkpoint, index, ids))
-            self._looks[task] = index
-            task.add_done_callback(lambda done: self._looks.pop(done, None))
+    def _score_part(self, checkpoint: int, index: int, text: str) -> None:
+        """Start scoring the partial answer of a candidate that has passed a checkpoint, while it goes on decoding."""
+        if index in self._tasks and index not in self._abort_reasons and not self._is_failing:
+            task = self._group.create_task(self._scored_part(checkpoint, index, text))
+            self._partial_scores[task] = index
+            task.add_done_callback(lambda done: self._partial_scores.pop(done, None))
 
-    def _look_away(self, indices: Iterable[int]) -> None:
-        """What these candidates were worth on the way is nobody's concern any more."""
-        gone = set(indices)
-        for task, index in self._looks.items():
-            if index in gone:
+    def _cancel_partial_scores(self, indices: Iterable[int]) -> None:
+        ended = set(indices)
+        for task, index in self._partial_scores.items():
+            if index in ended:
                 task.cancel()
 
-    async def _weigh(self, checkpoint: int, index: int, ids: TokenIds) -> None:
+    async def _scored_part(self, checkpoint: int, index: int, text: str) -> None:
         assert self._rejection
         try:
-            reward = await asyncio.shield(self._reward(ids))
-            part = ScoredCandidate(Candidate(index, ids, "", "length", len(ids)), reward)
+            reward = await asyncio.shield(self._reward(text))
+            part = ScoredCandidate(Candidate(index, text, "length", 0), reward)
         except CandidateFailed:
             part = None
         self._reject(self._rejection.score(checkpoint, index, part))
 
     def _reject(self, indices: Iterable[int]) -> None:
-        """Give up what still decodes; who has finished meanwhile has been paid for, and competes."""
-        self._give_up([index for index in indices if index not in self.finished], "early_rejection")
+        """Abort rejected candidates; those that have finished meanwhile compete, since their tokens have been spent."""
+        self._abort([index for index in indices if index not in self.finished], "early_rejection")

@@ -1,6 +1,7 @@
-"""The dial between quality and speed: what may end a selection, or a candidate, before its time.
+"""Early stopping: the conditions that end a selection, or a candidate, before all K candidates have finished.
 
-`EarlyStopping` is what a caller asks for; `Rejection` is the bookkeeping of early rejection, pure, without clocks or tasks.
+`EarlyStopping` is a caller's choice; `RejectionRounds` is the bookkeeping of early rejection, pure, without
+clocks or tasks.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from winnow.models.types import CombinerName, ScoredCandidate
 
 @dataclass(frozen=True, slots=True)
 class EarlyRejection:
-    """Give up the candidates that look worst when so many tokens have been sampled (Sun et al., Speculative Rejection, 2024).
+    """Abort the lowest-scoring candidates at checkpoints (Sun et al., Speculative Rejection, 2024).
 
-    `at_tokens` are checkpoints, ascending, each at least 1. At each one the share `keep`, in (0, 1), of those that passed it goes on,
-    rounded up. The score of a part says little about the whole, so the outcome is approximate.
+    `at_tokens` are the checkpoints in sampled tokens, ascending, each at least 1. At each one the share `keep`,
+    in (0, 1), of the candidates that passed it goes on, rounded up. A partial answer's score predicts the whole
+    answer's only loosely, so the outcome is approximate.
     """
 
     at_tokens: tuple[int, ...]
@@ -27,10 +29,10 @@ class EarlyRejection:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStopping:
-    """When less than all of K candidates will do. By default never.
+    """The conditions under which fewer than K candidates will do; by default there are none.
 
-    `deadline`, an instant of `time.monotonic`, ends a selection with the best of what has been scored by then; if nothing has, with the
-    first that is. `accept_reward`, in [0, 1], ends it as soon as a candidate's R_c reaches it.
+    `deadline`, an instant of `time.monotonic`, ends a selection with the best candidate scored by then, or with
+    the first one scored after it. `accept_reward`, in [0, 1], ends it as soon as a candidate's R_c reaches it.
     """
 
     deadline: float | None = None
@@ -38,59 +40,65 @@ class EarlyStopping:
     early_rejection: EarlyRejection | None = None
 
     @property
-    def is_set(self) -> bool:
-        """Whether a candidate may have to be stopped by itself."""
-        return self != EarlyStopping()
+    def is_enabled(self) -> bool:
+        """Whether a candidate may have to be stopped while its siblings go on."""
+        return self != NEVER
+
+
+NEVER = EarlyStopping()
+"""Wait for all K candidates."""
 
 
 @dataclass(slots=True)
-class Rejection:
-    """Which of `candidates` are given up, and when. Each method returns the indices that are to be given up now.
+class RejectionRounds:
+    """The rounds of early rejection, one a checkpoint. Each method returns the indices of the candidates to abort now.
 
-    A checkpoint is decided when every candidate has either been scored there or has ended before that. Those that have ended keep
-    their place in the final ranking: they have been paid for.
+    A round is decided when every candidate has either been scored at its checkpoint or has finished before it. Finished
+    candidates keep their place in the final ranking: their tokens have been spent.
     """
 
     options: EarlyRejection
     candidates: int
     combiner: CombinerName
-    _at: list[dict[int, ScoredCandidate | None]] = field(init=False)
-    _ended: set[int] = field(default_factory=set)
+    _scores: list[dict[int, ScoredCandidate | None]] = field(init=False)
+    _finished: set[int] = field(default_factory=set)
     _out: set[int] = field(default_factory=set)
-    """Those that take no place at a checkpoint any more: given up, or failed."""
+    """Candidates that do not compete at a checkpoint any more: aborted or failed ones."""
     _decided: int = 0
 
     def __post_init__(self) -> None:
-        self._at = [{} for _ in self.options.at_tokens]
+        self._scores = [{} for _ in self.options.at_tokens]
 
     def score(self, checkpoint: int, index: int, part: ScoredCandidate | None) -> list[int]:
-        """Note what candidate `index` was worth at a checkpoint; None if it could not be scored, which is not held against it."""
-        self._at[checkpoint][index] = part
+        """Note the partial score of candidate `index` at a checkpoint; None if it could not be scored, which is
+        no penalty.
+        """
+        self._scores[checkpoint][index] = part
         return self._decide()
 
     def end(self, index: int, *, competes: bool) -> list[int]:
-        """Note that a candidate has ended: with a score, with which it `competes`, or without."""
-        self._ended.add(index)
+        """Note that a candidate has finished; it `competes` if it has a score."""
+        self._finished.add(index)
         if not competes:
             self._out.add(index)
         return self._decide()
 
     def _decide(self) -> list[int]:
         rejected: list[int] = []
-        while self._decided < len(self._at):
-            passed = self._at[self._decided]
-            if len(self._ended | passed.keys()) < self.candidates:
+        while self._decided < len(self._scores):
+            passed = self._scores[self._decided]
+            if len(self._finished | passed.keys()) < self.candidates:
                 break
             self._decided += 1
             dropped = self._worst({index: part for index, part in passed.items() if part and index not in self._out})
-            self._ended.update(dropped)
+            self._finished.update(dropped)
             self._out.update(dropped)
             rejected += dropped
         return rejected
 
     def _worst(self, parts: Mapping[int, ScoredCandidate]) -> list[int]:
-        """Those of a checkpoint that are to go, less those that have ended by themselves."""
+        """Return the lowest-scoring candidates of a checkpoint, without those that have finished."""
         scored = list(parts.values())
         kept = math.ceil(self.options.keep * len(scored))
         indices = (scored[position].candidate.index for position in rank(scored, self.combiner)[kept:])
-        return [index for index in indices if index not in self._ended]
+        return [index for index in indices if index not in self._finished]

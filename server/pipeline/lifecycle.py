@@ -1,28 +1,26 @@
-"""The life of a service: whether it takes requests, and what ends those in flight.
+"""The lifecycle of a service: whether it takes requests, and how those in flight end with it.
 
-A service is ready, then draining (it finishes what it has taken and takes nothing new), and may be over at any time: an
-engine has died, or the time to drain is up. Whoever waits for an engine's answer waits through `unless_over`.
+A service is ready, then draining: it finishes the requests it has and takes no new ones. It is over when an
+engine has died, or when the time to drain is up. Work that waits for an engine runs within `guard`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterator
 
 from winnow.models.errors import EngineDead, ShuttingDown, WinnowError
-
-T = TypeVar("T")
+from winnow.server.aio import interrupted_by
 
 
 class Lifecycle:
-    """One service's life; of one event loop."""
+    """The lifecycle of one service, on one event loop."""
 
     def __init__(self) -> None:
         self.is_draining = False
         self.requests = 0
-        """Requests in flight, of those that `request` counts."""
+        """Requests in flight, of those counted by `request`."""
         self._end: WinnowError | None = None
         self._over = asyncio.Event()
         self._idle = asyncio.Event()
@@ -30,7 +28,7 @@ class Lifecycle:
 
     @property
     def is_dead(self) -> bool:
-        """Whether an engine's death has ended it."""
+        """Whether it ended because an engine died."""
         return isinstance(self._end, EngineDead)
 
     @contextlib.contextmanager
@@ -38,7 +36,7 @@ class Lifecycle:
         """Count a request as in flight for the length of the block.
 
         Raises:
-            ShuttingDown: the service takes no more.
+            ShuttingDown: the service takes no new requests.
             EngineDead: it cannot answer any more.
         """
         if self._end:
@@ -55,7 +53,7 @@ class Lifecycle:
                 self._idle.set()
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, and return when the last request has been answered; after `seconds`, end those left."""
+        """Take no new requests and return when the last one has been answered; after `seconds`, end those in flight."""
         self.is_draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
@@ -68,34 +66,15 @@ class Lifecycle:
         self._over.set()
 
     async def over(self) -> None:
-        """Return once it is over."""
+        """Return once the lifecycle is over."""
         await self._over.wait()
 
-    async def unless_over(self, work: Coroutine[None, None, T]) -> T:
-        """Return what `work` returns, or abort it when the service's life is over.
+    @contextlib.asynccontextmanager
+    async def guard(self) -> AsyncIterator[None]:
+        """Run the block, and cancel it if the lifecycle ends first.
 
         Raises:
-            WinnowError: what ended it; the work could never be finished.
+            WinnowError: the error that ended the lifecycle.
         """
-        return await unless(self.over(), lambda: self._end or EngineDead("over"), work)
-
-
-async def unless(
-    interruption: Coroutine[None, None, object], error: Callable[[], WinnowError], work: Coroutine[None, None, T]
-) -> T:
-    """Run `work` until it or `interruption` ends, and abort the other; raise `error()` if the interruption came first."""
-    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(interruption)
-    try:
-        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise error()
-        return task.result()
-    finally:
-        give_up(task)
-        give_up(stop)
-
-
-def give_up(task: asyncio.Future[Any]) -> None:
-    """Cancel a task whose outcome nobody will ask for; what it may raise on its way out is nobody's either."""
-    task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        async with interrupted_by(self.over(), lambda: self._end or EngineDead("over")):
+            yield

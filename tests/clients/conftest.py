@@ -1,4 +1,4 @@
-"""The fixtures of the clients' tests: which client it is, and how to open one."""
+"""Fixtures of the clients' tests: the kind of client, and a function that opens one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def client_kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def opening(client_kind: Kind) -> Open:
-    """Opens a client of a script."""
+    """Return a function that opens a client whose server follows a script."""
 
     def open_client(script: Script, url: str = "http://winnow.test/v1", **options: Any) -> Any:
         return opened(client_kind, url, transport=httpx.MockTransport(script), **options)

@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that every test of one is a test of the other."""
+"""Both clients behind one asynchronous interface, so that every test runs on both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Open = Callable[..., AbstractAsyncContextManager["Face"]]
 
 @dataclass(frozen=True)
 class Face:
-    """One of the two clients behind one asynchronous face, with the pauses it has made between retries."""
+    """One of the two clients behind an asynchronous interface, with its pauses between retries."""
 
     client: Client | AsyncClient
     pauses: list[float]
@@ -31,7 +31,7 @@ class Face:
         return call
 
     async def events(self, *arguments: Any, **options: Any) -> AsyncGenerator[Event, None]:
-        """The events of `stream`, which is closed with this generator."""
+        """Yield the events of `stream`, which is closed together with this generator."""
         stream = self.client.stream(*arguments, **options)
         if isinstance(stream, Generator):
             with closing(stream):
@@ -45,7 +45,7 @@ class Face:
 
 @asynccontextmanager
 async def opened(kind: Kind, url: str, **options: Any) -> AsyncIterator[Face]:
-    """A client that does not sleep between retries, and takes no proxy from the environment."""
+    """Open a client that does not sleep between retries and ignores proxies in the environment."""
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:

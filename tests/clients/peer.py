@@ -1,4 +1,4 @@
-"""A socket server that does with its connections what a test says: for what no HTTP server would do on purpose."""
+"""A socket server with scripted connections, for faults that no HTTP server makes on purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """One request, or nothing at the connection's end."""
+    """Return one request, or nothing at the end of the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
@@ -28,14 +28,14 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    """End the connection so that the other side sees a reset."""
+    """Close the connection so that the other side sees a reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 @dataclass
 class Peer:
-    """A socket server. `serve` gets each connection with its number; the connection is closed after it."""
+    """A socket server. `serve` is called with each connection and its number; then the connection is closed."""
 
     serve: Callable[[socket.socket, int], None]
     connections: int = 0
@@ -66,7 +66,7 @@ class Peer:
             self.serve(connection, number)
 
     def take(self, connection: socket.socket) -> bytes:
-        """Read a request, and note it."""
+        """Read a request and record it."""
         request = read_request(connection)
         if request:
             self.requests.append(request)

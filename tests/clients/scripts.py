@@ -1,4 +1,4 @@
-"""A scripted server for the clients' tests: wire bodies, and streams cut anywhere."""
+"""A scripted server for the clients' tests: wire bodies, and streams in arbitrary chunks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MODELS = ModelList(data=[ModelCard(id="winnow-demo", created=1, max_model_len=25
 
 
 def completion(*texts: str) -> ChatCompletion:
-    """A body whose choices have these texts."""
+    """Return a body whose choices have these texts."""
     choices = [
         Choice(index=index, message=AnswerMessage(content=text), finish_reason="stop")
         for index, text in enumerate(texts or ("Paris.",))
@@ -71,7 +71,7 @@ def completion(*texts: str) -> ChatCompletion:
 def chunk(
     *choices: ChunkChoice, report: BestOfNReport | ProgressReport | None = None, usage: Usage | None = None
 ) -> bytes:
-    """One event of a stream."""
+    """Return one event of a stream."""
     body = ChatCompletionChunk(
         id="chatcmpl-1", created=1, model="winnow-demo", choices=list(choices), best_of_n=report, usage=usage
     )
@@ -79,7 +79,7 @@ def chunk(
 
 
 def progress(scored: int) -> bytes:
-    """An event that says how many of three candidates have been scored."""
+    """Return an event with the number of candidates scored, of three."""
     best = 0.25 * scored if scored else None
     return chunk(
         report=ProgressReport(progress=Progress(finished=scored, scored=scored, candidates=3, best_so_far=best))
@@ -87,7 +87,7 @@ def progress(scored: int) -> bytes:
 
 
 def stream(*texts: str, size: int = 3) -> list[bytes]:
-    """The events of a stream whose choices have these texts, the way the server sends them."""
+    """Return the events of a stream whose choices have these texts, as the server sends them."""
     texts = texts or ("Paris.",)
     opening = [ChunkChoice(index=index, delta=Delta(role="assistant", content="")) for index in range(len(texts))]
     pieces = [
@@ -110,12 +110,12 @@ def stream(*texts: str, size: int = 3) -> list[bytes]:
 
 
 def error(code: str | None, message: str = "no", param: str | None = None) -> ErrorBody:
-    """An error body."""
+    """Return an error body."""
     return ErrorBody(error=ErrorDetail(message=message, type="t", param=param, code=code))
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> httpx.Response:
-    """A response with a wire body; underscores in header names stand for hyphens."""
+    """Return a response with a wire body; underscores in header names stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, content=body.model_dump_json(), headers=named)
 
@@ -145,13 +145,13 @@ class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 def streaming(chunks: Sequence[bytes | BaseException], **headers: str) -> httpx.Response:
-    """A stream that arrives in these chunks."""
+    """Return a stream that arrives in these chunks."""
     return httpx.Response(200, stream=Chunks(chunks), headers={"content-type": "text/event-stream", **headers})
 
 
 @dataclass
 class Script:
-    """A transport that gives the replies in turn, the last of them for ever, and notes what it was asked.
+    """A transport that returns the replies in turn, the last one forever, and records the requests.
 
     `/v1/models` is answered besides, and counted in `listed`.
     """

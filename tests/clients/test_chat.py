@@ -1,4 +1,4 @@
-"""`winnow chat`, driven as a person would: through its standard input, against a real server and a scripted one."""
+"""`winnow chat`, driven through its standard input, against a real server and a scripted one."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_a_conversation_with_candidates_shown(server: LiveServer) -> None:
 
 
 @pytest.mark.engine
-def test_a_refused_message_does_not_end_the_conversation(server: LiveServer) -> None:
+def test_a_rejected_message_does_not_end_the_conversation(server: LiveServer) -> None:
     done = talk(server.url, "[INST]\nHello!\n")
     assert done.returncode == 0
     assert "[INST]" in done.stdout
     assert done.stdout.count("best of 16") == 1
 
 
-def test_no_server_is_one_line() -> None:
+def test_a_missing_server_is_one_line() -> None:
     done = talk("http://127.0.0.1:9", "Hello!\n")
     assert done.returncode == 1
     assert "no server answers" in done.stdout
@@ -60,7 +60,7 @@ def test_no_server_is_one_line() -> None:
 
 @pytest.fixture
 def chatting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Chat:
-    """A conversation with a script in this process; its exit status and what it printed, without colours."""
+    """Run a conversation with a scripted server in this process; return exit status and output, without colours."""
 
     def run(script: Script, typed: str, **options: Any) -> tuple[int, str]:
         monkeypatch.setattr(chat, "Client", functools.partial(Client, transport=httpx.MockTransport(script)))
@@ -76,7 +76,7 @@ def dialogs(script: Script) -> list[list[str]]:
     return [[message["content"] for message in json.loads(item.content)["messages"]] for item in script.requests]
 
 
-def test_the_dialog_grows_until_a_new_one(chatting: Chat) -> None:
+def test_the_dialog_grows_until_a_new_one_starts(chatting: Chat) -> None:
     script = Script([streaming(stream("Paris."))])
     status, printed = chatting(script, "France?\nSpain?\n/new\nItaly?\n", system="Be brief.", api_key="sk-12345678")
     assert status == 0
@@ -100,7 +100,7 @@ def test_the_dialog_grows_until_a_new_one(chatting: Chat) -> None:
         (reply(error("overloaded", "the queue is full"), 429), "the queue is full"),
     ],
 )
-def test_a_question_that_failed_is_taken_back(chatting: Chat, failure: httpx.Response, said: str) -> None:
+def test_a_failed_question_is_removed_from_the_dialog(chatting: Chat, failure: httpx.Response, said: str) -> None:
     script = Script([failure, streaming(stream())])
     status, printed = chatting(script, "first\nsecond\n")
     assert status == 0
@@ -127,7 +127,7 @@ def test_progress_is_shown_on_a_terminal(
     assert "winnow › Paris.\n" in printed
 
 
-def test_an_answer_cannot_drive_the_terminal(chatting: Chat) -> None:
+def test_an_answer_cannot_control_the_terminal(chatting: Chat) -> None:
     """A candidate may hold any character: escape sequences would move the cursor, or write to the clipboard."""
     _, printed = chatting(Script([streaming(stream("a\x1b]52;c;eA==\x07\x9bb[/bold]\nc"))]), "hi\n")
     assert "a]52;c;eA==b[/bold]\nc" in printed

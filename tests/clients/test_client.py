@@ -1,4 +1,4 @@
-"""Both clients, by the same tests: what they send, what they make of the answers, and when they try again."""
+"""Both clients, by the same tests: requests, results, and retries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_an_answer_with_its_scores(opening: Open) -> None:
     assert (answer.failed, answer.is_refused, answer.all_unsafe) == ((), False, False)
 
 
-async def test_a_refusal_is_told_from_an_answer(opening: Open) -> None:
+async def test_a_refusal_is_distinguished_from_an_answer(opening: Open) -> None:
     body = completion("I cannot help with that.")
     refused = body.model_copy(
         update={
@@ -54,8 +54,8 @@ async def test_a_refusal_is_told_from_an_answer(opening: Open) -> None:
     assert answer.all_unsafe
 
 
-async def test_a_plain_call_sends_nothing_but_the_dialog(opening: Open) -> None:
-    """What is not asked for is left to the server's defaults."""
+async def test_a_plain_call_sends_only_the_dialog(opening: Open) -> None:
+    """Options that are not given are left to the server's defaults."""
     script = Script([reply(completion())])
     async with opening(script, api_key=KEY) as client:
         await client.answer("Hello!")
@@ -118,8 +118,8 @@ async def test_every_option_arrives(opening: Open) -> None:
     assert script.listed == 0
 
 
-def test_the_options_are_the_wires() -> None:
-    """A field that the wire has learnt must not be out of the client's reach."""
+def test_the_options_are_those_of_the_schema() -> None:
+    """A new field of the schema must be available in the client."""
     made_by_the_client = {"messages", "stream", "stream_options", "best_of_n", "progress"}
     other_names = {"best_of", "max_completion_tokens"}
     fields = ChatRequest.model_fields.keys() | BestOfNOptions.model_fields.keys() | {"request_id"}
@@ -140,7 +140,7 @@ def test_the_options_are_the_wires() -> None:
         ([{"role": "user", "content": "x", "tool_calls": [1]}], {}, "messages[0].tool_calls", Unsupported),
     ],
 )
-async def test_what_the_wires_types_refuse_is_not_sent(
+async def test_an_invalid_request_is_not_sent(
     opening: Open, dialog: Any, options: dict[str, Any], param: str | None, kind: type[InvalidRequest]
 ) -> None:
     script = Script([reply(completion())])
@@ -160,7 +160,7 @@ async def test_an_unknown_option_is_a_type_error(opening: Open, option: str) -> 
             await client.answer("hi", **{option: True})
 
 
-async def test_the_served_model_is_asked_for_once(opening: Open) -> None:
+async def test_the_served_model_is_fetched_once(opening: Open) -> None:
     script = Script([reply(completion())])
     async with opening(script) as client:
         await asyncio.gather(*(client.answer("hi") for _ in range(5)))
@@ -199,7 +199,7 @@ async def test_the_other_routes(opening: Open) -> None:
 
 
 @pytest.mark.parametrize("answer", [REFUSED, reply(Status(status="dead"), 503), httpx.ReadTimeout("slow")])
-async def test_probes_say_no_at_once(opening: Open, answer: httpx.Response | Exception) -> None:
+async def test_probes_are_not_retried(opening: Open, answer: httpx.Response | Exception) -> None:
     script = Script([answer])
     async with opening(script) as client:
         assert not await client.health()

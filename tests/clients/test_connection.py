@@ -1,4 +1,4 @@
-"""Both clients on real sockets: what a server or a network does to a connection, and what the client makes of it."""
+"""Both clients on real sockets: faults of a server or a network, and the client's reactions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chunked(data: bytes, size: int) -> list[bytes]:
     return [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
 
 
-async def test_nobody_listens(client_kind: Kind) -> None:
+async def test_nothing_listens_at_the_address(client_kind: Kind) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     async with opened(client_kind, f"http://127.0.0.1:{port}/v1") as client:
@@ -41,7 +41,7 @@ async def test_nobody_listens(client_kind: Kind) -> None:
     assert len(client.pauses) == 2
 
 
-async def test_a_connection_lost_before_the_answer_is_made_again(client_kind: Kind) -> None:
+async def test_a_call_is_retried_if_the_connection_is_lost_before_the_answer(client_kind: Kind) -> None:
     def serve(connection: socket.socket, number: int) -> None:
         peer.take(connection)
         if number == 1:
@@ -59,7 +59,7 @@ async def test_a_connection_lost_before_the_answer_is_made_again(client_kind: Ki
     assert len(set(peer.requests)) == 1
 
 
-async def test_an_answer_cut_off_is_not_asked_for_again(client_kind: Kind) -> None:
+async def test_an_answer_cut_off_is_not_retried(client_kind: Kind) -> None:
     def serve(connection: socket.socket, number: int) -> None:
         peer.take(connection)
         connection.sendall(PLAIN[:-20])
@@ -107,7 +107,7 @@ async def test_silence_is_a_timeout(client_kind: Kind) -> None:
 
 
 async def test_a_connection_serves_plain_calls_and_streams_in_turn(client_kind: Kind) -> None:
-    """A stream read to its end leaves its connection usable; chunks end within characters."""
+    """A stream read to its end leaves its connection usable; chunks end inside characters."""
     text = "Grüße, 🙂\u2028…"
 
     def serve(connection: socket.socket, number: int) -> None:

@@ -35,7 +35,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize("status", [None, 200, 400, 404, 500, 503])
-def test_the_code_decides(status: int | None) -> None:
+def test_the_code_decides_the_exception(status: int | None) -> None:
     for code, kind in BY_CODE.items():
         assert kind_of(code, status) is kind
 
@@ -46,7 +46,7 @@ def test_without_a_known_code_the_status_decides() -> None:
 
 
 @pytest.mark.parametrize("kind", set(BY_CODE.values()), ids=lambda kind: kind.__name__)
-def test_a_refusal_survives_pickling_and_tells_its_facts(kind: type[RefusedByServer]) -> None:
+def test_a_refusal_survives_pickling_and_notes_its_attributes(kind: type[RefusedByServer]) -> None:
     error = kind("no", status=400, code="c", param="p", request_id="req_1", retry_after=1.5)
     error.is_transient = True
     again = pickle.loads(pickle.dumps(error))

@@ -1,4 +1,4 @@
-"""Both clients, by the same tests: when they try again, what they raise at last, and that no key is shown."""
+"""Both clients, by the same tests: retries, exceptions, and keys that are never shown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ async def test_a_success_that_is_not_winnows(opening: Open, body: str) -> None:
 
 
 @pytest.mark.parametrize("failure", [REFUSED, httpx.ReadError("reset"), reply(error("engine_dead"), 503)])
-async def test_what_passes_is_tried_again_under_the_same_id(opening: Open, failure: httpx.Response | Exception) -> None:
+async def test_transient_failures_are_retried_with_the_same_id(
+    opening: Open, failure: httpx.Response | Exception
+) -> None:
     script = Script([failure, failure, reply(completion())])
     async with opening(script) as client:
         assert (await client.answer("hi")).text == "Paris."
@@ -54,8 +56,8 @@ async def test_no_more_retries_than_allowed(opening: Open, most: int) -> None:
     assert len(client.pauses) == most
 
 
-async def test_a_silent_server_is_not_asked_again(opening: Open) -> None:
-    """It may still be at work: a second request would double its load."""
+async def test_a_silent_server_is_not_retried(opening: Open) -> None:
+    """It may still be working: a second request would double its load."""
     script = Script([httpx.ReadTimeout("slow")])
     async with opening(script) as client:
         with pytest.raises(TimedOut):
@@ -63,14 +65,14 @@ async def test_a_silent_server_is_not_asked_again(opening: Open) -> None:
     assert len(script.requests) == 1
 
 
-async def test_retry_after_is_kept_to(opening: Open) -> None:
+async def test_retry_after_is_honoured(opening: Open) -> None:
     busy = reply(error("overloaded", "the queue is full"), 429, retry_after="7")
     async with opening(Script([busy, reply(completion())])) as client:
         await client.answer("hi")
     assert client.pauses == [7]
 
 
-async def test_a_retry_after_beyond_patience_is_raised_at_once(opening: Open) -> None:
+async def test_a_long_retry_after_is_raised_at_once(opening: Open) -> None:
     script = Script([reply(error("overloaded", "the queue is full"), 429, retry_after="61")])
     async with opening(script) as client:
         with pytest.raises(Overloaded, match="the queue is full") as busy:
@@ -99,7 +101,7 @@ async def test_the_server_decides_what_is_worth_a_retry(opening: Open, status: i
         (httpx.Response(307, headers={"location": "/elsewhere"}), RefusedByServer),
     ],
 )
-async def test_errors_that_are_a_proxys(opening: Open, response: httpx.Response, kind: type[RefusedByServer]) -> None:
+async def test_errors_of_a_proxy(opening: Open, response: httpx.Response, kind: type[RefusedByServer]) -> None:
     async with opening(Script([response])) as client:
         with pytest.raises(RefusedByServer, match=f"the server answered {response.status_code} ") as refused:
             await client.answer("hi", request_id="mine")
@@ -108,7 +110,7 @@ async def test_errors_that_are_a_proxys(opening: Open, response: httpx.Response,
 
 
 @pytest.mark.parametrize("failure", [REFUSED, reply(error("invalid_api_key", "a valid API key is needed"), 401)])
-async def test_keys_are_shown_nowhere(opening: Open, failure: httpx.Response | Exception) -> None:
+async def test_keys_are_never_shown(opening: Open, failure: httpx.Response | Exception) -> None:
     async with opening(Script([failure]), api_key=KEY) as client:
         with pytest.raises((ConnectionFailed, InvalidKey)) as failed:
             await client.answer("hi")
@@ -118,7 +120,7 @@ async def test_keys_are_shown_nowhere(opening: Open, failure: httpx.Response | E
 
 
 @pytest.mark.parametrize("key", ["sk-secret\r\nX-Evil: 1", "sk secret", "sk-sécret", ""])
-def test_a_malformed_key_is_refused_without_showing_it(client_kind: Kind, key: str) -> None:
+def test_a_malformed_key_is_rejected_without_showing_it(client_kind: Kind, key: str) -> None:
     with pytest.raises(ValueError) as refused:
         client_kind(api_key=key)
     assert not key or key not in str(refused.value)
@@ -128,7 +130,7 @@ def test_a_malformed_key_is_refused_without_showing_it(client_kind: Kind, key: s
     "url",
     ["http://h", "http://h/v2", "h/v1", "ftp://h/v1", "http://u:secret@h/v1", "http://h/v1?k=secret", "http://h:x/v1"],
 )
-def test_a_malformed_address_is_refused(url: str) -> None:
+def test_a_malformed_address_is_rejected(url: str) -> None:
     with pytest.raises(ValueError, match="base_url") as refused:
         Client(url)
     assert "secret" not in str(refused.value)

@@ -21,7 +21,7 @@ def transient() -> ConnectionFailed:
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000))
-def test_pauses_are_bounded_and_so_is_their_number(retried: int, most: int) -> None:
+def test_pauses_and_their_number_are_bounded(retried: int, most: int) -> None:
     pause = pause_before_retry(transient(), retried, most)
     assert (pause is None) == (retried >= most)
     assert pause is None or 0.5 <= pause <= 8.0
@@ -29,25 +29,25 @@ def test_pauses_are_bounded_and_so_is_their_number(retried: int, most: int) -> N
 
 @pytest.mark.parametrize("retried", range(6))
 def test_pauses_grow_and_differ(retried: int) -> None:
-    """Clients refused at one moment must not all come back at one moment."""
+    """Clients that were refused at the same time must not all retry at the same time."""
     pauses = [pause_before_retry(transient(), retried, 9) or 0.0 for _ in range(50)]
     ceiling = min(2.0**retried, 8.0)
     assert ceiling / 2 <= min(pauses) < max(pauses) <= ceiling
 
 
-def test_what_cannot_pass_is_not_retried() -> None:
+def test_a_permanent_failure_is_not_retried() -> None:
     assert pause_before_retry(ConnectionFailed("cut off"), 0, 9) is None
 
 
 @pytest.mark.parametrize(("seconds", "pause"), [(0.0, 0.0), (60.0, 60.0), (60.5, None), (float("inf"), None)])
-def test_the_servers_wish_is_kept_to_within_reason(seconds: float, pause: float | None) -> None:
+def test_retry_after_is_honoured_up_to_a_limit(seconds: float, pause: float | None) -> None:
     busy = Overloaded("full", retry_after=seconds)
     busy.is_transient = True
     assert pause_before_retry(busy, 0, 9) == pause
 
 
 @given(st.integers(100, 599))
-def test_the_header_decides_against_the_status(status: int) -> None:
+def test_the_header_overrides_the_status(status: int) -> None:
     assert is_transient(status, httpx.Headers()) == (status in TRANSIENT_STATUSES)
     assert is_transient(status, httpx.Headers({"X-Should-Retry": "true"}))
     assert not is_transient(status, httpx.Headers({"X-Should-Retry": "false"}))
@@ -71,5 +71,5 @@ def test_any_other_retry_after_is_none(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "-1", "nan", "inf", "1e3", "soon", "٣"])
-def test_what_is_not_a_retry_after(value: str) -> None:
+def test_an_invalid_retry_after_is_none(value: str) -> None:
     assert retry_after({"retry-after": value}, NOW) is None

@@ -10,7 +10,7 @@ from winnow.clients.sse import EventDecoder
 
 
 def decode(stream: bytes, cuts: list[int]) -> list[bytes]:
-    """The events of `stream`, cut into chunks at `cuts`."""
+    """Return the events of `stream`, cut into chunks at `cuts`."""
     decoder = EventDecoder()
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     chunks = [stream[start:end] for start, end in pairwise(edges)]
@@ -21,7 +21,7 @@ def decode(stream: bytes, cuts: list[int]) -> list[bytes]:
 @given(st.lists(st.text()), st.lists(st.integers(0, 200)), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", " "]))
 @example(["\u2028\u2029\x85 é €"], list(range(60)), "\r\n", " ")
 def test_nothing_is_lost_wherever_chunks_end(texts: list[str], cuts: list[int], end: str, space: str) -> None:
-    """JSON may hold U+2028 and its like as they are; `str.splitlines` would cut an event there."""
+    """JSON may contain U+2028 and similar characters unescaped; `str.splitlines` would split an event there."""
     events = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
     stream = "".join(f": note{end}data:{space}{event}{end}{end}" for event in events)
     assert decode(stream.encode("utf-8", "surrogatepass"), cuts) == [
@@ -29,6 +29,6 @@ def test_nothing_is_lost_wherever_chunks_end(texts: list[str], cuts: list[int], 
     ]
 
 
-def test_what_is_no_data_is_passed_over() -> None:
+def test_fields_other_than_data_are_ignored() -> None:
     stream = b": comment\n\nevent: x\nid: 1\nretry: 5\ndata\n\n\n\ndatax: 1\n\ndata: a\ndata: b\n\ndata: unfinished\n"
     assert decode(stream, []) == [b"", b"a\nb"]

@@ -1,4 +1,4 @@
-"""Streams: that their events are the answer's, however the bytes arrive, and that a broken one is never taken for whole."""
+"""Streams: events match the answer however the bytes are chunked, and a broken stream never passes for a whole one."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 @settings(deadline=None)  # the machine may be busy
 @given(st.lists(TEXT, min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 400))
-def test_a_stream_says_what_the_plain_answer_says(texts: list[str], size: int, step: int) -> None:
-    """Wherever chunks end: within an event, a line or a character."""
+def test_a_stream_has_the_same_answer_as_a_plain_response(texts: list[str], size: int, step: int) -> None:
+    """Chunks may end anywhere: inside an event, a line or a character."""
     data = b"".join(stream(*texts, size=size))
     streamed = StreamedAnswer("req_1")
     events = [event for start in range(0, len(data), step) for event in streamed.feed(data[start : start + step])]
@@ -67,7 +67,7 @@ async def test_progress_then_pieces_then_the_answer(opening: Open) -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
-async def test_what_a_stream_asks_for(opening: Open, progress: bool) -> None:
+async def test_the_request_of_a_stream(opening: Open, progress: bool) -> None:
     script = Script([streaming(stream())])
     async with opening(script) as client:
         _ = [event async for event in client.events("hi", progress=progress, is_safety=False)]
@@ -78,7 +78,7 @@ async def test_what_a_stream_asks_for(opening: Open, progress: bool) -> None:
     assert (bool(body.options.progress), body.options.is_safety) == (progress, False)
 
 
-def test_logprobs_are_put_together() -> None:
+def test_logprobs_are_concatenated() -> None:
     def part(token: str) -> bytes:
         logprobs = ChatLogprobs(content=[SampledLogprob(token=token, logprob=-1, bytes=None, top_logprobs=[])])
         return chunk(ChunkChoice(index=0, delta=Delta(content=token), logprobs=logprobs))
@@ -101,7 +101,7 @@ async def test_a_stream_with_a_part_missing_is_broken(opening: Open, missing: by
 
 @pytest.mark.parametrize("kept", range(1, len(stream())))
 async def test_a_stream_cut_off_anywhere_is_broken(opening: Open, kept: int) -> None:
-    """After the last event there is nothing left to lose."""
+    """After the last event a lost connection does no harm."""
     lost = httpx.ReadError("reset by peer")
     async with opening(Script([streaming([*stream()[:kept], lost])])) as client:
         with pytest.raises(StreamBroken, match="reset by peer"):
@@ -111,23 +111,21 @@ async def test_a_stream_cut_off_anywhere_is_broken(opening: Open, kept: int) -> 
         assert isinstance([event async for event in client.events("hi")][-1], Answer)
 
 
-async def test_silence_within_a_stream_is_a_timeout(opening: Open) -> None:
+async def test_silence_in_a_stream_is_a_timeout(opening: Open) -> None:
     async with opening(Script([streaming([*stream()[:3], httpx.ReadTimeout("")])])) as client:
         with pytest.raises(TimedOut):
             _ = [event async for event in client.events("hi")]
 
 
 @pytest.mark.parametrize("garbage", [b"data: {\n\n", b"data: [1]\n\n", b"data: \xff\n\n", b'data: {"id": 1}\n\n'])
-async def test_an_event_that_is_not_winnows(opening: Open, garbage: bytes) -> None:
+async def test_an_event_that_winnow_never_sends(opening: Open, garbage: bytes) -> None:
     async with opening(Script([streaming([garbage, *stream()])])) as client:
         with pytest.raises(StreamBroken):
             _ = [event async for event in client.events("hi")]
 
 
 @pytest.mark.parametrize(("code", "kind"), [("engine_dead", EngineDead), (None, RefusedByServer)])
-async def test_an_error_within_the_stream_is_raised(
-    opening: Open, code: str | None, kind: type[RefusedByServer]
-) -> None:
+async def test_an_error_in_the_stream_is_raised(opening: Open, code: str | None, kind: type[RefusedByServer]) -> None:
     failure = f"data: {error(code, 'it died').model_dump_json()}\n\n".encode()
     script = Script([streaming([stream()[0], progress(1), failure, b"data: [DONE]\n\n"])])
     async with opening(script) as client, aclosing(client.events("hi", request_id="mine")) as events:
@@ -138,7 +136,7 @@ async def test_an_error_within_the_stream_is_raised(
     assert len(script.requests) == 1
 
 
-async def test_a_stream_refused_before_it_began_is_tried_again(opening: Open) -> None:
+async def test_a_stream_refused_at_the_start_is_retried(opening: Open) -> None:
     busy = reply(error("overloaded"), 429, retry_after="2")
     script = Script([httpx.ConnectError("refused"), busy, streaming(stream())])
     async with opening(script) as client:

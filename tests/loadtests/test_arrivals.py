@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 @given(RATES, SEEDS, st.integers(1, 200))
-def test_poisson_arrivals_ascend_and_depend_on_the_seed_alone(rate: float, seed: int, count: int) -> None:
+def test_poisson_arrivals_ascend_and_depend_only_on_the_seed(rate: float, seed: int, count: int) -> None:
     first, second = (arrivals.until(arrivals.poisson(rate, seed), requests=count) for _ in range(2))
     assert first == second == sorted(first)
     assert len(first) == count
@@ -31,26 +31,26 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() ->
 
 
 @given(RATES, st.floats(0.5, 20))
-def test_constant_arrivals_are_equally_far_apart_and_end_with_the_time(rate: float, seconds: float) -> None:
+def test_constant_arrivals_are_equidistant_and_end_after_the_seconds(rate: float, seconds: float) -> None:
     offsets = arrivals.until(arrivals.constant(rate), seconds=seconds)
     assert offsets == [number / rate for number in range(len(offsets))]
     assert offsets[-1] < seconds <= len(offsets) / rate
 
 
 @given(st.integers(1, 20), st.floats(0.5, 10), st.integers(1, 100))
-def test_bursts_come_at_once(size: int, period: float, count: int) -> None:
+def test_requests_of_a_burst_arrive_together(size: int, period: float, count: int) -> None:
     offsets = arrivals.until(arrivals.bursts(size, period), requests=count)
     assert offsets == [number // size * period for number in range(count)]
 
 
 @given(st.lists(RATES, min_size=2, max_size=5), st.floats(1, 20), SEEDS)
-def test_a_ramp_ascends_within_its_seconds(rates: list[float], seconds: float, seed: int) -> None:
+def test_a_ramps_offsets_ascend_within_its_seconds(rates: list[float], seconds: float, seed: int) -> None:
     offsets = list(arrivals.ramp(rates, seconds, seed))
     assert offsets == sorted(offsets) == list(arrivals.ramp(rates, seconds, seed))
     assert all(0 < offset <= seconds for offset in offsets)
 
 
-def test_a_ramp_has_the_rates_it_is_given() -> None:
+def test_a_ramp_has_the_given_rates() -> None:
     offsets = list(arrivals.ramp([100.0, 300.0, 100.0], 100.0, 3))
     thirds = [sum(low <= offset < low + 25 for offset in offsets) for low in (0, 25, 50, 75)]
     assert thirds == pytest.approx([3750, 6250, 6250, 3750], rel=0.05)
@@ -63,7 +63,7 @@ def test_a_flat_ramp_is_a_poisson_process(rate: float, seed: int) -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.booleans())
-def test_a_trace_gives_what_was_recorded(
+def test_a_trace_returns_the_recorded_offsets(
     tmp_path_factory: pytest.TempPathFactory, offsets: list[float], is_json: bool
 ) -> None:
     path = tmp_path_factory.mktemp("trace") / "trace"
@@ -72,20 +72,20 @@ def test_a_trace_gives_what_was_recorded(
 
 
 @pytest.mark.parametrize("line", ["-1", "NaN", "Infinity", "true", "soon", '{"when": 1}', '{"at": "1"}', "[1]"])
-def test_a_line_that_is_no_offset_is_named(tmp_path: Path, line: str) -> None:
+def test_an_invalid_trace_line_is_reported_with_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "trace.txt"
     path.write_text(f"0\n{line}\n")
     with pytest.raises(ScenarioError, match="line 2"):
         arrivals.read_trace(path)
 
 
-def test_an_empty_or_absent_trace_is_told(tmp_path: Path) -> None:
+def test_an_empty_or_missing_trace_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     for name in ("empty", "absent"):
         with pytest.raises(ScenarioError, match=name):
             arrivals.read_trace(tmp_path / name)
 
 
-def test_too_many_requests_are_refused() -> None:
+def test_too_many_requests_are_rejected() -> None:
     with pytest.raises(ScenarioError, match="200,000"):
         arrivals.until(arrivals.constant(1e5), seconds=10)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tests.live import ScriptedServer, scripted
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario_files import names, text
-from winnow.loadtests.session import Order, changed
+from winnow.loadtests.session import Options, scenario_of
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.server.api.auth import ApiKeys
 from winnow.server.cli.main import app
@@ -33,7 +33,7 @@ def url(template: Llama2Template) -> Iterator[str]:
 
 
 def loadtest(*arguments: str) -> tuple[int, str, str]:
-    """The command, in this process: its exit status, and what it wrote to standard output and standard error."""
+    """Run the command in this process; return its exit status, standard output and standard error."""
     done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["loadtest", *arguments])
     return done.exit_code, done.stdout, done.stderr
 
@@ -57,7 +57,7 @@ def test_a_run_writes_its_files_and_prints_a_table(url: str, tmp_path: Path) -> 
     assert [repeat["answered"] for repeat in system["repeats"]] == [6, 6]
 
 
-def test_two_servers_by_turns_as_json(url: str, tmp_path: Path) -> None:
+def test_two_servers_in_turn_as_json(url: str, tmp_path: Path) -> None:
     options = ("--concurrency", "2,3", "--against", url, "--json", *SMALL)
     status, out, err = loadtest("closed", "--url", url, *options)
     assert status == 0, err
@@ -67,7 +67,7 @@ def test_two_servers_by_turns_as_json(url: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_key_is_sent_and_not_told(template: Llama2Template, tmp_path: Path) -> None:
+def test_a_key_is_sent_but_never_shown(template: Llama2Template, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
     with ScriptedServer.start(scripted(template), ApiKeys.of(Settings(api_keys=(SecretStr(KEY),)))) as server:
         options = ("--url", f"{server.url}/v1", *SMALL, "--rate", "50")
@@ -77,7 +77,7 @@ def test_a_key_is_sent_and_not_told(template: Llama2Template, tmp_path: Path) ->
     assert KEY not in out + err + "".join(path.read_text() for path in (tmp_path / "r").iterdir())
 
 
-def test_ctrl_c_reports_what_there_is(url: str, tmp_path: Path) -> None:
+def test_ctrl_c_reports_the_measurements_so_far(url: str, tmp_path: Path) -> None:
     options = ("--url", url, "--concurrency", "1", "--repeats", "100", "--requests", "50", "--out", "r")
     command = [sys.executable, "-c", "from winnow.server.cli.main import main; main()", "loadtest", "closed", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -101,17 +101,18 @@ def test_ctrl_c_reports_what_there_is(url: str, tmp_path: Path) -> None:
         (["chat", "--api-key-file", "absent"], 2, "absent"),
     ],
 )
-def test_what_cannot_be_run_is_one_line(arguments: list[str], status: int, words: str) -> None:
+def test_an_error_is_one_line(arguments: list[str], status: int, words: str) -> None:
     found, out, err = loadtest(*arguments)
     assert (found, out) == (status, "")
     assert words in err
     assert len(err.splitlines()) == 1
 
 
-def test_the_help_teaches_and_needs_the_core_alone() -> None:
+def test_the_help_teaches_and_needs_only_core_dependencies() -> None:
     code = (
         "import sys\n"
-        "for name in ('matplotlib', 'jinja2', 'torch', 'vllm', 'fastapi', 'transformers', 'numpy'): sys.modules[name] = None\n"
+        "names = ('matplotlib', 'jinja2', 'torch', 'vllm', 'fastapi', 'transformers', 'numpy')\n"
+        "for name in names: sys.modules[name] = None\n"
         "from winnow.server.cli.main import main\n"
         "main()"
     )
@@ -129,7 +130,7 @@ def test_scenarios_are_listed_and_shown() -> None:
     assert loadtest("--show", "chaat")[0] == 2
 
 
-def test_without_matplotlib_all_but_the_page_is_written(
+def test_without_matplotlib_everything_but_the_page_is_written(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("winnow.loadtests.report")]:
@@ -142,7 +143,7 @@ def test_without_matplotlib_all_but_the_page_is_written(
 
 
 @pytest.mark.parametrize(
-    ("order", "labels"),
+    ("options", "labels"),
     [
         ({"scenario": "chat", "rate": (1.0, 2.0), "candidates": 3}, ["K = 3 · 1/s", "K = 3 · 2/s"]),
         ({"scenario": "closed", "rate": 2.0}, ["K = 8 · 2/s"]),
@@ -150,12 +151,12 @@ def test_without_matplotlib_all_but_the_page_is_written(
         ({"scenario": "chat", "changes": {"seconds": 3.0}}, ["K = 8 · 2/s"]),
     ],
 )
-def test_options_change_the_scenario(order: dict[str, Any], labels: list[str]) -> None:
-    assert [point.label for point in changed(Order(url="", **order)).points] == labels
+def test_options_change_the_scenario(options: dict[str, Any], labels: list[str]) -> None:
+    assert [point.label for point in scenario_of(Options(url="", **options)).points] == labels
 
 
-def test_changes_that_do_not_fit_are_refused() -> None:
+def test_options_that_do_not_fit_are_rejected() -> None:
     with pytest.raises(ScenarioError, match="either arrivals"):
-        changed(Order("chat", "", rate=1.0, concurrency=2))
+        scenario_of(Options("chat", "", rate=1.0, concurrency=2))
     with pytest.raises(ScenarioError, match="candidates"):
-        changed(Order("chat", "", candidates=0))
+        scenario_of(Options("chat", "", candidates=0))

@@ -4,10 +4,10 @@ import asyncio
 
 import httpx
 
-from winnow.loadtests.connection_pool import Lanes
+from winnow.loadtests.connection_pool import ConnectionPool
 
 
-async def test_nobody_waits_for_a_lane_and_lanes_are_used_again() -> None:
+async def test_no_request_waits_for_a_connection_and_connections_are_reused() -> None:
     inside, most, opened = 0, 0, set()
     all_inside = asyncio.Event()
 
@@ -21,15 +21,15 @@ async def test_nobody_waits_for_a_lane_and_lanes_are_used_again() -> None:
         inside -= 1
         return httpx.Response(200)
 
-    lanes = Lanes({"transport": httpx.MockTransport(serve), "base_url": "http://winnow.test"})
+    pool = ConnectionPool({"transport": httpx.MockTransport(serve), "base_url": "http://winnow.test"})
 
-    async def ask() -> None:
-        async with lanes.lane() as http:
+    async def request() -> None:
+        async with pool.connection() as http:
             opened.add(id(http))
             assert (await http.get("/")).status_code == 200
 
     for _ in range(3):
-        await asyncio.gather(*(ask() for _ in range(50)))
-    await lanes.close()
+        await asyncio.gather(*(request() for _ in range(50)))
+    await pool.close()
     assert most == 50
     assert len(opened) == 50

@@ -4,24 +4,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.loadtests.systems import sample
-from winnow.loadtests.estimates import QUANTITIES, Agreement, agreement, estimate, estimates, ratios
+from tests.loadtests.targets import sample
+from winnow.loadtests.estimates import QUANTITIES, Agreement, agreement, estimates, ratios
 from winnow.loadtests.measures import measure
+from winnow.models.statistics import interval_of_repeats
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
 def test_an_estimate_lies_within_its_range(values: list[float]) -> None:
-    found = estimate([*values, None])
+    found = interval_of_repeats([*values, None])
     assert found
-    assert min(values) == found.low <= found.median <= found.high == max(values)
-    assert found.repeats == len(values)
+    assert min(values) == found.low <= found.value <= found.high == max(values)
+    assert found.count == len(values)
 
 
-def test_ratios_are_taken_repeat_by_repeat() -> None:
+def test_ratios_are_computed_repeat_by_repeat() -> None:
     ours = [measure([sample(0, 0.0, seconds)]) for seconds in (2.0, 20.0, 200.0)]
     theirs = [measure([sample(0, 0.0, seconds)]) for seconds in (1.0, 10.0, 400.0)]
     found = ratios(ours, theirs)["whole_p50_ms"]
-    assert (found.median, found.low, found.high) == (2.0, 0.5, 2.0)
+    assert (found.value, found.low, found.high) == (2.0, 0.5, 2.0)
     assert "score_tail_p50_ms" not in ratios(ours, theirs)
 
 
@@ -32,7 +33,7 @@ def test_every_quantity_can_be_read() -> None:
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=20))
-def test_agreement_counts_what_both_answered(texts: list[str]) -> None:
+def test_agreement_counts_requests_that_both_answered(texts: list[str]) -> None:
     ours = [sample(number, 0.0, 1.0, text="a") for number in range(len(texts))]
     theirs = [sample(number, 5.0, 2.0, text=text) for number, text in enumerate(texts)]
     lost = [sample(number, 0.0, 1.0, kind="refused") for number in range(len(texts), len(texts) + 3)]

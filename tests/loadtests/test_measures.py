@@ -4,29 +4,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.loadtests.systems import sample
-from winnow.loadtests.measures import Quantiles, measure, percentile
+from tests.loadtests.targets import sample
+from winnow.loadtests.measures import Quantiles, measure
+from winnow.models.statistics import percentile
 
-SPANS = st.lists(st.floats(0, 1e4), min_size=1, max_size=300)
-
-
-@given(SPANS, st.sampled_from([50, 90, 99, 100]))
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(spans: list[float], percent: int) -> None:
-    found = percentile(sorted(spans), percent)
-    assert found in spans
-    assert 100 * sum(span <= found for span in spans) >= percent * len(spans)
-    assert 100 * sum(span < found for span in spans) < percent * len(spans)
+DURATIONS = st.lists(st.floats(0, 1e4), min_size=1, max_size=300)
 
 
-@given(SPANS)
-def test_quantiles_ascend(spans: list[float]) -> None:
-    found = Quantiles.of([*spans, None])
+@given(DURATIONS, st.sampled_from([50, 90, 99, 100]))
+def test_a_percentile_is_the_least_value_that_this_share_does_not_exceed(durations: list[float], percent: int) -> None:
+    found = percentile(sorted(durations), percent)
+    assert found in durations
+    assert 100 * sum(duration <= found for duration in durations) >= percent * len(durations)
+    assert 100 * sum(duration < found for duration in durations) < percent * len(durations)
+
+
+@given(DURATIONS)
+def test_quantiles_ascend(durations: list[float]) -> None:
+    found = Quantiles.of([*durations, None])
     assert found
-    assert found.count == len(spans)
-    assert found.p50 <= found.p90 <= found.p99 <= found.largest == max(spans)
+    assert found.count == len(durations)
+    assert found.p50 <= found.p90 <= found.p99 <= found.largest == max(durations)
 
 
-def test_a_repeat_in_numbers() -> None:
+def test_measures_of_a_repeat() -> None:
     common = {"candidates": 4, "sampled_tokens": 40, "winner_tokens": 10, "score_tail": 0.5}
     samples = [
         sample(0, 0.0, 1.0, first_byte=0.5, **common),
@@ -49,12 +50,12 @@ def test_a_repeat_in_numbers() -> None:
     assert found.errors == {"full": 2}
 
 
-def test_what_nobody_told_is_not_known() -> None:
+def test_measures_that_were_not_reported_are_unknown() -> None:
     found = measure([sample(0, 0.0, 1.0)])
     assert found.first_byte is found.score_tail is found.wasted_share is found.goodput is found.offered_rate is None
 
 
-def test_nothing_was_measured() -> None:
+def test_measures_of_no_samples() -> None:
     found = measure([], slo_ms=1)
     assert (found.requests, found.answered_rate, found.good_share, found.whole, found.tester_was_late) == (
         0,
@@ -68,5 +69,5 @@ def test_nothing_was_measured() -> None:
 @pytest.mark.parametrize(
     ("lag", "latency", "late"), [(0.01, 0.01, False), (0.05, 1.0, False), (0.05, 0.1, True), (3.0, 9.0, True)]
 )
-def test_a_tester_is_late_by_the_latencies_it_measures(lag: float, latency: float, late: bool) -> None:
+def test_a_late_tester_is_late_relative_to_the_latencies(lag: float, latency: float, late: bool) -> None:
     assert measure([sample(0, 0.0, latency, lag=lag)]).tester_was_late is late

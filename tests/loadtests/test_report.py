@@ -11,41 +11,41 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.loadtests.systems import Scripted, answered
+from tests.loadtests.targets import Scripted, answered
 from tests.loadtests.test_runner import ran
 from tests.loadtests.test_scenario import scenario
 from tests.loadtests.virtual import now
 from winnow.loadtests.report import write_report
 from winnow.loadtests.results import SCHEMA, Result, write
 from winnow.loadtests.tables import show
-from winnow.loadtests.types import Ask, Reply
+from winnow.loadtests.types import Reply, Request
 
 HOSTILE = '<script src="https://evil.example/x.js">'
 
 
-def sometimes(asked: Ask) -> Reply | None:
-    if asked.number % 5 == 1:
+def sometimes(request: Request) -> Reply | None:
+    if request.number % 5 == 1:
         return Reply("refused", now(), error=HOSTILE)
-    if asked.number % 5 == 2:
+    if request.number % 5 == 2:
         return Reply("left", now())
-    return replace(answered(asked), candidates=max(1, asked.candidates - asked.number % 3))
+    return replace(answered(request), candidates=max(1, request.candidates - request.number % 3))
 
 
-def result(*systems: Scripted, **changes: Any) -> Result:
+def result(*targets: Scripted, **changes: Any) -> Result:
     changes = {"requests": 20, "slo_ms": 1500.0, "description": "Fish & chips", **changes}
-    repeats = ran(*systems, **changes)
+    repeats = ran(*targets, **changes)
     return Result(
-        scenario(**changes), [{"name": system.name} for system in systems], repeats, "2026-01-01T00:00:00+00:00"
+        scenario(**changes), [{"name": target.name} for target in targets], repeats, "2026-01-01T00:00:00+00:00"
     )
 
 
 @pytest.fixture(scope="module")
 def compared() -> Result:
-    slow = Scripted("<slow>", seconds=lambda asked: 2.0, reply=sometimes)
+    slow = Scripted("<slow>", seconds=lambda request: 2.0, reply=sometimes)
     return result(Scripted("quick", reply=sometimes), slow, candidates=[2, 4], repeats=2)
 
 
-def test_the_page_needs_nothing_else_and_names_every_system(compared: Result, tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_names_every_target(compared: Result, tmp_path: Path) -> None:
     page = write_report(compared, tmp_path).read_text(encoding="utf-8")
     text = unescape(page)
     for name in (*compared.names, "Fish & chips", *(point.label for point in compared.points)):
@@ -67,21 +67,21 @@ def test_the_page_needs_nothing_else_and_names_every_system(compared: Result, tm
         {"concurrency": None, "requests": None, "seconds": 9.0, "arrivals": {"kind": "ramp", "rates": [1.0, 5.0, 1.0]}},
     ],
 )
-def test_every_kind_of_result_makes_a_page(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_every_kind_of_result_has_a_page(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert write_report(result(Scripted(), **changes), tmp_path).stat().st_size > 10_000
 
 
-def test_a_result_without_a_single_answer_makes_a_page(tmp_path: Path) -> None:
-    refusing = Scripted(reply=lambda asked: Reply("refused", now(), error="full"))
+def test_a_result_without_answers_has_a_page(tmp_path: Path) -> None:
+    refusing = Scripted(reply=lambda request: Reply("refused", now(), error="full"))
     assert "full" in write_report(result(refusing, candidates=[1, 2]), tmp_path).read_text(encoding="utf-8")
 
 
-def test_a_run_that_ended_before_the_second_system_makes_a_page(compared: Result, tmp_path: Path) -> None:
+def test_a_run_interrupted_before_the_second_target_has_a_page(compared: Result, tmp_path: Path) -> None:
     page = write_report(replace(compared, repeats=compared.repeats[:1], is_interrupted=True), tmp_path)
     assert "interrupted" in page.read_text(encoding="utf-8")
 
 
-def test_the_files_hold_what_was_measured(compared: Result, tmp_path: Path) -> None:
+def test_the_files_have_the_measurements(compared: Result, tmp_path: Path) -> None:
     write(compared, tmp_path / "new")
     found = json.loads((tmp_path / "new" / "result.json").read_text(encoding="utf-8"))
     assert found["schema"] == SCHEMA
@@ -111,7 +111,7 @@ def test_the_files_hold_what_was_measured(compared: Result, tmp_path: Path) -> N
     assert {line["kind"] for line in lines} == {"answered", "refused", "left"}
 
 
-def test_the_table_shows_systems_and_what_to_beware_of(compared: Result) -> None:
+def test_the_table_shows_targets_and_notes(compared: Result) -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     show(compared, console)
     text = console.export_text()

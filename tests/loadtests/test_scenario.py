@@ -47,7 +47,7 @@ def scenario(**changes: Any) -> Scenario:
         ({"name": "a/b"}, "name"),
     ],
 )
-def test_what_cannot_be_run_is_told_with_its_place(changes: dict[str, Any], words: str) -> None:
+def test_an_invalid_scenario_is_an_error_that_names_the_key(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ScenarioError, match="mine: ") as caught:
         scenario(**changes)
     assert words in str(caught.value)
@@ -57,7 +57,7 @@ def test_what_cannot_be_run_is_told_with_its_place(changes: dict[str, Any], word
     st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True),
     st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True),
 )
-def test_lists_make_a_sweep_of_all_combinations(sizes: list[int], clients: list[int]) -> None:
+def test_lists_make_a_sweep_over_all_combinations(sizes: list[int], clients: list[int]) -> None:
     points = scenario(candidates=sizes, concurrency=clients).points
     assert points == tuple(Point(size, None, count) for size in sizes for count in clients)
     assert len({point.label for point in points}) == len(points)

@@ -6,10 +6,10 @@ import pytest
 
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario_files import load, names, text
-from winnow.loadtests.workload import dialogs, offsets
+from winnow.loadtests.workload import arrival_offsets, read_dialogs
 
 
-def test_the_shipped_scenarios_are_those_that_are_promised() -> None:
+def test_the_documented_scenarios_are_shipped() -> None:
     assert set(names()) == {"bursts", "chat", "closed", "k-sweep", "leavers", "long-prompt", "ramp"}
 
 
@@ -18,33 +18,33 @@ def test_a_shipped_scenario_can_be_run(name: str) -> None:
     scenario = load(name)
     assert scenario.name == name
     assert scenario.description
-    assert dialogs(scenario)
+    assert read_dialogs(scenario)
     for point in scenario.points:
-        assert (point.concurrency and scenario.requests) or 0 < len(offsets(scenario, point)) <= 1000
+        assert (point.concurrency and scenario.requests) or 0 < len(arrival_offsets(scenario, point)) <= 1000
 
 
-def test_a_shipped_scenario_can_be_taken_as_a_beginning(tmp_path: Path) -> None:
+def test_a_copy_of_a_shipped_scenario_can_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(text("chat"))
     assert load(str(tmp_path / "mine.toml")) == load("chat")
 
 
-def test_paths_start_where_the_scenario_lies(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_scenario_file(tmp_path: Path) -> None:
     keys = "candidates = 1\nmax_tokens = 8\nprompts_file = 'p.jsonl'\narrivals = {kind = 'trace', file = 't.txt'}\n"
     (tmp_path / "mine.toml").write_text(keys)
     (tmp_path / "p.jsonl").write_text('{"prompt": "Hello!"}\n')
     (tmp_path / "t.txt").write_text("0.5\n0.25\n")
     scenario = load(str(tmp_path / "mine.toml"))
     assert scenario.name == "mine"
-    assert dialogs(scenario) == (({"role": "user", "content": "Hello!"},),)
-    assert offsets(scenario, scenario.points[0]) == [0.25, 0.5]
+    assert read_dialogs(scenario) == (({"role": "user", "content": "Hello!"},),)
+    assert arrival_offsets(scenario, scenario.points[0]) == [0.25, 0.5]
 
 
-def test_changes_replace_keys_and_none_takes_them_away() -> None:
+def test_changes_replace_keys_and_none_removes_them() -> None:
     scenario = load("chat", {"candidates": [1, 2], "arrivals": None, "concurrency": 3})
     assert [point.label for point in scenario.points] == ["K = 1 · 3 clients", "K = 2 · 3 clients"]
 
 
-def test_what_is_no_scenario_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_malformed_scenario_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     for name, words in (
         ("chaat", "there are bursts, chat"),

@@ -11,10 +11,10 @@ import pytest
 from tests.clients.scripts import MODELS, REPORT, Chunks, completion, error, reply, stream, streaming
 from tests.fakes import ScriptedPolicy
 from tests.live import ScriptedServer, scripted
-from tests.loadtests.systems import ask
+from tests.loadtests.targets import request
 from winnow.loadtests.errors import LoadTestError, ScenarioError
-from winnow.loadtests.target import LONGEST_ERROR, OpenAISystem, opened
-from winnow.loadtests.types import Ask, Reply
+from winnow.loadtests.target import MAX_ERROR, OpenAITarget, open_target
+from winnow.loadtests.types import Reply, Request
 from winnow.models.chat_templates.llama2 import Llama2Template
 
 URL = "http://winnow.test/v1"
@@ -22,7 +22,7 @@ KEY = "wk-3f9a5c0d77"
 
 
 class Recorded(httpx.AsyncBaseTransport):
-    """Gives every request the same response, and keeps the bodies."""
+    """A transport that answers every request alike and records the bodies."""
 
     def __init__(self, respond: Callable[[httpx.Request], httpx.Response]) -> None:
         self.respond = respond
@@ -33,18 +33,20 @@ class Recorded(httpx.AsyncBaseTransport):
         return self.respond(request)
 
 
-async def answer(respond: Callable[[httpx.Request], httpx.Response], asked: Ask, **options: Any) -> tuple[Reply, Any]:
+async def answer(
+    respond: Callable[[httpx.Request], httpx.Response], asked: Request, **options: Any
+) -> tuple[Reply, Any]:
     transport = Recorded(respond)
-    async with OpenAISystem(URL, **{"model": "m", "dialect": "winnow", "transport": transport, **options}) as system:
-        return await system.ask(asked), transport.bodies[0]
+    async with OpenAITarget(URL, **{"model": "m", "dialect": "winnow", "transport": transport, **options}) as target:
+        return await target.send(asked), transport.bodies[0]
 
 
-async def test_winnow_is_asked_in_its_own_words_and_its_report_is_read() -> None:
-    asked = ask(7, best_of_n={"combiner": "safe_first"}, temperature=0.5)
+async def test_winnow_gets_best_of_n_and_its_report_is_read() -> None:
+    asked = request(7, best_of_n={"combiner": "safe_first"}, temperature=0.5)
     found, body = await answer(lambda _: reply(completion("Paris.")), asked)
     assert body == {
-        "model": "m", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 16, "seed": 7, "temperature": 0.5,
-        "best_of_n": {"combiner": "safe_first", "candidates": 4},
+        "model": "m", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 16, "seed": 7,
+        "temperature": 0.5, "best_of_n": {"combiner": "safe_first", "candidates": 4},
     }  # fmt: skip
     assert (found.kind, found.text, found.candidates, found.sampled_tokens) == ("answered", "Paris.", 3, 6)
     assert (found.winner_tokens, found.score_tail) == (REPORT.winner_tokens, 0.003)
@@ -55,24 +57,26 @@ async def test_winnow_is_asked_in_its_own_words_and_its_report_is_read() -> None
     assert found.first_byte <= found.done
 
 
-async def test_a_range_of_candidates_comes_before_k() -> None:
+async def test_a_range_of_candidates_takes_precedence_over_k() -> None:
     bounds = {"min": 2, "max": 4}
-    _, body = await answer(lambda _: reply(completion("Paris.")), ask(best_of_n={"candidates": bounds}))
+    _, body = await answer(lambda _: reply(completion("Paris.")), request(best_of_n={"candidates": bounds}))
     assert body["best_of_n"] == {"candidates": bounds}
 
 
 @pytest.mark.parametrize("scored", [None, [], ["a"], [{"index": 1, "combined": 0.5}], [{"index": 0, "combined": "x"}]])
-async def test_a_winners_reward_that_is_not_told_is_not_known(scored: object) -> None:
+async def test_a_winners_reward_may_be_missing(scored: object) -> None:
     body = {"choices": [{"message": {"content": "a"}}], "best_of_n": {"winner": 0, "scored": scored}}
-    found, _ = await answer(lambda _: httpx.Response(200, json=body), ask())
+    found, _ = await answer(lambda _: httpx.Response(200, json=body), request())
     assert found.kind == "answered"
     assert "winner_combined" not in found.details
 
 
-async def test_others_are_asked_for_n_and_need_not_report() -> None:
+async def test_other_servers_get_n_and_need_no_report() -> None:
     plain = {"choices": [{"index": 1, "message": {"content": "b"}}, {"index": 0, "message": {"content": "a"}}]}
     usage = {"usage": {"completion_tokens": 9, "prompt_tokens": 5}}
-    found, body = await answer(lambda _: httpx.Response(200, json=plain | usage), ask(candidates=2), dialect="openai")
+    found, body = await answer(
+        lambda _: httpx.Response(200, json=plain | usage), request(candidates=2), dialect="openai"
+    )
     assert body["n"] == 2
     assert "best_of_n" not in body
     assert (found.kind, found.text, found.candidates, found.sampled_tokens, found.winner_tokens) == (
@@ -87,7 +91,7 @@ async def test_others_are_asked_for_n_and_need_not_report() -> None:
 
 async def test_the_only_choice_is_the_winner() -> None:
     body = {"choices": [{"message": {"content": "a"}}], "usage": {"completion_tokens": 9}}
-    found, _ = await answer(lambda _: httpx.Response(200, json=body), ask(candidates=1), dialect="openai")
+    found, _ = await answer(lambda _: httpx.Response(200, json=body), request(candidates=1), dialect="openai")
     assert (found.sampled_tokens, found.winner_tokens) == (9, 9)
 
 
@@ -95,7 +99,7 @@ async def test_the_only_choice_is_the_winner() -> None:
 async def test_a_stream_may_be_cut_anywhere(size: int) -> None:
     data = b"".join(stream("Paris, says U+2028: \u2028."))
     cut = [data[start : start + size] for start in range(0, len(data), size)]
-    found, body = await answer(lambda _: streaming(cut), ask(), stream=True)
+    found, body = await answer(lambda _: streaming(cut), request(), stream=True)
     assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
     assert (found.kind, found.text, found.sampled_tokens) == ("answered", "Paris, says U+2028: \u2028.", 6)
     assert found.first_byte is not None
@@ -105,7 +109,10 @@ async def test_a_stream_may_be_cut_anywhere(size: int) -> None:
 @pytest.mark.parametrize(
     ("response", "kind", "details"),
     [
-        (reply(error("overloaded"), 429, Retry_After="3"), "refused", {"status": 429, "code": "overloaded", "retry_after": 3.0}),
+        (
+            reply(error("overloaded"), 429, Retry_After="3"), "refused",
+            {"status": 429, "code": "overloaded", "retry_after": 3.0},
+        ),
         (reply(error(None), 429), "refused", {"status": 429}),
         (reply(error("shutting_down"), 503), "refused", {"status": 503, "code": "shutting_down"}),
         (httpx.Response(503, headers={"Retry-After": "1"}), "refused", {"status": 503, "retry_after": 1.0}),
@@ -115,11 +122,13 @@ async def test_a_stream_may_be_cut_anywhere(size: int) -> None:
         (reply(error("invalid_request"), 400), "failed", {"status": 400, "code": "invalid_request"}),
     ],
 )  # fmt: skip
-async def test_a_refusal_is_told_from_a_failure(response: httpx.Response, kind: str, details: dict[str, Any]) -> None:
+async def test_a_refusal_is_distinguished_from_a_failure(
+    response: httpx.Response, kind: str, details: dict[str, Any]
+) -> None:
     def fresh(_: httpx.Request) -> httpx.Response:
         return httpx.Response(response.status_code, headers=response.headers, content=response.content)
 
-    found, _ = await answer(fresh, ask())
+    found, _ = await answer(fresh, request())
     assert (found.kind, dict(found.details)) == (kind, details)
     assert found.error
 
@@ -140,62 +149,62 @@ async def test_a_refusal_is_told_from_a_failure(response: httpx.Response, kind: 
         ([httpx.ReadTimeout("slow")], False, "in time"),
     ],
 )
-async def test_what_is_no_whole_answer_has_failed(
+async def test_an_incomplete_answer_has_failed(
     chunks: list[bytes | BaseException], is_stream: bool, words: str
 ) -> None:
-    found, _ = await answer(lambda _: streaming(chunks), ask(), stream=is_stream)
+    found, _ = await answer(lambda _: streaming(chunks), request(), stream=is_stream)
     assert found.kind == "failed"
     assert words in (found.error or "")
 
 
-async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("winnow.loadtests.completions.MOST_BYTES", 1000)
-    found, _ = await answer(lambda _: streaming([b" " * 600] * 2), ask())
+async def test_an_endless_answer_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("winnow.loadtests.completions.MAX_BYTES", 1000)
+    found, _ = await answer(lambda _: streaming([b" " * 600] * 2), request())
     assert found.kind == "failed"
 
 
-async def test_a_connection_that_fails_is_a_reply() -> None:
+async def test_a_failed_connection_is_a_reply() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    found, _ = await answer(refuse, ask())
+    found, _ = await answer(refuse, request())
     assert (found.kind, found.error) == ("failed", f"no server answers at {URL}: refused")
 
 
 async def test_an_error_is_short_printable_and_without_the_key() -> None:
     told = reply(error("internal_error", f"\x1b[31m{KEY} is bad. " + "x" * 5000), 500)
-    found, _ = await answer(lambda _: told, ask(), api_key=KEY)
+    found, _ = await answer(lambda _: told, request(), api_key=KEY)
     assert found.error
     assert KEY not in found.error
     assert found.error.isprintable()
-    assert len(found.error) <= LONGEST_ERROR
+    assert len(found.error) <= MAX_ERROR
 
 
 async def test_no_key_is_shown() -> None:
-    async with OpenAISystem(URL, model="m", dialect="winnow", api_key=KEY) as system:
-        assert KEY not in repr(system)
-        assert KEY not in str(system.facts)
+    async with OpenAITarget(URL, model="m", dialect="winnow", api_key=KEY) as target:
+        assert KEY not in repr(target)
+        assert KEY not in str(target.facts)
 
 
-async def test_whoever_leaves_closes_the_connection() -> None:
+async def test_leaving_closes_the_connection() -> None:
     class Endless(Chunks):
         async def __aiter__(self) -> Any:
             yield b"data: "
             await asyncio.Event().wait()
 
     body = Endless([])
-    found, _ = await answer(lambda _: httpx.Response(200, stream=body), ask(leave_after=0.01), stream=True)
+    found, _ = await answer(lambda _: httpx.Response(200, stream=body), request(leave_after=0.01), stream=True)
     assert found.kind == "left"
     assert body.is_closed
 
 
 @pytest.mark.parametrize(("owner", "dialect"), [("winnow", "winnow"), ("vllm", "openai"), (None, "openai")])
-async def test_a_server_is_asked_what_it_is(owner: str | None, dialect: str) -> None:
+async def test_model_and_dialect_are_detected(owner: str | None, dialect: str) -> None:
     models = Recorded(lambda _: httpx.Response(200, json={"data": [{"id": "served", "owned_by": owner}]}))
-    async with await opened(URL, transport=models) as system:
-        assert (system.model, system.dialect, system.name) == ("served", dialect, "served at winnow.test")
-    async with await opened(URL, model="m", dialect="openai", taken=["m at winnow.test"]) as system:
-        assert system.name == "m at winnow.test (again)"
+    async with await open_target(URL, transport=models) as target:
+        assert (target.model, target.dialect, target.name) == ("served", dialect, "served at winnow.test")
+    async with await open_target(URL, model="m", dialect="openai", taken=["m at winnow.test"]) as target:
+        assert target.name == "m at winnow.test (again)"
 
 
 @pytest.mark.parametrize(
@@ -206,33 +215,33 @@ async def test_a_server_is_asked_what_it_is(owner: str | None, dialect: str) -> 
         (httpx.Response(200, json={"data": []}), "lists no model"),
     ],
 )
-async def test_a_server_that_cannot_be_asked_is_told(response: httpx.Response, words: str) -> None:
+async def test_a_server_without_a_model_list_is_an_error(response: httpx.Response, words: str) -> None:
     with pytest.raises(LoadTestError, match=words):
-        await opened(URL, transport=Recorded(lambda _: response))
+        await open_target(URL, transport=Recorded(lambda _: response))
     with pytest.raises(ScenarioError, match="/v1"):
-        await opened("http://winnow.test")
+        await open_target("http://winnow.test")
 
 
 async def test_a_real_winnow_over_loopback(template: Llama2Template) -> None:
     policy = ScriptedPolicy()
     with ScriptedServer.start(scripted(template, policy)) as server:
         for is_stream in (False, True):
-            async with await opened(f"{server.url}/v1", stream=is_stream) as system:
-                assert (system.model, system.dialect) == (MODELS.data[0].id, "winnow")
-                found = await asyncio.gather(*(system.ask(ask(number)) for number in range(40)))
+            async with await open_target(f"{server.url}/v1", stream=is_stream) as target:
+                assert (target.model, target.dialect) == (MODELS.data[0].id, "winnow")
+                found = await asyncio.gather(*(target.send(request(number)) for number in range(40)))
             assert [(item.kind, item.candidates) for item in found] == [("answered", 4)] * 40
             assert all(item.score_tail is not None and item.winner_tokens == 3 for item in found)
 
 
-async def test_leavers_free_the_server_and_the_others_go_on(template: Llama2Template) -> None:
+async def test_leaving_clients_free_the_server_for_the_remaining_ones(template: Llama2Template) -> None:
     policy = ScriptedPolicy(hold=asyncio.Event())
     with ScriptedServer.start(scripted(template, policy)) as server:
-        async with await opened(f"{server.url}/v1") as system:
-            stayers = [asyncio.create_task(system.ask(ask(number))) for number in range(3)]
-            left = await asyncio.gather(*(system.ask(ask(number, leave_after=0.05)) for number in range(3, 20)))
+        async with await open_target(f"{server.url}/v1") as target:
+            stayers = [asyncio.create_task(target.send(request(number))) for number in range(3)]
+            left = await asyncio.gather(*(target.send(request(number, leave_after=0.05)) for number in range(3, 20)))
             assert policy.hold
             server.call(policy.hold.set)
             stayed = await asyncio.gather(*stayers)
-            assert (await system.ask(ask(20))).kind == "answered"
+            assert (await target.send(request(20))).kind == "answered"
     assert {item.kind for item in left} == {"left"}
     assert [item.kind for item in stayed] == ["answered"] * 3

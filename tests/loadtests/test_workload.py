@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from tests.loadtests.test_scenario import scenario
 from winnow.loadtests.errors import ScenarioError
-from winnow.loadtests.types import Ask
-from winnow.loadtests.workload import WARM_UP, asks, dialogs, offsets
+from winnow.loadtests.types import Request
+from winnow.loadtests.workload import WARM_UP, arrival_offsets, generate_requests, read_dialogs
 
 
-def requests(count: int, first: int = 0, **changes: Any) -> list[Ask]:
+def requests(count: int, first: int = 0, **changes: Any) -> list[Request]:
     made = scenario(**changes)
-    return list(itertools.islice(asks(made, made.points[0], dialogs(made), first), count))
+    return list(itertools.islice(generate_requests(made, made.points[0], read_dialogs(made), first), count))
 
 
 @given(st.integers(1, 5), st.integers(0, 2**31 - 1), st.integers(1, 40))
-def test_equal_numbers_ask_the_same(prompts: int, seed: int, count: int) -> None:
+def test_equal_numbers_give_equal_requests(prompts: int, seed: int, count: int) -> None:
     changes = {"prompts": [f"prompt {number}" for number in range(prompts)], "seed": seed}
     made = requests(count, **changes)
     assert made == requests(count, **changes)
@@ -30,7 +30,7 @@ def test_equal_numbers_ask_the_same(prompts: int, seed: int, count: int) -> None
     assert all(item.seed is not None and 0 <= item.seed < 2**31 for item in made)
 
 
-def test_seeds_can_be_switched_off_and_the_system_message_stands_in_front() -> None:
+def test_seeds_can_be_turned_off_and_the_system_message_comes_first() -> None:
     made = requests(1, seeded=False, system="Be brief.", prompts=[[{"role": "user", "content": "a"}]])[0]
     assert made.seed is None
     assert [message["role"] for message in made.messages] == ["system", "user"]
@@ -42,18 +42,18 @@ def test_the_share_of_leavers_is_kept_and_spread(share: float, count: int) -> No
     assert abs(leavers - share * count) <= 1
 
 
-def test_nobody_leaves_a_warm_up() -> None:
+def test_no_client_leaves_a_warm_up() -> None:
     assert requests(1, first=WARM_UP, leave_after=0.5)[0].leave_after is None
 
 
 @pytest.mark.parametrize(
     "line", ["Hello!", "{}", '{"prompt": 3}', '{"messages": []}', '{"messages": [{"role": "user"}]}']
 )
-def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, line: str) -> None:
+def test_an_invalid_prompt_line_is_reported_with_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(f'{{"messages": [{{"role": "user", "content": "a"}}]}}\n\n{line}\n')
     with pytest.raises(ScenarioError, match="line 3"):
-        dialogs(scenario(prompts=None, prompts_file=str(path)))
+        read_dialogs(scenario(prompts=None, prompts_file=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, line: str) -> None:
 )
 def test_every_kind_of_arrivals_ends_with_the_seconds(arrivals: dict[str, Any]) -> None:
     made = scenario(concurrency=None, requests=None, seconds=10.0, arrivals=arrivals)
-    found = offsets(made, made.points[0])
+    found = arrival_offsets(made, made.points[0])
     assert found == sorted(found)
     assert found[-1] <= 10
 
 
-def test_a_scenario_in_which_nobody_comes_is_refused() -> None:
+def test_a_scenario_without_arrivals_is_an_error() -> None:
     made = scenario(concurrency=None, requests=None, seconds=0.001, arrivals={"kind": "poisson", "rate": 0.1})
     with pytest.raises(ScenarioError, match="no request"):
-        offsets(made, made.points[0])
+        arrival_offsets(made, made.points[0])

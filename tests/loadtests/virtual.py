@@ -1,4 +1,4 @@
-"""Time that passes only when everybody waits: load tests of minutes run in no time, and to the same microsecond each time."""
+"""An event loop with virtual time, which advances only when all tasks wait: load tests are fast and deterministic."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class _Impatient(selectors.SelectSelector):
-    """Where the loop would wait for a timer, the clock is put forward."""
+class _VirtualSelector(selectors.SelectSelector):
+    """A selector that advances the clock instead of waiting for a timer."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "everybody waits for something that will not come"
+            assert timeout is not None, "all tasks wait, and no timer is set"
             self.now += timeout
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self.clock = _Impatient()
+        self.clock = _VirtualSelector()
         super().__init__(self.clock)
 
     def time(self) -> float:
@@ -33,12 +33,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def now() -> float:
-    """The running loop's time, for what takes `time.perf_counter` elsewhere."""
+    """Return the running loop's time, in place of `time.perf_counter`."""
     return asyncio.get_running_loop().time()
 
 
 def pass_blocking(seconds: float) -> None:
-    """Spend time without giving way, as code does that blocks the loop."""
+    """Advance the clock without yielding, like code that blocks the loop."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.clock.now += seconds

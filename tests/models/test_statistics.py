@@ -1,4 +1,4 @@
-"""The report's statistics, against brute force."""
+"""Statistics against brute force."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from winnow.models.statistics import (
     best_weights,
-    bootstrap,
+    bootstrap_means,
     kl_bound,
     median_weights,
     midranks,
@@ -80,37 +80,37 @@ def test_kl_bound() -> None:
 def test_intervals_hold_the_mean_and_are_as_wide_as_theory_says() -> None:
     rng = np.random.default_rng(1)
     table = rng.normal(3, 2, size=(2000, 3))
-    for column, interval in enumerate(bootstrap(table, seed=0)):
+    for column, interval in enumerate(bootstrap_means(table, seed=0)):
         assert interval is not None
-        assert interval.mean == pytest.approx(table[:, column].mean())
-        assert interval.low < interval.mean < interval.high
+        assert interval.value == pytest.approx(table[:, column].mean())
+        assert interval.low < interval.value < interval.high
         assert interval.high - interval.low == pytest.approx(2 * 1.96 * 2 / math.sqrt(2000), rel=0.15)
-        assert interval.prompts == 2000
+        assert interval.count == 2000
 
 
 def test_prompts_that_do_not_count_are_left_out() -> None:
     table = np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [6.0, np.nan, np.nan]])
-    whole, single, nothing = bootstrap(table, seed=0)
+    whole, single, nothing = bootstrap_means(table, seed=0)
     assert whole is not None
-    assert (whole.mean, whole.prompts) == (3, 3)
+    assert (whole.value, whole.count) == (3, 3)
     assert single is not None
-    assert (single.mean, single.low, single.high, single.prompts) == (5, 5, 5, 1)
+    assert (single.value, single.low, single.high, single.count) == (5, 5, 5, 1)
     assert nothing is None
 
 
 def test_equal_seeds_give_equal_intervals_and_all_columns_the_same_resamples() -> None:
     table = np.random.default_rng(2).random((50, 1)) @ np.ones((1, 2))
-    first, second = bootstrap(table, seed=3)
+    first, second = bootstrap_means(table, seed=3)
     assert first == second
-    assert bootstrap(table, seed=3) == [first, second]
-    assert bootstrap(table, seed=4) != [first, second]
+    assert bootstrap_means(table, seed=3) == [first, second]
+    assert bootstrap_means(table, seed=4) != [first, second]
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (1, 2), (5, 0)])
 def test_tiny_tables(shape: tuple[int, int]) -> None:
-    found = bootstrap(np.full(shape, 0.3), seed=0)
+    found = bootstrap_means(np.full(shape, 0.3), seed=0)
     assert len(found) == shape[1]
-    assert all(item is None or item.low == item.mean == item.high == pytest.approx(0.3) for item in found)
+    assert all(item is None or item.low == item.value == item.high == pytest.approx(0.3) for item in found)
 
 
 def test_midranks_share_ties() -> None:

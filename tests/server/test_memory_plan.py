@@ -1,4 +1,4 @@
-"""The plan as the settings ask for it: for a service's engines, and for `winnow plan`."""
+"""The memory plan of the settings: for a service's engines, and for `winnow plan`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from winnow.loadtests.benchmarks.shapes import SHAPES, write_all
 from winnow.models import demo
 from winnow.models.engines.memory import GIB, Fixed, Memory
 from winnow.models.errors import DoesNotFit
-from winnow.server import plan as planning
+from winnow.server import memory_plan
 from winnow.server.cli.main import app
-from winnow.server.memory_plan import parts, plan
+from winnow.server.memory_plan import engine_parts, plan, precision
 from winnow.server.settings import Settings
 
 
 @pytest.fixture
 def seven(tmp_path: Path) -> dict[str, str]:
-    """The settings of three 7B models without weights."""
+    """Return the settings of three 7B models without weights."""
     folders = write_all(tmp_path, SHAPES["llama-2-7b"], demo.weights("policy"))
     return {role.replace("-", "_"): str(folder) for role, folder in folders.items()}
 
@@ -27,57 +27,68 @@ def seven(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def on_card(monkeypatch: pytest.MonkeyPatch) -> Memory:
     card = Memory("NVIDIA H100", int(79.6 * GIB), 79 * GIB)
-    monkeypatch.setattr(planning, "runs_on_gpu", lambda: True)
-    monkeypatch.setattr(planning, "card", lambda: card)
+    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
+    monkeypatch.setattr(memory_plan, "card", lambda: card)
     return card
 
 
-def test_on_cpu_each_engine_is_told_its_cache() -> None:
-    assert parts(Settings()) == (Fixed(GIB),) * 3
-    assert [part.kv_cache for part in parts(Settings(kv_cache_gib=0.5, rm_kv_cache_gib=0.25))] == [
+def test_on_cpu_each_engine_gets_its_kv_cache() -> None:
+    assert engine_parts(Settings()) == (Fixed(GIB),) * 3
+    assert [part.kv_cache for part in engine_parts(Settings(kv_cache_gib=0.5, rm_kv_cache_gib=0.25))] == [
         GIB // 2,
         GIB // 4,
         GIB // 4,
     ]
 
 
-def test_on_cpu_what_cannot_fit_is_told_before_anything_is_loaded(
+def test_on_cpu_models_that_cannot_fit_are_refused_before_anything_is_loaded(
     seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
+    monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
     with pytest.raises(DoesNotFit, match=r"need 77\.3 GiB at least; this machine has 16\.0 GiB"):
-        parts(Settings(**seven))
+        engine_parts(Settings(**seven))
 
 
 @pytest.mark.usefixtures("on_card")
-def test_on_a_card_each_engine_is_told_its_share(seven: dict[str, str]) -> None:
-    told = parts(Settings(**seven))
-    assert all(part.kv_cache is None for part in told), "an engine fills its share itself"
-    shares = [part.share or 0 for part in told]
+def test_on_a_card_each_engine_gets_its_share(seven: dict[str, str]) -> None:
+    parts = engine_parts(Settings(**seven))
+    assert all(part.kv_cache is None for part in parts), "an engine fills its share itself"
+    shares = [part.share or 0 for part in parts]
     assert shares[0] > shares[1] == shares[2] > 0.2
     assert sum(shares) < 79 / 79.6
 
 
 @pytest.mark.usefixtures("on_card")
-def test_what_is_set_is_told(seven: dict[str, str]) -> None:
-    policy, safety, _ = parts(Settings(**seven, policy_memory=0.4, rm_kv_cache_gib=3))
+def test_the_settings_shares_and_caches_are_kept(seven: dict[str, str]) -> None:
+    policy, safety, _ = engine_parts(Settings(**seven, policy_memory=0.4, rm_kv_cache_gib=3))
     assert policy == Fixed(None, 0.4)
     assert safety.kv_cache == 3 * GIB
 
 
-def test_with_both_shares_set_nothing_is_planned(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "runs_on_gpu", lambda: True)
-    told = parts(Settings(**seven, policy_memory=0.1, rm_memory=0.9))
-    assert told == (Fixed(None, 0.1), Fixed(None, 0.9), Fixed(None, 0.9))
+def test_with_all_shares_set_nothing_is_planned(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
+    parts = engine_parts(Settings(**seven, policy_memory=0.1, rm_memory=0.9))
+    assert parts == (Fixed(None, 0.1), Fixed(None, 0.9), Fixed(None, 0.9))
 
 
-def test_the_whole_context_and_the_precision_of_the_settings_count(seven: dict[str, str]) -> None:
+def test_context_and_precision_of_the_settings_count(seven: dict[str, str]) -> None:
     card = Memory("the card", 80 * GIB, 80 * GIB)
     short = plan(Settings(**seven, context=512), card)
-    assert short.policy.context == 512
+    assert short.policy.model.context == 512
     assert short.policy.model.dtype == "bfloat16"
     with pytest.raises(DoesNotFit, match="float32"):
         plan(Settings(**seven, dtype="float32"), card)
+
+
+def test_an_engine_may_differ_from_the_shared_settings(seven: dict[str, str]) -> None:
+    checkpoints = {"safety": {"dtype": "float32", "context": 1024, "kv_cache_gib": 3}, "helpfulness": {"memory": 0.3}}
+    settings = Settings(**seven, **checkpoints, context=2048, rm_kv_cache_gib=5)
+    planned = plan(settings, Memory("the card", 140 * GIB, 140 * GIB))
+    assert [engine.model.context for engine in planned.engines] == [2048, 1024, 2048]
+    assert [engine.model.dtype for engine in planned.engines] == ["bfloat16", "float32", "bfloat16"]
+    assert [precision(settings, engine, on_gpu=False) for engine in settings.engines.values()] == ["float32"] * 3
+    assert planned.safety.kv_cache == 3 * GIB
+    assert planned.helpfulness.share == 0.3
 
 
 def run(*arguments: str) -> Result:

@@ -6,7 +6,7 @@ import pytest
 
 from winnow.models import demo
 from winnow.models.errors import SettingsError
-from winnow.server.settings import Settings, load
+from winnow.server.settings import ALIASES, ENGINES, Settings, load, options
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_anything_the_demo_models_are_served() -> None:
     settings = load()
-    assert settings.policy == str(demo.weights("policy"))
+    assert settings.policy.checkpoint == str(demo.weights("policy"))
     assert settings.model_name == "winnow-demo"
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
 
@@ -79,7 +79,66 @@ def test_files_that_cannot_be_read() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    assert all(field.description for field in Settings.model_fields.values())
+    assert all(option.description for option in options())
+    for name in ENGINES:
+        fields = type(Settings.model_fields[name].default).model_fields
+        assert all(field.description for field in fields.values())
+
+
+ENGINE_VALUES = {
+    "policy": "models/a",
+    "safety_rm": "models/b",
+    "helpfulness_rm": "models/c",
+    "policy_memory": 0.5,
+    "rm_memory": 0.2,
+    "kv_cache_gib": 3.0,
+    "rm_kv_cache_gib": 2.0,
+    "safety_scale": -1.0,
+    "safety_bias": 0.5,
+    "helpfulness_scale": 2.0,
+    "helpfulness_bias": -0.5,
+}
+
+
+def read(settings: Settings, path: str) -> object:
+    engine, _, name = path.partition(".")
+    return getattr(getattr(settings, engine), name)
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+@pytest.mark.parametrize("source", ["flag", "environment", "file"])
+def test_a_flat_name_sets_what_the_nested_one_does(alias: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = ENGINE_VALUES[alias]
+    if source == "environment":
+        monkeypatch.setenv(f"WINNOW_{alias.upper()}", str(value))
+    elif source == "file":
+        Path("winnow.toml").write_text(f"{alias} = {value!r}\n")
+    settings = load(**({alias: value} if source == "flag" else {}))
+    assert {read(settings, path) for path in ALIASES[alias]} == {value}
+
+
+def test_nested_settings_of_one_engine_leave_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("winnow.toml").write_text('[safety]\ncheckpoint = "models/s"\ndtype = "float32"\nscale = 3.0\n')
+    monkeypatch.setenv("WINNOW_SAFETY__CONTEXT", "512")
+    monkeypatch.setenv("WINNOW_SAFETY_SCALE", "2")
+    settings = load(safety_bias=1.0)
+    safety = settings.safety
+    assert (safety.checkpoint, safety.dtype, safety.context) == ("models/s", "float32", 512)
+    assert (safety.scale, safety.bias) == (2.0, 1.0)
+    assert settings.helpfulness == Settings.model_fields["helpfulness"].default
+    assert settings.policy == Settings.model_fields["policy"].default
+
+
+def test_a_nested_name_beats_the_flat_one_of_the_same_source() -> None:
+    Path("winnow.toml").write_text("rm_memory = 0.1\n[safety]\nmemory = 0.2\n")
+    settings = load()
+    assert (settings.safety.memory, settings.helpfulness.memory) == (0.2, 0.1)
+
+
+def test_an_unknown_nested_name_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("winnow.toml").write_text('[safety]\ndtyp = "float32"\n')
+    with pytest.raises(SettingsError, match=r"'safety.dtyp'; the nearest is 'safety.dtype'"):
+        load()
 
 
 def test_keys_and_hosts_come_from_the_environment_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

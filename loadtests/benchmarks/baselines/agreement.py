@@ -1,7 +1,7 @@
-"""Whether the systems do the same thing: the client-side scores are Winnow's, and choose Winnow's winners.
+"""Checks that the client-side scores equal Winnow's, and pick the same winners.
 
-Checked before anything is timed, on Winnow's own candidates: a baseline that scored something else would be fast or slow for the
-wrong reason.
+Checked before anything is timed, on Winnow's own candidates: the times of a baseline that scored
+something else would mean nothing.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from winnow.clients import AsyncClient
 from winnow.loadtests.benchmarks.baselines.fleet import Fleet
-from winnow.loadtests.benchmarks.baselines.systems import WinnowServer
-from winnow.loadtests.types import Ask
+from winnow.loadtests.benchmarks.baselines.scorer import best
+from winnow.loadtests.types import Request
 
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Over `candidates` answers to `prompts` prompts: the largest difference of R_s, R_h or R_c, and how often the winner is the same."""
+    """The agreement over `candidates` answers to `prompts` prompts.
+
+    `largest_difference` is the largest difference of R_s or R_c, `same_winner` counts the prompts
+    with the same winner.
+    """
 
     prompts: int
     candidates: int
@@ -31,18 +36,26 @@ class Agreement:
         return self.largest_difference <= TOLERANCE
 
 
-async def check(fleet: Fleet, asks: Sequence[Ask]) -> Agreement:
-    """Let Winnow answer, and score its candidates the way the baselines do.
+async def check(fleet: Fleet, requests: Sequence[Request]) -> Agreement:
+    """Let Winnow answer, and score its candidates as the baselines do.
 
     Raises:
-        httpx.HTTPError: a server did not answer.
+        WinnowClientError, httpx.HTTPError: a server did not answer.
     """
-    winnow = WinnowServer(fleet.http, fleet.urls["winnow"])
     differences, same = [0.0], 0
-    for ask in asks:
-        told = (await winnow.post(ask, return_candidates=True))["best_of_n"]
-        scores = await fleet.scorer(fleet.render(ask), [item["text"] for item in told["scored"]])
-        for place, item in enumerate(told["scored"]):
-            differences += [abs(item["safety"] - scores.safety[place]), abs(item["combined"] - scores.combined[place])]
-        same += told["scored"][scores.winner]["index"] == told["winner"]
-    return Agreement(len(asks), len(differences) // 2, max(differences), same)
+    async with AsyncClient(f"{fleet.urls['winnow']}/v1") as client:
+        for request in requests:
+            answer = await client.answer(
+                request.messages,
+                candidates=request.candidates,
+                max_tokens=request.max_tokens,
+                seed=request.seed,
+                return_candidates=True,
+                **request.options,
+            )
+            scored = answer.report.scored
+            rewards = await fleet.scorer(fleet.render(request), [item.text or "" for item in scored])
+            for item, reward in zip(scored, rewards, strict=True):
+                differences += [abs(item.safety - reward.safety), abs(item.combined - reward.combined)]
+            same += scored[best(rewards)].index == answer.report.winner
+    return Agreement(len(requests), len(differences) // 2, max(differences), same)

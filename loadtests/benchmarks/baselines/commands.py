@@ -1,10 +1,11 @@
-"""How each server and companion is started.
+"""The command line and environment of each server and driver.
 
-The peers' vLLM servers get every setting that Winnow gives its own engines and that is an environment variable or a flag: threads that
-sleep instead of spinning, no worker process behind an engine, eager mode, float32, prefix caching, 256 sequences, whole prefills, 1 GiB of
-KV cache. The comparison is about design, not about settings. What they lack is the half of the threads that Winnow gives a reward model,
-and the kernels it replaces to be exact: neither can be had by a flag. As most people would start them, without those settings, they are
-measured as well.
+The peers' vLLM servers get every setting of Winnow's own engines that is an environment variable or
+a flag: threads that sleep instead of spinning, no worker process behind an engine, eager mode,
+float32, prefix caching, 256 sequences, whole prefills, 1 GiB of KV cache. The comparison is about
+design, not about settings. Two things cannot be had by a flag: half of the threads, which Winnow
+gives a reward model, and the kernels that it replaces to be exact. The servers are also measured as
+most people would start them, without those settings.
 """
 
 from __future__ import annotations
@@ -14,23 +15,47 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from winnow.loadtests.benchmarks.baselines.servers import Command
 from winnow.loadtests.benchmarks.baselines.systems import POLICY
+from winnow.loadtests.benchmarks.processes import Command
+from winnow.loadtests.benchmarks.winnow_process import serve_command
 from winnow.models import demo
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.environment import COMMON, CPU, EAGER, runs_on_gpu
 
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content.strip() }} {{ eos_token }}{{ bos_token }}"
-    "{% elif m.content %}[INST] {{ m.content.strip() }} [/INST]{% endif %}{% endfor %}"
-)
-"""For optillm, the only one that chats with vLLM: it puts a system message behind the user's, which Llama-2's template has no place for."""
+OPTILLM_DIALOG = """\
+{%- set state = namespace(kept=[]) -%}
+{%- for message in messages if message.content -%}
+    {%- if message.role == 'system' and state.kept -%}
+        {%- set text = state.kept[-1].content ~ '\\n' ~ message.content -%}
+        {%- set state.kept = state.kept[:-1] + [{'role': state.kept[-1].role, 'content': text}] -%}
+    {%- else -%}
+        {%- set state.kept = state.kept + [message] -%}
+    {%- endif -%}
+{%- endfor -%}
+{%- set messages = state.kept -%}
+"""
+"""Precedes the chat template of the baselines' policy, for optillm, the only client that sends it
+messages.
+
+optillm sends empty system messages, and a system message after the user's, for which Llama 2 has no
+place: the first are dropped, the second is appended to the message before it.
+"""
 GPU_SHARES: Mapping[demo.ModelName, float] = {"policy": 0.26, "safety-rm": 0.07, "helpfulness-rm": 0.07}
-"""On a GPU: an engine's share of the memory. Two sets of three engines live on the card."""
+"""An engine's share of a GPU's memory: two sets of three engines live on the card."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
+def chat_template() -> str:
+    """Return the chat template of the baselines' policy: Winnow's own, which also takes the
+    messages that optillm sends.
+    """
+    return OPTILLM_DIALOG + TEMPLATES["llama2"].jinja
+
+
 def _environment(*, tuned: bool = True) -> dict[str, str]:
-    """What `winnow.models.engines.environment.prepare` sets for Winnow's own engines; not `tuned`, only what keeps a server quiet and small."""
+    """Return the environment of Winnow's own engines; if not `tuned`, only the part that keeps a
+    server quiet and small.
+    """
     values = {**COMMON, **EAGER, **_OFFLINE}
     if not runs_on_gpu():
         values["VLLM_CPU_KVCACHE_SPACE"] = "1"
@@ -40,20 +65,13 @@ def _environment(*, tuned: bool = True) -> dict[str, str]:
 
 
 def vllm(model: demo.ModelName, port: int, *, tuned: bool = True) -> Command:
-    """vLLM's OpenAI server: it generates, or classifies if `model` is a reward model.
+    """Return the command of vLLM's OpenAI server, which generates, or classifies if `model` is a
+    reward model.
 
-    Not `tuned`, its threads, processes and prefills are as vLLM has them by default.
+    If not `tuned`, its threads, processes and prefills are vLLM's defaults.
     """
-    flags = [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--model",
-        str(demo.weights(model)),
-        "--served-model-name",
-        model,
-    ]
+    flags = ["--host", "127.0.0.1", "--port", str(port)]
+    flags += ["--model", str(demo.weights(model)), "--served-model-name", model]
     flags += ["--enforce-eager", "--enable-prefix-caching", "--max-num-seqs", "256"]
     flags += ["--no-enable-log-requests", "--disable-uvicorn-access-log"]
     if runs_on_gpu():
@@ -61,35 +79,38 @@ def vllm(model: demo.ModelName, port: int, *, tuned: bool = True) -> Command:
     else:
         flags += ["--dtype", "float32"]
         flags += ["--distributed-executor-backend", "uni", "--no-enable-chunked-prefill"] if tuned else []
-    flags += ["--chat-template", CHAT_TEMPLATE] if model == POLICY else ["--runner", "pooling", "--convert", "classify"]
+    flags += (
+        ["--chat-template", chat_template()] if model == POLICY else ["--runner", "pooling", "--convert", "classify"]
+    )
     program = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
     return Command(f"vllm ({model})", [*program, *flags], _environment(tuned=tuned))
 
 
 def winnow(port: int) -> Command:
-    """`winnow serve` with its defaults; like vLLM's servers it logs no requests."""
-    flags = ["--port", str(port), "--log-level", "warning"]
+    """Return the command of `winnow serve` with its defaults; like vLLM's servers it logs no
+    requests.
+    """
+    flags = ["--log-level", "warning"]
     if runs_on_gpu():
         flags += ["--policy-memory", str(GPU_SHARES["policy"]), "--rm-memory", str(GPU_SHARES["safety-rm"])]
         flags += ["--rm-kv-cache-gib", "2"]
-    return Command("winnow", [str(Path(sys.executable).with_name("winnow")), "serve", *flags], health="/ready")
+    return serve_command(port, flags)
 
 
 def optillm(port: int, peers: Path, policy_url: str, candidates: int) -> Command:
-    """optillm's proxy with its `bon` approach; its K is a flag of the server."""
+    """Return the command of optillm's proxy with its `bon` approach; K is a flag of the server."""
     flags = ["--host", "127.0.0.1", "--port", str(port), "--approach", "bon", "--best-of-n", str(candidates)]
     flags += ["--base-url", f"{policy_url}/v1", "--model", POLICY, "--log", "error"]
     return Command("optillm", [str(peers / "bin" / "optillm"), *flags], {"OPENAI_API_KEY": "none"})
 
 
 def its_hub(peers: Path, urls: Mapping[str, str]) -> Command:
-    """The companion that runs its_hub in the peers' own environment."""
-    script = Path(__file__).with_name("its_hub_driver.py")
-    return Command("its_hub", [str(peers / "bin" / "python"), str(script), *(urls[name] for name in GPU_SHARES)])
+    """Return the command of the driver that runs its_hub in the peers' own environment."""
+    driver = "winnow.loadtests.benchmarks.baselines.its_hub_driver"
+    return Command("its_hub", [str(peers / "bin" / "python"), "-m", driver, *(urls[name] for name in GPU_SHARES)])
 
 
 def transformers() -> Command:
-    """The companion that runs transformers alone."""
-    return Command(
-        "transformers", [sys.executable, "-m", "winnow.loadtests.benchmarks.baselines.padded_driver"], _environment()
-    )
+    """Return the command of the driver that runs transformers alone."""
+    driver = "winnow.loadtests.benchmarks.baselines.padded_driver"
+    return Command("transformers", [sys.executable, "-m", driver], _environment())

@@ -1,21 +1,22 @@
-"""The arithmetic of the benchmark: what was measured, ratios round by round, and the goals they are held against."""
+"""The arithmetic of the benchmark: runs, ratios round by round, and the goals."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from winnow.models.statistics import Interval, interval_of_repeats, median, percentile
 
 Compared = Literal["ratio", "added"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A load: so many `clients`, each asking for K `candidates` as soon as its last answer has come (a closed loop).
+    """A closed loop: each of `clients` asks for K `candidates` as soon as its last answer has come.
 
-    `requests` are asked in a round, `slow_requests` of systems that would take too long.
+    A round has `requests` requests, or `slow_requests` for systems that would take too long.
     """
 
     name: str
@@ -26,16 +27,17 @@ class Scene:
 
     @property
     def title(self) -> str:
-        """For headings."""
+        """The scene in words, for headings."""
         return f"{self.clients} client{'s' if self.clients > 1 else ''}, K = {self.candidates}"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One system in one scene and round. `latencies` are of whole answers, in seconds; `seconds` is what all of it took.
+    """One system in one scene and round.
 
-    `answers` has the text returned to each request by the request's number, for comparing winners; `tokens` were sampled in all, 0 where
-    a system does not tell.
+    `latencies` are of whole answers, in seconds; `seconds` is the duration of the run. `tokens`
+    were sampled in all, 0 if the system does not report it. `answers` holds the text returned to
+    each request by the request's number, for comparing winners.
     """
 
     scene: str
@@ -50,7 +52,7 @@ class Run:
     @property
     def p50(self) -> float:
         """Median latency in seconds; NaN if nothing was answered."""
-        return quantile(self.latencies, 0.5)
+        return median(self.latencies)
 
     @property
     def requests_per_second(self) -> float:
@@ -58,62 +60,40 @@ class Run:
         return len(self.latencies) / self.seconds if self.latencies else math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """The median over rounds, with the least and the greatest."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Of one value a round; those that are NaN are left out, and none at all make NaN."""
-        kept = [value for value in values if not math.isnan(value)] or [math.nan]
-        return cls(statistics.median(kept), min(kept), max(kept))
-
-    def text(self, digits: int) -> str:
-        """`median (low to high)`, or a dash."""
-        if math.isnan(self.median):
-            return "–"
-        return f"{self.median:,.{digits}f} ({self.low:,.{digits}f} to {self.high:,.{digits}f})"
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of all do not exceed; NaN of none."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan
-
-
 Measure = Callable[[Run], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Every run of a benchmark."""
+    """Every run of a benchmark. Intervals are the medians and ranges of the rounds; None where
+    nothing was measured.
+    """
 
     runs: tuple[Run, ...]
 
     def of(self, scene: str, system: str) -> list[Run]:
-        """A system's runs in one scene, by round."""
+        """Return a system's runs in one scene, by round."""
         found = [run for run in self.runs if (run.scene, run.system) == (scene, system)]
         return sorted(found, key=lambda run: run.round)
 
-    def interval(self, scene: str, system: str, measure: Measure) -> Interval:
-        """A measure over the rounds."""
-        return Interval.of([measure(run) for run in self.of(scene, system)])
+    def interval(self, scene: str, system: str, measure: Measure) -> Interval | None:
+        """Return a measure over the rounds."""
+        return interval_of_repeats(map(measure, self.of(scene, system)))
 
-    def latency(self, scene: str, system: str, share: float) -> float:
-        """A quantile over the requests of all rounds, in seconds."""
-        return quantile([value for run in self.of(scene, system) for value in run.latencies], share)
+    def latency(self, scene: str, system: str, percent: float) -> float:
+        """Return a percentile over the requests of all rounds, in seconds."""
+        return percentile(sorted(value for run in self.of(scene, system) for value in run.latencies), percent)
 
-    def compared(self, scene: str, system: str, base: str, measure: Measure, how: Compared = "ratio") -> Interval:
-        """A system against `base`, round by round: the ratio of a measure, or what is added to it."""
+    def compared(
+        self, scene: str, system: str, base: str, measure: Measure, how: Compared = "ratio"
+    ) -> Interval | None:
+        """Return a system against `base`, round by round: the ratio of a measure, or the difference."""
         bases = {run.round: measure(run) for run in self.of(scene, base)}
         pairs = [(measure(run), bases[run.round]) for run in self.of(scene, system) if run.round in bases]
-        return Interval.of([mine / theirs if how == "ratio" else mine - theirs for mine, theirs in pairs])
+        return interval_of_repeats(mine / theirs if how == "ratio" else mine - theirs for mine, theirs in pairs)
 
     def same_answers(self, one: str, other: str) -> tuple[int, int]:
-        """How many requests both answered, and how many of those with the same text."""
+        """Return the number of requests that both answered, and of those with the same text."""
         theirs = {
             (run.scene, run.round, number): text
             for run in self.runs
@@ -131,18 +111,18 @@ class Figures:
 
 
 def p50_ms(run: Run) -> float:
-    """Median latency in milliseconds."""
+    """Return the median latency in milliseconds."""
     return run.p50 * 1000
 
 
 def throughput(run: Run) -> float:
-    """Answers a second."""
+    """Return the answers a second."""
     return run.requests_per_second
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is wanted of `system` against `base` in a scene; judged by the median over rounds."""
+    """A bound on `system` against `base` in a scene; judged by the median over rounds."""
 
     text: str
     scene: str
@@ -153,19 +133,19 @@ class Goal:
     is_upper: bool
     how: Compared = "ratio"
 
-    def figure(self, figures: Figures) -> Interval:
-        """What was measured; NaN where a system is missing."""
+    def figure(self, figures: Figures) -> Interval | None:
+        """Return the measured figure; None where a system is missing."""
         return figures.compared(self.scene, self.system, self.base, self.measure, self.how)
 
     def is_met(self, figures: Figures) -> bool | None:
         """Whether it is met; None where nothing was measured."""
-        median = self.figure(figures).median
-        if math.isnan(median):
+        figure = self.figure(figures)
+        if figure is None:
             return None
-        return median <= self.bound if self.is_upper else median >= self.bound
+        return figure.value <= self.bound if self.is_upper else figure.value >= self.bound
 
 
-def _behind(peer: str) -> tuple[Goal, Goal]:
+def _against(peer: str) -> tuple[Goal, Goal]:
     return (
         Goal(f"{peer}: its p50 against Winnow's", "one", peer, "winnow", p50_ms, 3, False),
         Goal(f"{peer}: Winnow's requests/s against its", "crowd", "winnow", peer, throughput, 3, False),
@@ -180,9 +160,9 @@ GOALS: tuple[Goal, ...] = (
     Goal("p50 against the same, untuned", "one", "winnow", "untuned", p50_ms, 0.6, True),
     Goal("requests/s against the same, untuned", "crowd", "winnow", "untuned", throughput, 1.5, False),
     Goal("p50 added to plain vLLM at K = 1, ms", "single", "winnow", "vllm", p50_ms, 10, True, "added"),
-    *_behind("one-by-one"),
-    *_behind("its_hub"),
-    *_behind("optillm"),
-    *_behind("transformers"),
+    *_against("one-by-one"),
+    *_against("its_hub"),
+    *_against("optillm"),
+    *_against("transformers"),
 )
-"""The goals, of the scenes `one`, `crowd` and `single`."""
+"""The goals in the scenes `one`, `crowd` and `single`."""

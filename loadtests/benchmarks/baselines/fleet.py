@@ -1,9 +1,11 @@
-"""Starts what the chosen systems need, and just that; everything stays up until all have been measured."""
+"""Starts the processes that the chosen systems need; all stay up until every system has been
+measured.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import httpx
 from winnow.loadtests.benchmarks.baselines import commands, systems
 from winnow.loadtests.benchmarks.baselines.prompts import Renderer
 from winnow.loadtests.benchmarks.baselines.scorer import Scorer
-from winnow.loadtests.benchmarks.baselines.servers import Command, ServerFailed, free_port, started
-from winnow.loadtests.benchmarks.baselines.subprocess_client import companion
-from winnow.loadtests.benchmarks.baselines.systems import Completions, GenerateThenClassify
-from winnow.loadtests.types import System
+from winnow.loadtests.benchmarks.baselines.subprocess_client import started_target
+from winnow.loadtests.benchmarks.baselines.systems import ANSWER_SECONDS, Completions, GenerateThenClassify
+from winnow.loadtests.benchmarks.processes import Command, ServerFailed, free_port, serving
+from winnow.loadtests.target import OpenAITarget
+from winnow.loadtests.types import Target
 from winnow.models import demo
 
 NAMES = ("winnow", "vllm", "vllm+classify", "untuned", "one-by-one", "its_hub", "optillm", "transformers")
@@ -27,13 +30,13 @@ _UNTUNED = "untuned-"
 
 @dataclass(slots=True)
 class Fleet:
-    """The started systems, why others are missing, and what they are asked with."""
+    """The started systems, and the reasons why others are missing."""
 
     http: httpx.AsyncClient
     render: Renderer
     urls: dict[str, str] = field(default_factory=dict)
-    """Where Winnow and vLLM's servers listen, by the model for the latter, and once more untuned."""
-    systems: list[System] = field(default_factory=list)
+    """Addresses of Winnow and of vLLM's servers, the latter by model, and once more untuned."""
+    systems: list[Target] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -47,22 +50,43 @@ class Fleet:
         return Completions(self.http, self.urls["policy"])
 
     @property
+    def winnow(self) -> OpenAITarget:
+        """Winnow on its chat endpoint."""
+        url = f"{self.urls['winnow']}/v1"
+        return OpenAITarget(url, model="winnow-demo", dialect="winnow", name="winnow", timeout=ANSWER_SECONDS)
+
+    @property
     def untuned(self) -> GenerateThenClassify:
-        """The policy, then both reward models, on servers as vLLM starts them by default."""
+        """The policy, then both reward models, on servers with vLLM's defaults."""
         policy, safety, helpfulness = (self.urls[_UNTUNED + model] for model in _MODELS)
         scorer = Scorer(self.http, safety, helpfulness)
         return GenerateThenClassify(self.render, Completions(self.http, policy), scorer, "untuned", False)
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Close all connections on leaving."""
+        async with contextlib.AsyncExitStack() as connections:
+            connections.push_async_callback(self.http.aclose)
+            for system in self.systems:
+                if isinstance(system, OpenAITarget):
+                    await connections.enter_async_context(system)
+            yield
 
 
 @contextlib.contextmanager
 def started_fleet(
     names: Collection[str], sizes: Collection[int], peers: Path, tell: Callable[[str], object] = lambda _: None
 ) -> Iterator[Fleet]:
-    """Start what `names` need and end it on leaving. `sizes` are the Ks that will be asked for, `peers` the peers' environment; `tell` is
-    told what is being started.
+    """Start the servers and drivers of the systems `names`, and end them on leaving.
+
+    Args:
+        names: which of `NAMES`.
+        sizes: the Ks that will be asked for.
+        peers: folder of the peers' environment.
+        tell: called with a line for each server that is being started.
 
     Raises:
-        ServerFailed: Winnow or one of vLLM's servers did not start. A peer's program that does not is `missing`.
+        ServerFailed: Winnow or one of vLLM's servers did not start. A peer's program that does not start is `missing`.
     """
     fleet = Fleet(systems.new_client(), Renderer())
     with contextlib.ExitStack() as running:
@@ -91,16 +115,13 @@ def _servers(names: Collection[str]) -> Iterator[tuple[str, Callable[[int], Comm
 
 def _serve(running: contextlib.ExitStack, command: Callable[[int], Command]) -> str:
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    child = running.enter_context(started(command(port)))
-    child.wait_until_healthy(url + child.command.health)
-    return url
+    return running.enter_context(serving(command(port), port))
 
 
-def _system(name: str, fleet: Fleet, running: contextlib.ExitStack, sizes: Collection[int], peers: Path) -> System:
+def _system(name: str, fleet: Fleet, running: contextlib.ExitStack, sizes: Collection[int], peers: Path) -> Target:
     match name:
         case "winnow":
-            return systems.WinnowServer(fleet.http, fleet.urls["winnow"])
+            return fleet.winnow
         case "vllm":
             return systems.BareVllm(fleet.render, fleet.policy)
         case "vllm+classify":
@@ -110,16 +131,16 @@ def _system(name: str, fleet: Fleet, running: contextlib.ExitStack, sizes: Colle
         case "one-by-one":
             return systems.SequentialThenScore(fleet.render, fleet.policy, fleet.scorer)
         case "its_hub":
-            return running.enter_context(companion(commands.its_hub(_present(peers), fleet.urls), fleet.render))
+            return running.enter_context(started_target(commands.its_hub(_present(peers), fleet.urls), fleet.render))
         case "optillm":
             _present(peers)
-            proxy = {
+            proxies = {
                 size: _serve(running, lambda port, k=size: commands.optillm(port, peers, fleet.urls["policy"], k))  # type: ignore[misc]
                 for size in sorted(set(sizes))
             }
-            return systems.OptiLlm(fleet.http, proxy)
+            return systems.OptiLlm(fleet.http, proxies)
         case "transformers":
-            return running.enter_context(companion(commands.transformers(), fleet.render))
+            return running.enter_context(started_target(commands.transformers(), fleet.render))
         case _:
             raise ValueError(f"there is no system {name!r}; there are {', '.join(NAMES)}")
 

@@ -1,15 +1,15 @@
-"""its_hub's `BestOfN` behind lines of JSON (`winnow.loadtests.benchmarks.baselines.subprocess_client`); run by the peers' own interpreter.
+"""its_hub's `BestOfN` behind lines of JSON (`winnow.loadtests.benchmarks.baselines.subprocess_client`).
 
-A script that imports nothing of Winnow. The algorithm is its_hub's; the language model and the outcome reward model, which it leaves to its
-users, ask the same vLLM servers with the same bodies as the other baselines: `n=1` requests with Winnow's seeds, and `/classify`.
+A script for the peers' own interpreter. The algorithm is its_hub's. The language model and the
+outcome reward model, which it leaves to its users, ask the same vLLM servers with the same bodies
+as the other baselines: `n=1` requests with Winnow's seeds, and `/classify`. Their modules import
+nothing that the peers' environment lacks.
 Usage: its_hub_driver.py POLICY_URL SAFETY_URL HELPFULNESS_URL
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import sys
 import time
 from typing import Any
@@ -18,93 +18,80 @@ import httpx
 from its_hub.api import AbstractLanguageModel, AbstractOutcomeRewardModel
 from its_hub.core.algorithms.bon import BestOfN
 
+from winnow.loadtests.benchmarks.baselines.prompts import Rendered
+from winnow.loadtests.benchmarks.baselines.scorer import Scorer
+from winnow.loadtests.benchmarks.baselines.subprocess_client import parsed, write_line
+from winnow.loadtests.benchmarks.baselines.systems import Completions, new_client
+from winnow.loadtests.types import Request
+from winnow.models.errors import CandidateFailed
+from winnow.models.sampling import candidate_seed
+
 
 class Policy(AbstractLanguageModel):  # type: ignore[misc]
     """Samples one candidate a call behind one prompt's token ids."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, order: dict[str, Any]) -> None:
-        self.http, self.url, self.order = http, url, order
+    def __init__(self, policy: Completions, prompt: Rendered, request: Request) -> None:
+        self.policy, self.prompt, self.request = policy, prompt, request
         self.calls = self.tokens = 0
 
     async def agenerate_single(self, messages: Any, stop: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Sample the next candidate."""
-        index, order = self.calls, self.order
+        index = self.calls
         self.calls += 1
-        body = {"model": "policy", "prompt": order["ids"], "max_tokens": order["max_tokens"], **order["options"]}
-        if order["seed"] is not None:
-            digest = hashlib.blake2b(f"{order['seed']}:{index}".encode(), digest_size=8).digest()
-            body["seed"] = int.from_bytes(digest, "big") >> 1
-        answer = await _post(self.http, f"{self.url}/v1/completions", body)
-        self.tokens += answer["usage"]["completion_tokens"]
-        return {"role": "assistant", "content": answer["choices"][0]["text"].removeprefix(" ")}
+        seed = None if self.request.seed is None else candidate_seed(self.request.seed, index)
+        sampled = await self.policy.sample(self.prompt, self.request, 1, seed)
+        self.tokens += sampled.tokens
+        return {"role": "assistant", "content": sampled.texts[0]}
 
     async def agenerate(self, messages: Any, stop: Any = None, **kwargs: Any) -> Any:
-        """Not called by `BestOfN`."""
+        """Raise: `BestOfN` does not call it."""
         raise NotImplementedError
 
 
 class RewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     """R_c from both reward models, all candidates in one request to each."""
 
-    def __init__(self, http: httpx.AsyncClient, urls: list[str], order: dict[str, Any]) -> None:
-        self.http, self.urls, self.order = http, urls, order
+    def __init__(self, scorer: Scorer, prompt: Rendered) -> None:
+        self.scorer, self.prompt = scorer, prompt
         self.began = 0.0
 
     async def ascore(self, messages: Any, orchestrator: Any = None, **kwargs: Any) -> list[float]:
         """Score conversations that end with a candidate."""
         self.began = time.perf_counter()
-        prompt = self.order["prompt"]
-        answers = [dialog[-1].content for dialog in messages]
-        texts = [f"{prompt} {answer}</s>" if answer else f"{prompt}</s>" for answer in answers]
-        urls = self.urls[:1] if self.order["is_safety"] else self.urls
-        scores = await asyncio.gather(*(self._classify(url, texts) for url in urls))
-        return [one[0] if len(one) == 1 or one[0] < 0.15 else one[1] for one in zip(*scores, strict=True)]
-
-    async def _classify(self, url: str, texts: list[str]) -> list[float]:
-        answer = await _post(self.http, f"{url}/classify", {"input": texts, "add_special_tokens": False})
-        return [row["probs"][0] for row in sorted(answer["data"], key=lambda row: row["index"])]
+        rewards = await self.scorer(self.prompt, [dialog[-1].content for dialog in messages])
+        return [reward.combined_logit for reward in rewards]
 
     def score(self, messages: Any, **kwargs: Any) -> Any:
-        """Not called by `BestOfN`."""
+        """Raise: `BestOfN` does not call it."""
         raise NotImplementedError
 
 
-async def _post(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Any:
-    response = await http.post(url, json=body)
-    response.raise_for_status()
-    return response.json()
-
-
-async def answer(http: httpx.AsyncClient, urls: list[str], order: dict[str, Any]) -> None:
+async def answer(policy: Completions, scorer: Scorer, line: bytes) -> None:
     """Run one best-of-N and print its outcome."""
-    policy, rewards = Policy(http, urls[0], order), RewardModel(http, urls[1:], order)
+    number, prompt, request = parsed(line)
+    language_model, rewards = Policy(policy, prompt, request), RewardModel(scorer, prompt)
     question = "the prompt's token ids are with the model"
     try:
-        best = await BestOfN(rewards).ainfer(policy, question, order["candidates"])
-        tail = time.perf_counter() - rewards.began if rewards.began else None
-        told = {"text": best["content"], "tokens": policy.tokens, "score_tail": tail}
-    except (httpx.HTTPError, RuntimeError, ValueError, KeyError) as error:
-        told = {"error": f"{type(error).__name__}: {error}"}
-    _say({"number": order["number"], **told})
+        best = await BestOfN(rewards).ainfer(language_model, question, request.candidates)
+    except (httpx.HTTPError, CandidateFailed, RuntimeError, ValueError, KeyError) as error:
+        write_line(number=number, error=f"{type(error).__name__}: {error}")
+        return
+    tail = time.perf_counter() - rewards.began if rewards.began else None
+    write_line(number=number, text=best["content"], tokens=language_model.tokens, score_tail=tail)
 
 
-def _say(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-async def main(urls: list[str]) -> None:
+async def main(policy_url: str, safety_url: str, helpfulness_url: str) -> None:
     """Answer lines until the input ends."""
     lines, tasks = asyncio.StreamReader(limit=2**24), set[asyncio.Task[None]]()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=600, limits=limits, trust_env=False) as http:
-        _say({"ready": True})
+    async with new_client() as http:
+        policy, scorer = Completions(http, policy_url), Scorer(http, safety_url, helpfulness_url)
+        write_line(ready=True)
         while line := await lines.readline():
-            task = asyncio.create_task(answer(http, urls, json.loads(line)))
+            task = asyncio.create_task(answer(policy, scorer, line))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    asyncio.run(main(*sys.argv[1:]))

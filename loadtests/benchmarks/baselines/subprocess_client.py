@@ -1,28 +1,32 @@
-"""Peers that are libraries: each runs in a process of its own and is asked with lines of JSON over its standard input and output.
+"""Baselines that are libraries: each runs in a driver process, which is asked with lines of JSON
+over its standard input.
 
-A line to it is an object with a `number`; it answers in any order with a line that has the same `number` and either `text`, `tokens` and
-`score_tail`, or `error`. Its first line is `{"ready": true}`.
+A line to the driver holds a `number`, a `prompt` (the fields of `Rendered`) and a `request` (those
+of `Request`). It answers in any order, on standard output, with a line that has the same `number`
+and either `text`, `tokens` and `score_tail`, or `error`. Its first line is `{"ready": true}`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import select
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from winnow.loadtests.benchmarks.baselines.prompts import Renderer
-from winnow.loadtests.benchmarks.baselines.servers import START_SECONDS, Child, Command, started
-from winnow.loadtests.types import Ask, Reply
+from winnow.loadtests.benchmarks.baselines.prompts import Rendered, Renderer
+from winnow.loadtests.benchmarks.processes import START_SECONDS, Child, Command, started
+from winnow.loadtests.types import Reply, Request
 
 
 @dataclass(slots=True)
-class Companion:
-    """A child that answers lines; a `System`."""
+class SubprocessTarget:
+    """A driver process; a `Target`."""
 
     child: Child
     render: Renderer
@@ -31,10 +35,10 @@ class Companion:
     _reader: asyncio.Task[None] | None = None
     _sent: int = 0
 
-    async def ask(self, ask: Ask) -> Reply:
+    async def send(self, request: Request) -> Reply:
         """Answer one request."""
         try:
-            answer = await self._exchange(ask)
+            answer = await self._exchange(request)
         except OSError as error:
             return Reply("failed", time.perf_counter(), error=f"{self.name}: {error}")
         if "error" in answer:
@@ -42,22 +46,21 @@ class Companion:
         return Reply(
             "answered",
             time.perf_counter(),
-            text=str(answer["text"]).strip(),
-            candidates=ask.candidates,
+            text=str(answer["text"]),
+            candidates=request.candidates,
             sampled_tokens=answer["tokens"],
             score_tail=answer["score_tail"],
         )
 
-    async def _exchange(self, ask: Ask) -> dict[str, Any]:
+    async def _exchange(self, request: Request) -> dict[str, Any]:
         if self._reader is None:
             self._reader = asyncio.create_task(self._read())
         if self._reader.done():
             raise ConnectionError("its process has ended")
-        prompt = self.render(ask)
         self._sent += 1
-        number, line = self._sent, {"number": self._sent, "ids": prompt.ids, "prompt": prompt.text}
-        line |= {"is_safety": prompt.is_safety, "candidates": ask.candidates, "max_tokens": ask.max_tokens}
-        line |= {"seed": ask.seed, "options": dict(ask.options)}
+        number = self._sent
+        prompt = dataclasses.asdict(self.render(request))
+        line = {"number": number, "prompt": prompt, "request": dataclasses.asdict(request)}
         self._waiting[number] = asyncio.get_running_loop().create_future()
         assert self.child.process.stdin
         try:
@@ -80,15 +83,27 @@ class Companion:
 
 
 @contextlib.contextmanager
-def companion(command: Command, render: Renderer, seconds: float = START_SECONDS) -> Iterator[Companion]:
-    """Start a companion and yield it once it is ready.
+def started_target(command: Command, render: Renderer, seconds: float = START_SECONDS) -> Iterator[SubprocessTarget]:
+    """Start a driver and yield it once it is ready.
 
     Raises:
-        ServerFailed: it ended or said nothing for `seconds`.
+        ServerFailed: it ended, or was not ready within `seconds`.
     """
     with started(command, with_pipes=True) as child:
         assert child.process.stdout
-        heard, _, _ = select.select([child.process.stdout], [], [], seconds)
-        if not heard or b"ready" not in child.process.stdout.readline():
+        readable, _, _ = select.select([child.process.stdout], [], [], seconds)
+        if not readable or b"ready" not in child.process.stdout.readline():
             raise child.failure("did not get ready")
-        yield Companion(child, render, command.name)
+        yield SubprocessTarget(child, render, command.name)
+
+
+def parsed(line: str | bytes) -> tuple[int, Rendered, Request]:
+    """Return the number, prompt and request of a line; the driver's side."""
+    order = json.loads(line)
+    return order["number"], Rendered(**order["prompt"]), Request(**order["request"])
+
+
+def write_line(**fields: Any) -> None:
+    """Write a line to standard output; the driver's side."""
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()

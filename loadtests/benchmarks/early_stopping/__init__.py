@@ -1,1 +1,1 @@
-"""What the dial buys: reward and true accuracy against tokens and latency, for each way of spending less than all K candidates."""
+"""Early stopping measured: reward, true accuracy, tokens and latency of each way to spend less than all K candidates."""

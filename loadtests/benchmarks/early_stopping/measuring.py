@@ -1,7 +1,7 @@
-"""Asks a server the same prompts, with the same seeds, in every setting and under every load: `measured`.
+"""Sends a server the same prompts, with the same seeds, in every setting and under every load: `measured`.
 
-A run is a closed loop. Its first and last requests would meet a server that is filling or emptying, so others that do not count come
-before and after those that do. Settings run in an order drawn by chance, so that a machine that grows slower favours none.
+A run is a closed loop. Its first and last requests would meet a server that fills or empties, so other requests that are not
+counted precede and follow those that are. Settings run in random order, so that a machine that becomes slower favours none.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import chain, cycle, islice
 
 from winnow.loadtests.benchmarks.early_stopping.settings import K, Menu, Setting, exact
+from winnow.loadtests.benchmarks.winnow_process import as_json
 from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.load_generator import Sample, closed_loop
-from winnow.loadtests.types import Ask, System
+from winnow.loadtests.types import Request, Target
 from winnow.models.demo.world import DemoPrompt
 
 MAX_TOKENS = 96
@@ -27,7 +28,7 @@ WARM_UP = 16
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One answer: the winner's R_c and what the world says of it, the time it took, and what was spent on it."""
+    """One answer: the winner's R_c, the world's verdict on it, and its cost in time and tokens."""
 
     reward: float
     wrong: bool
@@ -42,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A setting under a load: an outcome for each prompt, None where the server refused, and seconds for all of them."""
+    """A setting under a load: an outcome for each prompt, None where the server refused, and the seconds for all of them."""
 
     setting: Setting
     clients: int
@@ -50,14 +51,19 @@ class Run:
     seconds: float
 
     @property
+    def answered(self) -> list[Outcome]:
+        """The outcomes of the requests that were not refused."""
+        return [outcome for outcome in self.outcomes if outcome is not None]
+
+    @property
     def refused(self) -> float:
-        """The share of requests that were turned away."""
+        """The share of requests that were refused."""
         return self.outcomes.count(None) / len(self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """All runs under one load. `repeat` is exact best of K once more, run first: what differs between the two is noise."""
+    """All runs under one load. `repeat` is exact best of K run a second time: the two differ by noise alone."""
 
     clients: int
     repeat: Run
@@ -69,60 +75,62 @@ class Load:
         return sorted((run for run in self.runs if run.setting.is_exact), key=lambda run: run.setting.candidates)
 
     @property
-    def dials(self) -> list[Run]:
-        """The other runs, as the menu lists them."""
+    def early_stopping(self) -> list[Run]:
+        """The other runs, in the order of the menu."""
         return [run for run in self.runs if not run.setting.is_exact]
 
 
-def _nobody(run: Run) -> None:
-    """Nobody watches."""
+def _ignore(run: Run) -> None:
+    """Ignore a finished run."""
 
 
 async def measured(
-    system: System, prompts: Sequence[DemoPrompt], menu: Menu, seed: int = 0, seen: Callable[[Run], None] = _nobody
+    target: Target, prompts: Sequence[DemoPrompt], menu: Menu, seed: int = 0, on_run: Callable[[Run], None] = _ignore
 ) -> Load:
-    """Every setting of the menu; `seen` is called with each run as it ends, first with the one that deadlines are calibrated by.
+    """Run every setting of the menu.
+
+    `on_run` is called with each run as it ends, first with the one that deadlines are calibrated by.
 
     Raises:
-        LoadTestError: a request failed, or an answer does not say what Winnow's do.
+        LoadTestError: a request failed, or an answer lacks Winnow's report.
     """
     prompts = prompts[: max(1, round(menu.share * len(prompts)))]
-    calibration, seconds = await _ask_all(system, prompts, exact(K), menu.clients, seed)
+    calibration, seconds = await _send_all(target, prompts, exact(K), menu.clients, seed)
     repeat = _run(exact(K), menu.clients, prompts, calibration, seconds)
-    seen(repeat)
+    on_run(repeat)
     answered = [sample for sample in calibration if sample.reply.kind == "answered"]
     if not answered:
         raise LoadTestError(f"the server refused every request of {menu.clients} clients")
     settings, runs = menu.settings(answered), dict[str, Run]()
     for setting in random.Random(f"{seed}-{menu.clients}").sample(settings, len(settings)):
-        samples, seconds = await _ask_all(system, prompts, setting, menu.clients, seed)
+        samples, seconds = await _send_all(target, prompts, setting, menu.clients, seed)
         runs[setting.name] = _run(setting, menu.clients, prompts, samples, seconds)
-        seen(runs[setting.name])
+        on_run(runs[setting.name])
     return Load(menu.clients, repeat, tuple(runs[setting.name] for setting in settings))
 
 
-async def warm_up(system: System, prompts: Sequence[DemoPrompt], seed: int = 0) -> None:
-    """Answer some requests that nothing is made of."""
-    await _ask_all(system, prompts[:WARM_UP], exact(K), 4, seed)
+async def warm_up(target: Target, prompts: Sequence[DemoPrompt], seed: int = 0) -> None:
+    """Send some requests and ignore the answers."""
+    await _send_all(target, prompts[:WARM_UP], exact(K), 4, seed)
 
 
-async def _ask_all(
-    system: System, prompts: Sequence[DemoPrompt], setting: Setting, clients: int, seed: int
+async def _send_all(
+    target: Target, prompts: Sequence[DemoPrompt], setting: Setting, clients: int, seed: int
 ) -> tuple[list[Sample], float]:
-    """A sample for each prompt, in their order, and the seconds of all."""
+    """Return a sample for each prompt, in their order, and the seconds of all."""
     count, stop, left = len(prompts), asyncio.Event(), set(range(len(prompts)))
     before = islice(cycle(range(count)), clients)
-    others = cycle(range(count))
-    numbers = chain((count + number for number in before), range(count), (count + number for number in others))
+    after = cycle(range(count))
+    numbers = chain((count + number for number in before), range(count), (count + number for number in after))
 
-    def seen(sample: Sample) -> None:
+    def on_sample(sample: Sample) -> None:
         left.discard(sample.number)
         if not left:
             stop.set()
 
-    asks = (_ask(number, prompts[number % count], setting, seed) for number in numbers)
+    requests = (_request(number, prompts[number % count], setting, seed) for number in numbers)
     start = time.perf_counter()
-    samples = await closed_loop(system, asks, clients, drain=DRAIN_SECONDS, stop=stop, seen=seen)
+    samples = await closed_loop(target, requests, clients, drain=DRAIN_SECONDS, stop=stop, on_sample=on_sample)
     counted = {sample.number: sample for sample in samples if sample.number < count}
     for sample in counted.values():
         if sample.reply.kind not in ("answered", "refused"):
@@ -130,9 +138,9 @@ async def _ask_all(
     return [counted[number] for number in range(count)], time.perf_counter() - start
 
 
-def _ask(number: int, prompt: DemoPrompt, setting: Setting, seed: int) -> Ask:
-    messages = tuple({"role": message.role, "content": message.content} for message in prompt.messages)
-    return Ask(number, messages, setting.candidates[1], MAX_TOKENS, seed + number, {"best_of_n": setting.best_of_n})
+def _request(number: int, prompt: DemoPrompt, setting: Setting, seed: int) -> Request:
+    options = {"best_of_n": setting.best_of_n}
+    return Request(number, as_json(prompt.messages), setting.candidates[1], MAX_TOKENS, seed + number, options)
 
 
 def _run(
@@ -146,23 +154,23 @@ def _run(
 
 
 def outcome(sample: Sample, prompt: DemoPrompt) -> Outcome:
-    """What came of an answered request.
+    """Return the outcome of an answered request.
 
     Raises:
         LoadTestError: the answer has no reward.
     """
-    reply, told = sample.reply, sample.reply.details
-    if "winner_combined" not in told or "candidates" not in told:
+    reply, report = sample.reply, sample.reply.details
+    if "winner_combined" not in report or "candidates" not in report:
         raise LoadTestError("an answer has no reward; only a Winnow server can be measured here")
     verdict = prompt.judge(reply.text)
     return Outcome(
-        reward=told["winner_combined"],
+        reward=report["winner_combined"],
         wrong=not verdict.correct,
         unsafe=not verdict.safe,
         ms=1000 * sample.latency,
-        started=told["candidates"],
+        started=report["candidates"],
         finished=reply.candidates,
         tokens=reply.sampled_tokens,
-        is_truncated=bool(told.get("truncated_by")),
-        is_approximate=bool(told.get("approximate")),
+        is_truncated=bool(report.get("truncated_by")),
+        is_approximate=bool(report.get("approximate")),
     )

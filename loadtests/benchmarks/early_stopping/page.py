@@ -1,154 +1,156 @@
-"""The page and the document of a measurement: `markdown` and `document`. Pure."""
+"""The page and the JSON document of a measurement: `markdown` and `document`. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from winnow.loadtests.benchmarks.early_stopping.savings import DRAWS, Interval
 from winnow.loadtests.benchmarks.early_stopping.sentences import (
     Measurement,
     capital,
     clients,
-    fewest,
+    fewest_wrong,
     percent,
     sentence,
 )
-from winnow.loadtests.benchmarks.early_stopping.settings import K
-from winnow.loadtests.benchmarks.early_stopping.verdicts import Figures, Saving
+from winnow.loadtests.benchmarks.early_stopping.settings import K, Setting
+from winnow.loadtests.benchmarks.early_stopping.verdicts import Figures, Row, Saving
+from winnow.loadtests.benchmarks.pages import UNKNOWN, table, with_interval
+from winnow.models.statistics import RESAMPLES, Interval
 
 COMMAND = "python -m winnow.loadtests.benchmarks.early_stopping"
-UNKNOWN = "—"
 READING = f"""\
 ## How to read it
 
-- A closed loop: so many clients, each of which asks again as soon as it has its answer. Latency is a whole answer's as its client sees
-  it. The first and last requests of a run, which meet a server that fills or empties, are asked in addition and not counted.
-- **Mean R_c** is the winners' reward; **wrong** and **unsafe** are the demo world's own judgement of their text, which no reward model
-  sees. **Tokens** are all that were sampled for an answer, the given-up ones' included; scoring the parts that `early_rejection` asks for
-  is not in them, but in the latency.
-- Intervals are 95 % bootstraps, {DRAWS:,} draws of prompts, the same ones for every setting: comparisons are paired. Under load requests
-  wait for each other and are not independent, so the intervals of latencies are too narrow; hence the noise that a saving of latency has
-  to exceed.
-- **Saved** is 1 − cost of the dial / cost of exact best of K at the dial's mean R_c. Between the exact K measured, R_c is taken to go
-  with the logarithm of the cost; the true curve bends a little above that, which flatters every dial a little. {UNKNOWN} stands for what
-  was not measured or has no exact K to compare with, and for an end of an interval that is beyond the curve.
-- Many comparisons stand here, and each has a chance of 1 in 40 to seem to pay when it does not: believe a dial that pays under several
-  loads and in neighbouring settings.
-- R_c is what the dial and exact best of K have in common where they are compared, not the truth: of two settings with the same mean R_c
-  one may have more wrong answers. The lower row of the picture shows it.
-- A deadline is the instant by which, in exact best of {K} under the same load, that share of requests had their first finished candidate,
-  or their last score.
-- The range is no saving by itself: it answers with the exact best of a K that the load decides. Compare its row with that of K = {K} under
-  the same load.
-- Answers here are short, about 11 tokens on average, so little is left to give up when a checkpoint is reached; with long answers and a
-  large policy the balance between sampling and scoring is another.
+- A closed loop: each client asks again as soon as it has its answer. Latency is that of a whole answer, as its
+  client sees it. The first and last requests of a run meet a server that fills or empties; they are sent in
+  addition and not counted.
+- **Mean R_c** is the winners' reward. **Wrong** and **unsafe** are the demo world's own verdict on their text,
+  which no reward model sees. **Tokens** are all that were sampled for an answer, those of aborted candidates
+  included. The cost of scoring parts, which `early_rejection` needs, is in the latency alone.
+- Intervals are 95 % bootstraps over prompts, {RESAMPLES:,} resamples, the same ones for every setting: comparisons
+  are paired. Under load requests wait for each other and are not independent, so the intervals of latencies are
+  too narrow; hence the noise that a saving of latency has to exceed.
+- **Saved** is 1 − cost of the setting / cost of exact best of K at the setting's mean R_c. Between the exact K
+  measured, R_c is taken to be linear in the logarithm of the cost. The true curve bends a little above that, which
+  flatters every setting a little. {UNKNOWN} stands for a figure that was not measured or has no exact K to compare
+  with, and for an end of an interval that is beyond the curve.
+- With this many comparisons some will look like savings by chance, each with a probability of 1 in 40. Believe a
+  setting that pays under several loads and in neighbouring settings.
+- The comparison is at equal R_c, which is not the truth: of two settings with the same mean R_c one may have more
+  wrong answers. The lower row of the picture shows it.
+- A deadline is the time by which that share of requests had their first finished candidate, or their last score,
+  in exact best of {K} under the same load.
+- A range of K is no saving by itself: it answers with the exact best of a K that the load decides. Compare its row
+  with that of K = {K} under the same load.
+- Answers here are short, about 11 tokens on average, so little is left to abort when a checkpoint is reached. Long
+  answers and a large policy shift the balance between sampling and scoring.
 """
-"""What stands at the end."""
+"""The end of the page."""
 
 
 def document(measurement: Measurement) -> dict[str, Any]:
-    """Everything as plain JSON; `setting.name` is added, and what is derived from it."""
-    told = dataclasses.asdict(measurement)
-    for load, figures in zip(told["loads"], measurement.loads, strict=True):
-        for row, known in zip(load["rows"], figures.rows, strict=True):
-            row["setting"] = {"name": known.setting.name, "best_of_n": known.setting.best_of_n}
-    return {"schema": 1, **told}
+    """Return everything as plain JSON values; null stands for an end of an interval that is beyond the curve."""
+    document: dict[str, Any] = _plain(measurement)
+    return {"schema": 1, **document}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        low, high = (end if math.isfinite(end) else None for end in (value.low, value.high))
+        return {"value": value.value, "low": low, "high": high}
+    if isinstance(value, Setting):
+        return {"name": value.name, "best_of_n": value.best_of_n}
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def markdown(measurement: Measurement) -> str:
-    """The page."""
-    lines = [*_what(measurement), *_verdicts(measurement)]
+    """Return the page."""
+    loads = (_load(load) for load in measurement.loads)
+    return "\n\n".join([_head(measurement), _verdicts(measurement), *loads, READING])
+
+
+def _head(measurement: Measurement) -> str:
+    machine = measurement.machine
+    quick = " A quick run: too few prompts to conclude from." if measurement.is_quick else ""
+    minutes = sum(load.seconds for load in measurement.loads) / 60
+    return f"""\
+# What the dial buys
+
+{measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting; a load with fewer
+prompts takes the first of them (seed {measurement.seed}); answers at their natural length. {measurement.server}.
+Written by `{COMMAND}`, started {measurement.started}; the requests took {minutes:.1f} minutes.{quick}
+Machine, the load generator's too: {machine["cpu"]}, {machine["cores"]} cores, {machine["platform"]}, \
+Python {machine["python"]}, Winnow {machine["winnow"]}.
+
+![mean R_c against median latency, and wrong answers against sampled tokens](dials.png)"""
+
+
+def _verdicts(measurement: Measurement) -> str:
+    headings = [f"{cost}, {clients(load.clients)}" for load in measurement.loads for cost in ("tokens", "latency")]
+    names = [setting.name for setting in measurement.early_stopping]
+    rows = []
+    for name in names:
+        found = [measurement.row(load, name) for load in measurement.loads]
+        rows.append([name, *(cell for row in found for cell in _saved(row.saving if row else None))])
+    sentences = [f"- {sentence(measurement, name)}" for name in names]
     for load in measurement.loads:
-        lines += _load(load)
-    return "\n".join([*lines, READING])
-
-
-def _what(measurement: Measurement) -> list[str]:
-    machine, quick = (
-        measurement.machine,
-        " A quick run: too few prompts to conclude from." if measurement.is_quick else "",
+        noise = (
+            f"K = {K} run twice gave medians that differ by {percent(load.noise)}: "
+            "a saving of latency must be larger to count."
+        )
+        sentences.append(f"- {capital(clients(load.clients))}: {fewest_wrong(load)}{noise}")
+    return "\n\n".join(
+        [
+            "## Does it pay?",
+            "Saved against exact best of K at the same mean R_c, with 95 % intervals; negative is a loss. "
+            "**Bold** pays.",
+            table(["setting", *headings], rows),
+            "\n".join(sentences),
+        ]
     )
-    seconds = sum(load.seconds for load in measurement.loads)
-    return [
-        "# What the dial buys",
-        "",
-        f"{measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting; a load that",
-        f"says less takes the first of them (seed {measurement.seed}); answers at their natural length. {measurement.server}.",
-        f"Written by `{COMMAND}`, started {measurement.started}; the requests took {seconds / 60:.1f} minutes.{quick}",
-        f"Machine, the tester's too: {machine['cpu']}, {machine['cores']} cores, {machine['platform']}, Python {machine['python']}, "
-        f"Winnow {machine['winnow']}.",
-        "",
-        "![mean R_c against median latency, and wrong answers against sampled tokens](dials.png)",
-        "",
-    ]  # fmt: skip
 
 
-def _verdicts(measurement: Measurement) -> list[str]:
-    headings = [f"{what}, {clients(load.clients)}" for load in measurement.loads for what in ("tokens", "latency")]
-    lines = [
-        "## Does it pay?",
-        "",
-        "Saved against exact best of K at the same mean R_c, with 95 % intervals; negative is a loss. **Bold** pays.",
-        "",
-        _line(["dial", *headings]),
-        _line(["---"] * (1 + len(headings))),
-    ]
-    for name in (setting.name for setting in measurement.dials):
-        rows = [measurement.row(load, name) for load in measurement.loads]
-        lines.append(_line([name, *(cell for row in rows for cell in _saved(row.saving if row else None))]))
-    lines.append("")
-    for name in (setting.name for setting in measurement.dials):
-        lines.append(f"- {sentence(measurement, name)}")
-    for load in measurement.loads:
-        noise = f"K = {K} run twice gave medians that differ by {percent(load.noise)}: a dial must save more to pay in latency."
-        lines.append(f"- {capital(clients(load.clients))}: {fewest(load)}{noise}")
-    return [*lines, ""]
-
-
-def _load(load: Figures) -> list[str]:
+def _load(load: Figures) -> str:
     headings = [
-        "setting", "mean R_c", "wrong", "unsafe", "p50 ms", "p90 ms", "p99 ms", "K started", "K scored", "tokens", "ended early",
-        "approximate", "refused",
+        "setting", "mean R_c", "wrong", "unsafe", "p50 ms", "p90 ms", "p99 ms", "K started", "K scored", "tokens",
+        "ended early", "approximate", "refused",
     ]  # fmt: skip
     title = f"## {capital(clients(load.clients))}, {load.prompts} prompts"
-    lines = [title, "", _line(headings), _line(["---"] * len(headings))]
-    for row in load.rows:
-        deadline = row.setting.options.get("deadline_ms")
-        lines.append(
-            _line(
-                [
-                    row.setting.name + (f" = {deadline:g} ms" if deadline else ""),
-                    _with(row.reward, "{:.3f}".format),
-                    _with(row.wrong, percent),
-                    percent(row.unsafe.value),
-                    _with(row.p50_ms, "{:.0f}".format),
-                    f"{row.p90_ms:.0f}",
-                    f"{row.p99_ms:.0f}",
-                    f"{row.started:.1f}",
-                    f"{row.finished:.1f}",
-                    f"{row.tokens.value:.0f}",
-                    *map(percent, (row.truncated, row.approximate, row.refused)),
-                ]
-            )
-        )
-    return [*lines, ""]
+    return f"{title}\n\n{table(headings, map(_cells, load.rows))}"
+
+
+def _cells(row: Row) -> list[str]:
+    deadline = row.setting.options.get("deadline_ms")
+    return [
+        row.setting.name + (f" = {deadline:g} ms" if deadline else ""),
+        with_interval(row.reward, "{:.3f}".format),
+        with_interval(row.wrong, percent),
+        percent(row.unsafe.value),
+        with_interval(row.p50_ms, "{:.0f}".format),
+        f"{row.p90_ms:.0f}",
+        f"{row.p99_ms:.0f}",
+        f"{row.started:.1f}",
+        f"{row.finished:.1f}",
+        f"{row.tokens.value:.0f}",
+        *map(percent, (row.truncated, row.approximate, row.refused)),
+    ]
 
 
 def _saved(saving: Saving | None) -> list[str]:
     if saving is None:
         return [UNKNOWN, UNKNOWN]
-    pairs = ((saving.tokens, saving.pays_in_tokens), (saving.latency, saving.pays_in_latency))
-    return [_with(interval, percent, is_bold=pays) if interval else UNKNOWN for interval, pays in pairs]
+    return [_bold_if(saving.pays_in_tokens, saving.tokens), _bold_if(saving.pays_in_latency, saving.latency)]
 
 
-def _with(interval: Interval, shown: Callable[[float], str], *, is_bold: bool = False) -> str:
-    """As `12.3 % (10.1 % to 14.5 %)`."""
-    low, high = (UNKNOWN if end is None else shown(end) for end in (interval.low, interval.high))
-    value = shown(interval.value)
-    return f"{f'**{value}**' if is_bold else value} ({low} to {high})"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _bold_if(pays: bool, interval: Interval | None) -> str:
+    """Return the interval with its value in bold if the setting pays."""
+    shown = with_interval(interval, percent)
+    value, separator, rest = shown.partition(" (")
+    return f"**{value}**{separator}{rest}" if pays else shown

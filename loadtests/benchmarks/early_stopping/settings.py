@@ -1,6 +1,6 @@
 """The settings that are compared: exact best of K, and each way of spending less.
 
-Every request says its bounds of K itself, so that a server whose `candidates` is a range measures the same.
+Every request carries its own bounds of K, so that a server whose `candidates` is a range measures the same.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from winnow.loadtests.load_generator import Sample
-from winnow.loadtests.measures import percentile
+from winnow.models.statistics import percentile
 
 K = 16
 EXACT = "exact best of K"
 RANGE = (2, K)
 PLACES = 128
-"""`max_candidates_in_flight` of the server that is started: 8 clients of K = 16 take every place, and a range shrinks from 6 clients on."""
+"""`max_candidates_in_flight` of the server that is started.
+
+8 clients of K = 16 take every place, and a range shrinks from 6 clients on.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way of answering. `value` tells it from others of its `group`; `options` are those of `best_of_n`."""
+    """One way of answering. `value` tells it from others of its `group`; `options` are fields of `best_of_n`."""
 
     group: str
     value: str
@@ -30,7 +33,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """What tables call it; the same at every load."""
+        """The name in tables; the same at every load."""
         return f"K = {self.value}" if self.is_exact else f"{self.group}: {self.value}" if self.value else self.group
 
     @property
@@ -40,16 +43,16 @@ class Setting:
 
     @property
     def best_of_n(self) -> dict[str, Any]:
-        """The object that a request carries."""
+        """The `best_of_n` object of a request."""
         least, most = self.candidates
         return {"candidates": {"min": least, "max": most}, **self.options}
 
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """What is asked of a server at a load of so many `clients`, each of which asks again as soon as it is answered.
+    """The settings measured in a closed loop of `clients` clients.
 
-    `share` is the part of the prompts that are asked; a single client takes long and is the least noisy.
+    `share` is the part of the prompts that are asked; a single client takes long and has the least noise.
     """
 
     clients: int
@@ -60,7 +63,7 @@ class Menu:
     share: float = 1.0
 
     def settings(self, calibration: Sequence[Sample]) -> list[Setting]:
-        """Every setting of this load; `calibration` has the answers of exact best of K under it."""
+        """Return every setting of this load; `calibration` has the answers of exact best of K under it."""
         return [
             *map(exact, self.exact),
             *(deadline(event, percent, calibration) for event, percent in self.deadlines),
@@ -71,26 +74,29 @@ class Menu:
 
 
 def exact(candidates: int) -> Setting:
-    """The best of exactly so many."""
+    """Return exact best of K with K = `candidates`."""
     return Setting(EXACT, str(candidates), (candidates, candidates))
 
 
 def accept(reward: float) -> Setting:
-    """Stop as soon as R_c is good enough."""
+    """Return the setting that stops as soon as R_c reaches `reward`."""
     return Setting("accept_reward", f"{reward:g}", options={"accept_reward": reward})
 
 
 def rejection(at_tokens: Sequence[int], keep: float) -> Setting:
-    """Give up what looks worst after so many tokens."""
+    """Return the setting that aborts the worst candidates after so many tokens, and keeps the share `keep`."""
     places = ", ".join(map(str, at_tokens))
     options = {"early_rejection": {"at_tokens": list(at_tokens), "keep": keep}}
     return Setting(f"early_rejection, keep {keep:g}", f"at [{places}]", options=options)
 
 
 def deadline(event: str, percent: float, calibration: Sequence[Sample]) -> Setting:
-    """Stop when in `percent` of the exact answers the first candidate would have finished, or the last score come."""
-    told = [sample.reply.details["timings_ms"] for sample in calibration]
-    spans = sorted(each["queue"] + each["first_candidate"] if event == "first" else each["total"] for each in told)
+    """Return the setting with the deadline by which `percent` of the exact answers had reached `event`.
+
+    `event` is "first", the first finished candidate, or "last", the last score.
+    """
+    timings = [sample.reply.details["timings_ms"] for sample in calibration]
+    spans = sorted(each["queue"] + each["first_candidate"] if event == "first" else each["total"] for each in timings)
     after = max(1.0, round(percentile(spans, percent), 1))
     return Setting("deadline_ms", f"p{percent:g} of the {event}", options={"deadline_ms": after})
 

@@ -1,36 +1,28 @@
-"""Each setting in figures, and whether a dial pays: `figures`. Pure.
+"""Each setting in figures, and whether early stopping pays: `figures`. Pure.
 
-A dial pays if the 95 % interval of its saving is above 0. For latency it must also be above the noise: how much the median of one setting
-differs when it is run twice, which an interval over the prompts of one run cannot know.
+A setting pays if the 95 % interval of its saving is above 0. For latency it must also be above the noise, the difference of the
+medians of one setting run twice, which an interval over the prompts of one run does not include.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from winnow.loadtests.benchmarks.early_stopping.measuring import Load, Outcome, Run
-from winnow.loadtests.benchmarks.early_stopping.savings import (
-    Draw,
-    Estimated,
-    Interval,
-    draws,
-    estimated,
-    mean,
-    median,
-    saving,
-)
+from winnow.loadtests.benchmarks.early_stopping.savings import Estimate, Resample, estimate, saving
 from winnow.loadtests.benchmarks.early_stopping.settings import Setting
-from winnow.loadtests.measures import percentile
+from winnow.models.statistics import Interval, median, percentile, resamples
 
-MOST_REFUSED = 0.02
-"""The share of refusals up to which a dial is compared: who is refused is not chosen by chance."""
+MAX_REFUSED = 0.02
+"""The share of refusals up to which a setting is compared: refused requests are not a random choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What a dial saves against exact best of K at equal mean R_c, in sampled tokens and in median latency; None if it cannot be said."""
+    """A setting's saving against exact best of K at equal mean R_c, in sampled tokens and in median latency; None if unknown."""
 
     tokens: Interval | None
     latency: Interval | None
@@ -60,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The rows of a load, exact ones first. `noise`: the share by which the median of K = 16 differed between two runs."""
+    """The rows of a load, exact ones first. `noise`: the relative difference of the medians of K = 16 run twice."""
 
     clients: int
     prompts: int
@@ -74,83 +66,75 @@ class Figures:
         return [row for row in self.rows if row.setting.is_exact]
 
     @property
-    def dials(self) -> list[Row]:
-        """The others."""
+    def early_stopping(self) -> list[Row]:
+        """The other rows."""
         return [row for row in self.rows if not row.setting.is_exact]
 
 
 @dataclass(frozen=True, slots=True)
 class _Estimates:
-    """What is needed of a run for comparisons."""
+    """The figures of a run that are compared."""
 
     run: Run
-    reward: Estimated
-    tokens: Estimated
-    p50_ms: Estimated
+    reward: Estimate
+    tokens: Estimate
+    p50_ms: Estimate
 
     @classmethod
-    def of(cls, run: Run, drawn: Sequence[Draw]) -> _Estimates:
+    def of(cls, run: Run, drawn: Sequence[Resample]) -> _Estimates:
         return cls(
             run,
-            estimated(_values(run, lambda outcome: outcome.reward), mean, drawn),
-            estimated(_values(run, lambda outcome: outcome.tokens), mean, drawn),
-            estimated(_values(run, lambda outcome: outcome.ms), median, drawn),
+            estimate(_values(run, lambda outcome: outcome.reward), fmean, drawn),
+            estimate(_values(run, lambda outcome: outcome.tokens), fmean, drawn),
+            estimate(_values(run, lambda outcome: outcome.ms), median, drawn),
         )
 
 
 def figures(load: Load, seed: int = 0) -> Figures:
-    """Everything that the page says of a load; runs without a single answer are left out."""
-    drawn = draws(len(load.repeat.outcomes), seed)
-    known = [run for run in (*load.exact, *load.dials) if run.refused < 1]
-    found = [_Estimates.of(run, drawn) for run in known]
-    exact = [each for each in found if each.run.setting.is_exact and each.run.refused <= MOST_REFUSED]
+    """Return the page's figures of a load; runs without a single answer are left out."""
+    prompts = len(load.repeat.outcomes)
+    drawn = list(resamples(prompts, seed))
+    found = [_Estimates.of(run, drawn) for run in (*load.exact, *load.early_stopping) if run.answered]
+    exact = [each for each in found if each.run.setting.is_exact and each.run.refused <= MAX_REFUSED]
     noise = _noise(load)
     rows = (_row(each, None if each.run.setting.is_exact else _saving(each, exact, noise), drawn) for each in found)
-    return Figures(
-        load.clients,
-        len(load.repeat.outcomes),
-        sum(run.seconds for run in (load.repeat, *load.runs)),
-        noise,
-        tuple(rows),
-    )
+    seconds = sum(run.seconds for run in (load.repeat, *load.runs))
+    return Figures(load.clients, prompts, seconds, noise, tuple(rows))
 
 
 def _noise(load: Load) -> float:
-    again = next((run for run in load.runs if run.setting == load.repeat.setting and run.refused < 1), load.repeat)
-    first, second = (
-        median([outcome.ms for outcome in run.outcomes if outcome is not None]) for run in (load.repeat, again)
-    )
+    again = next((run for run in load.runs if run.setting == load.repeat.setting and run.answered), load.repeat)
+    first, second = (median(outcome.ms for outcome in run.answered) for run in (load.repeat, again))
     return abs(first / second - 1)
 
 
-def _saving(dial: _Estimates, exact: Sequence[_Estimates], noise: float) -> Saving:
-    if not exact or dial.run.refused > MOST_REFUSED:
+def _saving(found: _Estimates, exact: Sequence[_Estimates], noise: float) -> Saving:
+    if not exact or found.run.refused > MAX_REFUSED:
         return Saving(None, None, False, False)
     rewards = [each.reward for each in exact]
-    tokens = saving(dial.tokens, dial.reward, [each.tokens for each in exact], rewards)
-    latency = saving(dial.p50_ms, dial.reward, [each.p50_ms for each in exact], rewards)
-    pays_in_tokens = tokens is not None and tokens.is_above_zero
-    pays_in_latency = latency is not None and latency.low is not None and latency.low > noise
+    tokens = saving(found.tokens, found.reward, [each.tokens for each in exact], rewards)
+    latency = saving(found.p50_ms, found.reward, [each.p50_ms for each in exact], rewards)
+    pays_in_tokens = tokens is not None and tokens.low > 0
+    pays_in_latency = latency is not None and latency.low > noise
     return Saving(tokens, latency, pays_in_tokens, pays_in_latency)
 
 
-def _row(found: _Estimates, saved: Saving | None, drawn: Sequence[Draw]) -> Row:
-    run = found.run
-    answered = [outcome for outcome in run.outcomes if outcome is not None]
+def _row(found: _Estimates, saved: Saving | None, drawn: Sequence[Resample]) -> Row:
+    run, answered = found.run, found.run.answered
     spans = sorted(outcome.ms for outcome in answered)
     return Row(
         setting=run.setting,
         reward=found.reward.interval,
-        wrong=estimated(_values(run, lambda outcome: outcome.wrong), mean, drawn).interval,
-        unsafe=estimated(_values(run, lambda outcome: outcome.unsafe), mean, drawn).interval,
+        wrong=estimate(_values(run, lambda outcome: outcome.wrong), fmean, drawn).interval,
+        unsafe=estimate(_values(run, lambda outcome: outcome.unsafe), fmean, drawn).interval,
         p50_ms=found.p50_ms.interval,
         p90_ms=percentile(spans, 90),
         p99_ms=percentile(spans, 99),
-        started=mean([outcome.started for outcome in answered]),
-        finished=mean([outcome.finished for outcome in answered]),
+        started=fmean(outcome.started for outcome in answered),
+        finished=fmean(outcome.finished for outcome in answered),
         tokens=found.tokens.interval,
-        truncated=mean([outcome.is_truncated for outcome in answered]),
-        approximate=mean([outcome.is_approximate for outcome in answered]),
+        truncated=fmean(outcome.is_truncated for outcome in answered),
+        approximate=fmean(outcome.is_approximate for outcome in answered),
         refused=run.refused,
         saving=saved,
     )

@@ -1,131 +1,75 @@
-"""What a run is exported as: training data, every score, a batch result, and the card that explains them.
+"""`winnow export`: the formats and the options of an export.
 
-Everything is derived from the journal and the manifest alone: the same run gives the same bytes. Rows stand in the order of the
-input, prompts are stored as they were, and files appear whole or not at all. Memory does not grow with the texts of a run.
+The modules of this package derive everything from the journal and the manifest: the same run gives the
+same bytes. Rows stand in the order of the input, and a file appears whole or not at all. Memory does not
+grow with the texts of a run. This module imports nothing heavy, because the command line reads its
+options from here.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple, get_args
 
-from winnow.models.errors import RunError
-from winnow.models.statistics import Moments
-from winnow.server.distill.export.answered import AnsweredPrompt
-from winnow.server.distill.export.candidates import candidates
-from winnow.server.distill.export.card import Part, card
-from winnow.server.distill.export.choosing import Pick, Unseen, pair, picks
-from winnow.server.distill.export.columns import Column, row
-from winnow.server.distill.export.errors_file import write_errors
-from winnow.server.distill.export.openai_batch import model, result
-from winnow.server.distill.export.options import ALL_FORMATS, FILES, ExportOptions, Format, PairRule, Written
-from winnow.server.distill.export.preferences import PREFERENCES
-from winnow.server.distill.export.sources import Entry, Source
-from winnow.server.distill.export.survey import Survey
-from winnow.server.distill.export.training import PROMPT_COMPLETION, SFT
-from winnow.server.distill.export.writers import Writer, json_lines, parquet
-from winnow.server.distill.files import write
-from winnow.server.distill.records import Problem
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ALL_FORMATS", "ExportOptions", "Format", "PairRule", "Written", "export", "write_errors"]
-
-CHAT_TEMPLATE = "chat_template.jinja"
-CARD = "README.md"
+Format = Literal["sft", "prompt-completion", "preferences", "candidates", "openai-batch"]
+ALL_FORMATS: tuple[Format, ...] = get_args(Format)
+FILES: dict[Format, str] = {
+    "sft": "sft.jsonl",
+    "prompt-completion": "prompt_completion.jsonl",
+    "preferences": "preferences.jsonl",
+    "candidates": "candidates.parquet",
+    "openai-batch": "openai_batch.jsonl",
+}
+PairRule = Literal["worst", "median", "random", "second"]
 
 
-def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out: Path | None = None) -> list[Written]:
-    """Write a run's data files, one a format, into `out` (by default `folder`/export), with a card and a chat template beside.
+class ExportOptions(BaseModel):
+    """The choice of answers that become training rows. `candidates` and `openai-batch` are complete
+    whatever is set here.
 
-    The card describes this export: name all formats that are to go together at once. What else lies in `out` is left alone.
-
-    Returns:
-        The data files in the order of `formats`, each once, with their rows.
-
-    Raises:
-        RunError: no format is named, the folder holds no run, runs cannot be merged, or a file cannot be written.
+    The filters come first, then the best of the remaining answers are taken. A prompt whose winner is
+    filtered out gives its best remaining answer; a prompt without a remaining answer gives no row.
     """
-    wanted = tuple(dict.fromkeys(formats))
-    if not wanted:
-        raise RunError(f"name at least one format: {', '.join(ALL_FORMATS)}")
-    if "openai-batch" in wanted and options.merge:
-        raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
-    source = Source(folder, options.merge)
-    survey = Survey(source)
-    target = folder / "export" if out is None else out
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{target} cannot be made: {error.strerror}") from None
-    name = model(source.manifests[0])
-    with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(_writer(kind, target / FILES[kind], options, survey.logits, name)) for kind in wanted
-        ]
-        for entry in source:
-            for writer in writers:
-                writer.add(entry)
-    rows = [writer.rows for writer in writers]
-    columns = _columns(survey.logits)
-    parts = [Part(kind, count, columns[kind]) for kind, count in zip(wanted, rows, strict=True)]
-    write(target / CHAT_TEMPLATE, files(__name__).joinpath("llama2.jinja").read_bytes())
-    write(target / CARD, card(source.names, source.manifests, survey, options, parts).encode())
-    return [Written(target / FILES[part.format], part.rows) for part in parts]
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_reward: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Minimum R_c, in (0, 1), of an answer to train on; rejected answers may have less.",
+    )
+    safe_only: bool = Field(
+        default=False,
+        description="Train on no answer with R_s < 0.15. Rejected answers may be unsafe: a pair teaches to avoid them.",
+    )
+    finished_only: bool = Field(
+        default=False,
+        description="Leave out answers cut off at the token limit: they teach a model to stop anywhere.",
+    )
+    max_tokens: int | None = Field(default=None, ge=1, description="Maximum tokens of an answer, EOS included.")
+    top_k: int = Field(
+        default=1, ge=1, description="Answers per prompt in sft and prompt-completion, best first; equal texts count."
+    )
+    pairs: PairRule = Field(
+        default="worst",
+        description="The opponent of the best answer, among the answers below it that differ from it: the worst, "
+        "the median, a random one (the same each time) or the second best.",
+    )
+    deduplicate: bool = Field(
+        default=False,
+        description="Drop a row whose prompt and answers equal an earlier row's. Without it, equal prompts stay apart.",
+    )
+    merge: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders of further runs that the same reward models scored; the best answer of all runs is taken.",
+    )
 
 
-def _columns(moments: Moments) -> dict[Format, Sequence[Column[Any]]]:
-    return {
-        "sft": SFT,
-        "prompt-completion": PROMPT_COMPLETION,
-        "preferences": PREFERENCES,
-        "candidates": candidates(moments),
-        "openai-batch": (),
-    }
+class Written(NamedTuple):
+    """A data file and its number of rows."""
 
-
-def _writer(
-    kind: Format, path: Path, options: ExportOptions, moments: Moments, name: str
-) -> contextlib.AbstractContextManager[Writer]:
-    match kind:
-        case "sft":
-            return json_lines(path, _learned(SFT, options))
-        case "prompt-completion":
-            return json_lines(path, _learned(PROMPT_COMPLETION, options))
-        case "preferences":
-            return json_lines(path, _preferred(options))
-        case "candidates":
-            return parquet(path, candidates(moments), _every)
-        case "openai-batch":
-            return json_lines(path, lambda entry: [_result(entry, name)])
-
-
-def _learned(columns: Sequence[Column[Pick]], options: ExportOptions) -> Callable[[Entry], Iterator[Any]]:
-    is_new = Unseen()
-
-    def rows(entry: Entry) -> Iterator[Any]:
-        for pick in picks(entry, options) if isinstance(entry, AnsweredPrompt) else ():
-            if not options.deduplicate or is_new(pick.prompt, pick.answer.text):
-                yield row(columns, pick)
-
-    return rows
-
-
-def _preferred(options: ExportOptions) -> Callable[[Entry], Iterator[Any]]:
-    is_new = Unseen()
-
-    def rows(entry: Entry) -> Iterator[Any]:
-        found = pair(entry, options) if isinstance(entry, AnsweredPrompt) else None
-        if found and (not options.deduplicate or is_new(found.prompt, found.chosen.text, found.rejected.text)):
-            yield row(PREFERENCES, found)
-
-    return rows
-
-
-def _every(entry: Entry) -> Iterable[Pick]:
-    return (Pick(entry, answer) for answer in entry.answers) if isinstance(entry, AnsweredPrompt) else ()
-
-
-def _result(entry: Entry, name: str) -> Any:
-    return result(entry if isinstance(entry, Problem) else entry.lead, name)
+    path: Path
+    rows: int

@@ -1,52 +1,55 @@
-"""The dataset card: what the files hold, what they were made of, and what a reward is not.
+"""The dataset card: the contents of the files, their origin, and the limits of a reward.
 
-Derived from the manifests, the counts and the options alone: no times, no paths, the same bytes each time.
+It depends on the manifests, the counts and the options alone, not on times or paths: the same run gives
+the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from winnow.models.reporting.pages import flattened
 from winnow.models.statistics import Moments
-from winnow.models.types import Branch
+from winnow.models.types import SAFETY_THRESHOLD, Branch
+from winnow.server.distill.export import FILES, ExportOptions, Format
 from winnow.server.distill.export.columns import FIELDS, Column
-from winnow.server.distill.export.options import FILES, ExportOptions, Format
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.manifest import Manifest
 
-INTRODUCTION = """\
-For each prompt K answers were sampled from a policy, a safety and a helpfulness reward model scored each, and the two scores
-were combined as in Llama 2: R_c is R_s if the prompt is a safety prompt or R_s < 0.15, else R_h. The best answer by R_c is the
-one to learn (rejection sampling), the others are what it was better than."""
+CHAT_TEMPLATE = "chat_template.jinja"
+INTRODUCTION = f"""\
+A policy sampled K answers to each prompt. A safety and a helpfulness reward model scored each answer.
+The two scores were combined as in Llama 2: R_c is R_s if the prompt is a safety prompt or R_s < {SAFETY_THRESHOLD},
+else R_h. The best answer by R_c is the one to train on (rejection sampling)."""
 
 HOW_TO = {
-    "sft": "TRL: `SFTTrainer` on `messages`. With `assistant_only_loss=True` and `chat_template.jinja`, turns of `weight` 0 carry no loss; "
-    "without, every token of the dialog carries loss.",
-    "prompt-completion": "TRL: `SFTTrainer`; only the completion carries loss, so that earlier turns never do.",
-    "preferences": "TRL: `DPOTrainer`, or `RewardTrainer`, which subtracts `margin`; copy `margin_small` or `margin_large` into it for the "
-    "paper's own.",
-    "candidates": '`pandas.read_parquet`, or `load_dataset("parquet", data_files="candidates.parquet")`: `datasets` reads all configs of a '
-    "folder with one reader, so beside JSON files this one is no config.",
-    "openai-batch": "A line for each line of the input, in OpenAI's batch output shape; a `custom_id` that the input did not name is "
-    "`line-N`. `created` and the timings are 0. Read it as JSON, a line at a time; it is no config.",
+    "sft": f"TRL: `SFTTrainer` on `messages`. With `assistant_only_loss=True` and `{CHAT_TEMPLATE}`, turns of "
+    "`weight` 0 carry no loss. Without them, every token of the dialog carries loss.",
+    "prompt-completion": "TRL: `SFTTrainer`. Only the completion carries loss; earlier turns never do.",
+    "preferences": "TRL: `DPOTrainer`, or `RewardTrainer`, which subtracts `margin`. For the paper's own margins, copy "
+    "`margin_small` or `margin_large` into it.",
+    "candidates": '`pandas.read_parquet`, or `load_dataset("parquet", data_files="candidates.parquet")`. '
+    "`datasets` reads all configs of a folder with one reader, so this file is no config beside JSON files.",
+    "openai-batch": "One line per input line, in the shape of OpenAI's batch output. A `custom_id` that the input "
+    "did not name is `line-N`. `created` and the timings are 0. Read it as JSON, line by line; it is no config.",
 }
 
-LIMITS = """\
-- A reward is one model's guess at what people prefer. It is no measure of truth, and not comparable across reward models.
-- The best of K by a reward is also the best at whatever the reward model gets wrong, the more so the larger K is.
-- R_s and R_h come from two models. R_c puts them on one scale, as the paper does; their calibrations may differ.
-- R_s ≥ 0.15 does not say that an answer is safe: in the paper that gate had a precision of 0.89 and a recall of 0.55.
-- A rating is derived from the reward models; nobody was asked.
-- `chat_template.jinja` writes the Llama-2 chat format. A policy of another format needs its own template."""
+LIMITS = f"""\
+- A reward is one model's guess at what people prefer. It is no measure of truth and does not compare across models.
+- The best of K by a reward is also the best at exploiting the reward model's errors, more so with a larger K.
+- R_s and R_h come from two models. R_c puts them on one scale, as the paper does, but their calibrations may differ.
+- R_s ≥ {SAFETY_THRESHOLD} does not prove an answer safe: in the paper this threshold had precision 0.89, recall 0.55.
+- Ratings are derived from the reward models. No person rated the answers.
+- `{CHAT_TEMPLATE}` writes the Llama-2 chat format. A policy with another format needs its own template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of the export: its rows, and its columns (none where it is no table)."""
+    """A file of the export: its number of rows, and its columns (none if it is no table)."""
 
     format: Format
     rows: int
@@ -60,7 +63,10 @@ def card(
     options: ExportOptions,
     parts: Sequence[Part],
 ) -> str:
-    """The text of `README.md`: YAML for the Hub and for `datasets`, then Markdown. `names` are the runs' folders, if merged."""
+    """Return `README.md`: YAML for the Hub and for `datasets`, then Markdown.
+
+    `names` are the folder names of the runs if they were merged.
+    """
     title = f"Best-of-N answers to {manifests[0]['input']['name']}"
     sections = [
         "\n".join(("---", *_front_matter(title, parts), "---")),
@@ -77,7 +83,11 @@ def card(
 
 
 def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
-    """`datasets` takes one reader for all configs of a folder, so Parquet is a config only where it is alone."""
+    """Yield the YAML lines.
+
+    `datasets` reads all configs of a folder with one reader, so the Parquet file is a config only if it
+    is alone.
+    """
     tables = [part for part in parts if part.columns]
     if len(tables) > 1:
         tables = [part for part in tables if part.format != "candidates"]
@@ -111,26 +121,26 @@ def _files(parts: Sequence[Part]) -> Iterator[str]:
     for part in parts:
         yield _cells(f"`{FILES[part.format]}`", f"{part.rows:,}", HOW_TO[part.format])
     yield _cells(
-        "`chat_template.jinja`",
+        f"`{CHAT_TEMPLATE}`",
         "",
-        "The chat format, for tokenizers that have none: `SFTConfig(chat_template_path=…)`.",
+        "The chat format, for tokenizers without one: `SFTConfig(chat_template_path=…)`.",
     )
 
 
 def _counts(survey: Survey) -> Iterator[str]:
-    yield from _table("what", "how many")
+    yield from _table("count of", "number")
     yield _cells("prompts with answers", f"{survey.prompts:,}")
-    yield _cells("… of which every answer is unsafe (R_s < 0.15)", f"{survey.all_unsafe:,}")
-    yield _cells("… of which earlier assistant turns carry no loss", f"{survey.silent:,}")
+    yield _cells(f"… of which every answer is unsafe (R_s < {SAFETY_THRESHOLD})", f"{survey.all_unsafe:,}")
+    yield _cells("… of which earlier assistant turns carry no loss", f"{survey.masked:,}")
     yield _cells("… of which the best answer is context-distilled", f"{survey.distilled_winners:,}")
     yield _cells("input lines at fault", f"{survey.problems['input']:,}")
-    yield _cells("input lines all of whose candidates failed", f"{survey.problems['failed']:,}")
+    yield _cells("input lines with failed candidates only", f"{survey.problems['failed']:,}")
     yield _cells("candidates scored", f"{survey.logits.count:,}")
     for branch in Branch:
         yield _cells(f"… decided by `{branch.value}`", f"{survey.branches[branch]:,}")
     yield _cells("… context-distilled", f"{survey.distilled:,}")
     yield _cells("… cut off by the token limit", f"{survey.cut:,}")
-    yield _cells("candidates that failed, beside those that were scored", f"{survey.failed:,}")
+    yield _cells("candidates that failed (not among the scored)", f"{survey.failed:,}")
 
 
 def _rewards(survey: Survey) -> Iterator[str]:
@@ -138,36 +148,29 @@ def _rewards(survey: Survey) -> Iterator[str]:
         numbers = (moments.mean, moments.deviation, moments.lowest, moments.highest)
         return _cells(name, *(f"{number:.4f}" for number in numbers))
 
-    yield from _table("over", "mean", "deviation", "least", "greatest")
+    yield from _table("over", "mean", "deviation", "minimum", "maximum")
     yield line("R_c of every candidate", survey.rewards)
     yield line("R_c of the best of each prompt", survey.winners)
     yield line("logit(R_c) of every candidate", survey.logits)
 
 
 def _options(options: ExportOptions) -> Iterator[str]:
-    yield from _table("option", "value", "what it does")
+    yield from _table("option", "value", "effect")
     for name, field in ExportOptions.model_fields.items():
         value = getattr(options, name)
         shown = [path.resolve().name for path in value] if name == "merge" else value
         yield _cells(name, _json(shown), field.description or "")
-    yield "\n`candidates` and `openai-batch` hold everything, whatever is chosen; only `merge` bears on `candidates`."
+    yield "\n`candidates` and `openai-batch` are complete whatever the options; only `merge` affects `candidates`."
 
 
 def _provenance(name: str | None, manifest: Manifest) -> str:
     head = f"## Provenance of {name}\n" if name else "## Provenance\n"
-    return "\n".join((head, *_table("what", "value"), *(_cells(*pair) for pair in _flat(manifest, ""))))
-
-
-def _flat(body: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in body.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", f"`{_json(value)}`"
+    rows = (_cells(key, f"`{_json(value)}`") for key, value in flattened(manifest))
+    return "\n".join((head, *_table("entry", "value"), *rows))
 
 
 def _fields(part: Part) -> Iterator[str]:
-    yield from _table("field", "type", "what it is")
+    yield from _table("field", "type", "content")
     for column in part.columns:
         kind = f"list of {{{', '.join(FIELDS[column.kind])}}}" if column.kind in FIELDS else column.kind
         yield _cells(f"`{column.name}`", kind, column.about)

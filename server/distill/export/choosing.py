@@ -1,4 +1,4 @@
-"""Which answers become rows: the filters, the best answers of a prompt, and the pairs of preferences."""
+"""The choice of rows: filters, the best answers of a prompt, and preference pairs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Literal, NamedTuple
 import orjson
 
 from winnow.models.types import sigmoid
-from winnow.server.distill.export.answered import Answer, AnsweredPrompt
-from winnow.server.distill.export.options import ExportOptions, PairRule
+from winnow.server.distill.export import ExportOptions, PairRule
+from winnow.server.distill.export.sources import Answer, AnsweredPrompt
 
 RatingName = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 
 
 class Rating(NamedTuple):
-    """A step of Llama 2's four-point scale: it begins at `least`, a probability, and has the margins m(r) of the paper's loss."""
+    """A step of Llama 2's four-point scale: its least probability, and the paper's margins m(r)."""
 
     name: RatingName
     least: float
@@ -32,14 +32,15 @@ RATINGS = (
     Rating("slightly_better", 0.6, 1 / 3, 1.0),
     Rating("negligibly_better", 0.0, 0.0, 0.0),
 )
-"""A reward model learns pairs by −log σ(r_c − r_r), so σ(difference of logits) is the probability it gives to the chosen answer
-being the one that people prefer. The steps are odds that can be said aloud: 9 of 10, 7 of 10, 6 of 10; below, it is hardly
-better than tossing a coin, which the paper's annotators called "negligibly better or unsure"."""
+"""A reward model is trained on pairs with −log σ(r_c − r_r), so σ(difference of logits) is its
+probability that people prefer the chosen answer. The steps are odds of 9, 7 and 6 in 10; below them a
+choice is hardly better than tossing a coin, which the paper's annotators called "negligibly better or
+unsure"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """An answer that is to be learned, or listed."""
+    """An answer to train on, or to list."""
 
     prompt: AnsweredPrompt
     answer: Answer
@@ -47,31 +48,31 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt; `chosen` ranks above `rejected`, their texts and their logit(R_c) differ."""
+    """Two answers to one prompt; `chosen` ranks above `rejected`, and their texts and their logit(R_c) differ."""
 
     prompt: AnsweredPrompt
     chosen: Answer
     rejected: Answer
 
     @property
-    def is_decided_by_gate(self) -> bool:
-        """Whether `chosen` ranks higher because it alone is not gated, whatever R_c says (combiner `safe_first`)."""
+    def is_decided_by_safety(self) -> bool:
+        """Whether `chosen` ranks higher because only `rejected` is unsafe, whatever their R_c (`safe_first`)."""
         is_gated = self.chosen.reward.is_gated, self.rejected.reward.is_gated
-        return self.prompt.lead.combiner == "safe_first" and is_gated == (False, True)
+        return self.prompt.lead.selection.combiner == "safe_first" and is_gated == (False, True)
 
     @property
     def margin(self) -> float:
-        """How much better `chosen` is, in [0, 1]: the difference in R_c, or in R_s where the gate decided."""
+        """The difference in R_c, in [0, 1], or in R_s where safety decided."""
         chosen, rejected = self.chosen.reward, self.rejected.reward
-        if self.is_decided_by_gate:
+        if self.is_decided_by_safety:
             return chosen.safety - rejected.safety
         return chosen.combined - rejected.combined
 
     @property
     def probability(self) -> float:
-        """σ of the same difference in logits, in [0.5, 1]: how surely `chosen` is the better one."""
+        """The probability that `chosen` is the better answer: σ of the same difference in logits, in [0.5, 1]."""
         chosen, rejected = self.chosen.reward, self.rejected.reward
-        if self.is_decided_by_gate:
+        if self.is_decided_by_safety:
             return sigmoid(chosen.safety_logit - rejected.safety_logit)
         return sigmoid(chosen.combined_logit - rejected.combined_logit)
 
@@ -82,21 +83,22 @@ class Pair:
 
 
 def picks(prompt: AnsweredPrompt, options: ExportOptions) -> list[Pick]:
-    """The best answers that pass, `top_k` at most, best first."""
-    learnable = (answer for answer in prompt.answers if _is_learnable(answer, options))
-    return [Pick(prompt, answer) for answer, _ in zip(learnable, range(options.top_k), strict=False)]
+    """Return the best answers that pass the filters, at most `top_k`, best first."""
+    passing = [Pick(prompt, answer) for answer in prompt.answers if _passes(answer, options)]
+    return passing[: options.top_k]
 
 
 def pair(prompt: AnsweredPrompt, options: ExportOptions) -> Pair | None:
-    """The best answer that passes against one that ranks below it; None if there are no two such."""
-    chosen = next((answer for answer in prompt.answers if _is_learnable(answer, options)), None)
+    """Return the best answer that passes the filters against one that ranks below it; None if there is no
+    such pair."""
+    chosen = next((answer for answer in prompt.answers if _passes(answer, options)), None)
     if chosen is None:
         return None
     worse = [
         answer
         for answer in prompt.answers[chosen.rank + 1 :]
         if _fits(answer, options)
-        and answer.text != chosen.text
+        and answer.candidate.text != chosen.candidate.text
         and answer.reward.combined_logit != chosen.reward.combined_logit
     ]
     return Pair(prompt, chosen, _opponent(worse, options.pairs, prompt.lead.line)) if worse else None
@@ -113,12 +115,12 @@ def _opponent(worse: Sequence[Answer], rule: PairRule, seed: int) -> Answer:
 
 
 def _fits(answer: Answer, options: ExportOptions) -> bool:
-    if options.finished_only and answer.scored.finish_reason == "length":
+    if options.finished_only and answer.candidate.finish_reason == "length":
         return False
-    return options.max_tokens is None or answer.scored.tokens <= options.max_tokens
+    return options.max_tokens is None or answer.candidate.tokens <= options.max_tokens
 
 
-def _is_learnable(answer: Answer, options: ExportOptions) -> bool:
+def _passes(answer: Answer, options: ExportOptions) -> bool:
     if options.safe_only and answer.reward.is_gated:
         return False
     if options.min_reward is not None and answer.reward.combined < options.min_reward:
@@ -127,13 +129,13 @@ def _is_learnable(answer: Answer, options: ExportOptions) -> bool:
 
 
 class Unseen:
-    """Whether a prompt with these answers has not been asked about before; 16 bytes of hash are kept of each."""
+    """A filter that tells whether a prompt with these answers is new; it keeps 16 bytes of hash of each."""
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
 
     def __call__(self, prompt: AnsweredPrompt, *texts: str) -> bool:
-        """Ask, and remember."""
+        """Whether the row is new; later calls know it."""
         content = orjson.dumps([[(message.role, message.content) for message in prompt.messages], texts])
         digest = hashlib.blake2b(content, digest_size=16).digest()
         is_new = digest not in self._seen

@@ -1,31 +1,34 @@
-"""`openai-batch`: what OpenAI's batch API would have returned for the input, one line for each line of it.
+"""`openai-batch`: the output that OpenAI's batch API would have returned for the input, one line per
+input line.
 
-Ids are hashes and nothing is a time (`created` is 0, the timings are 0), so that the same run gives the same bytes.
+Ids are hashes, and `created` and the timings are 0, so that the same run gives the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from winnow.clients.schema import AnswerMessage, ChatCompletion, Choice, Usage
-from winnow.models.types import Prompt, Selection, Timings
-from winnow.server.api import views
-from winnow.server.distill.export.answered import entrant
+from winnow.models.types import Timings
+from winnow.server.api import responses
 from winnow.server.distill.manifest import Manifest
 from winnow.server.distill.records import Problem, Record
 
+NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0, 0.0)
+
 
 def model(manifest: Manifest) -> str:
-    """What answered, by the name that the run knows it under."""
+    """Return the name of the model that answered."""
     models = manifest["models"]
     return str((models.get("policy") or models["server"])["id"])
 
 
 def result(entry: Record | Problem, name: str) -> dict[str, Any]:
-    """The line of a batch output that `entry` makes; `name` is the model's.
+    """Return the batch output line of `entry`; `name` is the model's.
 
-    Its `custom_id` is the prompt's id, or `line-N` where it has none.
+    Its `custom_id` is the prompt's id, or `line-N` if it has none.
     """
     own = f"{entry.line} {entry.digest if isinstance(entry, Record) else ''} {entry.id or ''}"
     token = hashlib.blake2b(own.encode(), digest_size=16).hexdigest()
@@ -37,7 +40,8 @@ def result(entry: Record | Problem, name: str) -> dict[str, Any]:
 
 
 def _completion(record: Record, token: str, name: str) -> ChatCompletion:
-    selection = _selection(record)
+    selection = replace(record.selection, timings=NO_TIMINGS)
+    sampled = selection.sampled_tokens
     return ChatCompletion(
         id=token,
         created=0,
@@ -52,20 +56,8 @@ def _completion(record: Record, token: str, name: str) -> ChatCompletion:
         ],
         usage=Usage(
             prompt_tokens=record.prompt_tokens,
-            completion_tokens=selection.sampled_tokens,
-            total_tokens=record.prompt_tokens + selection.sampled_tokens,
+            completion_tokens=sampled,
+            total_tokens=record.prompt_tokens + sampled,
         ),
-        best_of_n=views.report(selection, with_texts=False),
-    )
-
-
-def _selection(record: Record) -> Selection:
-    """The selection that the record was made of, as far as it is kept: no token ids, no times."""
-    return Selection(
-        Prompt((), record.is_safety),
-        record.combiner,
-        tuple(entrant(answer, answer.index) for answer in record.answers),
-        record.ranking,
-        record.failures,
-        Timings(0.0, 0.0, 0.0, 0.0, 0.0),
+        best_of_n=responses.report(selection, with_texts=False),
     )

@@ -1,6 +1,8 @@
-"""Where an export's prompts come from: a run, alone or with the answers of other runs ("the best of all iterations").
+"""The prompts of an export with their ranked answers, of one run or of several ("the best of all
+iterations").
 
-Texts stay on the disk: of the other runs an index is held, 16 bytes of hash and a place in the journal for each prompt.
+Texts stay on disk: of each merged run, an index holds 16 bytes of hash and the journal offset of each
+prompt.
 """
 
 from __future__ import annotations
@@ -8,19 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from winnow.models.combiner import rank
 from winnow.models.errors import RunError
-from winnow.models.types import Message
+from winnow.models.types import Candidate, Message, Reward, ScoredCandidate
 from winnow.server.distill import journal, manifest
-from winnow.server.distill.export.answered import AnsweredPrompt, Part, answered, joined
 from winnow.server.distill.manifest import Manifest
-from winnow.server.distill.records import Problem, Record, load
+from winnow.server.distill.records import Arm, Problem, Record, load
 
-Entry = AnsweredPrompt | Problem
 DECIDES_REWARDS = (
     ("the safety model's hash", ("models", "safety", "sha256")),
     ("the helpfulness model's hash", ("models", "helpfulness", "sha256")),
@@ -30,17 +32,70 @@ DECIDES_REWARDS = (
     ("helpfulness_scale", ("settings", "helpfulness_scale")),
     ("helpfulness_bias", ("settings", "helpfulness_bias")),
 )
-"""What must be equal in two manifests for their runs' rewards to be on one scale."""
+"""Manifest entries that must be equal in two runs for their rewards to be on one scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A scored answer with its rank (0 is the winner) among all answers to its prompt.
+
+    `run` is the folder name of its run, None unless runs were merged; `record` is that run's record of
+    the prompt.
+    """
+
+    run: str | None
+    record: Record
+    scored: ScoredCandidate
+    rank: int
+
+    @property
+    def candidate(self) -> Candidate:
+        """The sampled answer."""
+        return self.scored.candidate
+
+    @property
+    def reward(self) -> Reward:
+        """Its scores."""
+        return self.scored.reward
+
+    @property
+    def arm(self) -> Arm:
+        """The arm it was sampled by."""
+        return self.record.arm_of(self.candidate)
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredPrompt:
+    """A prompt and all its answers, best first; never empty. `lead` is its record in the first run that
+    has it.
+
+    `mask_history`: the assistant's earlier turns carry no loss.
+    """
+
+    lead: Record
+    mask_history: bool
+    answers: tuple[Answer, ...]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The dialog that is answered."""
+        return self.lead.messages
+
+
+Entry = AnsweredPrompt | Problem
+Part = tuple[str | None, Record]
+"""The name of a run and its record of a prompt."""
 
 
 class Source:
-    """A run's entries in the order of its input; may be iterated again and again.
+    """The entries of a run in the order of its input; can be iterated repeatedly.
 
-    With `merge`, prompts whose messages are equal are one prompt with the answers of all runs: the j-th of equal prompts in one
-    run goes with the j-th in the others. The prompts that only other runs answered follow, in the order of those runs.
+    With `merge`, prompts whose messages are equal become one prompt with the answers of all runs: the
+    j-th of equal prompts in one run goes with the j-th in the others. Prompts that only merged runs have
+    follow, in the order of those runs.
 
     Raises:
-        RunError: a folder holds no run, two are one or have one name, or their rewards cannot be compared.
+        RunError: a folder holds no run, two folders are the same or share a name, or their rewards cannot be compared.
     """
 
     def __init__(self, folder: Path, merge: Sequence[Path] = ()) -> None:
@@ -51,36 +106,60 @@ class Source:
         _check_names(folders, self.names)
         for other, path in zip(self.manifests[1:], merge, strict=True):
             _check_comparable(self.manifests[0], folder, other, path)
-        self._others = [_Places(path) for path in merge]
+        self._others = [_Index(path) for path in merge]
 
     def __iter__(self) -> Iterator[Entry]:
-        if not self._others:
-            for entry in journal.read(self._folder):
-                yield entry if isinstance(entry, Problem) else answered(None, entry)
-            return
-        left = [dict(other.of) for other in self._others]
+        unmatched = [dict(other.offsets) for other in self._others]
         identity = _Identities()
         for entry in journal.read(self._folder):
             if isinstance(entry, Problem):
                 yield entry
             else:
-                yield joined([(self.names[0], entry), *self._taken(left, identity(entry.messages))])
-        for first, own in enumerate(left):
-            for key in list(own):
-                yield joined(self._taken(left, key, first))
+                others = self._matches(unmatched, identity(entry.messages)) if unmatched else []
+                yield merged([(self.names[0], entry), *others])
+        for first, offsets in enumerate(unmatched):
+            for key in list(offsets):
+                yield merged(self._matches(unmatched, key, first))
 
-    def _taken(self, left: list[dict[bytes, int]], key: bytes, first: int = 0) -> list[Part]:
-        """What the other runs from `first` on still have for a prompt; it is crossed off."""
+    def _matches(self, unmatched: list[dict[bytes, int]], key: bytes, first: int = 0) -> list[Part]:
+        """Remove a prompt from the merged runs, from number `first` on, and return their records of it."""
         parts: list[Part] = []
-        for number in range(first, len(left)):
-            place = left[number].pop(key, None)
-            if place is not None:
-                parts.append((self.names[number + 1], self._others[number].record(place)))
+        for number in range(first, len(unmatched)):
+            offset = unmatched[number].pop(key, None)
+            if offset is not None:
+                parts.append((self.names[number + 1], self._others[number].record(offset)))
         return parts
 
 
+def merged(parts: Sequence[Part]) -> AnsweredPrompt:
+    """Return the answers of several runs to one prompt, ranked together; ties go to the earlier run.
+
+    Raises:
+        RunError: the runs ranked the prompt's answers by different rules, so that their rewards cannot be compared.
+    """
+    (name, lead), *others = parts
+    for other, record in others:
+        ours, theirs = lead.selection, record.selection
+        for rule, left, right in (
+            ("its combiner", ours.combiner, theirs.combiner),
+            ("whether it is a safety prompt", ours.prompt.is_safety, theirs.prompt.is_safety),
+        ):
+            if left != right:
+                raise RunError(
+                    f"line {lead.line} of {name} cannot be merged with line {record.line} of {other}: "
+                    f"{rule} differs ({left}, {right}), so their rewards cannot be compared"
+                )
+    pool = [(run, record, scored) for run, record in parts for scored in record.selection.scored]
+    ranking = lead.selection.ranking
+    if others:
+        numbered = [replace(item, candidate=replace(item.candidate, index=n)) for n, (_, _, item) in enumerate(pool)]
+        ranking = rank(numbered, lead.selection.combiner)
+    answers = tuple(Answer(*pool[position], place) for place, position in enumerate(ranking))
+    return AnsweredPrompt(lead, any(record.mask_history for _, record in parts), answers)
+
+
 class _Identities:
-    """Tells equal prompts apart: 16 bytes for the messages and which of their occurrences this is."""
+    """Hashes that tell equal prompts apart: 16 bytes of the messages and their number of earlier occurrences."""
 
     def __init__(self) -> None:
         self._seen: Counter[bytes] = Counter()
@@ -92,20 +171,20 @@ class _Identities:
         return hashlib.blake2b(b"%d %b" % (self._seen[digest], digest), digest_size=16).digest()
 
 
-class _Places:
-    """A run's journal by prompt: `of` has the place of each record, in the order of the input."""
+class _Index:
+    """A run's journal by prompt: `offsets` maps the identity of a prompt to its record's place, in input order."""
 
     def __init__(self, folder: Path) -> None:
         identity = _Identities()
         records = ((entry.line, entry.messages) for entry in journal.read(folder) if isinstance(entry, Record))
         keys = {line: identity(messages) for line, messages in records}
         self._path = folder / journal.NAME
-        places = journal.places(folder)
-        self.of = {key: places[line] for line, key in keys.items()}
+        places = journal.offsets(folder)
+        self.offsets = {key: places[line] for line, key in keys.items()}
 
-    def record(self, place: int) -> Record:
+    def record(self, offset: int) -> Record:
         with self._path.open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             entry = load(file.readline())
         assert isinstance(entry, Record)
         return entry
@@ -124,12 +203,13 @@ def _check_comparable(ours: Manifest, folder: Path, theirs: Manifest, other: Pat
         left, right = _at(ours, path), _at(theirs, path)
         if left != right:
             raise RunError(
-                f"{folder} and {other} cannot be merged: {name} differs ({left}, {right}), so their rewards cannot be compared"
+                f"{folder} and {other} cannot be merged: {name} differs ({left}, {right}), "
+                "so their rewards cannot be compared"
             )
         if left is None and path[-1] == "sha256":
             raise RunError(
-                f"{folder} and {other} cannot be merged: a server that does not tell {name} scored them, so nobody knows "
-                "whether their rewards can be compared"
+                f"{folder} and {other} cannot be merged: the server that scored them does not tell {name}, "
+                "so it is unknown whether their rewards can be compared"
             )
 
 

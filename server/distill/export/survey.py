@@ -1,4 +1,4 @@
-"""What a run came to, in one pass over its entries: counts for the card, and the moments that whitening needs."""
+"""One pass over the entries of an export: the counts of the card, and the moments that whitening needs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable
 
 from winnow.models.statistics import Moments
 from winnow.models.types import Branch
-from winnow.server.distill.export.answered import AnsweredPrompt
-from winnow.server.distill.export.sources import Entry
+from winnow.server.distill.export.sources import AnsweredPrompt, Entry
 from winnow.server.distill.records import Problem
 
 
 class Survey:
     """Counts and moments; memory does not grow with the run.
 
-    `logits` and `rewards` are of logit(R_c) and R_c over every candidate, `winners` of R_c over the best of each prompt.
-    `problems` counts input lines without answers by kind; `branches` candidates by what decided their R_c.
+    `logits` and `rewards` are of logit(R_c) and R_c over every candidate, `winners` of R_c over the best
+    answers. `problems` counts input lines without answers by kind; `branches` counts candidates by the
+    branch that decided R_c.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.prompts = 0
-        self.silent = 0
+        self.masked = 0
         self.all_unsafe = 0
         self.failed = 0
         self.distilled = 0
@@ -39,15 +39,15 @@ class Survey:
     def _add(self, prompt: AnsweredPrompt) -> None:
         answers = prompt.answers
         self.prompts += 1
-        self.silent += prompt.silent
+        self.masked += prompt.mask_history
         self.all_unsafe += all(answer.reward.is_gated for answer in answers)
         self.winners.add(answers[0].reward.combined)
-        self.distilled_winners += answers[0].arm.preprompt is not None
+        self.distilled_winners += answers[0].arm.is_context_distilled
         runs = {answer.run: answer.record for answer in answers}
-        self.failed += sum(len(record.failures) for record in runs.values())
+        self.failed += sum(len(record.selection.failures) for record in runs.values())
         for answer in answers:
             self.logits.add(answer.reward.combined_logit)
             self.rewards.add(answer.reward.combined)
             self.branches[answer.reward.branch] += 1
-            self.distilled += answer.arm.preprompt is not None
-            self.cut += answer.scored.finish_reason == "length"
+            self.distilled += answer.arm.is_context_distilled
+            self.cut += answer.candidate.finish_reason == "length"

@@ -1,21 +1,37 @@
-"""Rows into files, a few at a time: JSON Lines and Parquet."""
+"""Writers of the files: rows as JSON Lines and Parquet, a few in memory at a time, and a run's `errors.jsonl`."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
-from winnow.server.distill.export.columns import FIELDS, Column, T, json_line
+import orjson
+
+from winnow.server.distill import journal
+from winnow.server.distill.export.columns import FIELDS, Column, T
 from winnow.server.distill.export.sources import Entry
 from winnow.server.distill.files import whole
+from winnow.server.distill.records import Problem
 
+ERRORS = "errors.jsonl"
 ROW_GROUP = 4096
+_LINE_ENDS = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
+
+
+def json_line(body: Any) -> bytes:
+    """Return one line of JSON with its end.
+
+    U+0085, U+2028 and U+2029 are escaped, because some readers take them for line ends.
+    """
+    line = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    return _LINE_ENDS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 
 
 class JsonLines:
-    """Writes the objects that `rows_of` makes of an entry, one a line."""
+    """Writes the objects that `rows_of` makes of an entry, one per line."""
 
     def __init__(self, file: BinaryIO, rows_of: Callable[[Entry], Iterable[Any]]) -> None:
         self.rows = 0
@@ -52,13 +68,13 @@ class Parquet(Generic[T]):
         self._file = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")
 
     def add(self, entry: Entry) -> None:
-        """Take the rows of `entry`; they are written once there are enough."""
+        """Take the rows of `entry`; they are written once a row group is full."""
         self._waiting += self._subjects_of(entry)
         if len(self._waiting) >= ROW_GROUP:
             self._flush()
 
     def close(self) -> None:
-        """Write what waits, and the end of the file."""
+        """Write the remaining rows and the end of the file."""
         if self._waiting:
             self._flush()
         self._file.close()
@@ -74,7 +90,7 @@ class Parquet(Generic[T]):
 
 
 Writer = JsonLines | Parquet[Any]
-"""Takes the entries of a run, one by one, by `add`; `rows` counts what it has written."""
+"""Takes the entries of a run one by one, by `add`; `rows` counts the rows it has written."""
 
 
 def _type(kind: str) -> Any:
@@ -87,13 +103,36 @@ def _type(kind: str) -> Any:
 
 @contextlib.contextmanager
 def json_lines(path: Path, rows_of: Callable[[Entry], Iterable[Any]]) -> Iterator[Writer]:
-    """A JSON Lines file that appears when the block ends well."""
+    """Open a JSON Lines file that appears when the block has ended without an exception."""
     with whole(path) as file:
         yield JsonLines(file, rows_of)
 
 
 @contextlib.contextmanager
 def parquet(path: Path, columns: Sequence[Column[T]], subjects_of: Callable[[Entry], Iterable[T]]) -> Iterator[Writer]:
-    """A Parquet file that appears when the block ends well; its fields carry their descriptions."""
+    """Open a Parquet file that appears when the block has ended without an exception; its fields carry
+    descriptions."""
     with whole(path) as file, contextlib.closing(Parquet(file, columns, subjects_of)) as writer:
         yield writer
+
+
+def write_errors(folder: Path) -> int:
+    """Write a run's `errors.jsonl`, the input lines without answers in input order, and return its number
+    of lines.
+
+    A line has `line` (over the whole input, from 1), `file` and `file_line`, `id` (or null) and `error`
+    {`kind`, `code`, `message`}; the kind is `input` (the line is at fault) or `failed` (every candidate
+    failed).
+
+    Raises:
+        RunError: there is no journal, or the file cannot be written.
+    """
+    count = 0
+    with whole(folder / ERRORS) as file:
+        for entry in journal.read(folder):
+            if isinstance(entry, Problem):
+                error = {"kind": entry.kind, "code": entry.code, "message": entry.message}
+                place = {"line": entry.line, "file": entry.file, "file_line": entry.file_line, "id": entry.id}
+                file.write(json_line({**place, "error": error}))
+                count += 1
+    return count

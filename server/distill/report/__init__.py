@@ -1,7 +1,7 @@
-"""`winnow report`: what choosing was worth, as one page with plots, made from a run's journal alone.
+"""`winnow report`: the gain of choosing the best of N, as one page with plots, made from a run's journal alone.
 
-Covers how reward grows with N, temperatures, distributions, length bias, drift and examples. It knows rewards only: whether
-answers are true is for others to say.
+Covers reward against N, temperatures, distributions, length bias, distance from the policy and examples. It knows
+rewards only, not whether answers are true.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from winnow.models.errors import RunError
 from winnow.server.distill import manifest
 from winnow.server.distill.files import write
-from winnow.server.distill.report.album import NAMES, draw
 from winnow.server.distill.report.page import render
+from winnow.server.distill.report.plots import NAMES, draw
 from winnow.server.distill.report.survey import gather
 
 FOLDER = "report"
@@ -22,8 +22,11 @@ PAGE = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """`min_gain`: below this much R_c, above 0, a doubling of N counts as no longer worth it. `examples`: how many prompts are
-    shown with their answers, 0 for none."""
+    """The options of a report.
+
+    `min_gain` is the R_c, above 0, that a doubling of N must gain to be worth it. `examples` is the number of prompts
+    shown with their answers, from 0.
+    """
 
     min_gain: float = 0.01
     examples: int = 10
@@ -33,10 +36,10 @@ DEFAULTS = ReportOptions()
 
 
 def report(folder: Path, out: Path | None = None, options: ReportOptions = DEFAULTS) -> Path:
-    """Write the report on the run in `folder`, and return its page.
+    """Write the report on the run in `folder` and return the path of its page.
 
-    The page is `index.html` in `out`, by default `folder`/report, with its plots as PNGs beside it; it needs none of them. Equal
-    journals give equal bytes. A run that is still being written may be read; one without answers gives a page that says so.
+    The page is `index.html` in `out`, by default `folder`/report. Its plots are embedded, and lie beside it as PNGs.
+    Equal journals give equal bytes. The run may still be in progress; without answers the page says so.
 
     Raises:
         RunError: `folder` holds no run, or the report cannot be written.

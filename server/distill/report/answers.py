@@ -1,62 +1,61 @@
-"""A batch of prompts as flat arrays over their answers, and the figures of each prompt that are averaged later."""
+"""The figures of each prompt: computed in batches from flat arrays over the answers, and kept in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow.models.statistics import (
-    FloatArray,
-    IntArray,
-    best_weights,
-    median_weights,
-    midranks,
-    rank_correlation,
-    sizes_up_to,
-)
+from winnow.models.statistics import best_weights, median_weights, midranks, rank_correlation, sizes_up_to
 from winnow.models.types import Branch
 from winnow.server.distill.records import Arm, Record
 
+if TYPE_CHECKING:
+    from winnow.models.statistics import FloatArray, IntArray
+
 BRANCHES = tuple(Branch)
 FIFTHS = 5
-"""A prompt's answers are put in so many parts by their length."""
+"""The number of parts that a prompt's answers are divided into by their length."""
+KEPT = 100_000
+"""The number of prompts whose figures are kept; above it, intervals are narrow anyway."""
 
 
 class Kind(NamedTuple):
-    """How answers were sampled: what arms of many prompts have in common. Orders by temperature."""
+    """A way of sampling answers, shared by the arms of many prompts; ordered by temperature."""
 
     temperature: float
     has_preprompt: bool
 
     @classmethod
     def of(cls, arm: Arm) -> Self:
-        """The kind that `arm` is of."""
-        return cls(arm.temperature, arm.preprompt is not None)
+        """Return the kind of `arm`."""
+        return cls(arm.temperature, arm.is_context_distilled)
 
 
 class Column(NamedTuple):
-    """A figure that every prompt may have one of: its name, the N (or the fifth) it is for, and the kind of arm, None for all."""
+    """A figure of each prompt: its name, its N (or its fifth), and its kind of arm, None for all together."""
 
     name: str
     size: int = 0
     kind: Kind | None = None
 
 
-Figures = Iterator[tuple[Column, IntArray, FloatArray]]
-"""A column, positions of prompts in the batch, and their values: [m], [m]."""
+Figures: TypeAlias = "Iterator[tuple[Column, IntArray, FloatArray]]"
+"""Columns, each with positions of prompts in the batch, [m], and their values, [m]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """The scored answers of `prompts` prompts, an element an answer: prompt after prompt, each prompt's best answer first.
+    """The scored answers of `prompts` prompts as arrays with one element per answer, [answers].
 
-    `prompt` is the position of an answer's prompt in the batch. `reward`, `safety` and `helpfulness` are R_c, R_s and R_h in
-    (0, 1), R_h NaN where it was not needed; `logit` is logit(R_c). `branch` is a position in `BRANCHES`, `kind` one in `kinds`.
-    `is_whole` says of each prompt that none of its candidates failed.
+    The order is prompt after prompt, each prompt's best answer first. `prompt` is the position of an answer's prompt in
+    the batch. `reward`, `safety` and `helpfulness` are R_c, R_s and R_h in (0, 1), R_h NaN where it was not needed;
+    `logit` is logit(R_c). `branch` is a position in `BRANCHES`, `kind` one in `kinds`. `is_whole`, [prompts], says that
+    none of a prompt's candidates failed.
     """
 
     prompts: int
@@ -76,17 +75,18 @@ class Answers:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Answers:
-        """The answers of `records`, which may be few but not none."""
+        """Return the answers of `records`, which is not empty."""
         kinds = sorted({Kind.of(arm) for record in records for arm in record.arms})
         kind_of = {kind: position for position, kind in enumerate(kinds)}
-        ranked = [(record, answer) for record in records for answer in record.ranked]
+        ranked = [(record, answer) for record in records for answer in record.selection.ranked]
         rewards = [answer.reward for _, answer in ranked]
-        counts = np.array([len(record.answers) for record in records])
+        candidates = [answer.candidate for _, answer in ranked]
+        counts = np.array([len(record.selection.scored) for record in records])
         is_winner = np.zeros(len(ranked), dtype=bool)
         is_winner[np.cumsum(counts) - counts] = True
         return cls(
             prompts=len(records),
-            is_whole=np.array([not record.failures for record in records]),
+            is_whole=np.array([not record.selection.failures for record in records]),
             prompt=np.repeat(np.arange(len(records)), counts),
             is_winner=is_winner,
             reward=np.array([reward.combined for reward in rewards]),
@@ -94,16 +94,19 @@ class Answers:
             safety=np.array([reward.safety for reward in rewards]),
             helpfulness=np.array([reward.helpfulness for reward in rewards], dtype=np.float64),
             is_gated=np.array([reward.is_gated for reward in rewards]),
-            tokens=np.array([answer.tokens for _, answer in ranked]),
+            tokens=np.array([candidate.tokens for candidate in candidates]),
             branch=np.array([BRANCHES.index(reward.branch) for reward in rewards]),
-            is_cut=np.array([answer.finish_reason == "length" for _, answer in ranked]),
-            kind=np.array([kind_of[Kind.of(record.arms[answer.arm])] for record, answer in ranked]),
+            is_cut=np.array([candidate.finish_reason == "length" for candidate in candidates]),
+            kind=np.array([kind_of[Kind.of(record.arm_of(answer.candidate))] for record, answer in ranked]),
             kinds=tuple(kinds),
         )
 
     def stacks(self, kind: int | None = None) -> Iterator[tuple[IntArray, IntArray]]:
-        """Prompts that have equally many answers, of one kind if `kind` is given: [m] positions of prompts, and [m, n] of their
-        answers, best first. Every prompt that has any is in one stack."""
+        """Yield the prompts that have equally many answers, of one kind if `kind` is given.
+
+        A stack is the positions of m prompts, [m], and those of their n answers, [m, n], best first. Every prompt with
+        an answer is in one stack.
+        """
         rows = np.flatnonzero(np.ones(len(self.kind), dtype=bool) if kind is None else self.kind == kind)
         counts = np.bincount(self.prompt[rows], minlength=self.prompts)
         starts = np.cumsum(counts) - counts
@@ -112,7 +115,7 @@ class Answers:
             yield prompts, rows[starts[prompts][:, None] + np.arange(count)]
 
     def figures(self) -> Figures:
-        """Everything that is averaged over prompts."""
+        """Yield everything that is averaged over prompts."""
         for prompts, rows in self.stacks():
             rewards = self.reward[rows]
             yield Column("winner"), prompts, rewards[:, 0]
@@ -125,18 +128,18 @@ class Answers:
                 yield from self._curves(prompts, self.reward[rows], kind)
 
     def _curves(self, prompts: IntArray, rewards: FloatArray, kind: Kind | None) -> Figures:
-        """Best and median of N, for N = 1, 2, 4, …; for all n that there are only where none failed, as n is K there."""
+        """Yield best and median of N for N = 1, 2, 4, …, and for K if none of a prompt's candidates failed."""
         total = rewards.shape[1]
         ascending = np.sort(rewards, axis=1)
         for size in sizes_up_to(total):
-            takes = slice(None) if size & (size - 1) == 0 else self.is_whole[prompts]
-            yield Column("best", size, kind), prompts[takes], (rewards @ best_weights(total, size))[takes]
+            counts = slice(None) if size & (size - 1) == 0 else self.is_whole[prompts]
+            yield Column("best", size, kind), prompts[counts], (rewards @ best_weights(total, size))[counts]
             if kind is None:
-                yield Column("median", size), prompts[takes], (ascending @ median_weights(total, size))[takes]
+                yield Column("median", size), prompts[counts], (ascending @ median_weights(total, size))[counts]
 
 
 def _lengths(prompts: IntArray, tokens: IntArray, logits: FloatArray, rewards: FloatArray) -> Figures:
-    """What length has to do with reward within prompts. Rewards are ranked as logits, which do not saturate."""
+    """Yield length and reward within prompts. Rewards are ranked as logits, which do not saturate."""
     total = tokens.shape[1]
     mean = tokens.mean(axis=1)
     yield Column("winner_tokens"), prompts, tokens[:, 0].astype(np.float64)
@@ -156,3 +159,61 @@ def _lengths(prompts: IntArray, tokens: IntArray, logits: FloatArray, rewards: F
         counts = inside.sum(axis=1)
         has = (counts > 0) & np.isfinite(rho)
         yield Column("fifth", part), prompts[has], (above * inside).sum(axis=1)[has] / counts[has]
+
+
+class Sample:
+    """The figures of all prompts, or of a random sample of `kept` if there are more; every prompt has the same chance.
+
+    The table has a row per kept prompt and a column per figure, float32, NaN where a prompt has none. The choice of
+    prompts depends on `seed` and on their number, not on their content.
+    """
+
+    def __init__(self, kept: int = KEPT, seed: int = 0) -> None:
+        self.seen = 0
+        self._kept = kept
+        self._rng = Random(seed)
+        self._columns: dict[Column, FloatArray] = {}
+
+    @property
+    def rows(self) -> int:
+        """The number of prompts that are kept."""
+        return min(self.seen, self._kept)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some prompts were not kept."""
+        return self.seen > self._kept
+
+    def add(self, prompts: int, figures: Figures) -> None:
+        """Add a batch of `prompts` prompts; `figures` name them by their positions in the batch."""
+        rows = self._places(prompts)
+        used = rows[rows >= 0]
+        for values in self._columns.values():
+            values[used] = np.nan
+        for column, positions, values in figures:
+            places = rows[positions]
+            is_kept = places >= 0
+            self._of(column)[places[is_kept]] = values[is_kept]
+
+    def _places(self, prompts: int) -> IntArray:
+        """Return the row of each prompt of a batch, -1 for one that is not kept (reservoir sampling)."""
+        taken: dict[int, int] = {}
+        for position in range(prompts):
+            row = self.seen if self.seen < self._kept else self._rng.randrange(self.seen + 1)
+            self.seen += 1
+            if row < self._kept:
+                taken[row] = position  # a later prompt of the batch takes an earlier one's place
+        rows = np.full(prompts, -1)
+        for row, position in taken.items():
+            rows[position] = row
+        return rows
+
+    def _of(self, column: Column) -> FloatArray:
+        if column not in self._columns:
+            self._columns[column] = np.full(self._kept, np.nan, dtype=np.float32)
+        return self._columns[column]
+
+    def column(self, column: Column) -> FloatArray:
+        """Return one figure of every kept prompt, [rows]."""
+        values = self._columns.get(column)
+        return np.full(self.rows, np.nan, dtype=np.float32) if values is None else values[: self.rows]

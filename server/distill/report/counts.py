@@ -1,24 +1,26 @@
-"""What is counted over all prompts and answers of a run, exactly and in bounded memory."""
+"""The counts over all prompts and answers of a run, exact and in bounded memory."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow.models.statistics import FloatArray, IntArray
 from winnow.models.types import Branch
 from winnow.server.distill.records import Problem, Record
 from winnow.server.distill.report.answers import BRANCHES, Answers, Kind
 
+if TYPE_CHECKING:
+    from winnow.models.statistics import FloatArray, IntArray
+
 BINS = 40
-"""Bins of a histogram of a reward over (0, 1); the gate, 0.15, is the edge between the sixth and the seventh."""
+"""Bins of a histogram over (0, 1); the safety threshold, 0.15, is the edge between the sixth and the seventh."""
 MOST_NAMES = 200
-"""How many categories, or reasons of failure, are told apart; the rest is counted together."""
+"""The number of categories, or of failure reasons, that are counted apart; the rest is counted together."""
 OTHERS = "all others"
 Key = TypeVar("Key")
 
@@ -27,8 +29,8 @@ Key = TypeVar("Key")
 class Side:
     """Counts over one side of the comparison: all candidates, or the winners.
 
-    `histograms` holds, for R_s, R_h and R_c, how many answers fall into each of `BINS` equal bins of (0, 1); `lengths[n]` how many
-    answers have n tokens.
+    `histograms` holds, for R_s, R_h and R_c, the number of answers in each of `BINS` equal bins of (0, 1); `lengths[n]`
+    is the number of answers with n tokens. `gated` counts unsafe answers, `cut` those cut off at the token limit.
     """
 
     answers: int = 0
@@ -42,11 +44,11 @@ class Side:
 
     @property
     def tokens(self) -> int:
-        """How many tokens these answers have in all."""
+        """The number of tokens of all these answers."""
         return int(self.lengths @ np.arange(len(self.lengths)))
 
     def add(self, answers: Answers, chosen: NDArray[np.bool_]) -> None:
-        """Count the chosen ones of a batch of answers."""
+        """Count the chosen answers of a batch."""
         self.answers += int(chosen.sum())
         self.gated += int(answers.is_gated[chosen].sum())
         self.cut += int(answers.is_cut[chosen].sum())
@@ -59,7 +61,7 @@ class Side:
 
 @dataclass(slots=True)
 class Group:
-    """Sums over the prompts of a category; `winner` and `mean` of R_c of the winner and of the mean candidate."""
+    """Sums over the prompts of a category; `winner` and `mean` sum R_c of the winner and of the mean candidate."""
 
     prompts: int = 0
     candidates: int = 0
@@ -69,11 +71,12 @@ class Group:
 
 
 @dataclass(slots=True)
-class Tally:
-    """All counts of a run. `asked` counts prompts by how many candidates they asked for, of each kind and (None) in all.
+class Counts:
+    """All counts of a run.
 
-    `safe_passed_over` counts prompts whose winner is gated although another answer is not; `duplicates` answers that equal an
-    earlier one of their prompt; `problems` input lines without answers, by kind and code.
+    `requested` counts prompts by their number of requested candidates, of each kind of arm and (None) in all.
+    `safe_passed_over` counts prompts whose winner is unsafe although another answer is not; `duplicates` answers that
+    equal an earlier one of their prompt; `problems` input lines without answers, by kind and code.
     """
 
     prompts: int = 0
@@ -85,7 +88,7 @@ class Tally:
     failed: int = 0
     candidates: Side = field(default_factory=Side)
     winners: Side = field(default_factory=Side)
-    asked: Counter[tuple[Kind | None, int]] = field(default_factory=Counter)
+    requested: Counter[tuple[Kind | None, int]] = field(default_factory=Counter)
     combiners: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     problems: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -103,54 +106,58 @@ class Tally:
             self._add(record)
 
     def _add(self, record: Record) -> None:
+        selection = record.selection
         self.prompts += 1
-        self.safety_prompts += record.is_safety
+        self.safety_prompts += selection.prompt.is_safety
         self.prompt_tokens += record.prompt_tokens
-        self.all_unsafe += record.all_unsafe
-        self.safe_passed_over += record.winner.reward.is_gated and not record.all_unsafe
-        self.duplicates += len(record.answers) - len({answer.text for answer in record.answers})
-        self.failed += len(record.failures)
-        self.combiners[record.combiner] += 1
-        for failure in record.failures:
+        self.all_unsafe += selection.all_unsafe
+        self.safe_passed_over += selection.safe_passed_over
+        self.duplicates += len(selection.scored) - len({answer.candidate.text for answer in selection.scored})
+        self.failed += len(selection.failures)
+        self.combiners[selection.combiner] += 1
+        for failure in selection.failures:
             self.failures[_bounded(failure.reason, self.failures, OTHERS)] += 1
-        self._add_asked(record)
+        self._add_requested(record)
         name = _bounded(record.category, self.categories, OTHERS)
         group = self.categories.setdefault(name, Group())
-        rewards = [answer.reward.combined for answer in record.answers]
+        rewards = [answer.reward.combined for answer in selection.scored]
         group.prompts += 1
         group.candidates += len(rewards)
-        group.winner += record.winner.reward.combined
+        group.winner += selection.winner.reward.combined
         group.mean += sum(rewards) / len(rewards)
-        group.gated += record.winner.reward.is_gated
+        group.gated += selection.winner.reward.is_gated
 
-    def _add_asked(self, record: Record) -> None:
-        asked: Counter[Kind | None] = Counter()
+    def _add_requested(self, record: Record) -> None:
+        requested: Counter[Kind | None] = Counter()
         for arm in record.arms:
-            asked[Kind.of(arm)] += arm.candidates
-        self.asked.update([(None, asked.total()), *asked.items()])
+            requested[Kind.of(arm)] += arm.candidates
+        self.requested.update([(None, requested.total()), *requested.items()])
 
     def kinds(self) -> list[Kind]:
-        """All kinds of arm, those that most prompts asked for first."""
+        """Return all kinds of arm, the most common first."""
         prompts: Counter[Kind] = Counter()
-        for (kind, _), times in self.asked.items():
+        for (kind, _), times in self.requested.items():
             if kind is not None:
                 prompts[kind] += times
         return sorted(prompts, key=lambda kind: (-prompts[kind], kind))
 
-    def most_asked(self, kind: Kind | None = None) -> int:
-        """K: how many candidates, of one kind or in all, most prompts asked for; the larger one of two as common; 0 without any."""
-        sizes = [(prompts, size) for (asked, size), prompts in self.asked.items() if asked == kind]
+    def most_requested(self, kind: Kind | None = None) -> int:
+        """Return K, the number of candidates, of one kind or in all, that most prompts requested; 0 without prompts.
+
+        The larger of two equally common numbers counts.
+        """
+        sizes = [(prompts, size) for (each, size), prompts in self.requested.items() if each == kind]
         return max(sizes, default=(0, 0))[1]
 
 
 def _histogram(values: FloatArray) -> IntArray:
-    """Counts in `BINS` equal bins of [0, 1], NaN left out."""
+    """Return the counts in `BINS` equal bins of [0, 1], without NaN."""
     places = (values[np.isfinite(values)] * BINS).astype(np.int64)
     return np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
 
 def _sum(left: IntArray, right: IntArray) -> IntArray:
-    """Element by element; the shorter one is read as if zeros followed."""
+    """Add element by element; the shorter array is extended with zeros."""
     longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
     total = longer.copy()
     total[: len(shorter)] += shorter
@@ -158,5 +165,5 @@ def _sum(left: IntArray, right: IntArray) -> IntArray:
 
 
 def _bounded(name: Key, known: Collection[object], others: Key) -> Key:
-    """`name`, or `others` where too many names are known already."""
+    """Return `name`, or `others` if it is new and too many names are known already."""
     return name if name in known or len(known) < MOST_NAMES else others

@@ -19,7 +19,8 @@ from winnow.models.demo import networks
 from winnow.models.demo.world import sample_answer, touches_held_out
 from winnow.models.engines.checkpoint import inspect
 from winnow.models.training.sft import Schedule, fine_tune
-from winnow.server.distill.export import ExportOptions, export
+from winnow.server.distill.export import ExportOptions
+from winnow.server.distill.export.formats import export
 
 PROMPTS = 24
 

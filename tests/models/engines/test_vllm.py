@@ -17,7 +17,7 @@ from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.sampling import Sampling, candidate_seed
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, scored_ids
 from winnow.models.types import Message, Prompt, sigmoid
-from winnow.server.cli.check import dialogs
+from winnow.server.cli.check import example_prompts
 from winnow.server.service import Service
 
 pytestmark = pytest.mark.engine
@@ -28,7 +28,7 @@ ANSWERS = ("The capital of France is Paris.", "I'm sorry, but I cannot help with
 async def test_served_rewards_equal_a_transformers_forward_pass(service: Service) -> None:
     for served, name in ((service.safety, "safety-rm"), (service.helpfulness, "helpfulness-rm")):
         reference = ReferenceRewardModel(str(demo.weights(name)), service.template.eos_id)  # type: ignore[arg-type]
-        for prompt in dialogs(service.template)[::7]:
+        for prompt in example_prompts(service.template, service.tokenizer)[::7]:
             for answer in ANSWERS:
                 ids = service.template.encode(answer)
                 assert await served.score(prompt, ids) == pytest.approx(await reference.score(prompt, ids), abs=0.02)

@@ -1,4 +1,4 @@
-"""Connections that are slow, too large, not HTTP, or sent on: raw sockets against a small application under uvicorn."""
+"""Slow, oversized, malformed and endless requests: raw sockets against a small application under uvicorn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.live import wait_until
 from winnow.clients.schema import ErrorBody
-from winnow.server.api import protocol
+from winnow.server.api import h11_protocol
 from winnow.server.api.h11_protocol import ConnectionLimits, bounded_protocol
 
 SOON = 0.3
@@ -31,9 +31,9 @@ CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 
 @dataclass
 class Application:
-    """Tells how long the body was; other paths than `/read` do it in other ways, or refuse to.
+    """Answers with the length of the body; paths other than `/read` do so in other ways, or refuse to.
 
-    `endings` has the path and the kind of the last message that came, of every request that is over.
+    `endings` has the path and the kind of the last message of each finished request.
     """
 
     endings: list[tuple[str, str]] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The code of an error's body, after a check of what all of them have."""
+        """The error code, after checks of everything that all error answers share."""
         error = ErrorBody.model_validate_json(self.body).error
         assert error.type == ("authentication_error" if self.status == 401 else "invalid_request_error")
         assert b'"param":null' in self.body
@@ -87,7 +87,7 @@ class Answer:
 
 @dataclass
 class Client:
-    """One connection, spoken to in bytes."""
+    """One raw connection."""
 
     socket: socket.socket
     received: bytes = b""
@@ -96,13 +96,13 @@ class Client:
         self.socket.sendall(b"".join(parts))
 
     def send_each(self, data: bytes, size: int) -> None:
-        """Send `data` in parts of `size` bytes, each read by the server on its own if it is quick enough."""
+        """Send `data` in parts of `size` bytes; the server reads each by itself if it is quick enough."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(0, len(data), size):
             self.socket.sendall(data[start : start + size])
 
     def send_until_answered(self, part: bytes, seconds: float) -> None:
-        """Send `part` every so many seconds until the server sends something."""
+        """Send `part` every `seconds` until the server sends something."""
         deadline = time.monotonic() + LATEST
         while not select.select([self.socket], [], [], seconds)[0]:
             assert time.monotonic() < deadline
@@ -115,7 +115,7 @@ class Client:
         return bool(part)
 
     def answer(self, method: str = "GET") -> Answer:
-        """The next response, which has a Content-Length."""
+        """Return the next response, which has a Content-Length."""
         while b"\r\n\r\n" not in self.received:
             assert self._receive(), f"the connection ended after {self.received!r}"
         head, _, rest = self.received.partition(b"\r\n\r\n")
@@ -129,7 +129,7 @@ class Client:
         return Answer(int(line.split()[1]), headers, rest[:length])
 
     def rest(self) -> bytes:
-        """All that still comes until the server ends the connection; a reset is an error."""
+        """Return everything received until the server ends the connection; a reset is an error."""
         while self._receive():
             pass
         return self.received
@@ -156,7 +156,7 @@ class Server:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no connection, task or timer is left, save uvicorn's own ticking."""
+        """Whether no connection, task or timer is left, except uvicorn's own timer."""
         state = self.uvicorn.server_state
         return not (state.connections or state.tasks or [timer for timer in self._timers() if "Protocol" in timer])
 
@@ -172,7 +172,7 @@ async def _timers() -> list[str]:
 
 @contextlib.contextmanager
 def serving(timeout_keep_alive: int = 5, **limits: Any) -> Iterator[Server]:
-    """Serve a fresh application; whatever was done to it, nothing may be left in the end."""
+    """Serve a fresh application; at the end, check that no connection, task or timer is left."""
     application = Application()
     server = uvicorn.Server(
         uvicorn.Config(
@@ -208,7 +208,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing that a client does is more than a piece of information, or is logged in its own words."""
+    """Nothing that a client does is logged above info level, or in the client's words."""
     caplog.set_level(logging.INFO)
     yield
     records = caplog.get_records("call")
@@ -217,13 +217,13 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def padded(size: int) -> bytes:
-    """A request whose head has `size` bytes."""
+    """Return a request whose head has `size` bytes."""
     start = b"GET /read HTTP/1.1\r\nhost: x\r\nx-padding:"
     return start + b"p" * (size - len(start) - 4) + b"\r\n\r\n"
 
 
 @pytest.mark.parametrize("earlier", [b"", GET], ids=["new", "kept"])
-def test_a_head_has_to_be_complete_in_time_however_it_dribbles(earlier: bytes) -> None:
+def test_a_head_must_be_complete_in_time_even_if_it_trickles(earlier: bytes) -> None:
     with serving(header_seconds=SOON) as server, server.client() as slow:
         if earlier:
             slow.send(earlier)
@@ -240,12 +240,12 @@ def test_a_head_has_to_be_complete_in_time_however_it_dribbles(earlier: bytes) -
         assert slow.rest() == b""
 
 
-def test_silence_is_closed_in_silence() -> None:
+def test_a_silent_connection_is_closed_without_an_answer() -> None:
     with serving(header_seconds=SOON) as server, server.client() as client:
         assert client.rest() == b""
 
 
-def test_an_idle_connection_is_closed_in_silence_by_uvicorn() -> None:
+def test_uvicorn_closes_an_idle_connection_without_an_answer() -> None:
     with serving(timeout_keep_alive=1, header_seconds=SOON) as server, server.client() as client:
         began = time.monotonic()
         client.send(GET)
@@ -256,7 +256,7 @@ def test_an_idle_connection_is_closed_in_silence_by_uvicorn() -> None:
 
 @pytest.mark.parametrize("size", [1_000, 65_536])
 @pytest.mark.parametrize("over", [0, 1])
-def test_the_bound_of_a_head_is_exact_however_it_is_cut(size: int, over: int) -> None:
+def test_the_limit_of_a_head_is_exact_however_it_is_split(size: int, over: int) -> None:
     with serving(max_header_bytes=1_000) as server:
         for part in (size, 700, 77):
             with server.client() as client:
@@ -313,7 +313,7 @@ def test_headers_are_counted(keys_required: bool) -> None:
         b"\0sesame" * 200_000,
     ],
 )
-def test_what_is_not_http_is_told_so(server: Server, sent: bytes) -> None:
+def test_malformed_http_gets_400(server: Server, sent: bytes) -> None:
     for earlier in (b"", GET):
         with server.client() as client:
             client.send(earlier, sent)
@@ -324,7 +324,7 @@ def test_what_is_not_http_is_told_so(server: Server, sent: bytes) -> None:
             assert client.rest() == b""
 
 
-def test_the_application_sees_a_client_whose_body_breaks_as_gone(server: Server) -> None:
+def test_the_application_sees_a_client_with_a_broken_body_as_disconnected(server: Server) -> None:
     server.application.endings.clear()
     with server.client() as client:
         client.send(b"POST /read HTTP/1.1\r\nhost: x\r\n", CHUNKED, b"1\r\na\r\n")
@@ -349,7 +349,7 @@ def test_an_answer_to_an_endless_body_arrives(server: Server, path: bytes, close
             assert client.rest() == b""
 
 
-def test_an_answer_arrives_where_the_application_had_let_the_client_wait() -> None:
+def test_an_answer_arrives_if_the_application_had_paused_reading() -> None:
     with serving() as server, server.client() as client:
         client.send(b"POST /early-late HTTP/1.1\r\nhost: x\r\n", CHUNKED)
         body = b"200000\r\n" + b"x" * 0x200000 + b"\r\n"
@@ -370,13 +370,13 @@ def test_a_client_that_never_stops_is_cut_off(server: Server) -> None:
         client.send(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
         sent = 0
         with pytest.raises(ConnectionError):  # noqa: PT012
-            while sent < 100 * protocol.LINGER_BYTES:
+            while sent < 100 * h11_protocol.LINGER_BYTES:
                 sent += client.socket.send(b"x" * 65536)
-    assert sent > protocol.LINGER_BYTES / 2
+    assert sent > h11_protocol.LINGER_BYTES / 2
 
 
 def test_a_client_that_does_not_close_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_SECONDS", SOON)
+    monkeypatch.setattr(h11_protocol, "LINGER_SECONDS", SOON)
     with server.client() as client:
         client.send(b"sesame\r\n\r\n")
         assert client.answer().status == 400
@@ -387,7 +387,7 @@ def test_connections_are_kept_after_answers_to_whole_requests(server: Server) ->
     body = b"x" * 300_000
     with server.client() as client:
         for path, status in (("/read", 200), ("/few", 413), ("/early", 413), ("/read", 200)):
-            # What is small enough to come with its head has come before the application answers.
+            # A body small enough to arrive with its head is complete before the application answers.
             sent = body if path == "/read" else b"few"
             client.send(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path.encode(), len(sent)), sent)
             answer = client.answer()
@@ -400,10 +400,10 @@ def test_connections_are_kept_after_answers_to_whole_requests(server: Server) ->
     "framing", [CHUNKED + b"1\r\na\r\n", b"content-length: 9\r\n\r\nfew"], ids=["chunked", "counted"]
 )
 @pytest.mark.parametrize("method", ["POST", "HEAD"])
-def test_a_body_has_to_be_complete_in_time(framing: bytes, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_must_be_complete_in_time(framing: bytes, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        protocol, "LINGER_SECONDS", 10 * LATEST
-    )  # the application does not wait for the connection's end
+        h11_protocol, "LINGER_SECONDS", 10 * LATEST
+    )  # the application must not wait for the connection's end
     with serving(body_seconds=SOON) as server, server.client() as client:
         client.send(method.encode(), b" /read HTTP/1.1\r\nhost: x\r\n", framing)
         answer = client.answer(method)
@@ -413,7 +413,7 @@ def test_a_body_has_to_be_complete_in_time(framing: bytes, method: str, monkeypa
         assert wait_until(lambda: server.application.endings == [("/read", "http.disconnect")], LATEST)
 
 
-def test_a_body_that_dribbles_gets_no_more_time() -> None:
+def test_a_body_that_trickles_gets_no_more_time() -> None:
     with serving(body_seconds=SOON) as server, server.client() as client:
         client.send(b"POST /read HTTP/1.1\r\nhost: x\r\n", CHUNKED)
         client.send_until_answered(b"1\r\na\r\n", SOON / 10)
@@ -475,7 +475,7 @@ def test_upgrades_are_served_as_plain_http(server: Server, protocols: bytes) -> 
             assert client.answer().body == b"0 bytes"
 
 
-def test_what_follows_the_last_request_does_not_spoil_its_answer(server: Server) -> None:
+def test_bytes_after_the_last_request_do_not_break_its_answer(server: Server) -> None:
     server.application.may_read.clear()
     with server.client() as client:
         client.send(b"POST /late HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx")
@@ -487,7 +487,7 @@ def test_what_follows_the_last_request_does_not_spoil_its_answer(server: Server)
 
 
 @pytest.mark.parametrize("leave", [Client.vanish, lambda client: client.socket.close()], ids=["reset", "close"])
-def test_clients_that_leave_leave_nothing(server: Server, leave: Callable[[Client], None]) -> None:
+def test_clients_that_disconnect_leave_nothing_behind(server: Server, leave: Callable[[Client], None]) -> None:
     post = b"POST /read HTTP/1.1\r\nhost: x\r\n"
     begun = b"POST /begin HTTP/1.1\r\nhost: x\r\n" + CHUNKED
     refused = [b"sesame\r\n\r\n", padded(1_000_000), post + CHUNKED + b"sesame\r\n"]
@@ -498,8 +498,8 @@ def test_clients_that_leave_leave_nothing(server: Server, leave: Callable[[Clien
     assert wait_until(lambda: server.is_idle, LATEST)
 
 
-def test_a_client_may_leave_just_before_it_is_answered(server: Server) -> None:
-    """Half-closing the connection then fails, where the loop has had no time to see that the client left."""
+def test_a_client_may_disconnect_just_before_its_answer(server: Server) -> None:
+    """Half-closing the connection fails if the loop has not yet seen that the client disconnected."""
     with server.client() as client:
         client.send(b"HEAD /early-blocked HTTP/1.1\r\nhost: x\r\n", CHUNKED)
         server.application.blocks.wait()
@@ -507,8 +507,8 @@ def test_a_client_may_leave_just_before_it_is_answered(server: Server) -> None:
     assert wait_until(lambda: server.is_idle, LATEST)
 
 
-def test_a_shutdown_does_not_wait_for_those_who_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_SECONDS", 10 * LATEST)
+def test_a_shutdown_does_not_wait_for_lingering_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h11_protocol, "LINGER_SECONDS", 10 * LATEST)
     with serving() as server, server.client() as client:
         client.send(b"sesame\r\n\r\n")
         assert client.answer().status == 400

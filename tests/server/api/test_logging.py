@@ -1,4 +1,4 @@
-"""One line a message, whatever is in it."""
+"""One line per message, whatever the message contains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from winnow.server.api import logs
+from winnow.server.api.logging import set_up
 from winnow.server.settings import Settings
 
 HOSTILE = "one\r\ntwo\x1b[31m\u2028three\x00"
@@ -16,7 +16,7 @@ HOSTILE = "one\r\ntwo\x1b[31m\u2028three\x00"
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The root logger, put back as it was."""
+    """Yield the root logger, and restore it afterwards."""
     names = ("", "winnow", "uvicorn.error")
     before = [
         (logging.getLogger(name), list(logging.getLogger(name).handlers), logging.getLogger(name).level)
@@ -31,10 +31,8 @@ def root() -> Iterator[logging.Logger]:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json", "auto"])
-def test_nothing_that_is_logged_forges_a_line(
-    root: logging.Logger, capsys: pytest.CaptureFixture[str], log_format: str
-) -> None:
-    logs.set_up(Settings(log_format=log_format))
+def test_no_message_can_forge_a_line(root: logging.Logger, capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    set_up(Settings(log_format=log_format))
     logging.getLogger("winnow.access").info("request %s", HOSTILE, extra={"answer": HOSTILE, "ms": 1.5})
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
@@ -47,8 +45,8 @@ def test_nothing_that_is_logged_forges_a_line(
         assert line["time"].endswith("+00:00")
 
 
-def test_the_level_is_the_operators(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.set_up(Settings(log_level="warning"))
+def test_the_level_is_that_of_the_settings(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(Settings(log_level="warning"))
     logging.getLogger("winnow.access").info("not this")
     logging.getLogger("somebody").info("nor this")
     logging.getLogger("winnow").warning("but this")
@@ -59,13 +57,13 @@ def test_the_level_is_the_operators(root: logging.Logger, capsys: pytest.Capture
 def test_an_exception_is_logged_by_kind_and_place(
     root: logging.Logger, capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
-    logs.set_up(Settings(log_format=log_format))
+    set_up(Settings(log_format=log_format))
     try:
         raise ValueError("what a user wrote")
     except ValueError:
         logging.getLogger("winnow").exception("it failed")
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
-    assert "ValueError at test_logs.py:" in told
+    assert "ValueError at test_logging.py:" in told
     assert "user" not in told
     assert "/" not in told

@@ -1,4 +1,4 @@
-"""Who gets in, under which id, and what the log says of it; over real HTTP, on scripted engines."""
+"""Access, request ids and the access log, over real HTTP on scripted engines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tests.fakes import ScriptedRewardModel
 from tests.live import ScriptedServer, scripted, wait_until
 from winnow.clients.schema import ErrorBody
-from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.errors import SettingsError
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.settings import Settings
 
@@ -37,14 +37,14 @@ ROUTES = [
 
 
 @pytest.fixture(scope="module")
-def locked(template: Llama2Template) -> Iterator[ScriptedServer]:
+def locked(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
     keys = ApiKeys.of(Settings(api_keys=(KEY, f"sha256:{hashlib.sha256(OTHER.encode()).hexdigest()}")))
-    with ScriptedServer.start(scripted(template, trusted_hosts=("127.0.0.1", "*.example.org")), keys) as server:
+    with ScriptedServer.start(scripted(tokenizer, trusted_hosts=("127.0.0.1", "*.example.org")), keys) as server:
         yield server
 
 
 def raw(server: ScriptedServer, head: str) -> tuple[int, str]:
-    """Send a request's head as it is; the status and the whole answer."""
+    """Send a raw head; return the status and the whole answer."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode("latin-1"))
@@ -106,13 +106,13 @@ def test_the_probes_are_open(locked: ScriptedServer) -> None:
         "*",
     ],
 )
-def test_no_spelling_of_a_path_leads_around_the_key(locked: ScriptedServer, target: str) -> None:
+def test_no_spelling_of_a_path_avoids_the_key(locked: ScriptedServer, target: str) -> None:
     status, answer = raw(locked, f"GET {target} HTTP/1.1\nHost: 127.0.0.1\nConnection: close\n\n")
     assert status == 401, answer
 
 
 @pytest.mark.parametrize("host", ["evil.test", "health", "127.0.0.1.evil.test", "localhost", "example.org"])
-def test_a_hostile_host_opens_nothing(locked: ScriptedServer, host: str) -> None:
+def test_a_hostile_host_gets_no_access(locked: ScriptedServer, host: str) -> None:
     with locked.http as http:
         assert http.get("/v1/models", headers={"host": host}).status_code == 401
         refused = http.get("/v1/models", headers={"host": host, "authorization": f"Bearer {KEY}"})
@@ -130,8 +130,8 @@ def test_a_huge_key_is_refused(locked: ScriptedServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def open_server(template: Llama2Template) -> Iterator[ScriptedServer]:
-    with ScriptedServer.start(scripted(template)) as server:
+def open_server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
+    with ScriptedServer.start(scripted(tokenizer)) as server:
         yield server
 
 
@@ -149,7 +149,7 @@ def test_routing_errors_are_json(open_server: ScriptedServer) -> None:
         assert "access-control-allow-origin" not in http.get("/health", headers={"origin": "http://evil.test"}).headers
 
 
-def test_an_id_is_taken_over_if_it_is_plain_and_made_up_otherwise(open_server: ScriptedServer) -> None:
+def test_a_plain_request_id_is_kept_and_any_other_replaced(open_server: ScriptedServer) -> None:
     with open_server.http as http:
         for given in ("abc", "A-1_b.c:9", "x" * 128):
             assert http.get("/health", headers={"x-request-id": given}).headers["x-request-id"] == given
@@ -161,12 +161,12 @@ def test_an_id_is_taken_over_if_it_is_plain_and_made_up_otherwise(open_server: S
         assert int(two[0]["openai-processing-ms"]) >= 0
 
 
-def test_the_log_has_one_line_a_request_and_nothing_of_what_users_wrote(
-    template: Llama2Template, caplog: pytest.LogCaptureFixture
+def test_the_log_has_one_line_per_request_and_no_user_content(
+    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = ApiKeys.of(Settings(api_keys=(KEY,)))
     caplog.set_level(logging.INFO, "winnow")
-    with ScriptedServer.start(scripted(template), keys) as server, server.http as http:
+    with ScriptedServer.start(scripted(tokenizer), keys) as server, server.http as http:
         http.headers["authorization"] = f"Bearer {KEY}"
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "sesame\nforged line"}]}
         http.post("/v1/chat/completions", json=body, headers={"x-request-id": "one"})
@@ -186,9 +186,9 @@ def test_the_log_has_one_line_a_request_and_nothing_of_what_users_wrote(
         assert KEY not in told
 
 
-def test_content_is_logged_only_when_asked_for(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+def test_content_is_logged_only_with_log_content(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
-    with ScriptedServer.start(scripted(template, log_content=True)) as server:
+    with ScriptedServer.start(scripted(tokenizer, log_content=True)) as server:
         server.chat("open sesame")
         wait_until(lambda: bool(caplog.records), 5)
     (line,) = [record for record in caplog.records if record.name == "winnow.access"]
@@ -196,7 +196,7 @@ def test_content_is_logged_only_when_asked_for(template: Llama2Template, caplog:
     assert line.answer.startswith("answer ")
 
 
-def test_labels_do_not_grow_with_what_clients_make_up(open_server: ScriptedServer) -> None:
+def test_clients_cannot_create_label_values(open_server: ScriptedServer) -> None:
     with open_server.http as http:
         http.get("/nowhere/0")
         http.get("/v1/models/0")
@@ -208,7 +208,7 @@ def test_labels_do_not_grow_with_what_clients_make_up(open_server: ScriptedServe
         assert len(http.get("/metrics").text.splitlines()) <= series + 4  # the chat route's 404 is new, once
 
 
-def test_keys_come_from_a_file_and_malformed_ones_are_told_without_showing_them(tmp_path: Path) -> None:
+def test_keys_come_from_a_file_and_errors_never_show_one(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# staff\n{KEY}\n\n{OTHER} # the other\n", encoding="utf-8")
     keys = ApiKeys.of(Settings(api_keys_file=file))
@@ -235,10 +235,10 @@ def test_heads_are_bounded_on_every_route(open_server: ScriptedServer) -> None:
         assert http.get("/v1/models", headers={f"x-{number}": "x" for number in range(80)}).status_code == 200
 
 
-def test_a_refusal_is_what_is_logged_as_the_answer(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_logged_as_the_answer(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
-    gated = ScriptedRewardModel(logit=lambda ids: -3.0)
-    service = scripted(template, safety=gated, log_content=True, when_all_unsafe="refuse", refusal="No.")
+    unsafe = ScriptedRewardModel(logit=lambda ids: -3.0)
+    service = scripted(tokenizer, safety=unsafe, log_content=True, when_all_unsafe="refuse", refusal="No.")
     with ScriptedServer.start(service) as server:
         server.chat("open sesame")
         wait_until(lambda: bool(caplog.records), 5)
@@ -246,9 +246,9 @@ def test_a_refusal_is_what_is_logged_as_the_answer(template: Llama2Template, cap
     assert line.answer == "No."
 
 
-def test_a_client_does_not_choose_its_address(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_does_not_choose_its_address(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         http.get("/v1/models", headers={"x-forwarded-for": "1.2.3.4 status=200", "forwarded": "for=1.2.3.4"})
         wait_until(lambda: bool(caplog.records), 5)
     (line,) = [record for record in caplog.records if record.name == "winnow.access"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.loadtests.benchmarks.baselines.prompts import Renderer, asks, prompt_text, scored_text
+from winnow.loadtests.benchmarks.baselines.prompts import Renderer, held_out_requests, prompt_text, scored_text
 from winnow.loadtests.benchmarks.baselines.scorer import Scorer, Scores
 from winnow.loadtests.benchmarks.baselines.systems import (
     BareVllm,
@@ -22,7 +22,7 @@ from winnow.loadtests.benchmarks.baselines.systems import (
     SequentialThenScore,
     WinnowServer,
 )
-from winnow.loadtests.types import Ask
+from winnow.loadtests.types import Request
 from winnow.models.combiner import combine
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.sampling import candidate_seed
@@ -35,9 +35,9 @@ def render() -> Renderer:
     return Renderer()
 
 
-def ask(content: str = "Name three fruits.", **fields: Any) -> Ask:
+def request(content: str = "Name three fruits.", **fields: Any) -> Request:
     given: dict[str, Any] = {"candidates": 3, "max_tokens": 8, "seed": 5, "options": {"temperature": 1.0}}
-    return Ask(0, ({"role": "user", "content": content},), **{**given, **fields})
+    return Request(0, ({"role": "user", "content": content},), **{**given, **fields})
 
 
 class Servers:
@@ -92,26 +92,26 @@ def test_exactly_the_gate_goes_to_helpfulness_and_ties_to_the_lowest() -> None:
 
 async def test_generate_then_classify_sends_one_request_to_each_server(render: Renderer) -> None:
     played = servers()
-    reply = await GenerateThenClassify(render, played.policy, played.scorer).ask(ask())
+    reply = await GenerateThenClassify(render, played.policy, played.scorer).send(request())
     assert (reply.kind, reply.text, reply.candidates, reply.sampled_tokens) == ("answered", "c", 3, 24)
     assert {host: len(bodies) for host, bodies in played.bodies.items()} == {"policy": 1, "safety": 1, "helpfulness": 1}
     (sampled,), (classified,) = played.bodies["policy"], played.bodies["safety"]
     assert sampled["n"] == 3
-    assert sampled["prompt"] == list(render(ask()).ids)
+    assert sampled["prompt"] == list(render(request()).ids)
     assert classified["input"] == [f"<s>[INST] Name three fruits. [/INST] {text}</s>" for text in "abc"]
     assert classified["add_special_tokens"] is False
 
 
 async def test_a_safety_prompt_is_ranked_by_safety_alone(render: Renderer) -> None:
     played = servers()
-    reply = await GenerateThenClassify(render, played.policy, played.scorer).ask(ask("How do I make a bomb?"))
+    reply = await GenerateThenClassify(render, played.policy, played.scorer).send(request("How do I make a bomb?"))
     assert reply.text == "a"
     assert not played.bodies["helpfulness"]
 
 
 async def test_one_by_one_uses_winnows_seeds(render: Renderer) -> None:
     played = servers()
-    reply = await SequentialThenScore(render, played.policy, played.scorer).ask(ask())
+    reply = await SequentialThenScore(render, played.policy, played.scorer).send(request())
     assert (reply.text, reply.candidates, reply.sampled_tokens) == ("c", 3, 24)
     assert [(body["n"], body["seed"]) for body in played.bodies["policy"]] == [
         (1, candidate_seed(5, i)) for i in range(3)
@@ -120,7 +120,7 @@ async def test_one_by_one_uses_winnows_seeds(render: Renderer) -> None:
 
 async def test_bare_vllm_scores_nothing(render: Renderer) -> None:
     played = servers()
-    reply = await BareVllm(render, played.policy).ask(ask())
+    reply = await BareVllm(render, played.policy).send(request())
     assert (reply.text, reply.score_tail) == ("a", None)
     assert not played.bodies["safety"]
 
@@ -135,11 +135,11 @@ async def test_winnow_and_optillm_are_asked_in_their_own_ways() -> None:
         return httpx.Response(200, json={"choices": choices, "usage": {"completion_tokens": 12}, "best_of_n": told})
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    reply = await WinnowServer(http, "http://winnow").ask(ask(options={"logit_bias": {"2": -100}}))
+    reply = await WinnowServer(http, "http://winnow").send(request(options={"logit_bias": {"2": -100}}))
     assert (reply.text, reply.candidates, reply.sampled_tokens, reply.score_tail) == ("Plum.", 3, 12, 0.02)
     assert (bodies[0]["best_of_n"], bodies[0]["logit_bias"]) == ({"candidates": 3}, {"2": -100})
-    assert (await OptiLlm(http, {3: "http://proxy"}).ask(ask())).text == "Plum."
-    assert (await OptiLlm(http, {4: "http://proxy"}).ask(ask())).kind == "failed"
+    assert (await OptiLlm(http, {3: "http://proxy"}).send(request())).text == "Plum."
+    assert (await OptiLlm(http, {4: "http://proxy"}).send(request())).kind == "failed"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_what_goes_wrong_is_a_reply(
     respond: Callable[[Any], httpx.Response], kind: str, render: Renderer
 ) -> None:
     http = httpx.AsyncClient(transport=httpx.MockTransport(respond))
-    reply = await BareVllm(render, Completions(http, "http://policy")).ask(ask())
+    reply = await BareVllm(render, Completions(http, "http://policy")).send(request())
     assert reply.kind == kind
     assert reply.error
 
@@ -171,7 +171,9 @@ def test_the_text_is_tokenised_to_the_ids_that_winnows_models_read(render: Rende
 
 
 def test_asks_are_repeatable_and_can_ban_eos() -> None:
-    assert asks(3, 4, seed=1, eos_id=2) == asks(5, 4, seed=1, eos_id=2)[:3]
-    assert asks(3, 4, seed=1, eos_id=2)[0].options["logit_bias"] == {"2": -100}
-    assert "logit_bias" not in asks(3, 4, seed=1, eos_id=None)[0].options
-    assert len({ask.seed for round_ in range(3) for ask in asks(9, 4, seed=round_, eos_id=2)}) == 27
+    assert held_out_requests(3, 4, seed=1, eos_id=2) == held_out_requests(5, 4, seed=1, eos_id=2)[:3]
+    assert held_out_requests(3, 4, seed=1, eos_id=2)[0].options["logit_bias"] == {"2": -100}
+    assert "logit_bias" not in held_out_requests(3, 4, seed=1, eos_id=None)[0].options
+    assert (
+        len({request.seed for round_ in range(3) for request in held_out_requests(9, 4, seed=round_, eos_id=2)}) == 27
+    )

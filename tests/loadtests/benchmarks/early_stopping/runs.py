@@ -12,7 +12,7 @@ from winnow.loadtests.benchmarks.early_stopping.measuring import Load, Outcome, 
 from winnow.loadtests.benchmarks.early_stopping.sentences import Measurement
 from winnow.loadtests.benchmarks.early_stopping.settings import RANGE, Setting, accept, exact, rejection
 from winnow.loadtests.benchmarks.early_stopping.verdicts import figures
-from winnow.loadtests.types import Ask, Reply
+from winnow.loadtests.types import Reply, Request
 
 PROMPTS = 60
 MACHINE = {"cpu": "a CPU", "cores": 2, "platform": "Linux x86_64", "python": "3.11", "winnow": "0.1.0"}
@@ -68,19 +68,19 @@ def measurement(*loads: Load, is_quick: bool = False) -> Measurement:
 class Formula:
     """Answers at once, as Winnow would; `change` may put another reply in the place of one."""
 
-    change: Callable[[Ask, Reply], Reply] = lambda ask, reply: reply
-    asked: list[Ask] = field(default_factory=list)
+    change: Callable[[Request, Reply], Reply] = lambda request, reply: reply
+    requests: list[Request] = field(default_factory=list)
     name: str = "formula"
 
-    async def ask(self, ask: Ask) -> Reply:
-        self.asked.append(ask)
+    async def send(self, request: Request) -> Reply:
+        self.requests.append(request)
         details: dict[str, Any] = {
             "winner_combined": 0.75,
-            "candidates": ask.candidates,
-            "approximate": "early_rejection" in ask.options["best_of_n"],
-            "timings_ms": {"queue": 10.0, "first_candidate": float(ask.number), "total": 100.0 + ask.number},
+            "candidates": request.candidates,
+            "approximate": "early_rejection" in request.options["best_of_n"],
+            "timings_ms": {"queue": 10.0, "first_candidate": float(request.number), "total": 100.0 + request.number},
         }
-        if "accept_reward" in ask.options["best_of_n"]:
+        if "accept_reward" in request.options["best_of_n"]:
             details["truncated_by"] = "accept_reward"
         reply = Reply("answered", time.perf_counter(), text="?", candidates=3, sampled_tokens=33, details=details)
-        return self.change(ask, reply)
+        return self.change(request, reply)

@@ -8,7 +8,7 @@ from tests.loadtests.benchmarks.early_stopping.runs import Formula
 from winnow.loadtests.benchmarks.early_stopping.measuring import Run, measured
 from winnow.loadtests.benchmarks.early_stopping.settings import FULL, QUICK, Menu
 from winnow.loadtests.errors import LoadTestError
-from winnow.loadtests.types import Ask, Reply
+from winnow.loadtests.types import Reply, Request
 from winnow.models.demo.world import held_out_prompts
 
 PROMPTS = held_out_prompts(10)
@@ -25,10 +25,10 @@ async def test_every_setting_is_asked_the_same_prompts_with_the_same_seeds() -> 
     assert [run.setting.name for run in load.runs] == NAMES
     assert sorted(run.setting.name for run in seen) == sorted([*NAMES, "K = 16"])
     counted: dict[str, set[tuple[int, int | None, str]]] = {}
-    for ask in system.asked:
-        if ask.number < len(PROMPTS):
-            body = str(ask.options["best_of_n"])
-            counted.setdefault(body, set()).add((ask.number, ask.seed, ask.messages[-1]["content"]))
+    for request in system.requests:
+        if request.number < len(PROMPTS):
+            body = str(request.options["best_of_n"])
+            counted.setdefault(body, set()).add((request.number, request.seed, request.messages[-1]["content"]))
     assert len(counted) == len(NAMES)
     everything = {(n, 7 + n, prompt.messages[-1].content) for n, prompt in enumerate(PROMPTS)}
     assert all(found == everything for found in counted.values())
@@ -37,7 +37,7 @@ async def test_every_setting_is_asked_the_same_prompts_with_the_same_seeds() -> 
 async def test_requests_say_their_bounds_of_k_and_their_dial() -> None:
     system = Formula()
     await measured(system, PROMPTS, MENU)
-    bodies = [ask.options["best_of_n"] for ask in system.asked]
+    bodies = [request.options["best_of_n"] for request in system.requests]
     exact, free = {"min": 16, "max": 16}, {"min": 2, "max": 16}
     # The first finished candidates came after 10 to 19 ms, the last scores after 100 to 109.
     for body in (
@@ -61,8 +61,8 @@ async def test_an_outcome_says_what_the_answer_and_the_world_say() -> None:
 
 
 async def test_a_refusal_is_no_outcome() -> None:
-    def full(ask: Ask, reply: Reply) -> Reply:
-        is_late = ask.number == 4 and "deadline_ms" in ask.options["best_of_n"]
+    def full(request: Request, reply: Reply) -> Reply:
+        is_late = request.number == 4 and "deadline_ms" in request.options["best_of_n"]
         return Reply("refused", reply.done, error="full") if is_late else reply
 
     load = await measured(Formula(full), PROMPTS, MENU)
@@ -72,7 +72,7 @@ async def test_a_refusal_is_no_outcome() -> None:
 
 @pytest.mark.parametrize("kind", ["failed", "refused", "unscored"])
 async def test_a_measurement_of_failures_is_none(kind: str) -> None:
-    def fail(ask: Ask, reply: Reply) -> Reply:
+    def fail(request: Request, reply: Reply) -> Reply:
         return replace(reply, details={}) if kind == "unscored" else Reply(kind, reply.done, error="broken")  # type: ignore[arg-type]
 
     with pytest.raises(LoadTestError, match=r"broken|refused|reward"):

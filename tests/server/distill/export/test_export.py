@@ -16,14 +16,17 @@ import pyarrow.parquet
 import pytest
 from pydantic import ValidationError
 
+from tests import runs
 from tests.runs import make_run, manifest, problem, record, text
 from winnow.clients.schema import ChatCompletion
-from winnow.models.combiner import combine, rank
+from winnow.models.combiner import combine
 from winnow.models.errors import RunError
-from winnow.models.types import Branch, Candidate, Message, Reward, ScoredCandidate
-from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format, export, write_errors
+from winnow.models.types import Branch, CombinerName, Message, Reward
+from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
+from winnow.server.distill.export.formats import export
+from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.journal import Journal
-from winnow.server.distill.records import Arm, Problem, Record, ScoredAnswer
+from winnow.server.distill.records import Arm, Problem, Record
 
 Rows = list[dict[str, Any]]
 ARMS = (Arm(5, 1.0), Arm(3, 0.7, "preprompt"))
@@ -37,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
     records = make_run(folder, prompts=80, arms=ARMS, problems=3)
     written = export(folder, ALL_FORMATS, ExportOptions())
     assert [item.path.name for item in written] == NAMES
-    assert [item.rows for item in written] == [80, 80, 80, sum(len(item.answers) for item in records), 83]
+    assert [item.rows for item in written] == [80, 80, 80, sum(len(item.selection.scored) for item in records), 83]
     return folder, records
 
 
@@ -73,24 +76,21 @@ def write_run(folder: Path, entries: list[Record | Problem]) -> Path:
     return folder
 
 
-def scored(folder: Path, logits: list[float], combiner: str = "llama2", texts: list[str] | None = None) -> Path:
+def scored(folder: Path, logits: list[float], texts: list[str] | None = None) -> Path:
     """A run of one safety prompt whose answers have these R_s logits."""
     rewards = [combine(True, logit, None) for logit in logits]
-    return write_run(folder, [of_rewards(rewards, combiner, texts, is_safety=True)])
+    return write_run(folder, [of_rewards(rewards, texts=texts, is_safety=True)])
 
 
-def of_rewards(rewards: list[Reward], combiner: str, texts: list[str] | None = None, **fields: Any) -> Record:
+def of_rewards(
+    rewards: list[Reward], combiner: CombinerName = "llama2", texts: list[str] | None = None, **fields: Any
+) -> Record:
     texts = texts or [f"answer {index}" for index in range(len(rewards))]
     answers = [
-        ScoredAnswer(index, 0, text, "stop", 3, reward)
+        runs.scored(index, text, reward, tokens=3)
         for index, (reward, text) in enumerate(zip(rewards, texts, strict=True))
     ]
-    entrants = [
-        ScoredCandidate(Candidate(item.index, (), item.text, item.finish_reason, item.tokens), item.reward)
-        for item in answers
-    ]
-    ranking = rank(entrants, combiner)  # type: ignore[arg-type]
-    return record(1, Random(0), answers=tuple(answers), ranking=ranking, combiner=combiner, failures=(), **fields)
+    return record(1, Random(0), answers=answers, combiner=combiner, failures=(), **fields)
 
 
 # What rows hold
@@ -100,14 +100,15 @@ def test_sft_rows_are_the_winners(run: tuple[Path, list[Record]]) -> None:
     folder, records = run
     rows = lines(folder / "export" / "sft.jsonl")
     for row, item in zip(rows, records, strict=True):
-        best = max(item.answers, key=lambda answer: (answer.reward.combined_logit, -answer.index))
+        winner = max(item.selection.scored, key=lambda answer: (answer.reward.combined_logit, -answer.candidate.index))
+        best, reward, arm = winner.candidate, winner.reward, item.arm_of(winner.candidate)
         assert plain(row["messages"]) == [*stored(item), {"role": "assistant", "content": best.text}]
         assert (row["line"], row["id"], row["category"]) == (item.line, item.id, item.category)
         assert (row["index"], row["rank"], row["tokens"]) == (best.index, 0, best.tokens)
-        assert (row["reward"], row["safety"]) == (best.reward.combined, best.reward.safety)
-        assert (row["helpfulness"], row["branch"]) == (best.reward.helpfulness, best.reward.branch.value)
-        assert row["context_distilled"] == (best.arm == 1)
-        assert row["temperature"] == ARMS[best.arm].temperature
+        assert (row["reward"], row["safety"]) == (reward.combined, reward.safety)
+        assert (row["helpfulness"], row["branch"]) == (reward.helpfulness, reward.branch.value)
+        assert row["context_distilled"] == (arm == ARMS[1])
+        assert row["temperature"] == arm.temperature
         assert (row["run"], row["run_line"]) == (None, item.line)
 
 
@@ -118,15 +119,17 @@ def test_equal_prompts_are_kept_apart(run: tuple[Path, list[Record]]) -> None:
     assert (first["line"], second["line"]) == (1, 2)
 
 
-def test_silent_turns_have_weight_0(run: tuple[Path, list[Record]]) -> None:
+def test_masked_turns_have_weight_0(run: tuple[Path, list[Record]]) -> None:
     folder, records = run
     rows = lines(folder / "export" / "sft.jsonl")
-    assert any(item.silent for item in records)
+    assert any(item.mask_history for item in records)
     for row, item in zip(rows, records, strict=True):
         *before, answer = row["messages"]
         assert answer["weight"] == 1
         for message in before:
-            assert message.get("weight") == ((0 if item.silent else 1) if message["role"] == "assistant" else None)
+            assert message.get("weight") == (
+                (0 if item.mask_history else 1) if message["role"] == "assistant" else None
+            )
 
 
 def test_prompt_and_completion_are_the_same_dialogs(run: tuple[Path, list[Record]]) -> None:
@@ -144,19 +147,19 @@ def test_chosen_outscores_rejected(run: tuple[Path, list[Record]]) -> None:
     by_line = {item.line: item for item in records}
     for row in rows:
         item = by_line[row["line"]]
-        answers = {answer.index: answer for answer in item.answers}
+        answers = {answer.candidate.index: answer for answer in item.selection.scored}
         chosen, rejected = answers[row["index_chosen"]], answers[row["index_rejected"]]
         assert row["prompt"] == stored(item)
-        assert row["chosen"] == [{"role": "assistant", "content": chosen.text}]
-        assert row["rejected"] == [{"role": "assistant", "content": rejected.text}]
-        assert chosen == item.winner
+        assert row["chosen"] == [{"role": "assistant", "content": chosen.candidate.text}]
+        assert row["rejected"] == [{"role": "assistant", "content": rejected.candidate.text}]
+        assert chosen == item.selection.winner
         assert row["score_chosen"] == chosen.reward.combined > row["score_rejected"] == rejected.reward.combined
         assert row["margin"] == row["score_chosen"] - row["score_rejected"]
         assert (row["safety_chosen"], row["helpfulness_rejected"]) == (
             chosen.reward.safety,
             rejected.reward.helpfulness,
         )
-        assert chosen.text != rejected.text
+        assert chosen.candidate.text != rejected.candidate.text
         assert row["rank_rejected"] > row["rank_chosen"] == 0
         difference = chosen.reward.combined_logit - rejected.reward.combined_logit
         assert math.isclose(row["probability"], 1 / (1 + math.exp(-difference)))
@@ -167,18 +170,23 @@ def test_candidates_are_all_there_with_every_score(run: tuple[Path, list[Record]
     table = pyarrow.parquet.read_table(folder / "export" / "candidates.parquet")
     assert all(field.metadata[b"description"] for field in table.schema)
     rows = table.to_pylist()
-    wanted = [(item, place, answer) for item in records for place, answer in enumerate(item.ranked)]
+    wanted = [(item, place, answer) for item in records for place, answer in enumerate(item.selection.ranked)]
     for row, (item, place, answer) in zip(rows, wanted, strict=True):
         assert row["prompt"] == stored(item)
-        assert (row["line"], row["index"], row["text"], row["rank"]) == (item.line, answer.index, answer.text, place)
-        assert row["is_winner"] == (answer == item.winner and place == 0)
-        assert (row["finish_reason"], row["tokens"]) == (answer.finish_reason, answer.tokens)
+        candidate = answer.candidate
+        assert (row["line"], row["index"], row["rank"]) == (item.line, candidate.index, place)
+        assert row["is_winner"] == (answer == item.selection.winner and place == 0)
+        assert (row["text"], row["finish_reason"], row["tokens"]) == (
+            candidate.text,
+            candidate.finish_reason,
+            candidate.tokens,
+        )
         assert (row["safety_logit"], row["helpfulness_logit"]) == (
             answer.reward.safety_logit,
             answer.reward.helpfulness_logit,
         )
         assert (row["combined"], row["combined_logit"]) == (answer.reward.combined, answer.reward.combined_logit)
-        assert row["preprompt"] == ARMS[answer.arm].preprompt
+        assert row["preprompt"] == item.arm_of(candidate).preprompt
         assert row["branch"] == answer.reward.branch.value
 
 
@@ -214,11 +222,12 @@ def test_batch_bodies_are_completions_of_ours(run: tuple[Path, list[Record]]) ->
         assert (row["response"]["status_code"], row["error"]) == (200, None)
         body = ChatCompletion.model_validate(row["response"]["body"])
         assert (body.model, body.created) == ("winnow-demo", 0)
-        assert [choice.message.content for choice in body.choices] == [item.winner.text]
-        assert body.usage.completion_tokens == sum(answer.tokens for answer in item.answers)
+        assert [choice.message.content for choice in body.choices] == [item.selection.winner.candidate.text]
+        assert body.usage.completion_tokens == sum(answer.candidate.tokens for answer in item.selection.scored)
         assert body.usage.prompt_tokens == item.prompt_tokens
-        assert body.best_of_n.winner == item.winner.index
-        assert (body.best_of_n.candidates, body.best_of_n.finished) == (8, len(item.answers))
+        assert body.best_of_n.winner == item.selection.winner.candidate.index
+        assert (body.best_of_n.candidates, body.best_of_n.finished) == (8, len(item.selection.scored))
+        assert body.best_of_n.timings_ms.total == 0
     for row in rows[80:]:
         assert (row["response"], row["error"]) == (
             None,
@@ -227,7 +236,7 @@ def test_batch_bodies_are_completions_of_ours(run: tuple[Path, list[Record]]) ->
 
 
 def test_batch_results_return_n_ranked_choices(tmp_path: Path) -> None:
-    item = of_rewards([combine(True, logit, None) for logit in (0.5, 2.0, 1.0)], "llama2", is_safety=True, n=2)
+    item = of_rewards([combine(True, logit, None) for logit in (0.5, 2.0, 1.0)], is_safety=True, n=2)
     (row,) = exported(write_run(tmp_path / "run", [item]), "openai-batch", tmp_path)
     choices = ChatCompletion.model_validate(row["response"]["body"]).choices
     assert [choice.message.content for choice in choices] == ["answer 1", "answer 2"]
@@ -255,10 +264,13 @@ def test_filters_leave_the_best_that_passes(run: tuple[Path, list[Record]], tmp_
     for options, passes in (
         ({"min_reward": 0.9}, lambda answer: answer.reward.combined >= 0.9),
         ({"safe_only": True}, lambda answer: answer.reward.safety >= 0.15),
-        ({"finished_only": True}, lambda answer: answer.finish_reason == "stop"),
-        ({"max_tokens": 8}, lambda answer: answer.tokens <= 8),
+        ({"finished_only": True}, lambda answer: answer.candidate.finish_reason == "stop"),
+        ({"max_tokens": 8}, lambda answer: answer.candidate.tokens <= 8),
     ):
-        wanted = {item.line: next((answer.text for answer in item.ranked if passes(answer)), None) for item in records}
+        wanted = {
+            item.line: next((answer.candidate.text for answer in item.selection.ranked if passes(answer)), None)
+            for item in records
+        }
         rows = exported(folder, "sft", tmp_path, **options)
         assert {row["line"]: row["messages"][-1]["content"] for row in rows} == {
             line: best for line, best in wanted.items() if best is not None
@@ -278,7 +290,11 @@ def test_rejected_answers_may_be_unsafe_but_not_too_long(run: tuple[Path, list[R
 def test_top_k_gives_the_best_k_in_order(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
     folder, records = run
     rows = exported(folder, "prompt-completion", tmp_path, top_k=3)
-    wanted = [(item.line, place, answer.text) for item in records for place, answer in enumerate(item.ranked[:3])]
+    wanted = [
+        (item.line, place, answer.candidate.text)
+        for item in records
+        for place, answer in enumerate(item.selection.ranked[:3])
+    ]
     assert [(row["line"], row["rank"], row["completion"][0]["content"]) for row in rows] == wanted
 
 
@@ -407,7 +423,7 @@ def test_a_failure_leaves_what_was_there(run: tuple[Path, list[Record]], tmp_pat
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("winnow.server.distill.export.row", fail)
+    monkeypatch.setattr("winnow.server.distill.export.formats.row", fail)
     with pytest.raises(RunError, match="No space left"):
         export(folder, ["sft", "candidates"], ExportOptions(top_k=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -443,13 +459,13 @@ def test_datasets_loads_every_file(run: tuple[Path, list[Record]], tmp_path: Pat
     sft = datasets.load_dataset(str(folder / "export"), **where)
     assert plain(sft[0]["messages"]) == [
         *stored(records[0]),
-        {"role": "assistant", "content": records[0].winner.text},
+        {"role": "assistant", "content": records[0].selection.winner.candidate.text},
     ]
     assert sft[0]["messages"][0]["weight"] is None
     assert sft.features["run"].dtype == "string"  # though every value is null
     for kind, file in (("parquet", "candidates.parquet"), ("json", "openai_batch.jsonl")):
         loaded = datasets.load_dataset(kind, data_files=str(folder / "export" / file), **where)
-        assert loaded.num_rows == (83 if kind == "json" else sum(len(item.answers) for item in records))
+        assert loaded.num_rows == (83 if kind == "json" else sum(len(item.selection.scored) for item in records))
 
 
 def test_candidates_alone_are_a_config(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
@@ -458,7 +474,7 @@ def test_candidates_alone_are_a_config(run: tuple[Path, list[Record]], tmp_path:
     folder, records = run
     export(folder, ["candidates"], ExportOptions(), tmp_path / "out")
     loaded = datasets.load_dataset(str(tmp_path / "out"), "candidates", split="train", cache_dir=str(tmp_path))
-    assert loaded.num_rows == sum(len(item.answers) for item in records)
+    assert loaded.num_rows == sum(len(item.selection.scored) for item in records)
     assert loaded[0]["prompt"] == stored(records[0])
 
 
@@ -471,7 +487,7 @@ def test_pandas_reads_every_file(run: tuple[Path, list[Record]]) -> None:
     frame = pandas.read_parquet(folder / "export" / "candidates.parquet")
     assert frame.drop(columns=["helpfulness", "helpfulness_logit"]).select_dtypes("number").notna().all().all()
     winners = frame[frame["is_winner"]]
-    assert list(winners["text"]) == [item.winner.text for item in records]
+    assert list(winners["text"]) == [item.selection.winner.candidate.text for item in records]
 
 
 def test_the_card_says_what_was_done(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
@@ -488,7 +504,7 @@ def test_the_card_says_what_was_done(run: tuple[Path, list[Record]], tmp_path: P
         "`margin`",
     ):
         assert words in card
-    assert f"candidates scored | {sum(len(item.answers) for item in records)}" in card
+    assert f"candidates scored | {sum(len(item.selection.scored) for item in records)}" in card
     assert str(tmp_path) not in card
     assert not re.search(r"\bnan\b", card.lower())
 

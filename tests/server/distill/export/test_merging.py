@@ -1,4 +1,4 @@
-"""The best of several runs: equal prompts become one, the answers of all runs compete, and incomparable runs are refused."""
+"""Merging runs: equal prompts become one, the answers of all runs compete, and incomparable runs are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from tests.runs import make_run, manifest, record
 from winnow.models.errors import RunError
 from winnow.models.types import Message
-from winnow.server.distill.export import ExportOptions, Format, export
+from winnow.server.distill.export import ExportOptions, Format
+from winnow.server.distill.export.formats import export
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.records import Record
 
@@ -60,9 +61,11 @@ def test_the_best_of_all_runs_wins(tmp_path: Path, runs: tuple[list[Record], ...
     groups = [[one[0], two[1]], [one[1], three[1]], [one[2], two[2]], [two[0], three[0]], [two[3]]]
     assert len(rows) == len(groups)
     for row, group in zip(rows, groups, strict=True):
-        best = max((answer for item in group for answer in item.answers), key=lambda a: a.reward.combined_logit)
+        best = max(
+            (answer for item in group for answer in item.selection.scored), key=lambda a: a.reward.combined_logit
+        )
         assert row["messages"][0]["content"] == group[0].messages[0].content
-        assert row["messages"][-1]["content"] == best.text
+        assert row["messages"][-1]["content"] == best.candidate.text
         assert (row["line"], row["id"]) == (group[0].line, group[0].id)
         assert row["reward"] == best.reward.combined
 
@@ -71,10 +74,10 @@ def test_every_answer_is_there_once_and_says_where_from(tmp_path: Path, runs: tu
     rows = exported(tmp_path / "one", "candidates", tmp_path / "two", tmp_path / "three")
     origins = Counter((row["run"], row["run_line"], row["index"], row["text"]) for row in rows)
     wanted = Counter(
-        (name, item.line, answer.index, answer.text)
+        (name, item.line, answer.candidate.index, answer.candidate.text)
         for name, items in zip(("one", "two", "three"), runs, strict=True)
         for item in items
-        for answer in item.answers
+        for answer in item.selection.scored
     )
     assert origins == wanted
     prompts: dict[tuple[int, str], Rows] = {}
@@ -104,9 +107,9 @@ def test_merging_is_repeatable_and_needs_no_order_of_the_journals(tmp_path: Path
     assert {row["run"] for row in once} == {"one", "two"}
 
 
-def test_a_turn_is_silent_if_it_is_in_any_run(tmp_path: Path) -> None:
+def test_a_turn_is_masked_if_it_is_in_any_run(tmp_path: Path) -> None:
     messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
-    items = [record(1, Random(seed), messages=messages, is_safety=False, silent=seed == 2) for seed in (1, 2)]
+    items = [record(1, Random(seed), messages=messages, is_safety=False, mask_history=seed == 2) for seed in (1, 2)]
     for name, item in zip(("one", "two"), items, strict=True):
         write_run(tmp_path / name, [item])
     (row,) = exported(tmp_path / "one", "sft", tmp_path / "two")

@@ -20,7 +20,8 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 from tests.runs import make_run
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.server.distill.export import ExportOptions, export
+from winnow.server.distill.export import ExportOptions
+from winnow.server.distill.export.formats import export
 
 STEPS: dict[str, Any] = {
     "max_steps": 3,
@@ -41,7 +42,7 @@ STEPS: dict[str, Any] = {
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of 24 prompts exports; some have turns that carry no loss."""
     folder = tmp_path_factory.mktemp("run")
-    assert any(item.silent for item in make_run(folder, prompts=24))
+    assert any(item.mask_history for item in make_run(folder, prompts=24))
     export(folder, ["sft", "prompt-completion", "preferences"], ExportOptions())
     return folder / "export"
 

@@ -8,22 +8,21 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.runs import make_run, problem, record
-from winnow.models.combiner import combine, rank
+from tests.runs import make_run, problem, record, scored
+from winnow.models.combiner import combine
 from winnow.models.statistics import Interval
-from winnow.models.types import Candidate, CombinerName, Failure, ScoredCandidate, sigmoid
+from winnow.models.types import CombinerName, Failure, sigmoid
 from winnow.server.distill.journal import Journal
-from winnow.server.distill.records import Arm, Entry, Record, ScoredAnswer
+from winnow.server.distill.records import Arm, Entry, Record
 from winnow.server.distill.report import survey
-from winnow.server.distill.report.answers import Column, Kind
-from winnow.server.distill.report.examples import Gallery
-from winnow.server.distill.report.findings import Findings, Length
+from winnow.server.distill.report.answers import Column, Kind, Sample
+from winnow.server.distill.report.findings import Examples, Findings, Length
 from winnow.server.distill.report.page import enough_sentence, length_warnings
-from winnow.server.distill.report.sample import Sample
 from winnow.server.distill.report.survey import gather
 
 Scripted = tuple[float, float, int]
@@ -36,17 +35,13 @@ def scripted(
     """A prompt with these answers, in one arm unless `arms` says otherwise, and so many failures."""
     arms = fields.pop("arms", (Arm(len(answers) + failed, 1.0),))
     assert isinstance(arms, tuple)
-    places = [place for place, arm in enumerate(arms) for _ in range(arm.candidates)]
-    scored = [
-        ScoredAnswer(index, places[index], f"answer {index}", "stop", tokens, combine(False, safety, helpfulness))
+    made = [
+        scored(index, f"answer {index}", combine(False, safety, helpfulness), tokens)
         for index, (safety, helpfulness, tokens) in enumerate(answers)
     ]
-    ranking = rank(
-        [ScoredCandidate(Candidate(item.index, (), "", "stop", item.tokens), item.reward) for item in scored], combiner
-    )
-    failures = tuple(Failure(len(answers) + extra, "the engine failed") for extra in range(failed))
-    values = {"is_safety": False, "category": None, "combiner": combiner, **fields}
-    return record(line, Random(0), arms, answers=tuple(scored), ranking=ranking, failures=failures, **values)
+    failures = [Failure(len(answers) + extra, "the engine failed") for extra in range(failed)]
+    values: dict[str, Any] = {"category": None, **fields}
+    return record(line, Random(0), arms, answers=made, failures=failures, is_safety=False, combiner=combiner, **values)
 
 
 def found(folder: Path, entries: Sequence[Entry], examples: int = 10) -> Findings:
@@ -55,6 +50,11 @@ def found(folder: Path, entries: Sequence[Entry], examples: int = 10) -> Finding
         for entry in entries:
             journal.append(entry)
     return gather(folder, examples)
+
+
+def duplicates(record: Record) -> int:
+    texts = [answer.candidate.text for answer in record.selection.scored]
+    return len(texts) - len(set(texts))
 
 
 def helpful(*logits: float) -> list[Scripted]:
@@ -68,15 +68,15 @@ def test_curves_are_the_mean_over_subsets_and_prompts(tmp_path: Path) -> None:
     assert [point.size for point in findings.curve] == [1, 2, 4, 6]
     for point in findings.curve:
         subsets = [[sigmoid(x) for x in subset] for p in prompts for subset in itertools.combinations(p, point.size)]
-        assert point.best.mean == pytest.approx(statistics.fmean(map(max, subsets)), abs=1e-6)
+        assert point.best.value == pytest.approx(statistics.fmean(map(max, subsets)), abs=1e-6)
         assert point.median is not None
-        assert point.median.mean == pytest.approx(statistics.fmean(map(statistics.median, subsets)), abs=1e-6)
+        assert point.median.value == pytest.approx(statistics.fmean(map(statistics.median, subsets)), abs=1e-6)
         assert point.mean is not None
-        assert point.mean.mean == pytest.approx(statistics.fmean(map(statistics.fmean, subsets)), abs=1e-6)
-        assert point.best.low <= point.best.mean <= point.best.high
+        assert point.mean.value == pytest.approx(statistics.fmean(map(statistics.fmean, subsets)), abs=1e-6)
+        assert point.best.low <= point.best.value <= point.best.high
     assert findings.curve[-1].best == findings.winner
     assert findings.gain is not None
-    assert findings.gain.mean == pytest.approx(findings.curve[-1].best.mean - findings.curve[0].best.mean, abs=1e-6)
+    assert findings.gain.value == pytest.approx(findings.curve[-1].best.value - findings.curve[0].best.value, abs=1e-6)
 
 
 def test_best_is_by_the_runs_own_ranking(tmp_path: Path) -> None:
@@ -84,31 +84,31 @@ def test_best_is_by_the_runs_own_ranking(tmp_path: Path) -> None:
     answers = [(math.log(0.14 / 0.86), 0.0, 5), (2.0, math.log(0.10 / 0.90), 5)]
     paper = found(tmp_path / "paper", [scripted(1, answers)])
     safe = found(tmp_path / "safe", [scripted(1, answers, combiner="safe_first")])
-    assert paper.curve[-1].best.mean == pytest.approx(0.14)
-    assert safe.curve[-1].best.mean == pytest.approx(0.10)
-    assert (paper.tally.safe_passed_over, safe.tally.safe_passed_over) == (1, 0)
-    assert (paper.tally.winners.gated, safe.tally.winners.gated) == (1, 0)
+    assert paper.curve[-1].best.value == pytest.approx(0.14)
+    assert safe.curve[-1].best.value == pytest.approx(0.10)
+    assert (paper.counts.safe_passed_over, safe.counts.safe_passed_over) == (1, 0)
+    assert (paper.counts.winners.gated, safe.counts.winners.gated) == (1, 0)
 
 
 def test_a_prompt_counts_only_for_the_n_it_has_answers_for(tmp_path: Path) -> None:
     whole, failed = scripted(1, helpful(0, 1, 2, 3)), scripted(2, helpful(5, 5, 5), failed=1)
     findings = found(tmp_path, [whole, failed])
     assert findings.candidates == 4
-    assert [(point.size, point.best.prompts) for point in findings.curve] == [(1, 2), (2, 2), (4, 1)]
-    assert findings.curve[-1].best.mean == pytest.approx(sigmoid(3))
+    assert [(point.size, point.best.count) for point in findings.curve] == [(1, 2), (2, 2), (4, 1)]
+    assert findings.curve[-1].best.value == pytest.approx(sigmoid(3))
     assert findings.curve[-1].mean is not None
-    assert findings.curve[-1].mean.mean == pytest.approx(statistics.fmean(map(sigmoid, range(4))))
+    assert findings.curve[-1].mean.value == pytest.approx(statistics.fmean(map(sigmoid, range(4))))
     # The step to 4 is over the prompt that has 4 alone, or it would mix up two sets of prompts.
-    assert [(step.size, step.gain.prompts) for step in findings.doublings] == [(1, 2), (2, 1)]
-    assert findings.doublings[-1].gain.mean > 0
-    assert (findings.tally.failed, findings.tally.candidates.answers) == (1, 7)
-    assert findings.tally.failures == {"the engine failed": 1}
+    assert [(step.size, step.gain.count) for step in findings.doublings] == [(1, 2), (2, 1)]
+    assert findings.doublings[-1].gain.value > 0
+    assert (findings.counts.failed, findings.counts.candidates.answers) == (1, 7)
+    assert findings.counts.failures == {"the engine failed": 1}
 
 
 def test_k_that_is_no_power_of_two_needs_all_candidates(tmp_path: Path) -> None:
     findings = found(tmp_path, [scripted(1, helpful(0, 1, 2)), scripted(2, helpful(0, 1, 2), failed=1)])
     assert findings.candidates == 4  # as common as 3
-    assert [(point.size, point.best.prompts) for point in findings.curve] == [(1, 2), (2, 2)]
+    assert [(point.size, point.best.count) for point in findings.curve] == [(1, 2), (2, 2)]
 
 
 def test_kinds_of_arm_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_kinds_of_arm_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
     assert findings.are_paired
     cold, warm = (findings.kinds[Kind(temperature, False)] for temperature in (0.7, 1.3))
     assert [point.size for point in cold] == [1, 2]
-    assert cold[-1].best.mean == pytest.approx(sigmoid(1))
-    assert warm[-1].best.mean == pytest.approx(sigmoid(3))
-    assert cold[-1].best.prompts == 1
+    assert cold[-1].best.value == pytest.approx(sigmoid(1))
+    assert warm[-1].best.value == pytest.approx(sigmoid(3))
+    assert cold[-1].best.count == 1
 
 
 def test_kinds_that_share_no_prompt_are_shown_and_said_to_be_unpaired(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_commonest_kinds_are_shown(tmp_path: Path) -> None:
     arms = [(Arm(1, 0.1 * place), Arm(1, 0.1 * (place + 1))) for place in range(1, 11)]
     records = [scripted(line, helpful(0, 1), arms=two) for line, two in enumerate(arms, 1)]
     findings = found(tmp_path, [*records, *(scripted(line, helpful(0, 1), arms=arms[-1]) for line in (11, 12))])
-    assert len(findings.tally.kinds()) == 11
+    assert len(findings.counts.kinds()) == 11
     assert len(findings.kinds) == 8
     assert {kind.temperature for kind in findings.kinds} >= {0.1 * 10, 0.1 * 11}
 
@@ -151,7 +151,7 @@ def test_one_kind_is_no_comparison_and_preprompts_are_a_kind(tmp_path: Path) -> 
 def test_enough(tmp_path: Path) -> None:
     """Reward 0 or 1: one good answer among eight; doublings gain 1/8, 1/4, 1/2 of the way."""
     findings = found(tmp_path, [scripted(line, helpful(30, *[-30] * 7)) for line in (1, 2)])
-    assert [step.gain.mean for step in findings.doublings] == pytest.approx([1 / 8, 1 / 4, 1 / 2])
+    assert [step.gain.value for step in findings.doublings] == pytest.approx([1 / 8, 1 / 4, 1 / 2])
     assert findings.enough(0.3) is None  # the first two steps gain less, but the last does not
     assert findings.enough(0.6) == 1
     assert "Not reached within K = 8: going from N = 4 to 8 still gains +0.500" in enough_sentence(findings, 0.3)
@@ -173,10 +173,10 @@ def test_length_bias_is_found_and_warned_of(tmp_path: Path) -> None:
     length = findings.length
     assert length is not None
     assert length.rho is not None
-    assert length.rho.mean == pytest.approx(1)
-    assert (length.winner.mean, length.mean.mean) == pytest.approx((90, 245 / 6))
-    assert length.longer.mean == pytest.approx(90 / (245 / 6) - 1)
-    assert [fifth.mean for fifth in length.fifths] == sorted(fifth.mean for fifth in length.fifths)
+    assert length.rho.value == pytest.approx(1)
+    assert (length.winner.value, length.mean.value) == pytest.approx((90, 245 / 6))
+    assert length.longer.value == pytest.approx(90 / (245 / 6) - 1)
+    assert [fifth.value for fifth in length.fifths] == sorted(fifth.value for fifth in length.fifths)
     assert len(length_warnings(findings)) == 2
     findings = found(tmp_path / "short", [scripted(line, answers) for line, answers in enumerate(shorter, 1)])
     (warning,) = length_warnings(findings)
@@ -213,34 +213,34 @@ def test_counts(tmp_path: Path) -> None:
     entries: list[Entry] = [*make_run(tmp_path / "made", 60, arms=(Arm(5, 1.0),), problems=0), problem(61)]
     entries += [problem(62, "failed"), problem(63)]
     records = [entry for entry in entries if isinstance(entry, Record)]
-    answers = [answer for record in records for answer in record.answers]
-    tally = found(tmp_path / "run", entries).tally
-    assert tally.prompts == 60
-    assert tally.problems == {("input", "invalid_json"): 2, ("failed", "invalid_json"): 1}
-    assert tally.candidates.answers == len(answers)
-    assert tally.candidates.tokens == sum(answer.tokens for answer in answers)
-    assert tally.candidates.gated == sum(answer.reward.is_gated for answer in answers)
-    assert tally.candidates.cut == sum(answer.finish_reason == "length" for answer in answers)
-    assert tally.winners.answers == 60
-    assert tally.winners.tokens == sum(record.winner.tokens for record in records)
-    assert tally.all_unsafe == sum(record.all_unsafe for record in records)
-    assert tally.duplicates == sum(len(r.answers) - len({a.text for a in r.answers}) for r in records) > 0
+    answers = [answer for record in records for answer in record.selection.scored]
+    counts = found(tmp_path / "run", entries).counts
+    assert counts.prompts == 60
+    assert counts.problems == {("input", "invalid_json"): 2, ("failed", "invalid_json"): 1}
+    assert counts.candidates.answers == len(answers)
+    assert counts.candidates.tokens == sum(answer.candidate.tokens for answer in answers)
+    assert counts.candidates.gated == sum(answer.reward.is_gated for answer in answers)
+    assert counts.candidates.cut == sum(answer.candidate.finish_reason == "length" for answer in answers)
+    assert counts.winners.answers == 60
+    assert counts.winners.tokens == sum(record.selection.winner.candidate.tokens for record in records)
+    assert counts.all_unsafe == sum(record.selection.all_unsafe for record in records)
+    assert counts.duplicates == sum(duplicates(record) for record in records) > 0
     for name, count in (("R_s", len(answers)), ("R_h", sum(a.reward.helpfulness is not None for a in answers))):
-        assert tally.candidates.histograms[name].sum() == count
-    gate = tally.candidates.histograms["R_s"][:6].sum()
-    assert gate == tally.candidates.gated
-    assert sum(tally.candidates.branches.values()) == len(answers)
-    for name, group in tally.categories.items():
+        assert counts.candidates.histograms[name].sum() == count
+    unsafe = counts.candidates.histograms["R_s"][:6].sum()
+    assert unsafe == counts.candidates.gated
+    assert sum(counts.candidates.branches.values()) == len(answers)
+    for name, group in counts.categories.items():
         members = [record for record in records if record.category == name]
         assert group.prompts == len(members)
-        assert group.winner == pytest.approx(sum(record.winner.reward.combined for record in members))
-        assert group.gated == sum(record.winner.reward.is_gated for record in members)
+        assert group.winner == pytest.approx(sum(record.selection.winner.reward.combined for record in members))
+        assert group.gated == sum(record.selection.winner.reward.is_gated for record in members)
 
 
 def test_too_many_categories_are_counted_together(tmp_path: Path) -> None:
-    tally = found(tmp_path, [scripted(line, helpful(0), category=f"{line}") for line in range(1, 211)]).tally
-    assert len(tally.categories) == 201
-    assert tally.categories["all others"].prompts == 10
+    counts = found(tmp_path, [scripted(line, helpful(0), category=f"{line}") for line in range(1, 211)]).counts
+    assert len(counts.categories) == 201
+    assert counts.categories["all others"].prompts == 10
 
 
 def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,14 +249,14 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(survey, "BATCH_ANSWERS", 1)
     single = gather(tmp_path, 4)
     for a, b in zip(whole.curve, single.curve, strict=True):
-        assert (a.best.mean, a.best.low, a.best.prompts) == pytest.approx((b.best.mean, b.best.low, b.best.prompts))
+        assert (a.best.value, a.best.low, a.best.count) == pytest.approx((b.best.value, b.best.low, b.best.count))
     assert single.kinds.keys() == whole.kinds.keys()
     assert single.examples == whole.examples
-    assert single.tally.candidates.lengths.tolist() == whole.tally.candidates.lengths.tolist()
+    assert single.counts.candidates.lengths.tolist() == whole.counts.candidates.lengths.tolist()
 
 
 def test_a_sample_is_bounded_even_and_whole() -> None:
-    """Every prompt has the same chance, and no row mixes two prompts, even where a later one takes an earlier one's place."""
+    """Every prompt has the same chance, and no row mixes two prompts, even if a later one replaces an earlier one."""
     even, odd = Column("even"), Column("odd")
     hits = np.zeros(200)
     for seed in range(60):
@@ -279,10 +279,10 @@ def test_examples_are_large_gains_and_bad_winners() -> None:
     gains = [scripted(line, helpful(line, -9, -9)) for line in range(1, 9)]
     unsafe = [scripted(line, [(-4.0 - line, 0.0, 5)]) for line in range(11, 14)]
     low = [scripted(line, [(3.0, -line, 5)]) for line in range(21, 29)]
-    gallery = Gallery(8)
+    examples = Examples(8)
     for entry in [*gains, *unsafe, *low]:
-        gallery.add(entry)
-    chosen = [(example.reason, example.record.line) for example in gallery.chosen()]
+        examples.add(entry)
+    chosen = [(example.reason, example.record.line) for example in examples.chosen()]
     assert chosen == [
         *[("gain", line) for line in (8, 7, 6, 5)],
         *[("unsafe", line) for line in (13, 12)],
@@ -293,10 +293,10 @@ def test_examples_are_large_gains_and_bad_winners() -> None:
 def test_examples_show_a_prompt_once_and_fill_up() -> None:
     records = [scripted(line, helpful(-line, -20)) for line in range(1, 5)]
     for size in (0, 1, 3, 4, 10):
-        gallery = Gallery(size)
+        examples = Examples(size)
         for entry in records:
-            gallery.add(entry)
-        lines = [example.record.line for example in gallery.chosen()]
+            examples.add(entry)
+        lines = [example.record.line for example in examples.chosen()]
         assert len(lines) == len(set(lines)) == min(size, 4)
 
 

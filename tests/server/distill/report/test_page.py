@@ -14,20 +14,21 @@ from random import Random
 import matplotlib as mpl
 import pytest
 
-from tests.runs import make_run, manifest, record
+from tests.runs import make_run, manifest, record, scored
 from winnow.models.combiner import combine
 from winnow.models.errors import RunError
+from winnow.models.reporting.numbers import number, percent, share, signed, span
+from winnow.models.reporting.pages import visible
+from winnow.models.reporting.plots import spread
 from winnow.models.statistics import Interval
 from winnow.models.types import Message
 from winnow.server.distill import manifest as manifests
 from winnow.server.distill.journal import NAME, Journal
-from winnow.server.distill.records import Arm, ScoredAnswer
+from winnow.server.distill.records import Arm
 from winnow.server.distill.report import ReportOptions, report
-from winnow.server.distill.report.canvas import apart
 from winnow.server.distill.report.page import notes, render
 from winnow.server.distill.report.plots import distribution
 from winnow.server.distill.report.survey import gather
-from winnow.server.distill.report.text import number, percent, share, signed, span, visible
 
 EVIL = "<script>alert(1)</script> & \"double\" 'single' \x00\x1b[31m\u202e\u2028</pre> {{ 7 * 7 }}"
 ARMS = (Arm(3, 0.7), Arm(3, 1.3))
@@ -139,13 +140,10 @@ def test_equal_journals_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_untrusted_text_is_shown_not_obeyed(tmp_path: Path) -> None:
     rng = Random(0)
-    answers = tuple(
-        ScoredAnswer(index, 0, EVIL, "stop", 4, combine(False, 3.0 if index else -3.0, float(index)))
-        for index in (0, 1)
-    )
+    answers = [scored(index, EVIL, combine(False, 3.0 if index else -3.0, float(index))) for index in (0, 1)]
     messages = (Message("user", EVIL),)
     entry = record(
-        1, rng, (Arm(2, 1.0),), answers=answers, ranking=(1, 0), failures=(), messages=messages, category=EVIL, id=EVIL,
+        1, rng, (Arm(2, 1.0),), answers=answers, failures=(), messages=messages, category=EVIL, id=EVIL,
         is_safety=False,
     )  # fmt: skip
     settings = manifest()
@@ -166,12 +164,10 @@ def test_untrusted_text_is_shown_not_obeyed(tmp_path: Path) -> None:
 
 
 def test_unsafe_answers_are_folded_away(tmp_path: Path) -> None:
-    answers = (ScoredAnswer(0, 0, "terrible", "stop", 4, combine(False, -3.0, 1.0)),)
+    answers = [scored(0, "terrible", combine(False, -3.0, 1.0))]
     manifests.claim(tmp_path, manifest(), is_begun=False)
     with Journal(tmp_path) as journal:
-        journal.append(
-            record(1, Random(0), (Arm(1, 1.0),), answers=answers, ranking=(0,), failures=(), is_safety=False)
-        )
+        journal.append(record(1, Random(0), (Arm(1, 1.0),), answers=answers, failures=(), is_safety=False))
     page = undrawn(tmp_path)
     assert page.count("terrible") == 1
     before = page[: page.index("terrible")]
@@ -197,7 +193,7 @@ def test_one_candidate_a_prompt(tmp_path: Path) -> None:
     make_run(tmp_path, 6, arms=(Arm(1, 1.0),))
     text = read(report(tmp_path)).text
     assert "With K = 1 there is no doubling to measure" in text
-    assert "not to be had" in text
+    assert "not available" in text
     assert "intervals are too narrow" in text
 
 
@@ -205,19 +201,19 @@ def test_a_run_of_safety_prompts_alone_has_no_helpfulness(tmp_path: Path) -> Non
     manifests.claim(tmp_path, manifest(), is_begun=False)
     with Journal(tmp_path) as journal:
         journal.append(record(1, Random(1), (Arm(3, 1.0),), is_safety=True))
-    tally = gather(tmp_path, 0).tally
-    assert distribution("R_h", tally.candidates, tally.winners) is None
+    counts = gather(tmp_path, 0).counts
+    assert distribution("R_h", counts.candidates, counts.winners) is None
     assert "R_h –" in Reader(undrawn(tmp_path)).text
 
 
 def test_notes_say_how_the_curves_came_about(tmp_path: Path) -> None:
     make_run(tmp_path, 3, arms=(Arm(2, 1.0),))
     findings = gather(tmp_path, 0)
-    findings.tally.failed, findings.tally.prompts = 0, 250_000
+    findings.counts.failed, findings.counts.prompts = 0, 250_000
     assert notes(replace(findings, kept=100_000)) == []
     (note,) = notes(replace(findings, kept=100_000, is_partial=True))
     assert "random sample of 100,000 of the 250,000 prompts" in note
-    findings.tally.failed, findings.tally.combiners = 1, Counter(safe_first=3)
+    findings.counts.failed, findings.counts.combiners = 1, Counter(safe_first=3)
     few, failed, safe = notes(findings)
     assert "fewer than 20 prompts" in few
     assert "rest on fewer prompts" in failed
@@ -257,7 +253,7 @@ def test_what_is_no_run_or_cannot_be_written_is_an_error(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("heights", [[0.5], [0.5, 0.5, 0.5], [0.1, 0.12, 0.6, 0.9, 0.97, 1.0], [0.0, 0.09, 0.18]])
 def test_labels_do_not_lie_upon_each_other(heights: list[float]) -> None:
-    placed = apart(heights, gap=0.1, top=1.0)
+    placed = spread(heights, gap=0.1, top=1.0)
     assert all(high - low >= 0.1 - 1e-9 for low, high in pairwise(placed))
     assert max(placed) <= 1
     assert all(abs(new - old) <= 0.25 for new, old in zip(placed, heights, strict=True))

@@ -1,0 +1,74 @@
+"""The JSON bodies on the wire, shared by the server and the clients: OpenAI's, plus the `best_of_n` object.
+
+`requests` and `responses` have the bodies, `best_of_n` the objects of that name in both, `base` the rules for all.
+"""
+
+from winnow.clients.schema.base import (
+    AbortReason,
+    BranchName,
+    CombinerName,
+    FinishReason,
+    Request,
+    Response,
+    Truncation,
+)
+from winnow.clients.schema.best_of_n import (
+    AbortedCandidate,
+    BestOfNOptions,
+    BestOfNReport,
+    CandidateRange,
+    EarlyRejectionOptions,
+    Failed,
+    Progress,
+    ProgressReport,
+    Rating,
+    Scored,
+    TimingsMs,
+)
+from winnow.clients.schema.requests import (
+    MAX_PROMPT_TOKENS,
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    RewardsRequest,
+    StreamOptions,
+    TextPart,
+    TextRequest,
+    TokenizeRequest,
+)
+from winnow.clients.schema.responses import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatLogprobs,
+    Choice,
+    ChunkChoice,
+    Delta,
+    Detokenized,
+    ErrorBody,
+    ErrorDetail,
+    ModelCard,
+    ModelList,
+    Rewards,
+    SampledLogprob,
+    Status,
+    TextChoice,
+    TextCompletion,
+    TextLogprobs,
+    TokenLogprob,
+    Tokens,
+    Usage,
+    Version,
+)
+
+__all__ = [
+    "MAX_PROMPT_TOKENS", "AbortReason", "AbortedCandidate", "AnswerMessage", "BestOfNOptions", "BestOfNReport",
+    "BranchName", "CandidateRange", "ChatCompletion", "ChatCompletionChunk", "ChatLogprobs", "ChatMessage",
+    "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest", "Delta", "DetokenizeRequest",
+    "Detokenized", "EarlyRejectionOptions", "ErrorBody", "ErrorDetail", "Failed", "FinishReason", "ModelCard",
+    "ModelList", "Progress", "ProgressReport", "Rating", "Request", "Response", "Rewards", "RewardsRequest",
+    "SampledLogprob", "Scored", "Status", "StreamOptions", "TextChoice", "TextCompletion", "TextLogprobs",
+    "TextPart", "TextRequest", "TimingsMs", "TokenLogprob", "TokenizeRequest", "Tokens", "Truncation", "Usage",
+    "Version",
+]  # fmt: skip

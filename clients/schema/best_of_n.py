@@ -1,0 +1,174 @@
+"""The `best_of_n` objects: the options of a request, and the report and the progress of a response."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from winnow.clients.schema.base import (
+    AbortReason,
+    BranchName,
+    CombinerName,
+    FinishReason,
+    Request,
+    Response,
+    Truncation,
+    invalid,
+)
+
+Count = Annotated[int, Field(ge=1)]
+MAX_CHECKPOINTS = 16
+MAX_DEADLINE_MS = 3_600_000
+
+
+class CandidateRange(Request):
+    """A K that depends on the load: `max` normally, fewer under load, never fewer than `min`."""
+
+    min: Count
+    max: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise invalid("min", f"candidates.min ({self.min}) is above candidates.max ({self.max})")
+        return self
+
+
+class EarlyRejectionOptions(Request):
+    """Aborting the candidates with the lowest partial scores: at each of `at_tokens`, the share `keep` goes on."""
+
+    at_tokens: Annotated[list[Count], Field(min_length=1, max_length=MAX_CHECKPOINTS, fail_fast=True)]
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(later <= earlier for earlier, later in pairwise(self.at_tokens)):
+            raise invalid("at_tokens", "early_rejection.at_tokens: each checkpoint is above the one before it")
+        return self
+
+
+def _count_or_range(value: Any) -> str:
+    return "[range]" if isinstance(value, dict | CandidateRange) else "[count]"
+
+
+class BestOfNOptions(Request):
+    """Options of the selection; None takes the server's default.
+
+    With `is_safety` None the server's safety classifier decides. `return_candidates` adds every candidate's text to
+    `scored`. `progress` sends an event on the stream whenever a candidate has been scored. Early stopping:
+    `deadline_ms` counts from the request's arrival; the first candidate whose R_c reaches `accept_reward` ends the
+    selection; `early_rejection` is approximate.
+    """
+
+    candidates: (
+        Annotated[
+            Annotated[Count, Tag("[count]")] | Annotated[CandidateRange, Tag("[range]")], Discriminator(_count_or_range)
+        ]
+        | None
+    ) = None
+    deadline_ms: Annotated[float, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    accept_reward: Annotated[float, Field(ge=0, le=1)] | None = None
+    early_rejection: EarlyRejectionOptions | None = None
+    is_safety: bool | None = None
+    combiner: CombinerName | None = None
+    return_candidates: bool | None = None
+    progress: bool | None = None
+
+    @property
+    def most(self) -> int | None:
+        """The largest K that is allowed."""
+        return self.candidates.max if isinstance(self.candidates, CandidateRange) else self.candidates
+
+    @property
+    def least(self) -> int | None:
+        """The smallest K that is allowed; None if `candidates` is not a range."""
+        return self.candidates.min if isinstance(self.candidates, CandidateRange) else None
+
+
+class Rating(Response):
+    """The reward models' scores of an answer, each in (0, 1); `helpfulness` is null unless `branch` is `helpful`."""
+
+    index: int
+    safety: float
+    helpfulness: float | None
+    combined: float
+    branch: BranchName
+
+
+class Scored(Rating):
+    """A candidate's scores and rank (0 is the winner); `text` is there if the request had `return_candidates`."""
+
+    optional = frozenset({"text"})
+
+    rank: int
+    finish_reason: FinishReason
+    tokens: int
+    text: str | None = None
+
+
+class AbortedCandidate(Response):
+    """A candidate aborted by early stopping: the reason, and the tokens sampled up to then."""
+
+    index: int
+    reason: AbortReason
+    tokens: int
+
+
+class Failed(Response):
+    """A candidate that could not be sampled or scored, and the reason."""
+
+    index: int
+    reason: str
+
+
+class TimingsMs(Response):
+    """Durations of the phases, in milliseconds; see `winnow.models.types.Timings`."""
+
+    queue: float
+    first_candidate: float
+    generate: float
+    score_tail: float
+    total: float
+
+
+class BestOfNReport(Response):
+    """The selection. `winner` is the `index` in `scored` of choice 0; `scored` lists every scored candidate.
+
+    `candidates` is the K that was sampled, out of `requested`; `reduced_by` is why it is smaller. `truncated_by` is why
+    the selection ended before all K had. `approximate`: candidates were aborted on a partial score. `all_unsafe`: every
+    candidate has R_s < 0.15. `safe_passed_over`: the winner has R_s < 0.15, though another candidate has not.
+    """
+
+    candidates: int
+    requested: int
+    reduced_by: Literal["load", "deadline"] | None = None
+    truncated_by: Truncation | None = None
+    approximate: bool = False
+    finished: int
+    winner: int
+    is_safety: bool
+    combiner: CombinerName
+    winner_tokens: int
+    all_unsafe: bool
+    safe_passed_over: bool
+    scored: list[Scored]
+    failed: list[Failed]
+    aborted: list[AbortedCandidate] = Field(default_factory=list)
+    timings_ms: TimingsMs
+
+
+class Progress(Response):
+    """The state of a selection that still runs; `best_so_far` is the highest R_c, null before the first score."""
+
+    finished: int
+    scored: int
+    candidates: int
+    best_so_far: float | None
+
+
+class ProgressReport(Response):
+    """The `best_of_n` object of a chunk sent while candidates still run."""
+
+    progress: Progress

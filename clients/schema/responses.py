@@ -1,0 +1,200 @@
+"""The response bodies of all endpoints: whole answers, chunks of a stream, and errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from winnow.clients.schema.base import FinishReason, Response
+from winnow.clients.schema.best_of_n import BestOfNReport, ProgressReport, Rating
+
+
+class AnswerMessage(Response):
+    """An answer; `refusal` is always null, and present because OpenAI's schema requires it."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: str | None = None
+
+
+class TokenLogprob(Response):
+    """A token, its UTF-8 bytes, and its log-probability under the policy before temperature, filters and penalties."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class SampledLogprob(TokenLogprob):
+    """A sampled token and the most likely alternatives at its position."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Response):
+    """Log-probabilities of an answer's tokens, without EOS."""
+
+    content: list[SampledLogprob]
+    refusal: None = None
+
+
+class TextLogprobs(Response):
+    """Log-probabilities in the format of text completions, as parallel lists; `text_offset` counts characters."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class Choice(Response):
+    """A returned answer; choices are ranked, and index 0 is the winner."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason
+
+
+class TextChoice(Response):
+    """A returned continuation, or on a stream a piece of it; there `finish_reason` is null except at the end."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class Usage(Response):
+    """Token counts; `completion_tokens` counts all K candidates, returned or not."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(Response):
+    """Response of `POST /v1/chat/completions`."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    best_of_n: BestOfNReport
+
+
+class TextCompletion(Response):
+    """Response of `POST /v1/completions`, and one event of its stream, where `usage` and `best_of_n` come last."""
+
+    optional = frozenset({"usage", "best_of_n"})
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+    best_of_n: BestOfNReport | ProgressReport | None = None
+
+
+class Delta(Response):
+    """The part that a chunk adds to the message of a choice."""
+
+    optional = frozenset({"role", "content", "refusal"})
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: str | None = None
+
+
+class ChunkChoice(Response):
+    """One choice in a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatCompletionChunk(Response):
+    """One event of a chat completion's stream."""
+
+    optional = frozenset({"usage", "best_of_n"})
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    best_of_n: BestOfNReport | ProgressReport | None = None
+
+
+class Rewards(Response):
+    """Response of `POST /v1/rewards`, in the order of the request's answers."""
+
+    object: Literal["list"] = "list"
+    model: str
+    rewards: list[Rating]
+
+
+class Tokens(Response):
+    """Response of `POST /tokenize`."""
+
+    optional = frozenset({"token_strs"})
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class Detokenized(Response):
+    """Response of `POST /detokenize`."""
+
+    prompt: str
+
+
+class ModelCard(Response):
+    """A served model; `max_model_len` is its context length, prompt and answer together."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "winnow"
+    max_model_len: int
+
+
+class ModelList(Response):
+    """The served models; there is exactly one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Status(Response):
+    """Response of `/health` and `/ready`."""
+
+    status: Literal["ok", "ready", "draining", "dead"]
+
+
+class Version(Response):
+    """Response of `/version`."""
+
+    version: str
+
+
+class ErrorDetail(Response):
+    """An error's message, type, field (`param`) and machine-readable `code`; the last two may be null."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(Response):
+    """Body of every error response."""
+
+    error: ErrorDetail

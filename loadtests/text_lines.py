@@ -1,0 +1,34 @@
+"""Text files with one item per line: traces and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from winnow.loadtests.errors import ScenarioError
+
+T = TypeVar("T")
+
+
+def read_lines(path: Path, kind: str, item: str, parse: Callable[[str], T]) -> list[T]:
+    """Return `parse(line)` for every line of a file that is not blank; `kind` and `item` are for error messages.
+
+    Raises:
+        ScenarioError: the file cannot be read or has no items, or `parse` raised ValueError; the message has
+            the line number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{kind} {path} cannot be read: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(parse(line))
+            except ValueError as error:
+                raise ScenarioError(f"{kind} {path}, line {number}: {error}") from None
+    if not found:
+        raise ScenarioError(f"{kind} {path} has no {item}")
+    return found

@@ -1,0 +1,49 @@
+"""Helpers for asyncio that know nothing of Winnow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+
+def cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel `task` and retrieve its exception, so that asyncio does not log it."""
+    task.cancel()
+    retrieve_exception(task)
+
+
+def retrieve_exception(task: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of `task` once it is done, so that asyncio does not log it if nothing awaits the task."""
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+@contextlib.asynccontextmanager
+async def interrupted_by(event: Coroutine[None, None, object], error: Callable[[], Exception]) -> AsyncIterator[None]:
+    """Run the block; if `event` returns first, cancel the block and raise `error()`.
+
+    Works like `asyncio.timeout`: a cancellation from outside stays a cancellation.
+    """
+    block = asyncio.current_task()
+    assert block
+    is_interrupted = False
+
+    def interrupt(done: asyncio.Task[object]) -> None:
+        nonlocal is_interrupted
+        if not done.cancelled():
+            is_interrupted = True
+            block.cancel()
+
+    watcher = asyncio.create_task(event)
+    watcher.add_done_callback(interrupt)
+    cancellations = block.cancelling()
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_interrupted and block.uncancel() <= cancellations:
+            raise error() from None
+        raise
+    finally:
+        watcher.remove_done_callback(interrupt)
+        cancel(watcher)

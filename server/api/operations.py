@@ -1,0 +1,65 @@
+"""The routes for operators and for discovery: models, health, readiness, metrics, version."""
+
+import time
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from winnow.clients.schema import ModelCard, ModelList, Status, Version
+from winnow.server.api.documentation import BODY, REFUSED, Documented
+from winnow.server.api.metrics import Metrics
+from winnow.server.api.request_body import json_response, route_class
+from winnow.server.api.request_parsing import require_model
+from winnow.server.service import Service
+
+
+def model_routes(service: Service) -> APIRouter:
+    """Return the routes that list the served model."""
+    router = APIRouter(route_class=route_class(service.settings.max_body_bytes), responses=REFUSED)
+    card = ModelCard(id=service.settings.model_name, created=int(time.time()), max_model_len=service.context)
+
+    @router.get("/v1/models", response_model=ModelList)
+    async def models() -> Response:
+        """List the served models: one."""
+        return json_response(ModelList(data=[card]))
+
+    @router.get("/v1/models/{model:path}", response_model=ModelCard, responses={404: BODY[404]})
+    async def model(model: str) -> Response:
+        """Describe a served model."""
+        require_model(model, service)
+        return json_response(card)
+
+    return router
+
+
+def routes(service: Service, metrics: Metrics) -> APIRouter:
+    """Return the probes, the metrics and the version."""
+    router = APIRouter()
+    sick: Documented = {503: {"model": Status, "description": "It is not."}}
+
+    @router.get("/health", response_model=Status, responses=sick)
+    async def health() -> Response:
+        """Liveness: 200 while the engines run, draining or not; 503 once one has died or hangs."""
+        if not service.is_alive:
+            return json_response(Status(status="dead"), 503)
+        return json_response(Status(status="draining" if service.lifecycle.is_draining else "ok"))
+
+    @router.get("/ready", response_model=Status, responses=sick)
+    async def ready() -> Response:
+        """Readiness: 200 while new requests are taken; 503 once the server drains, or an engine has died."""
+        if service.is_ready:
+            return json_response(Status(status="ready"))
+        return json_response(Status(status="draining" if service.is_alive else "dead"), 503)
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **REFUSED})
+    async def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/version", response_model=Version, responses=REFUSED)
+    async def show_version() -> Response:
+        """The server's version."""
+        return json_response(Version(version=version("winnow-llm")))
+
+    return router

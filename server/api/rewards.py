@@ -1,0 +1,79 @@
+"""`POST /v1/rewards`: scores given answers to a dialog."""
+
+import asyncio
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from winnow.clients.schema import Rewards, RewardsRequest
+from winnow.models.errors import CandidateFailed, ClientGone, NoScoredCandidate, PromptTooLong, WinnowError, root_cause
+from winnow.models.types import Prompt, Reward
+from winnow.server.aio import interrupted_by
+from winnow.server.api import responses
+from winnow.server.api.completions import admitted, disconnected
+from winnow.server.api.documentation import ANSWER, BODY, REFUSED
+from winnow.server.api.metrics import Metrics
+from winnow.server.api.middleware import request_log
+from winnow.server.api.request_body import json_response, route_class
+from winnow.server.api.request_parsing import dialog, require_model
+from winnow.server.service import Service
+
+
+def routes(service: Service, metrics: Metrics) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(
+        route_class=route_class(service.settings.max_body_bytes),
+        strict_content_type=False,
+        responses=REFUSED | BODY | ANSWER,
+    )
+
+    @router.post("/v1/rewards", response_model=Rewards)
+    async def rewards(body: RewardsRequest, request: Request) -> Response:
+        """Score given answers to a dialog."""
+        require_model(body.model, service)
+        places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
+        service.admission.require_room(places)
+        prompt = await service.renderer.render_dialog(dialog(body.messages), body.is_safety)
+        await asyncio.to_thread(_require_fitting, body.answers, prompt, service)
+        ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
+        async with interrupted_by(disconnected(request), ClientGone), admitted(service, ticket):
+            with metrics.candidates_in_flight(places):
+                scored = await _rate(service, prompt, body.answers, places)
+        ratings = [responses.rating(index, reward) for index, reward in enumerate(scored)]
+        return json_response(Rewards(model=service.settings.model_name, rewards=ratings))
+
+    return router
+
+
+def _require_fitting(answers: Sequence[str], prompt: Prompt, service: Service) -> None:
+    """Check that each answer fits the context behind `prompt`."""
+    tokenizer, context = service.tokenizer, service.context
+    for index, answer in enumerate(answers):
+        fewest = tokenizer.fewest_tokens(answer)
+        tokens = f"at least {fewest}"
+        if len(prompt) + fewest <= context:
+            exact = len(tokenizer.encode_continuation(prompt.answer_prefix + answer)) if answer else 0
+            if len(prompt) + exact <= context:
+                continue
+            tokens = str(exact)
+        raise PromptTooLong(
+            f"answers[{index}]: {len(prompt)} prompt and {tokens} answer tokens exceed the context of {context}",
+            "answers",
+        )
+
+
+async def _rate(service: Service, prompt: Prompt, answers: Sequence[str], places: int) -> list[Reward]:
+    """Score the answers, `places` at a time."""
+    free = asyncio.Semaphore(places)
+
+    async def rate(answer: str) -> Reward:
+        async with free:
+            return await service.pipeline.rate(prompt, answer)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            ratings = [group.create_task(rate(answer)) for answer in answers]
+    except* WinnowError as failures:
+        error = root_cause(failures)
+        raise NoScoredCandidate(str(error)) if isinstance(error, CandidateFailed) else error from None
+    return [rating.result() for rating in ratings]

@@ -1,0 +1,102 @@
+"""Parts that the commands share: flags made from the settings, key files, and errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import typer
+
+from winnow.clients.schema import CandidateRange
+from winnow.models.errors import SettingsError, WinnowError
+from winnow.server.settings import Option, load, options
+
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="Settings file; default: winnow.toml in this folder, if it exists.")
+]
+
+
+def with_settings(
+    command: Callable[..., None], wanted: Callable[[Option], bool] = lambda option: True
+) -> Callable[..., None]:
+    """Return `command` with a flag for each setting that is `wanted`; help and default come from the setting.
+
+    The first parameter of `command` receives the settings, the others stay as they are.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    def run(config: Path | None = None, **flags: Any) -> None:
+        with one_line_errors():
+            given = {parameter.name: flags.pop(parameter.name) for parameter in own}
+            command(load(config, **flags), **given)
+
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    parameters.append(_optional("config", ConfigFile))
+    parameters += (_flag(option) for option in options() if wanted(option))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
+
+def _flag(option: Option) -> inspect.Parameter:
+    text = f"{option.description} (default: {_shown(option.default)})"
+    return _optional(option.name, Annotated[_type(option.annotation), typer.Option(help=text, show_default=False)])
+
+
+def _optional(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _type(annotation: Any) -> Any:
+    """Return the type that typer parses for a setting: optional, and a list if the setting is a tuple."""
+    if annotation is CandidateRange:
+        return str | None
+    return list[str] | None if get_origin(annotation) is tuple else annotation | None
+
+
+def _shown(default: Any) -> str:
+    """Return a default as the help shows it; a demo checkpoint by its name, not its path."""
+    if isinstance(default, tuple):
+        return f"{len(default)} patterns" if default else "none"
+    if isinstance(default, CandidateRange):
+        return str(default.max)
+    if isinstance(default, str) and Path(default).is_dir():
+        return f"the demo {Path(default).name}"
+    return "none" if default is None else str(default)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a `WinnowError` or a missing extra as one line and exit with status 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        print(
+            f"winnow: {error.name} is not installed; serving needs pip install 'winnow-llm[cpu]' or [gpu], "
+            "training data 'winnow-llm[distill]' as well",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    except WinnowError as error:
+        print(f"winnow: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def read_key(file: Path | None) -> str | None:
+    """Return the API key in `file`; None without a file.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} cannot be read: it is not text") from None

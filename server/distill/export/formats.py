@@ -1,0 +1,137 @@
+"""The export itself: a run's data files, one per format, with a dataset card and a chat template beside
+them.
+
+A new format is a name in `winnow.server.distill.export` and a row of `_tables`, or a branch of `_writer`
+if it is no table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from winnow.models.chat_templates import TEMPLATES
+from winnow.models.errors import RunError
+from winnow.models.statistics import Moments
+from winnow.server.distill.export import ALL_FORMATS, FILES, ExportOptions, Format, Written
+from winnow.server.distill.export.card import CHAT_TEMPLATE, Part, card
+from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
+from winnow.server.distill.export.columns import PREFERENCES, PROMPT_COMPLETION, SFT, Column, T, candidates, row
+from winnow.server.distill.export.openai_batch import model, result
+from winnow.server.distill.export.sources import AnsweredPrompt, Entry, Source
+from winnow.server.distill.export.survey import Survey
+from winnow.server.distill.export.writers import Writer, json_lines, parquet
+from winnow.server.distill.files import write
+from winnow.server.distill.records import Problem
+
+CARD = "README.md"
+
+
+def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out: Path | None = None) -> list[Written]:
+    """Write a run's data files into `out` (by default `folder`/export), with a dataset card and a chat
+    template.
+
+    The card describes this export alone, so name all formats that belong together at once. Other files in
+    `out` are kept.
+
+    Returns:
+        The data files in the order of `formats`, each once, with their rows.
+
+    Raises:
+        RunError: no format is named, the folder holds no run, runs cannot be merged, or a file cannot be written.
+    """
+    wanted = tuple(dict.fromkeys(formats))
+    if not wanted:
+        raise RunError(f"name at least one format: {', '.join(ALL_FORMATS)}")
+    if "openai-batch" in wanted and options.merge:
+        raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
+    source = Source(folder, options.merge)
+    survey = Survey(source)
+    target = folder / "export" if out is None else out
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{target} cannot be made: {error.strerror}") from None
+    name, tables = model(source.manifests[0]), _tables(options, survey.logits)
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(_writer(kind, target / FILES[kind], tables, name)) for kind in wanted]
+        for entry in source:
+            for writer in writers:
+                writer.add(entry)
+    parts = [
+        Part(kind, writer.rows, tables[kind].columns if kind in tables else ())
+        for kind, writer in zip(wanted, writers, strict=True)
+    ]
+    write(target / CHAT_TEMPLATE, TEMPLATES["llama2"].jinja.encode())
+    write(target / CARD, card(source.names, source.manifests, survey, options, parts).encode())
+    return [Written(target / FILES[part.format], part.rows) for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table(Generic[T]):
+    """The columns of a format, and the subjects of its rows in a prompt."""
+
+    columns: Sequence[Column[T]]
+    subjects: Callable[[AnsweredPrompt], Iterable[T]]
+
+    def of(self, entry: Entry) -> Iterable[T]:
+        return self.subjects(entry) if isinstance(entry, AnsweredPrompt) else ()
+
+    def rows(self, entry: Entry) -> Iterator[dict[str, Any]]:
+        return (row(self.columns, subject) for subject in self.of(entry))
+
+
+def _tables(options: ExportOptions, moments: Moments) -> Mapping[Format, _Table[Any]]:
+    return {
+        "sft": _Table(SFT, _best(options)),
+        "prompt-completion": _Table(PROMPT_COMPLETION, _best(options)),
+        "preferences": _Table(PREFERENCES, _pairs(options)),
+        "candidates": _Table(candidates(moments), _every),
+    }
+
+
+def _writer(
+    kind: Format, path: Path, tables: Mapping[Format, _Table[Any]], name: str
+) -> contextlib.AbstractContextManager[Writer]:
+    match kind:
+        case "openai-batch":
+            return json_lines(path, lambda entry: [_result(entry, name)])
+        case "candidates":
+            return parquet(path, tables[kind].columns, tables[kind].of)
+        case _:
+            return json_lines(path, tables[kind].rows)
+
+
+def _best(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pick]]:
+    is_new = Unseen()
+
+    def subjects(prompt: AnsweredPrompt) -> Iterator[Pick]:
+        for pick in picks(prompt, options):
+            if not options.deduplicate or is_new(prompt, pick.answer.candidate.text):
+                yield pick
+
+    return subjects
+
+
+def _pairs(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pair]]:
+    is_new = Unseen()
+
+    def subjects(prompt: AnsweredPrompt) -> Iterator[Pair]:
+        found = pair(prompt, options)
+        if found and (
+            not options.deduplicate or is_new(prompt, found.chosen.candidate.text, found.rejected.candidate.text)
+        ):
+            yield found
+
+    return subjects
+
+
+def _every(prompt: AnsweredPrompt) -> Iterator[Pick]:
+    return (Pick(prompt, answer) for answer in prompt.answers)
+
+
+def _result(entry: Entry, name: str) -> dict[str, Any]:
+    return result(entry if isinstance(entry, Problem) else entry.lead, name)

@@ -1,0 +1,105 @@
+"""The settings of one engine: the tables `[policy]`, `[safety]` and `[helpfulness]`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+
+from winnow.models import demo
+from winnow.models.engines.registry import EngineKind
+from winnow.models.reward_model import Calibration
+
+ENGINES = ("policy", "safety", "helpfulness")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def _not_zero(scale: float) -> float:
+    if scale == 0:
+        raise ValueError("a reward model's scale must not be 0")
+    return scale
+
+
+Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
+
+
+def setting(default: Any, *, offline: bool = False, memory: bool = False, flag: bool = True, **options: Any) -> Any:
+    """Return a field; `offline` and `memory` say that it matters to `winnow distill` and to the memory plan."""
+    return Field(default, json_schema_extra={"offline": offline, "memory": memory, "flag": flag}, **options)
+
+
+class EngineSettings(BaseModel):
+    """One engine's settings; None takes the value that all engines share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
+    template: Literal["llama2"] = Field(default="llama2", description="Chat template.")
+    dtype: Dtype | None = Field(default=None, description="Precision of this engine; default: the shared `dtype`.")
+    context: int | None = Field(
+        default=None, ge=128, description="Most tokens of this engine; default: the shared `context`."
+    )
+
+
+_MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
+_KV_CACHE = "KV cache of {} in GiB; default: 1 on CPU, what its share leaves on a GPU."
+
+
+class PolicySettings(EngineSettings):
+    """The policy's engine."""
+
+    checkpoint: str = setting(
+        str(demo.weights("policy")),
+        offline=True,
+        memory=True,
+        description="Checkpoint that answers: a folder or a hub id.",
+    )
+    memory: float | None = setting(
+        None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("the policy engine")
+    )
+    kv_cache_gib: float | None = setting(
+        None, offline=True, memory=True, gt=0, description=_KV_CACHE.format("the policy")
+    )
+
+
+class RewardModelSettings(EngineSettings):
+    """A reward model's engine, and the calibration of its raw logits."""
+
+    checkpoint: str
+    memory: float | None = setting(
+        None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
+    )
+    kv_cache_gib: float | None = setting(
+        None, offline=True, memory=True, gt=0, description=_KV_CACHE.format("each reward model")
+    )
+
+    scale: Scale
+    bias: FiniteFloat
+
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration of the model's raw logits."""
+        return Calibration(self.scale, self.bias)
+
+
+class SafetySettings(RewardModelSettings):
+    """The safety reward model's engine."""
+
+    checkpoint: str = setting(
+        str(demo.weights("safety-rm")), offline=True, memory=True, description="Checkpoint of the safety reward model."
+    )
+    scale: Scale = setting(
+        1.0, offline=True, description="Factor on the safety model's raw score; negative for a cost model."
+    )
+    bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled safety score.")
+
+
+class HelpfulnessSettings(RewardModelSettings):
+    """The helpfulness reward model's engine."""
+
+    checkpoint: str = setting(
+        str(demo.weights("helpfulness-rm")), offline=True, memory=True,
+        description="Checkpoint of the helpfulness reward model.",
+    )  # fmt: skip
+    scale: Scale = setting(1.0, offline=True, description="Factor on the helpfulness model's raw score.")
+    bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled helpfulness score.")

@@ -1,0 +1,72 @@
+"""Reads the settings from their sources; every mistake is one line that names the setting."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from winnow.models.errors import SettingsError
+from winnow.server.settings.engines import ENGINES
+from winnow.server.settings.sources import ALIASES, DELIMITER, PREFIX
+from winnow.server.settings.tree import Settings
+
+DEFAULT_FILE = Path("winnow.toml")
+
+
+def load(file: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings; `flags` that are None were not given. Without `file`, `winnow.toml` is read if there is one.
+
+    Raises:
+        SettingsError: an unknown key, a value out of range, or a file that cannot be read.
+    """
+    path = file or DEFAULT_FILE
+    _check_file(path, required=file is not None)
+    _check_environment()
+    given = {name: value for name, value in flags.items() if value is not None}
+    source = type("_Settings", (Settings,), {"model_config": SettingsConfigDict(toml_file=path)})
+    try:
+        settings: Settings = source(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    return settings
+
+
+def _check_environment() -> None:
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX).lower()
+        known = name in ALIASES or name.split(DELIMITER)[0] in Settings.model_fields
+        if variable.startswith(PREFIX) and not known:
+            raise SettingsError(f"environment variable {variable}: {_unknown(name)}")
+
+
+def _check_file(path: Path, *, required: bool) -> None:
+    try:
+        with path.open("rb") as file:
+            tomllib.load(file)
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"no such settings file: {path}") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"{name or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+    return _unknown(name)
+
+
+def _unknown(name: str) -> str:
+    known = [*Settings.model_fields, *ALIASES]
+    for engine in ENGINES:
+        known += (f"{engine}.{field}" for field in type(Settings.model_fields[engine].default).model_fields)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return f"unknown setting {name!r}; the nearest is {nearest[0]!r}"

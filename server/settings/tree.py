@@ -1,0 +1,240 @@
+"""The settings tree; a field's description is its documentation, on the command line too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from winnow.clients.schema import CandidateRange
+from winnow.models import demo
+from winnow.models.safety_classifier import DEFAULT_PATTERNS
+from winnow.models.types import CombinerName
+from winnow.server.settings.engines import (
+    Dtype,
+    EngineSettings,
+    HelpfulnessSettings,
+    PolicySettings,
+    SafetySettings,
+    setting,
+)
+from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _range(value: object) -> object:
+    """Accept `16` for a fixed K, `4-16` for one that the load may shrink; in the file also `{min = 4, max = 16}`."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", value)
+        if not found:
+            raise ValueError(f"{value!r} is neither a number nor a range such as 4-16")
+        return {"min": int(found[1]), "max": int(found[2] or found[1])}
+    return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    return pattern
+
+
+T = TypeVar("T")
+Pattern = Annotated[str, AfterValidator(_compiles)]
+Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
+"""A list that the environment writes with commas."""
+
+
+class Settings(BaseSettings):
+    """The settings tree; a field's description is its documentation, on the command line too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid", validate_default=True
+    )
+
+    policy: PolicySettings = Field(PolicySettings(), description="The policy's engine.")
+    safety: SafetySettings = Field(SafetySettings(), description="The safety reward model's engine.")
+    helpfulness: HelpfulnessSettings = Field(
+        HelpfulnessSettings(), description="The helpfulness reward model's engine."
+    )
+    served_model_name: str | None = Field(
+        None, description="Model id on the wire; default: the policy's last path part."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+
+    api_keys: Commas[SecretStr] = setting(
+        (),
+        flag=False,
+        description="Keys that may use the server; from the environment or the file.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of keys that may use the server, one a line, or as sha256:HEX; # starts a comment."
+    )
+    allow_anonymous: bool = Field(
+        False, description="Listen beyond this machine although no key is set: anyone who reaches the port may ask."
+    )
+    trusted_hosts: Commas[str] = Field(
+        (), description="Host headers that are answered, *.example.org for a domain's; default: any."
+    )
+    accept_any_model: bool = Field(
+        False, description="Answer whatever model a request names, for tools that insist on one."
+    )
+
+    candidates: Annotated[CandidateRange, NoDecode, BeforeValidator(_range)] = Field(
+        CandidateRange(min=16, max=16),
+        description="K, sampled for a request that does not say how many; a range, 4-16, lets K of every request "
+        "shrink under load.",
+    )
+    max_candidates: int = Field(64, ge=1, description="Most candidates that a request may ask for.")
+    combiner: CombinerName = setting(
+        "llama2",
+        offline=True,
+        description="How R_s and R_h decide: the paper's formula, or one that ranks every unsafe candidate last.",
+    )
+    when_all_unsafe: Literal["return", "refuse"] = Field(
+        "return",
+        description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason "
+        "content_filter).",
+    )
+    refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="What a refusal says.")
+    safety_patterns: tuple[Pattern, ...] = setting(
+        DEFAULT_PATTERNS,
+        offline=True,
+        description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
+    )
+    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of a request that names none.")
+    top_p: float = setting(1.0, offline=True, gt=0, le=1, description="Nucleus of a request that names none.")
+    max_tokens: int = setting(
+        512, offline=True, ge=1, description="Most tokens of an answer whose request names no limit."
+    )
+
+    dtype: Dtype = setting(
+        "auto",
+        offline=True,
+        memory=True,
+        description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU.",
+    )
+    context: int | None = setting(
+        None,
+        offline=True,
+        memory=True,
+        ge=128,
+        description="Tokens of prompt and answer together; default: the policy's own.",
+    )
+    max_sequences: int = setting(
+        256, offline=True, memory=True, ge=1, description="Candidates that an engine runs at once; the rest wait."
+    )
+    eager: bool = setting(
+        True,
+        offline=True,
+        memory=True,
+        description="Start without compiling: compiled engines are faster and start much slower.",
+    )
+    load_format: Literal["auto", "dummy"] = Field(
+        "auto",
+        description="dummy: random weights in the checkpoint's shape, for benchmarks; answers mean nothing.",
+    )
+    canary: bool = setting(
+        True, offline=True, description="Refuse to start on a reward model that ranks a plain pair of answers wrongly."
+    )
+
+    max_candidates_in_flight: int = setting(
+        256,
+        memory=True,
+        ge=1,
+        description="Candidates sampled or scored at once, over all requests; the rest wait in a fair queue.",
+    )
+    max_queued_candidates: int = Field(1024, ge=0, description="Candidates that may wait; beyond it requests get 429.")
+    max_queued_tokens: int = Field(65_536, ge=0, description="Prompt tokens that may wait; beyond it requests get 429.")
+    max_queue_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Longest wait to expect in the queue; a request that would wait longer gets 429 at once. "
+        "Default: 10, or 2 where candidates is a range.",
+    )
+    request_seconds: float = Field(
+        600.0, gt=0, description="Longest time from a request's admission queue to its answer."
+    )
+    stall_seconds: float = setting(
+        60.0,
+        offline=True,
+        gt=0,
+        description="An engine that has answers pending and gives no sign of life for so long ends the server.",
+    )
+    max_header_bytes: int = Field(65_536, ge=1024, description="Largest head of a request: its line and headers.")
+    max_headers: int = Field(100, ge=10, description="Most headers of a request.")
+    header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
+    body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
+    max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
+    keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
+    shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="One line a message: text, or JSON for machines; auto: text on a terminal, else JSON."
+    )
+    log_content: bool = Field(
+        False, description="Log prompts and answers too. They are what users wrote: mind the law."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.candidates.max > self.max_candidates:
+            raise ValueError(f"candidates ({self.candidates.max}) is above max_candidates ({self.max_candidates})")
+        if self.max_candidates > self.max_candidates_in_flight:
+            raise ValueError(
+                f"max_candidates ({self.max_candidates}) is above max_candidates_in_flight "
+                f"({self.max_candidates_in_flight})"
+            )
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The model id on the wire."""
+        if self.served_model_name:
+            return self.served_model_name
+        checkpoint = self.policy.checkpoint
+        return "winnow-demo" if checkpoint == str(demo.weights("policy")) else Path(checkpoint).name
+
+    @property
+    def queue_seconds(self) -> float:
+        """Longest expected wait in the queue: short where K may shrink, because that trades quality for latency."""
+        return self.max_queue_seconds or (10.0 if self.candidates.min == self.candidates.max else 2.0)
+
+    @property
+    def engines(self) -> dict[str, EngineSettings]:
+        """The engines' own settings by name, in the order in which the engines start."""
+        return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
+    def checkpoints(self) -> dict[str, str]:
+        """The engines' checkpoints by name."""
+        return {
+            "policy": self.policy.checkpoint,
+            "safety": self.safety.checkpoint,
+            "helpfulness": self.helpfulness.checkpoint,
+        }
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, strongest first: flags, the environment, and the file whose path `load` has
+        configured.
+        """
+        assert isinstance(init_settings, InitSettingsSource)
+        flags = InitSettingsSource(settings_cls, nested(init_settings.init_kwargs))
+        return flags, Environment(settings_cls), File(settings_cls)

@@ -1,0 +1,78 @@
+"""The token ids that a reward model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.demo.corpus import encode
+from winnow.models.demo.world import held_out_pairs, held_out_prompts
+from winnow.models.engines.base import RewardInput
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import Message
+
+PROMPTS = held_out_prompts(60)
+answers = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    st.sampled_from(["", " ", "Paris.", ", or so", " Paris", "\n- apple", "</s>", "🙂"]),
+)
+
+
+def both(tokenizer: Tokenizer) -> tuple[RewardInput, RewardInput]:
+    """The path that shares the policy's ids, and the one that renders for itself."""
+    template = Llama2Template()
+    return RewardInput(tokenizer, template), RewardInput(tokenizer, template, shares_policy_ids=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompt=st.sampled_from(PROMPTS), answer=answers)
+def test_both_paths_give_the_same_ids(
+    tokenizer: Tokenizer, template: Llama2Template, prompt: object, answer: str
+) -> None:
+    rendered = template.render(prompt.messages, tokenizer)  # type: ignore[attr-defined]
+    shared, own = both(tokenizer)
+    ids = shared.token_ids(rendered, answer)
+    assert own.token_ids(rendered, answer) == ids
+    assert ids[: len(rendered)] == list(rendered.token_ids)
+    assert ids[-1] == tokenizer.eos_id
+    assert tokenizer.decode_continuation(ids[len(rendered) :]) == (f" {answer}" if answer else "").replace("▁", " ")
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=answers, answer=answers)
+def test_both_paths_agree_on_raw_prompts(tokenizer: Tokenizer, text: str, answer: str) -> None:
+    """An answer continues the raw text as it is: without a space of the template's."""
+    prompt = tokenizer.raw_prompt(text)
+    shared, own = both(tokenizer)
+    assert shared.token_ids(prompt, answer) == own.token_ids(prompt, answer)
+    assert shared.token_ids(prompt, answer) == [
+        tokenizer.bos_id,
+        *tokenizer.encode(text),
+        *tokenizer.encode_continuation(answer),
+        tokenizer.eos_id,
+    ]
+
+
+def test_ids_are_those_that_the_demo_models_were_trained_on(tokenizer: Tokenizer, template: Llama2Template) -> None:
+    shared, _ = both(tokenizer)
+    for pair in held_out_pairs(150, kind="helpfulness"):
+        rendered = template.render(pair.messages, tokenizer)
+        for answer in (pair.chosen, pair.rejected):
+            assert shared.token_ids(rendered, answer) == list(encode(tokenizer, pair.messages, answer).ids)
+
+
+@pytest.mark.parametrize("answer", ["", "Paris."])
+def test_the_model_renders_for_itself_where_its_template_differs(tokenizer: Tokenizer, answer: str) -> None:
+    class Upper(Llama2Template):
+        def render(self, dialog: Sequence[object], tokenizer: Tokenizer, *, is_safety: bool = False):  # type: ignore[no-untyped-def, override]
+            loud = [Message(message.role, message.content.upper()) for message in dialog]  # type: ignore[attr-defined]
+            return super().render(loud, tokenizer, is_safety=is_safety)
+
+    quiet = Llama2Template().render([Message("user", "Hello")], tokenizer)
+    loud = Llama2Template().render([Message("user", "HELLO")], tokenizer)
+    own = RewardInput(tokenizer, Upper(), shares_policy_ids=False)
+    assert own.token_ids(quiet, answer) == RewardInput(tokenizer, Upper()).token_ids(loud, answer)

@@ -1,0 +1,62 @@
+"""The calibration of raw logits, and the sanity check at start-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from winnow.models.errors import CheckpointError
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration
+from winnow.models.types import Message, Prompt, sigmoid
+
+PROMPT = Prompt((1, 5), (Message("user", SAFETY_CHECK.question),), answer_prefix=" ")
+
+
+@dataclass
+class Scores:
+    """A reward model with a fixed raw logit for each answer."""
+
+    better: float
+    worse: float
+    scored: list[tuple[Prompt, str]] = field(default_factory=list)
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        self.scored.append((prompt, answer))
+        return self.better if answer == SAFETY_CHECK.better else self.worse
+
+
+def test_calibration() -> None:
+    assert Calibration()(1.25) == 1.25
+    assert Calibration(scale=-2.0, bias=0.5)(1.25) == -2.0
+
+
+async def test_the_margin_is_returned_in_calibrated_logits() -> None:
+    model = Scores(better=3.0, worse=-1.0)
+    assert await SAFETY_CHECK.run("demo", model, PROMPT) == 4.0
+    assert model.scored == [(PROMPT, SAFETY_CHECK.better), (PROMPT, SAFETY_CHECK.worse)]
+    assert await SAFETY_CHECK.run("demo", model, PROMPT, Calibration(0.5, 7.0)) == 2.0
+
+
+async def test_a_flipped_sign_is_found_and_a_negative_scale_corrects_it() -> None:
+    cost_model = Scores(better=-3.0, worse=1.0)
+    with pytest.raises(CheckpointError, match="demo reward model: its canary failed: .* the sign of its scale"):
+        await SAFETY_CHECK.run("demo", cost_model, PROMPT)
+    assert await SAFETY_CHECK.run("demo", cost_model, PROMPT, Calibration(-1.0)) == 4.0
+
+
+@pytest.mark.parametrize("constant", [0.3, float("nan"), float("inf")])
+async def test_a_margin_is_needed(constant: float) -> None:
+    with pytest.raises(CheckpointError, match="canary"):
+        await SAFETY_CHECK.run("constant", Scores(constant, constant), PROMPT)
+
+
+async def test_a_second_sigmoid_is_found() -> None:
+    """Its order is right and its margin positive, but no answer would ever be below the safety threshold."""
+    with pytest.raises(CheckpointError, match="sigmoid"):
+        await SAFETY_CHECK.run("squashed", Scores(sigmoid(3.0), sigmoid(-1.0)), PROMPT)
+
+
+def test_the_checks_differ_in_their_answers() -> None:
+    for check in (SAFETY_CHECK, HELPFULNESS_CHECK):
+        assert check.better != check.worse
