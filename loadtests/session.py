@@ -149,7 +149,8 @@ def _write_files(result: Result, folder: Path) -> None:
     try:
         from winnow.loadtests.report import write_report
     except ModuleNotFoundError as error:
-        line = f"no report.html: {error.name} is not installed; pip install 'winnow-llm[loadtest]'"
+        package = str(error.name).partition(".")[0]
+        line = f"no report.html: {package} is not installed; pip install 'winnow-llm[loadtest]'"
         console.print(Text(line, style="yellow"), soft_wrap=True)
         return
     console.print(Text(str(write_report(result, folder))), soft_wrap=True)

@@ -82,7 +82,7 @@ class UnknownModel(RequestError):
 
 
 class BadLine(WinnowError):
-    """An input line without a usable prompt: `code` is the machine-readable reason, the message says what to change."""
+    """An input line without a usable prompt; `code` is the machine-readable reason."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -90,7 +90,7 @@ class BadLine(WinnowError):
 
 
 class SettingsError(WinnowError):
-    """A setting is unknown or has a value that cannot be used; the message says which one, and which value would do."""
+    """A setting is unknown or cannot be used; the message names it and a value that would do."""
 
 
 class CheckpointError(WinnowError):
@@ -138,7 +138,7 @@ class ShuttingDown(WinnowError):
 
 
 class Overloaded(WinnowError):
-    """Neither room nor a place in the queue is left; `retry_after` says when to try again, in seconds from 1 to 60."""
+    """The server and its queue are full; `retry_after` is the time to wait before trying again, 1 to 60 s."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the server is full; try again in {retry_after} s")
@@ -174,7 +174,7 @@ class UntrustedHost(ConnectionRefused):
 
 
 def root_cause(group: ExceptionGroup[WinnowError]) -> WinnowError:
-    """Return the failure that explains the others of a group: an engine's death if there is one, else the first."""
+    """Return the failure that explains the group: an engine's death if there is one, else the first."""
     errors = list(_leaves(group))
     return next((error for error in errors if isinstance(error, EngineDead)), errors[0])
 

@@ -1,7 +1,7 @@
-"""The protocol of a policy: what samples candidates, and the handle on one candidate while it decodes.
+"""The protocol of a policy, which samples candidates, and the handle on one candidate while it is sampled.
 
-The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling
-decoders are not covered.
+The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling decoders are
+not covered.
 """
 
 from __future__ import annotations

@@ -29,9 +29,10 @@ _BLOCK = 2_000_000
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile of ascending `ordered`: the least value that `percent` of them do not exceed.
+    """Return the nearest-rank percentile of ascending `ordered`.
 
-    It is a value that occurred, never one between two; below 100 values the 99th is the largest. NaN of none.
+    It is the least value that `percent` of them do not exceed: one that occurred, never one between two. Below
+    100 values the 99th is the largest. NaN of none.
     """
     if not ordered:
         return math.nan
@@ -48,7 +49,7 @@ class Interval:
     """A figure that rests on `count` prompts or repeats, with the interval `low` to `high` around it.
 
     Which interval depends on where it comes from: `interval_of_repeats` or a bootstrap. An end is
-    infinite where it lies beyond what was measured; all three numbers are NaN where nothing was
+    infinite where it lies beyond the measurements; all three numbers are NaN where nothing was
     measured.
     """
 
@@ -63,7 +64,7 @@ class Interval:
 
 
 def interval_of_repeats(values: Iterable[float | None]) -> Interval | None:
-    """Return the median of one value per repeat with the range they span; unknown (None or NaN) ones are left out.
+    """Return the median of one value per repeat with their range; unknown values (None or NaN) are left out.
 
     Whatever the distribution, the range of R independent repeats holds its median with probability 1 -
     2^(1-R): 75 % for 3 repeats, 94 % for 5, 97 % for 6. None if no value is known.
@@ -79,7 +80,10 @@ def bootstrap_interval(value: float, drawn: Iterable[float], count: int) -> Inte
 
 
 def resamples(count: int, seed: int, number: int = RESAMPLES) -> Iterator[IntArray]:
-    """Yield `number` resamples of `count` prompts, each [count] positions drawn with replacement; equal seeds, equal draws."""
+    """Yield `number` resamples of `count` prompts; equal seeds give equal draws.
+
+    Each resample is [count] positions, drawn with replacement.
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -104,7 +108,7 @@ def sizes_up_to(total: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8192)
 def best_weights(total: int, size: int) -> FloatArray:
-    """Return the probability of each rank to be the best of a random subset: [total], best rank first, sums to 1.
+    """Return each rank's probability to be the best of a random subset: [total], best rank first, sums to 1.
 
     All C(total, size) subsets count alike: C(total - 1 - rank, size - 1) of them have that rank as
     their best (Nakano et al. 2021, the unbiased estimate of best-of-n). Needs 1 ≤ size ≤ total.
@@ -115,7 +119,7 @@ def best_weights(total: int, size: int) -> FloatArray:
 
 @lru_cache(maxsize=8192)
 def median_weights(total: int, size: int) -> FloatArray:
-    """Return the weight of each order statistic in the expected median of a random subset: [total], lowest first, sums to 1.
+    """Return each order statistic's weight in a random subset's expected median: [total], lowest first, sums to 1.
 
     The value at sorted position i is the j-th lowest of C(i, j) · C(total - 1 - i, size - 1 - j) of the
     C(total, size) subsets: it needs j companions from below and the others from above. An even size
@@ -140,7 +144,7 @@ def _frozen(values: Sequence[float]) -> FloatArray:
 
 
 def kl_bound(size: int) -> float:
-    """Return log N - (N - 1) / N, in nats: an upper bound on the KL divergence of best-of-N from the policy it samples."""
+    """Return log N - (N - 1) / N, in nats: an upper bound on the KL divergence of best-of-N from its policy."""
     return math.log(size) - (size - 1) / size
 
 
@@ -212,7 +216,10 @@ def midranks(values: FloatArray | IntArray) -> FloatArray:
 
 
 def rank_correlation(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Return Spearman's rho of each row, [rows, n] ranks each to [rows] in [-1, 1]; NaN where either side does not vary."""
+    """Return Spearman's rho of each row, in [-1, 1]; NaN where either side does not vary.
+
+    `left` and `right` are ranks, [rows, n]; the result is [rows].
+    """
     import numpy as np
 
     left, right = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (left, right))
@@ -223,9 +230,9 @@ def rank_correlation(left: FloatArray, right: FloatArray) -> FloatArray:
 
 
 class Moments:
-    """Mean and standard deviation of numbers that come one by one, by Welford's updates: no sum of squares that cancels.
+    """Mean and standard deviation of a stream of numbers, by Welford's updates, which do not cancel.
 
-    `lowest` and `highest` are 0.0 while nothing was added, as are the mean and the deviation.
+    `lowest`, `highest`, the mean and the deviation are 0.0 while nothing was added.
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ class Tokenizer:
     def encode_continuation(self, text: str) -> list[int]:
         """Return the ids of `text` in the middle of a text, where a leading space is a space.
 
-        It is encoded behind an anchor, because tokenizers differ in how they treat white space at the
+        It is encoded after an anchor, because tokenizers differ in how they treat white space at the
         start of a text.
         """
         if not text:

@@ -74,7 +74,7 @@ class TokenLogprob:
 class Candidate:
     """One finished answer sampled from the policy.
 
-    `text` is what was sampled, cut at a stop string if one was met, and what the reward models score.
+    `text` is the sampled text, cut at a stop string if one was met; the reward models score it.
     `tokens` counts the sampled tokens, EOS included. `seconds` is the time from submission to the last
     token. `logprobs` are those of the sampled tokens, EOS left out, where they were asked for.
     """
@@ -122,8 +122,8 @@ def is_gated(safety_logit: float) -> bool:
 class Reward:
     """The two reward models' scores of one candidate, as logits, and the branch that decided R_c.
 
-    `helpfulness_logit` may be None where R_h is not needed: for a safety prompt, and where R_s < 0.15. Ranking uses the logits:
-    they order what the sigmoid, in low precision, would tie.
+    `helpfulness_logit` may be None where R_h is not needed: for a safety prompt, and where R_s < 0.15. Ranking
+    uses the logits, which keep an order that the sigmoid would tie.
     """
 
     safety_logit: float
@@ -177,7 +177,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """A candidate that was aborted on purpose before it had a score, after `tokens` sampled tokens. It is not ranked."""
+    """A candidate that was aborted on purpose, unscored, after `tokens` sampled tokens. It is not ranked."""
 
     index: int
     reason: AbortReason
@@ -206,7 +206,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a selection: of `candidates`, the number that have `finished` sampling and the number that are `scored`.
+    """Progress of a selection: `finished` of its `candidates` have been sampled, and `scored` have a score.
 
     `best_so_far` is the highest R_c so far, in (0, 1); None before the first score.
     """

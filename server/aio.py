@@ -27,23 +27,25 @@ async def interrupted_by(event: Coroutine[None, None, object], error: Callable[[
     """
     block = asyncio.current_task()
     assert block
-    is_interrupted = False
+    cancellations = block.cancelling()
+    is_running, is_interrupted = True, False
 
     def interrupt(done: asyncio.Task[object]) -> None:
         nonlocal is_interrupted
-        if not done.cancelled():
+        if is_running and not done.cancelled():  # the block may have ended in the same turn of the loop
             is_interrupted = True
             block.cancel()
 
     watcher = asyncio.create_task(event)
     watcher.add_done_callback(interrupt)
-    cancellations = block.cancelling()
     try:
         yield
     except asyncio.CancelledError:
-        if is_interrupted and block.uncancel() <= cancellations:
+        if is_interrupted and block.cancelling() <= cancellations + 1:
             raise error() from None
         raise
     finally:
-        watcher.remove_done_callback(interrupt)
+        is_running = False
+        if is_interrupted:
+            block.uncancel()
         cancel(watcher)

@@ -15,7 +15,7 @@ import pytest
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
 from winnow.clients import schema as wire
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.errors import EngineDead
 from winnow.server.api.auth import ApiKeys
 from winnow.server.service import Service
@@ -58,21 +58,21 @@ EXAMPLES = list(examples())
 
 
 @contextlib.contextmanager
-def scene(where: str, template: Llama2Template) -> Iterator[Reachable]:
+def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
     """A server in the state that the examples marked `where` speak of."""
 
     def broken(_: object) -> float:
         raise ZeroDivisionError
 
     services: dict[str, Service] = {
-        "locked": scripted(template, trusted_hosts=("127.0.0.1",)),
-        "small": scripted(template, max_body_bytes=1000),
-        "full": scripted(template, max_queued_candidates=0),
-        "unscorable": scripted(template, safety=ScriptedRewardModel(logit=lambda ids: float("nan"))),
-        "broken": scripted(template, safety=ScriptedRewardModel(logit=broken)),
-        "dead": scripted(template),
-        "draining": scripted(template),
-        "slow": scripted(template, ScriptedPolicy(hold=asyncio.Event()), request_seconds=0.05),
+        "locked": scripted(tokenizer, trusted_hosts=("127.0.0.1",)),
+        "small": scripted(tokenizer, max_body_bytes=1000),
+        "full": scripted(tokenizer, max_queued_candidates=0),
+        "unscorable": scripted(tokenizer, safety=ScriptedRewardModel(logit=lambda ids: float("nan"))),
+        "broken": scripted(tokenizer, safety=ScriptedRewardModel(logit=broken)),
+        "dead": scripted(tokenizer),
+        "draining": scripted(tokenizer),
+        "slow": scripted(tokenizer, ScriptedPolicy(hold=asyncio.Event()), request_seconds=0.05),
     }
     service = services[where]
     keys = ApiKeys.of(Settings(api_keys=("wk-3f9a5c0d77",))) if where == "locked" else None
@@ -118,7 +118,7 @@ def test_an_example(server: LiveServer, example: Example) -> None:
 
 
 @pytest.mark.parametrize("where", sorted({each.where for each in EXAMPLES} - {""}))
-def test_the_examples_of_a_state(template: Llama2Template, where: str) -> None:
+def test_the_examples_of_a_state(tokenizer: Tokenizer, where: str) -> None:
     with scene(where, template) as server:
         for example in EXAMPLES:
             if example.where == where:
@@ -142,8 +142,8 @@ def test_every_code_and_status_is_documented_and_every_code_executed() -> None:
     assert codes - {"code"} - ONLY_ON_CONNECTIONS == executed
 
 
-def test_every_status_that_the_openapi_document_names_is_on_the_page(template: Llama2Template) -> None:
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+def test_every_status_that_the_openapi_document_names_is_on_the_page(tokenizer: Tokenizer) -> None:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         document = http.get("/openapi.json").json()
     statuses = {
         status

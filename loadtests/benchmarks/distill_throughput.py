@@ -1,16 +1,28 @@
-"""`make bench-distill`: candidates a second of an offline run against the bare engine's, in one
-process, taken in turns.
+"""`make bench-distill`: candidates a second of `winnow distill` against those of the bare engine,
+taken in turns.
 
-Bare is vLLM generating the very same candidates (same prompts, seeds and limits), all submitted at
-once, without decoding them to text, scoring them or writing them down. The run is the real one:
-plans, both reward models, combiner, journal on disk.
+Both sides are processes of their own, started anew for each measurement, on the same file of prompts:
+
+- The bare side (`bare_engine_driver`) is vLLM alone, which samples the same candidates (same
+  prompts, seeds and limits), all submitted at once, without decoding them to text, scoring them or
+  storing them. The driver prints the seconds.
+- The run is `winnow distill … --json --export none`: plans, both reward models, combiner, journal
+  on disk. Its seconds are those of its last progress event, which count from the first line that is
+  read to the last entry in the journal.
+
+Neither counts the start of the engines and the warm-up, one request about another prompt, so both
+begin with a cold prefix cache. A round is void if the two sides did not sample the same number of
+tokens.
 """
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
+import json
+import math
+import subprocess
+import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,117 +31,146 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from winnow.models.demo.world import held_out_prompts
+from winnow.loadtests.benchmarks.winnow_process import DistillFailed, distill, write_prompts
+from winnow.models.demo.world import DemoPrompt, held_out_prompts
+from winnow.models.statistics import median
 from winnow.models.types import Message
-from winnow.server.cli.main import one_line_errors
-from winnow.server.distill import recipe
-from winnow.server.distill.backends import InProcess
-from winnow.server.distill.journal import Journal, read
-from winnow.server.distill.meter import Meter
-from winnow.server.distill.parser import Task
-from winnow.server.distill.plans import Choices, plan
-from winnow.server.distill.records import Record
-from winnow.server.distill.runner import Run
-from winnow.server.service import Service, started
-from winnow.server.settings import load
+
+TOLERANCE = 0.01
+"""Relative difference of the two sides' sampled tokens: on a GPU equal seeds need not give equal answers."""
+
+
+class Void(Exception):
+    """A measurement that means nothing; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One measurement: seconds, and the tokens sampled in them."""
+
+    seconds: float
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds that each side took for the same candidates."""
+    """Both sides on the same candidates."""
 
-    bare: float
-    run: float
+    bare: Side
+    run: Side
 
     @property
     def ratio(self) -> float:
         """The run's candidates a second over the bare engine's."""
-        return self.bare / self.run
+        return self.bare.seconds / self.run.seconds
 
 
+@dataclass(frozen=True, slots=True)
 class Bench:
-    """The two sides over one service, on the same tasks."""
+    """The two sides on one file of prompts; see the command line for the fields."""
 
-    def __init__(self, service: Service, tasks: list[Task], choices: Choices, in_flight: int) -> None:
-        rules, _ = recipe.read(None)
-        self._service = service
-        self._tasks = tasks
-        self._plans = [plan(task, choices, rules, service.tagger) for task in tasks]
-        self._plan = lambda task: plan(task, choices, rules, service.tagger)
-        self._in_flight = in_flight
+    folder: Path
+    prompts: int
+    candidates: int
+    max_tokens: int
+    in_flight: int
 
-    async def bare(self) -> float:
-        """Seconds for vLLM alone."""
-        policy, template = self._service.policy, self._service.template
-        draws = [draw for plan in self._plans for draw in plan.draws]
-        prompts = [template.render(draw.behind) for draw in draws]
-        started = time.perf_counter()
-        await asyncio.gather(
-            *(
-                policy.generate(prompt, draw.sampling, index)  # type: ignore[attr-defined]
-                for prompt, draw in zip(prompts, draws, strict=True)
-                for index in range(draw.candidates)
-            )
-        )
-        return time.perf_counter() - started
+    @property
+    def input(self) -> Path:
+        """The file of prompts."""
+        return self.folder / "prompts.jsonl"
 
-    async def run(self) -> float:
-        """Seconds for the whole of an offline run, from the first line to the last entry in the
-        journal.
+    def bare(self) -> Side:
+        """Measure vLLM alone.
+
+        Raises:
+            Void: the driver failed.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            with Journal(Path(folder)) as journal:
-                run = Run(self._plan, InProcess(self._service), journal, Meter(len(self._tasks)), self._in_flight)
-                await run(self._tasks)
-            seconds = time.perf_counter() - started
-            if sum(isinstance(entry, Record) for entry in read(Path(folder))) != len(self._tasks):
-                raise RuntimeError("the run did not answer every prompt: its time means nothing")
-        return seconds
+        command = [sys.executable, "-m", "winnow.loadtests.benchmarks.bare_engine_driver", str(self.input)]
+        command += ["--candidates", str(self.candidates), "--max-tokens", str(self.max_tokens)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603, our own command
+        if done.returncode:
+            raise Void(f"the bare engine's process ended with status {done.returncode}")
+        return Side(**json.loads(done.stdout.splitlines()[-1]))
 
-    async def rounds(self, count: int) -> list[Round]:
-        """Take turns, after a warm-up of both sides."""
-        await self._service.warm_up()
-        await self.run()
-        return [Round(await self.bare(), await self.run()) for _ in range(count)]
+    def run(self, number: int) -> Side:
+        """Measure `winnow distill`.
+
+        Raises:
+            DistillFailed: it ended with an error.
+            Void: it did not answer every prompt.
+        """
+        flags = ["-k", str(self.candidates), "--temperature", "1", "--top-p", "1", "--seed", "0"]
+        flags += ["--max-tokens", str(self.max_tokens), "--in-flight", str(self.in_flight)]
+        events = self.folder / f"events-{number}.jsonl"
+        with events.open("wb") as file:
+            distill(self.input, self.folder / f"run-{number}", [*flags, "--json", "--export", "none"], stdout=file)
+        return last_progress(events.read_text(encoding="utf-8"), self.prompts)
+
+    def round(self, number: int) -> Round:
+        """Measure both sides, one after the other.
+
+        Raises:
+            DistillFailed, Void: see `bare` and `run`; or the two sides sampled different candidates.
+        """
+        taken = Round(self.bare(), self.run(number))
+        if not math.isclose(taken.bare.tokens, taken.run.tokens, rel_tol=TOLERANCE):
+            raise Void(f"the bare engine sampled {taken.bare.tokens} tokens, the run {taken.run.tokens}")
+        return taken
 
 
-def tasks(count: int, system: str) -> list[Task]:
-    """Held-out prompts of the demo world; `system` is put before those that have no system message
-    of their own.
+def last_progress(events: str, prompts: int) -> Side:
+    """Return the figures of the last progress event of `winnow distill --json`.
+
+    Raises:
+        Void: not every prompt was answered.
     """
-    asked = [prompt.messages for prompt in held_out_prompts(count)]
-    opening = (Message("system", system),) if system else ()
-    return [
-        Task(line, "demo", line, None, "", messages if messages[0].role == "system" else (*opening, *messages))
-        for line, messages in enumerate(asked, start=1)
-    ]
+    progress = [event for event in map(json.loads, events.splitlines()) if event["event"] == "progress"]
+    if not progress or progress[-1]["done"] != prompts:
+        raise Void("the run did not answer every prompt")
+    return Side(progress[-1]["seconds"], progress[-1]["tokens"])
+
+
+def with_system(prompt: DemoPrompt, system: str) -> DemoPrompt:
+    """Return `prompt` with a system message, unless it has one or `system` is empty."""
+    if not system or prompt.messages[0].role == "system":
+        return prompt
+    return dataclasses.replace(prompt, messages=(Message("system", system), *prompt.messages))
 
 
 def main(
-    prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 500,
+    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts.")] = 500,
     candidates: Annotated[int, typer.Option("--candidates", "-k", min=1, help="K.")] = 16,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 96,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured.")] = 3,
-    in_flight: Annotated[int, typer.Option(min=1, help="Prompts under way at once.")] = 1024,
+    in_flight: Annotated[int, typer.Option(min=1, help="Prompts in flight at once.")] = 1024,
     system: Annotated[str, typer.Option(help="A system message for prompts that have none.")] = "",
 ) -> None:
-    """Measure how much of the bare engine's speed an offline run keeps."""
-    with one_line_errors(), started(load()) as service:
-        choices = Choices(candidates, (service.settings.temperature,), False, 1.0, max_tokens, "llama2", 0)
-        bench = Bench(service, tasks(prompts, system), choices, in_flight)
-        done = asyncio.run(bench.rounds(rounds))
+    """Measure the share of the bare engine's speed that an offline run keeps."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="winnow-bench-distill-") as folder:
+            bench = Bench(Path(folder), prompts, candidates, max_tokens, in_flight)
+            write_prompts(bench.input, (with_system(prompt, system) for prompt in held_out_prompts(prompts)))
+            done = [bench.round(number) for number in range(1, rounds + 1)]
+    except (DistillFailed, Void) as error:
+        sys.exit(f"bench-distill: {error}")
+    show(done, prompts, candidates)
+
+
+def show(rounds: list[Round], prompts: int, candidates: int) -> None:
+    """Print the table."""
     table = Table("round", "bare, s", "run, s", "bare, candidates/s", "run, candidates/s", "ratio")
     total = prompts * candidates
-    for number, item in enumerate(done, start=1):
-        cells = (f"{item.bare:.2f}", f"{item.run:.2f}", f"{total / item.bare:.0f}", f"{total / item.run:.0f}")
-        table.add_row(str(number), *cells, f"{item.ratio:.3f}")
+    for number, item in enumerate(rounds, start=1):
+        bare, run = item.bare.seconds, item.run.seconds
+        cells = (f"{bare:.2f}", f"{run:.2f}", f"{total / bare:.0f}", f"{total / run:.0f}", f"{item.ratio:.3f}")
+        table.add_row(str(number), *cells)
+    ratios = [item.ratio for item in rounds]
     console = Console()
     console.print(table)
-    ratios = sorted(item.ratio for item in done)
     console.print(
-        f"{prompts} prompts × {candidates} candidates: ratio {ratios[len(ratios) // 2]:.3f} in the middle, "
-        f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+        f"{prompts} prompts × {candidates} candidates: ratio {median(ratios):.3f} in the middle, "
+        f"{min(ratios):.3f} to {max(ratios):.3f}"
     )
 
 

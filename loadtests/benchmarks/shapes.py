@@ -20,7 +20,6 @@ from winnow.models.demo import ModelName
 from winnow.models.engines.shape import Shape
 
 BOS, EOS = 1, 2
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 
 SHAPES: Mapping[str, Shape] = {
     "llama-2-7b": Shape.llama2(4096, 32, 32, 11008),
@@ -67,9 +66,9 @@ def write(folder: Path, shape: Shape, role: ModelName, tokenizer: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config(shape, role), indent=2), encoding="utf-8")
     generation = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": 0}
     (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
-    for name in TOKENIZER_FILES:
-        if name == "tokenizer.json" or (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, folder / name)
+    others = (*tokenizer.glob("tokenizer*"), *tokenizer.glob("special_tokens_map.json"))
+    for file in {tokenizer / "tokenizer.json", *others}:
+        shutil.copyfile(file, folder / file.name)
     return folder
 
 

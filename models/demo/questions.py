@@ -68,7 +68,7 @@ class FactQuestion:
 
     @property
     def value(self) -> str:
-        """The one correct answer."""
+        """The only correct answer."""
         return self.relation.table[self.subject]
 
     @property
@@ -128,7 +128,7 @@ class ListQuestion:
         return tuple(question.format(n=self.count, k=self.kind) for question in LIST_QUESTIONS)
 
     def is_right(self, answer: str) -> bool:
-        """Exactly `count` names, all different, all of the kind."""
+        """Whether the answer lists exactly `count` names, all different, all of the kind."""
         found = _member_terms().findall(answer.lower())
         return len(found) == len(set(found)) == COUNTS[self.count] and set(found) <= set(MEMBERS[self.kind])
 

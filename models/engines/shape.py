@@ -44,7 +44,7 @@ class Shape:
         """
 
         def size(name: str, otherwise: int | None = None) -> int:
-            value = config.get(name) or otherwise
+            value = otherwise if config.get(name) is None else config[name]
             if not isinstance(value, int) or value < 1:
                 raise CheckpointError(f"config.json: {name} is {value!r}, not a number from 1")
             return value

@@ -1,7 +1,7 @@
 """The setup of all HTML reports: a template environment that finds `page.css`, and rows for tables of settings.
 
-A page is one file without scripts that fetches nothing. Its template says `{% include "page.css" %}`
-inside `<style>`.
+A page is one file without scripts that fetches nothing. Its template includes
+`page.css` inside `<style>`.
 """
 
 from __future__ import annotations

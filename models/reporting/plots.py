@@ -107,7 +107,7 @@ def draw_intervals(
 def label_ends(axes: Axes, place: float, ends: Sequence[tuple[str, float, str]]) -> None:
     """Write each (label, height, colour) to the right of `place`, moved apart if they would overlap.
 
-    Set the limits of the axes before.
+    The limits of the axes must be set before.
     """
     low, high = axes.get_ylim()
     gap = (high - low) * 0.075

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from winnow.clients.connection import BASE_URL
 from winnow.server.cli.options import one_line_errors, read_key
 
 
 def chat(
-    url: Annotated[str, typer.Option(help="The server's OpenAI base URL.")] = "http://127.0.0.1:8000/v1",
+    url: Annotated[str, typer.Option(help="The server's OpenAI base URL.")] = BASE_URL,
     candidates: Annotated[int | None, typer.Option(help="K; default: the server's.")] = None,
     show: Annotated[bool, typer.Option("--show/--no-show", help="Show the candidates with their scores.")] = False,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,

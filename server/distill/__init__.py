@@ -1,1 +1,1 @@
-"""The offline door: a file of prompts in, the winners as training data out, through the same pipeline as HTTP."""
+"""Offline runs: a file of prompts in, the winners out as training data, through the same pipeline as HTTP."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from winnow.clients import AsyncClient
 from winnow.clients import errors as client_errors
@@ -31,12 +31,16 @@ from winnow.server.pipeline.request import Request
 from winnow.server.service import Service
 
 T = TypeVar("T")
-Answered = tuple[Selection, int]
-"""A selection, and the number of tokens of its prompt."""
-
 BUSY_SECONDS = 5.0
 BATCH_SIZE = 256
 BATCH_SECONDS = 0.25
+
+
+class Answered(NamedTuple):
+    """A selection, and the number of tokens of its rendered prompt."""
+
+    selection: Selection
+    prompt_tokens: int
 
 
 class Backend(Protocol):
@@ -75,7 +79,7 @@ class InProcess:
             request.combiner,
             sampling_prompt=rendered.sampling_prompt,
         )
-        return selection, len(selection.prompt)
+        return Answered(selection, len(selection.prompt))
 
 
 class BatchedRewardModel:
@@ -131,7 +135,7 @@ class Remote:
         except client_errors.NoScoredCandidate as error:
             raise _all_failed(request, error.message) from None
         except client_errors.InvalidRequest as error:
-            # A line without options can only be at fault for its messages: all other refusals would hit every line.
+            # A line without options of its own is only at fault for its messages; other refusals would hit every line.
             if request.has_options or error.param in ("messages", "max_tokens"):
                 raise _request_error(error) from None
             raise RunError(f"the server cannot serve this run: {error.message}") from None
@@ -150,7 +154,7 @@ class Remote:
         if _sampling_dialog(request) != dialog:
             ratings = await self._ratings(request, [_text(item) for item in answer.report.scored])
             prompt_tokens = (await self._client.tokenize(_wire(dialog))).count
-        return _selection(request, answer, ratings), prompt_tokens
+        return Answered(_selection(request, answer, ratings), prompt_tokens)
 
     async def _answer(self, request: Request, limit: int | None = None) -> Answer:
         sampling, dialog = request.sampling, _wire(_sampling_dialog(request))

@@ -169,7 +169,7 @@ def _engine_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _remote_models(order: Order) -> dict[str, Any]:
-    """Return the model that the server names. It tells neither hashes nor its reward models."""
+    """Return the name of the served model; a server reveals neither hashes nor its reward models."""
 
     async def ask() -> str:
         async with _client(order, retries=1) as client:

@@ -20,7 +20,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: it cannot be written.
     """
-    # One name for all processes, so that the next one replaces what a killed one has left.
+    # A fixed name, so that the next process overwrites the leftover of a killed one.
     temporary = path.with_name(f".{path.name}.part")
     try:
         file = temporary.open("ab")

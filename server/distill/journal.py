@@ -31,7 +31,7 @@ class Journal:
     answers, and `failed` those whose candidates all failed. `damaged` counts ignored lines.
 
     Raises:
-        RunError: another process writes here, the folder cannot be written to, or the journal is of another format.
+        RunError: another process writes here, the folder cannot be written to, or the journal has another format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,9 +53,10 @@ class Journal:
         with path.open("rb") as file:
             for line in file:
                 try:
+                    entry = load(line)
                     if not line.endswith(b"\n"):
                         raise ValueError("torn")
-                    self._note(load(line))
+                    self._note(entry)
                     whole = file.tell()
                 except ValueError:
                     self.damaged += 1

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from winnow.models.errors import RunError
+from winnow.server.distill import journal
 from winnow.server.distill.files import write
 from winnow.server.distill.records import FORMAT
 
@@ -29,25 +30,26 @@ def claim(folder: Path, manifest: Manifest, *, is_begun: bool) -> None:
     if not (folder / NAME).exists():
         if is_begun:
             raise RunError(
-                f"{folder} has a journal and no {NAME}: so its answers' origin is unknown; choose another --out"
+                f"{folder} has a journal but no {NAME}, so the origin of its answers is unknown; choose another --out"
             )
         write(folder / NAME, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
         return
     differences = list(_differences(load(folder), orjson.loads(orjson.dumps(manifest)), ""))
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
-        raise RunError(f"{folder} holds another run; choose another --out, or go on with what it began as:{listed}")
+        raise RunError(f"{folder} holds another run; choose another --out, or continue with what it began as:{listed}")
 
 
 def load(folder: Path) -> Manifest:
     """Return the manifest of a run.
 
     Raises:
-        RunError: there is none that can be read, or the run's journal is of another format.
+        RunError: there is none that can be read, or the run's journal has another format.
     """
     try:
         manifest = orjson.loads((folder / NAME).read_bytes())
     except OSError:
+        journal.offsets(folder)  # refuses an old journal by its format, which says more than a missing manifest
         raise RunError(f"{folder} holds no run: there is no {NAME}") from None
     except orjson.JSONDecodeError:
         raise RunError(f"{folder / NAME} is not JSON; it was edited by hand") from None
@@ -56,17 +58,17 @@ def load(folder: Path) -> Manifest:
     if manifest.get("format") != FORMAT:
         version = manifest.get("winnow")
         raise RunError(
-            f"{folder} was written by Winnow {version}, whose journal format {manifest.get('format')} this version cannot "
-            f"read; go on with Winnow {version}, or choose another --out"
+            f"{folder} was written by Winnow {version} in journal format {manifest.get('format')}, "
+            f"which this version cannot read; continue with Winnow {version}, or choose another --out"
         )
     return manifest
 
 
 def require_readable(folder: Path) -> None:
-    """Check that a run in `folder`, if there is one, has a journal of this format, before anything opens it.
+    """Check that a run in `folder`, if there is one, has this journal format, before anything opens its journal.
 
     Raises:
-        RunError: it is of another format; the message names the version that wrote it.
+        RunError: it has another format; the message names the version that wrote it.
     """
     if (folder / NAME).exists():
         load(folder)

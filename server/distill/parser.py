@@ -20,11 +20,11 @@ from pydantic import ValidationError
 from winnow.clients.schema import ChatRequest
 from winnow.clients.validation_errors import describe_invalid
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import BadLine, DialogError
+from winnow.models.errors import BadLine, DialogError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill.reader import BOM, OPTIONS, SHAPES, Row, Source
 from winnow.server.distill.records import Problem
-from winnow.server.pipeline.request import RequestOptions
+from winnow.server.pipeline.request import RequestOptions, token_biases
 
 URL = "/v1/chat/completions"
 MOST_KEYS, MOST_SHOWN = 10, 300
@@ -72,8 +72,8 @@ class _Parsed:
     def digest(self, id: str | None) -> str:
         options = {name: getattr(self.options, name) for name in _HASHED}
         if self.options.logit_bias:
-            bias = {str(int(token)): value for token, value in self.options.logit_bias.items()}
-            options["logit_bias"] = dict(sorted(bias.items()))
+            biases = token_biases(self.options.logit_bias).items()
+            options["logit_bias"] = dict(sorted((str(token), bias) for token, bias in biases))
         asked = (id, self.messages, self.options.is_safety, self.category, self.instruction, options)
         return _hash(orjson.dumps(asked)).hexdigest()
 
@@ -189,8 +189,10 @@ class _Parser:
         asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
         if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
             raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
-        if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in request.logit_bias or ()):
-            raise BadLine("invalid_sampling", "body: logit_bias: keys are token ids")
+        try:
+            token_biases(request.logit_bias or {})
+        except SamplingError as error:
+            raise BadLine(error.code, f"body: {error}") from None
         messages = [Message(_ROLES.get(item.role, item.role), item.text) for item in request.messages]
         return _Parsed(self._checked("body.messages", messages), RequestOptions.of(request))
 

@@ -90,7 +90,7 @@ class Planner:
         """Return the plan for `task`.
 
         Raises:
-            RequestError: the line asks for something that cannot be done; the message says what to change.
+            RequestError: the line asks for something impossible; the message says what to change.
         """
         asked = task.options
         is_safety = self.classify(task.messages) if asked.is_safety is None else asked.is_safety
@@ -103,7 +103,9 @@ class Planner:
                 seed = self._seed(task, len(arms))
                 sampling = replace(base.sampling, temperature=temperature, seed=seed)
                 arms.append(Arm(candidates, temperature, preprompt))
-                requests.append(replace(base, candidates=candidates, sampling=sampling, sampling_dialog=dialog))
+                requests.append(
+                    replace(base, candidates=candidates, least=candidates, sampling=sampling, sampling_dialog=dialog)
+                )
         return Plan(
             task=task,
             arms=tuple(arms),
@@ -112,7 +114,7 @@ class Planner:
         )
 
     def _dialogs(self, task: Task) -> tuple[tuple[Message, ...], tuple[Message, ...], str | None]:
-        """Return the dialog to store, the one to sample behind, and ghost attention's instruction, if any."""
+        """Return the dialog to store, the dialog to sample from, and ghost attention's instruction, if any."""
         instruction = None
         if self.choices.ghost_attention:
             seed = derived_seed(self.choices.seed, task.line, 0)
@@ -124,7 +126,7 @@ class Planner:
     def _sampling_dialogs(
         self, task: Task, sampled: tuple[Message, ...], is_safety: bool
     ) -> Iterator[tuple[tuple[Message, ...], str | None]]:
-        """Yield each dialog to sample behind, with the name of its preprompt if it has one."""
+        """Yield each dialog to sample from, with the name of its preprompt if it has one."""
         yield sampled, None
         if self.choices.context_distillation and is_safety:
             distillation = self.recipe.context_distillation
@@ -145,6 +147,6 @@ class Planner:
                 yield temperature, count
 
     def _seed(self, task: Task, arm: int) -> int:
-        """Return the seed of an arm of a line: whatever was sampled before, a line is sampled the same."""
+        """Return the seed of an arm, derived from the run's seed and the line, or from the line's own seed alone."""
         own = task.options.seed
         return derived_seed(self.choices.seed, task.line, arm) if own is None else derived_seed(own, 0, arm)

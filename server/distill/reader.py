@@ -111,10 +111,10 @@ def open_source(path: str, spool: Path) -> Source:
 
 
 def require_apart(path: str, out: Path) -> None:
-    """Check that neither of output folder and input lies in the other: a run must not overwrite its input.
+    """Check that neither the input nor the output folder contains the other: a run must not overwrite its input.
 
     Raises:
-        RunError: they are.
+        RunError: one does.
     """
     if path == "-":
         return
@@ -149,7 +149,7 @@ def _accepted(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn errors of a file into one that names it."""
+    """Turn read errors into a `RunError` that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile):

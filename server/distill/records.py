@@ -29,7 +29,7 @@ from winnow.models.types import (
 
 ProblemKind = Literal["input", "failed"]
 FORMAT = 2
-"""The journal's format; a run of another one is refused. Format 1 was Winnow 0.1's."""
+"""The journal's format; runs of another one are refused. Winnow 0.1 wrote format 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Arm:
 
     @property
     def is_context_distilled(self) -> bool:
-        """Whether its candidates were sampled behind a preprompt that is not stored."""
+        """Whether its candidates were sampled with a preprompt that is not stored."""
         return self.preprompt is not None
 
 
@@ -76,13 +76,13 @@ class Record:
         return self.selection.prompt.messages
 
     def arm_of(self, candidate: Candidate) -> Arm:
-        """Return the arm that `candidate` was sampled by."""
+        """Return the arm that `candidate` belongs to."""
         first_of_next = 0
         for arm in self.arms:
             first_of_next += arm.candidates
             if candidate.index < first_of_next:
                 return arm
-        raise IndexError(f"candidate {candidate.index} is of none of the arms")
+        raise IndexError(f"candidate {candidate.index} belongs to none of the arms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,14 @@ def load(line: bytes) -> Entry:
 
     Raises:
         ValueError: the line is not whole, or not a journal entry.
-        RunError: it is an entry of format 1.
+        RunError: the entry has format 1.
     """
     try:
         body = orjson.loads(line)
-        if "answers" in body:
+        if body.keys() >= {"answers", "silent"}:
             raise RunError(
-                "the journal is of format 1, which Winnow 0.1 wrote and this version cannot read; go on with Winnow 0.1, "
-                "or choose another --out"
+                "the journal has format 1, written by Winnow 0.1, which this version cannot read; "
+                "continue with Winnow 0.1, or choose another --out"
             )
         return _problem(body) if "problem" in body else _record(body)
     except (KeyError, TypeError, IndexError, AttributeError) as error:

@@ -74,7 +74,7 @@ class Runner:
         except RequestError as error:
             return _problem(task, "input", error.code, str(error))
         originals = [outcome for outcome, arm in zip(outcomes, plan.arms, strict=True) if not arm.is_context_distilled]
-        # A distilled answer is kept only if it beats an original one, so there has to be one.
+        # A distilled answer is kept only if it beats an original one, so there must be an original one.
         failed = [outcome for outcome in originals if isinstance(outcome, NoScoredCandidate)]
         if len(failed) == len(originals):
             reason = failed[0].failures[0].reason if failed[0].failures else str(failed[0])
@@ -82,7 +82,7 @@ class Runner:
         return _record(plan, outcomes)
 
     async def _outcomes(self, plan: Plan) -> list[Answered | NoScoredCandidate]:
-        """Return what came of each arm, all of them sampled at once."""
+        """Return the outcome of each arm; all arms are sampled at once."""
         try:
             async with asyncio.TaskGroup() as group:
                 arms = [group.create_task(self._outcome(request)) for request in plan.requests]
@@ -111,33 +111,30 @@ def _record(plan: Plan, outcomes: Sequence[Answered | NoScoredCandidate]) -> Rec
         mask_history=plan.mask_history,
         n=plan.requests[0].n,
         arms=plan.arms,
-        prompt_tokens=max(outcome[1] for outcome in outcomes if not isinstance(outcome, NoScoredCandidate)),
+        prompt_tokens=max(outcome.prompt_tokens for outcome in outcomes if isinstance(outcome, Answered)),
         selection=_joined(plan, outcomes),
     )
 
 
 def _joined(plan: Plan, outcomes: Sequence[Answered | NoScoredCandidate]) -> Selection:
-    """Return the arms' candidates as one selection: numbered on from arm to arm, and ranked together."""
+    """Return the arms' candidates as one selection: numbered consecutively over the arms, and ranked together."""
     scored: list[ScoredCandidate] = []
     failures: list[Failure] = []
     selections: list[Selection] = []
     first = 0
     for arm, outcome in zip(plan.arms, outcomes, strict=True):
-        if isinstance(outcome, NoScoredCandidate):
-            own_failures = outcome.failures
-        else:
-            selection, own_failures = outcome[0], outcome[0].failures
-            selections.append(selection)
-            for item in selection.scored:
+        if isinstance(outcome, Answered):
+            selections.append(outcome.selection)
+            for item in outcome.selection.scored:
                 candidate = replace(item.candidate, index=first + item.candidate.index)
                 scored.append(replace(item, candidate=candidate))
-        failures += (replace(failure, index=first + failure.index) for failure in own_failures)
+        arm_failures = outcome.selection.failures if isinstance(outcome, Answered) else outcome.failures
+        failures += (replace(failure, index=first + failure.index) for failure in arm_failures)
         first += arm.candidates
-    combiner = selections[0].combiner
     return replace(
         selections[0],
         scored=tuple(scored),
-        ranking=rank(scored, combiner),
+        ranking=rank(scored, selections[0].combiner),
         failures=tuple(failures),
         timings=_longest([selection.timings for selection in selections]),
     )

@@ -208,13 +208,18 @@ def _sampling(options: RequestOptions, defaults: Defaults) -> Sampling:
         stop=options.stop or (),
         presence_penalty=options.presence_penalty or 0.0,
         frequency_penalty=options.frequency_penalty or 0.0,
-        logit_bias=_logit_bias(options.logit_bias or {}),
+        logit_bias=token_biases(options.logit_bias or {}),
         seed=options.seed,
         alternatives=options.alternatives,
     )
 
 
-def _logit_bias(given: Mapping[str, float]) -> dict[int, float]:
+def token_biases(given: Mapping[str, float]) -> dict[int, float]:
+    """Return the wire's `logit_bias`, whose keys are texts, by token id.
+
+    Raises:
+        SamplingError: a key is not a token id.
+    """
     if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in given):
         raise SamplingError("logit_bias: keys are token ids", "logit_bias")
     return {int(token): bias for token, bias in given.items()}

@@ -5,10 +5,29 @@ from there. Settings of one engine are nested under `[policy]`, `[safety]` and `
 of `ALIASES` mean the same and are the command line's flags. The environment is read in this package only.
 """
 
-from winnow.server.settings.engines import ENGINES, EngineSettings, RewardModelSettings
+from winnow.server.settings.engines import (
+    ENGINES,
+    EngineSettings,
+    HelpfulnessSettings,
+    PolicySettings,
+    RewardModelSettings,
+    SafetySettings,
+)
 from winnow.server.settings.loading import load
 from winnow.server.settings.options import Option, options
 from winnow.server.settings.sources import ALIASES
 from winnow.server.settings.tree import Settings
 
-__all__ = ["ALIASES", "ENGINES", "EngineSettings", "Option", "RewardModelSettings", "Settings", "load", "options"]
+__all__ = [
+    "ALIASES",
+    "ENGINES",
+    "EngineSettings",
+    "HelpfulnessSettings",
+    "Option",
+    "PolicySettings",
+    "RewardModelSettings",
+    "SafetySettings",
+    "Settings",
+    "load",
+    "options",
+]

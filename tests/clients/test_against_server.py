@@ -18,7 +18,7 @@ from winnow.clients import (
     Progress,
     ShuttingDown,
 )
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.settings import Settings
 
@@ -26,9 +26,9 @@ KEY = "sk-0123456789"
 
 
 @pytest.fixture(scope="module")
-def scripted_server(template: Llama2Template) -> Iterator[ScriptedServer]:
+def scripted_server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
     settings = Settings(api_keys=(KEY,))
-    with ScriptedServer.start(scripted(template), ApiKeys.of(settings)) as server:
+    with ScriptedServer.start(scripted(tokenizer), ApiKeys.of(settings)) as server:
         yield server
 
 
@@ -77,8 +77,8 @@ async def test_refusals(client_kind: Kind, scripted_server: ScriptedServer) -> N
         assert await client.ready()
 
 
-async def test_a_draining_server(client_kind: Kind, template: Llama2Template) -> None:
-    service = scripted(template)
+async def test_a_draining_server(client_kind: Kind, tokenizer: Tokenizer) -> None:
+    service = scripted(tokenizer)
     with ScriptedServer.start(service) as server:
         url = f"{server.url}/v1"
         async with opened(client_kind, url) as client:

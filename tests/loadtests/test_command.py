@@ -17,7 +17,7 @@ from tests.live import ScriptedServer, scripted
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario_files import names, text
 from winnow.loadtests.session import Options, scenario_of
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.cli.main import app
 from winnow.server.settings import Settings
@@ -27,8 +27,8 @@ SMALL = ("--requests", "6", "--repeats", "2", "--warm-up", "1", "-k", "2")
 
 
 @pytest.fixture(scope="module")
-def url(template: Llama2Template) -> Iterator[str]:
-    with ScriptedServer.start(scripted(template)) as server:
+def url(tokenizer: Tokenizer) -> Iterator[str]:
+    with ScriptedServer.start(scripted(tokenizer)) as server:
         yield f"{server.url}/v1"
 
 
@@ -67,9 +67,9 @@ def test_two_servers_in_turn_as_json(url: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_key_is_sent_but_never_shown(template: Llama2Template, tmp_path: Path) -> None:
+def test_a_key_is_sent_but_never_shown(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
-    with ScriptedServer.start(scripted(template), ApiKeys.of(Settings(api_keys=(SecretStr(KEY),)))) as server:
+    with ScriptedServer.start(scripted(tokenizer), ApiKeys.of(Settings(api_keys=(SecretStr(KEY),)))) as server:
         options = ("--url", f"{server.url}/v1", *SMALL, "--rate", "50")
         assert loadtest(*options)[0] == 1
         status, out, err = loadtest(*options, "--api-key-file", "key", "--out", "r")
@@ -133,7 +133,8 @@ def test_scenarios_are_listed_and_shown() -> None:
 def test_without_matplotlib_everything_but_the_page_is_written(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("winnow.loadtests.report")]:
+    drawing = ("winnow.loadtests.report", "winnow.models.reporting", "matplotlib")
+    for name in [name for name in sys.modules if name.startswith(drawing)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, _, err = loadtest("--url", url, "--rate", "50", *SMALL, "--out", "r")

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 from winnow.models.statistics import (
+    Moments,
     best_weights,
+    bootstrap_interval,
     bootstrap_means,
     kl_bound,
+    mean_interval,
     median_weights,
     midranks,
     rank_correlation,
+    resamples,
     sizes_up_to,
 )
 
@@ -128,3 +132,25 @@ def test_rank_correlation() -> None:
     assert rank_correlation(up, up[:, ::-1]) == pytest.approx([-1])
     assert rank_correlation(up, np.array([[1.0, 0, 3, 2]])) == pytest.approx([0.6])
     assert np.isnan(rank_correlation(up, np.ones((1, 4)))).all()
+
+
+def test_bootstraps_agree() -> None:
+    """The interval of a mean is the same by resampled positions as by counts, up to the noise of the draws."""
+    values = np.random.default_rng(5).normal(1, 3, size=400).tolist()
+    drawn = (statistics.fmean(values[place] for place in places) for places in resamples(len(values), seed=0))
+    slow, fast = bootstrap_interval(statistics.fmean(values), drawn, len(values)), mean_interval(values, seed=0)
+    assert (slow.value, slow.count) == (pytest.approx(fast.value, abs=1e-6), fast.count)
+    assert (slow.low, slow.high) == (pytest.approx(fast.low, abs=0.1), pytest.approx(fast.high, abs=0.1))
+    assert not slow.excludes(slow.value)
+    assert slow.excludes(slow.high + 1)
+
+
+def test_moments_do_not_cancel() -> None:
+    """The sum of squares about a far mean loses all digits; the deviation here is 1e-4 at 1e6."""
+    moments = Moments()
+    for value in (1e6, 1e6 + 1e-4, 1e6 + 2e-4):
+        moments.add(value)
+    assert (moments.count, moments.lowest, moments.highest) == (3, 1e6, 1e6 + 2e-4)
+    assert moments.deviation == pytest.approx(1e-4 * math.sqrt(2 / 3), rel=1e-3)
+    assert moments.whiten(moments.mean) == 0
+    assert Moments().deviation == Moments().whiten(5.0) == 0

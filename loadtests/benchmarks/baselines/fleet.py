@@ -68,7 +68,7 @@ class Fleet:
         async with contextlib.AsyncExitStack() as connections:
             connections.push_async_callback(self.http.aclose)
             for system in self.systems:
-                if isinstance(system, OpenAITarget):
+                if isinstance(system, contextlib.AbstractAsyncContextManager):
                     await connections.enter_async_context(system)
             yield
 

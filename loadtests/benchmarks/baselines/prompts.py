@@ -16,7 +16,6 @@ from winnow.loadtests.types import Request
 from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.demo.world import held_out_prompts
-from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.tokenizer import Tokenizer
 
@@ -48,9 +47,11 @@ class Renderer:
     """Renders requests for the demo models."""
 
     def __init__(self) -> None:
+        from transformers import AutoTokenizer  # the driver of its_hub runs without it
+
         self._template = TEMPLATES["llama2"]
         self._jinja = self._template.jinja
-        self._hf_tokenizer = load_tokenizer(str(demo.weights("policy")), "policy")
+        self._hf_tokenizer = AutoTokenizer.from_pretrained(demo.weights("policy"))
         self._tokenizer = Tokenizer(self._hf_tokenizer)
         self._classifier = SafetyClassifier()
 

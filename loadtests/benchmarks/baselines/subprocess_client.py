@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from winnow.loadtests.benchmarks.baselines.prompts import Rendered, Renderer
 from winnow.loadtests.benchmarks.processes import START_SECONDS, Child, Command, started
@@ -26,7 +26,7 @@ from winnow.loadtests.types import Reply, Request
 
 @dataclass(slots=True)
 class SubprocessTarget:
-    """A driver process; a `Target`."""
+    """A driver process; a `Target`, and a context that ends reading from it."""
 
     child: Child
     render: Renderer
@@ -34,6 +34,15 @@ class SubprocessTarget:
     _waiting: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     _reader: asyncio.Task[None] | None = None
     _sent: int = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reader:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
 
     async def send(self, request: Request) -> Reply:
         """Answer one request."""
@@ -73,11 +82,12 @@ class SubprocessTarget:
         stream = asyncio.StreamReader(limit=2**24)
         protocol = asyncio.StreamReaderProtocol(stream)
         assert self.child.process.stdout
-        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self.child.process.stdout)
-        while line := await stream.readline():
-            answer = json.loads(line)
-            if future := self._waiting.get(answer["number"]):
-                future.set_result(answer)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self.child.process.stdout)
+        with contextlib.closing(transport):
+            while line := await stream.readline():
+                answer = json.loads(line)
+                if future := self._waiting.get(answer["number"]):
+                    future.set_result(answer)
         for future in self._waiting.values():
             future.set_exception(ConnectionError("its process has ended"))
 

@@ -1,1 +1,3 @@
-"""`make distill-demo`: `winnow distill` end to end, and what it is good for, measured on the demo world."""
+"""`make distill-demo`: `winnow distill` end to end, and the benefit of training on its output,
+measured on the demo world.
+"""

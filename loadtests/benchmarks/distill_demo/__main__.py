@@ -1,34 +1,31 @@
-"""`make distill-demo`: the offline door end to end, and what it is good for, measured on the demo world.
+"""`make distill-demo`: `winnow distill` end to end, and the benefit of training on its output,
+measured on the demo world.
 
-Prompts of the training side go through `winnow distill`; the demo policy is fine-tuned on the winners and, as a control, on a
-random candidate of each prompt; both are judged on held-out prompts. Writes a table and a plot; the two tuned policies stay in
-the work folder and can be served by `winnow serve --policy`. Ten to fifteen minutes on two cores.
+Prompts of the training side go through `winnow distill`. The demo policy is fine-tuned on the
+winners and, as a control, on a random candidate of each prompt; both are judged on held-out
+prompts. Writes a table and a plot. The two tuned policies stay in the work folder and can be served
+by `winnow serve --policy`. Takes ten to fifteen minutes on two cores.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
+from winnow.loadtests.benchmarks.winnow_process import DistillFailed, distill, write_prompts
 from winnow.models import demo
 from winnow.models.demo.world import DemoPrompt, held_out_prompts
 from winnow.models.demo.world import prompts as stream
 from winnow.models.engines.environment import COMMON, PASSIVE
-from winnow.models.errors import RunError
-from winnow.server.cli.main import one_line_errors
-from winnow.server.distill.export.columns import dialog, json_line
-from winnow.server.distill.export.options import FILES
-from winnow.server.distill.files import write
 
 if TYPE_CHECKING:
     from winnow.loadtests.benchmarks.distill_demo.measures import Answers
@@ -37,59 +34,61 @@ if TYPE_CHECKING:
 
 PROMPT_SEED = 2
 """The demo models were trained on the streams 0 and 1 of the same side."""
-
 ENVIRONMENT = {**COMMON, **PASSIVE, "HF_HUB_OFFLINE": "1"}
-"""Set before torch and the hub's library are imported, which is when they read it."""
-
+"""Set before torch and the hub's library are imported, which read it then."""
 ORIGINAL, CONTROL, WINNERS = "original", "tuned on random candidates", "tuned on winners"
 
 
 def training_prompts(count: int) -> list[DemoPrompt]:
-    """`count` prompts of the training side, none of which is held out, nor continues one that is."""
+    """Return `count` prompts of the training side; none is held out, or continues one that is."""
     return list(islice(stream(PROMPT_SEED, held_out=False), count))
 
 
 def distilled(prompts: Sequence[DemoPrompt], candidates: int, seed: int, work: Path) -> Path:
-    """Run `winnow distill` on the prompts, or go on with it, in a process of its own; returns the folder of its exports."""
-    lines = (json_line({"messages": dialog(prompt.messages), "category": prompt.category}) for prompt in prompts)
-    write(work / "prompts.jsonl", b"".join(lines))
-    command = [str(Path(sys.executable).with_name("winnow")), "distill", str(work / "prompts.jsonl")]
-    command += ["--out", str(work / "run"), "-k", str(candidates), "--temperature", "1", "--seed", str(seed)]
-    command += ["--export", "prompt-completion,candidates"]
-    command += [part for name in get_args(demo.ModelName) for part in (f"--{name}", str(demo.weights(name)))]
-    status = subprocess.run(command, check=False).returncode  # noqa: S603, our own command
-    if status:
-        raise RunError(f"winnow distill ended with status {status}; the same command goes on where it stopped")
+    """Run `winnow distill` on the prompts, or resume it; returns the folder of its exports.
+
+    Raises:
+        DistillFailed: it ended with an error.
+    """
+    write_prompts(work / "prompts.jsonl", prompts)
+    flags = ["-k", str(candidates), "--temperature", "1", "--seed", str(seed)]
+    distill(work / "prompts.jsonl", work / "run", [*flags, "--export", "prompt-completion,candidates"])
     return work / "run" / "export"
 
 
 def winners(folder: Path) -> list[Example]:
-    """The best answer to each prompt, in the input's order, from the exports in `folder`."""
-    rows = map(orjson.loads, (folder / FILES["prompt-completion"]).read_bytes().splitlines())
-    return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+    """Return the best answer to each prompt, in the input's order, from the exports in `folder`."""
+    with (folder / "prompt_completion.jsonl").open(encoding="utf-8") as file:
+        rows = map(json.loads, file)
+        return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
 
 
 def control(folder: Path, seed: int) -> list[Example]:
-    """A random candidate of each prompt, in the input's order: what the winners would be if nobody had chosen."""
+    """Return a random candidate of each prompt, in the input's order: the winners without the
+    choice.
+    """
     from pyarrow import parquet
 
     answers: dict[int, list[Example]] = defaultdict(list)
     columns = ["line", "index", "prompt", "text"]
-    rows = parquet.read_table(folder / FILES["candidates"], columns=columns).to_pylist()
+    rows = parquet.read_table(folder / "candidates.parquet", columns=columns).to_pylist()
     for row in sorted(rows, key=lambda row: (row["line"], row["index"])):
-        said = [{"role": "assistant", "content": row["text"]}]
-        answers[row["line"]].append({"prompt": row["prompt"], "completion": said})
+        completion = [{"role": "assistant", "content": row["text"]}]
+        answers[row["line"]].append({"prompt": row["prompt"], "completion": completion})
     return [Random(f"control-{seed}-{line}").choice(own) for line, own in answers.items()]
 
 
-def build(work: Path, asked: int, held_out: int, candidates: int, seed: int) -> Page:
-    """Distil, tune twice, and measure."""
+def build(work: Path, prompts: int, held_out: int, candidates: int, seed: int) -> Page:
+    """Distil, tune twice, and measure.
+
+    Raises:
+        DistillFailed: `winnow distill` ended with an error.
+    """
     from winnow.loadtests.benchmarks.distill_demo.measures import best, judged, sampled
     from winnow.loadtests.benchmarks.distill_demo.page import Page
-    from winnow.models.demo.networks import load_template
     from winnow.models.training.sft import Schedule, fine_tune
 
-    lessons = training_prompts(asked)
+    lessons = training_prompts(prompts)
     export = distilled(lessons, candidates, seed, work)
     learned = {CONTROL: control(export, seed), WINNERS: winners(export)}
     schedule = Schedule(seed=seed)
@@ -98,60 +97,59 @@ def build(work: Path, asked: int, held_out: int, candidates: int, seed: int) -> 
         typer.echo(f"fine-tuning: {name}")
         fine_tune(examples, schedule, folders[ORIGINAL], export / "chat_template.jinja", folders[name])
 
-    exam, template = held_out_prompts(held_out, seed), load_template(folders[ORIGINAL])
+    exam = held_out_prompts(held_out, seed)
     answers: dict[str, Answers] = {}
     for name, folder in folders.items():
         typer.echo(f"sampling: {name}")
         answers[name] = sampled(folder, exam, candidates, seed)
-    chosen = best(exam, answers[ORIGINAL], template)
-    measured = [judged(name, exam, answers[name], template) for name in folders]
+    original, control_, tuned = (judged(name, exam, answers[name]) for name in folders)
     return Page(
-        made=_made(asked, candidates, schedule),
+        intro=_intro(prompts, candidates, schedule),
         samples=candidates,
         lessons=[
-            judged(
-                name.removeprefix("tuned on "), lessons, [[row["completion"][0]["content"]] for row in rows], template
-            )
+            judged(name.removeprefix("tuned on "), lessons, [[row["completion"][0]["content"]] for row in rows])
             for name, rows in learned.items()
         ],
-        original=measured[0],
-        control=measured[1],
-        winners=measured[2],
-        best=judged(f"{ORIGINAL}, best of {candidates}", exam, chosen, template),
+        original=original,
+        control=control_,
+        winners=tuned,
+        best=judged(f"{ORIGINAL}, best of {candidates}", exam, best(exam, answers[ORIGINAL])),
     )
 
 
-def _made(asked: int, candidates: int, schedule: Schedule) -> list[str]:
-    """What was done, as the page tells it."""
-    return [
-        f"Written by `make distill-demo`: `winnow distill` drew {candidates} candidates for each of {asked:,} prompts of the demo",
-        "world's training side, at temperature 1. Two copies of the demo policy were fine-tuned by TRL's SFTTrainer, with loss on",
-        "the answer alone: one on the winner of each prompt, and as a control one on a random candidate of each prompt. For both",
-        f"{schedule.epochs} epochs in batches of {schedule.batch}, AdamW with peak rate {schedule.rate:g}, seed {schedule.seed}.",
-    ]
+def _intro(prompts: int, candidates: int, schedule: Schedule) -> str:
+    """Return the method, as the page describes it."""
+    return f"""\
+Written by `make distill-demo`: `winnow distill` drew {candidates} candidates for each of {prompts:,} prompts of
+the demo world's training side, at temperature 1. Two copies of the demo policy were fine-tuned by TRL's
+SFTTrainer, with loss on the answer alone: one on the winner of each prompt, and as a control one on a random
+candidate of each prompt. Both had {schedule.epochs} epochs in batches of {schedule.batch}, AdamW with peak rate
+{schedule.rate:g}, seed {schedule.seed}."""
 
 
 def main(
     work: Annotated[
-        Path, typer.Option(help="Folder of the run and the tuned policies; the run goes on with it.")
+        Path, typer.Option(help="Folder of the run and the tuned policies; the same command resumes the run.")
     ] = Path("build/distill-demo"),
-    out: Annotated[Path, typer.Option(help="Folder that distill-demo.md and distill-demo.png are written to.")] = Path(
-        "docs"
-    ),
-    prompts: Annotated[int, typer.Option(min=1, help="How many training prompts to distil.")] = 2_000,
-    held_out: Annotated[int, typer.Option(min=1, help="How many held-out prompts to judge on.")] = 600,
+    out: Annotated[Path, typer.Option(help="Folder for distill-demo.md and distill-demo.png.")] = Path("docs"),
+    prompts: Annotated[int, typer.Option(min=1, help="Number of training prompts to distil.")] = 2_000,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of held-out prompts to judge on.")] = 600,
     candidates: Annotated[
-        int, typer.Option("--candidates", "-k", min=2, help="K, and samples a held-out prompt.")
+        int, typer.Option("--candidates", "-k", min=2, help="K, and the samples of each held-out prompt.")
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Seed of candidates, control, training and held-out prompts.")] = 0,
 ) -> None:
-    """Distil the best of K into the demo policy, and measure what it learned; writes a table and a plot."""
+    """Distil the best of K into the demo policy, measure the tuned policy, and write a table and a
+    plot.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with one_line_errors():
-        work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    try:
         page = build(work, prompts, held_out, candidates, seed)
-        publish(page, out)
+    except DistillFailed as error:
+        sys.exit(f"distill-demo: {error}")
+    publish(page, out)
 
 
 def publish(page: Page, out: Path) -> None:

@@ -9,24 +9,28 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from winnow.loadtests.benchmarks.demo_eval import Interval
 from winnow.loadtests.benchmarks.distill_demo.measures import Measured
+from winnow.loadtests.benchmarks.pages import panels, percent, table, with_interval
+from winnow.models.reporting.plots import GREEN, GREY, INK
+from winnow.models.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#555555", "#9a9a9a", "#0b6e4f", "#0b6e4f")
+COLOURS = (INK, GREY, GREEN, GREEN)
+"""Of the original, the control, the policy tuned on winners, and the original's best of K."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What was done, in sentences, and what came of it.
+    """The method in words, and the results.
 
-    `lessons` are the answers learned from: random ones, winners. `original`, `control` and `winners` gave `samples` answers to
-    each of the same held-out prompts; `best` are the best of the original's by reward.
+    `lessons` are the two sets of answers that were trained on: random ones, winners. `original`,
+    `control` and `winners` gave `samples` answers to each of the same held-out prompts; `best` has
+    the best of the original's by reward.
     """
 
-    made: Sequence[str]
+    intro: str
     samples: int
     lessons: Sequence[Measured]
     original: Measured
@@ -36,19 +40,20 @@ class Page:
 
     @property
     def policies(self) -> tuple[Measured, Measured, Measured]:
-        """The three that are compared by one sample."""
+        """The three policies that are compared by single samples."""
         return self.original, self.control, self.winners
 
     @property
     def prompts(self) -> int:
-        """How many held-out prompts were asked."""
+        """The number of held-out prompts."""
         return len(self.original.wrong)
 
     @property
     def recovered(self) -> float:
-        """What the tuning keeps of the choosing: the winners' gain over one sample of the original, over that of its best.
+        """The gain of tuning on winners over one sample of the original, as a share of the gain of
+        its best of K.
 
-        NaN where the best is no better than one sample.
+        NaN if the best of K is no better than one sample.
         """
         start = fmean(self.original.wrong)
         gain = start - fmean(self.best.wrong)
@@ -56,68 +61,73 @@ class Page:
 
 
 def markdown(page: Page) -> str:
-    """The whole page."""
-    lines = ["# Distillation on the demo world", "", *page.made, ""]
-    lines += ["![wrong and unsafe answers of the three policies](distill-demo.png)", "", *_policies(page), ""]
-    lines += [*_lessons(page), "", "What it shows:", "", *_findings(page)]
-    return "\n".join(lines) + "\n"
+    """Return the whole page."""
+    policies = ("policy", "wrong answers", "unsafe answers", "wrong, in points above the original", "tokens")
+    lessons = ("answers trained on", "number", "wrong", "unsafe", "tokens")
+    above = with_interval(page.winners.error_above(page.control), _points)
+    return f"""\
+# Distillation on the demo world
+
+{page.intro}
+
+![wrong and unsafe answers of the three policies](distill-demo.png)
+
+One answer at temperature 1 to each of {page.prompts:,} held-out prompts: means over {page.samples} samples a
+prompt, with 95 % bootstrap intervals over prompts; differences are taken prompt by prompt. The last row is the
+alternative at serving time, which costs {page.samples} times the sampling: the answer with the highest R_c of the
+original's {page.samples}.
+
+{table(policies, _policies(page))}
+
+{table(lessons, map(_lesson, page.lessons))}
+
+What it shows:
+
+{_recovered(page)}\
+- The control has the same prompts, rows, steps, seeds and rates. So the difference between the two policies
+  comes from the choice of answers: {above} percentage points of wrong answers.
+
+What it does not show:
+
+- Reward models choose, not the world: some winners are wrong, as the second table says, and are trained on all
+  the same.
+- It is one training of each, from one seed: the intervals are over prompts and do not cover another training.
+- The held-out prompts are new, the facts asked for are not. World and models are tiny.
+"""
 
 
-def _policies(page: Page) -> Iterator[str]:
-    yield f"One answer at temperature 1 to each of {page.prompts:,} held-out prompts: means over {page.samples} samples a prompt, with 95 %"
-    yield "bootstrap intervals over prompts; differences are taken prompt by prompt. The last row is what serving gives instead,"
-    yield f"for {page.samples} times the sampling: the answer with the highest R_c of the original's {page.samples}."
-    yield ""
-    yield "| policy | wrong answers | unsafe answers | wrong, in points above the original | tokens |"
-    yield "|---|---|---|---|---|"
+def _recovered(page: Page) -> str:
+    if math.isnan(page.recovered):
+        return ""
+    return f"""\
+- One sample of the policy tuned on winners has {100 * page.recovered:.0f} % of the gain in right answers that the
+  best of {page.samples} has over one sample of the original.
+"""
+
+
+def _policies(page: Page) -> Iterator[tuple[str, ...]]:
     for item in (*page.policies, page.best):
-        above = "" if item is page.original else _points(item.error_above(page.original))
-        yield f"| {item.name} | {item.error.percent()} | {item.danger.percent()} | {above} | {item.tokens:.1f} |"
+        above = "" if item is page.original else with_interval(item.error_above(page.original), _points)
+        error, danger = with_interval(item.error, percent), with_interval(item.danger, percent)
+        yield item.name, error, danger, above, f"{item.tokens:.1f}"
 
 
-def _lessons(page: Page) -> Iterator[str]:
-    yield "| learned answers | how many | wrong | unsafe | tokens |"
-    yield "|---|---|---|---|---|"
-    for item in page.lessons:
-        shares = f"{100 * fmean(item.wrong):.1f} % | {100 * fmean(item.unsafe):.1f} %"
-        yield f"| {item.name} | {len(item.wrong):,} | {shares} | {item.tokens:.1f} |"
+def _lesson(item: Measured) -> tuple[str, ...]:
+    wrong, unsafe = percent(fmean(item.wrong)), percent(fmean(item.unsafe))
+    return item.name, f"{len(item.wrong):,}", wrong, unsafe, f"{item.tokens:.1f}"
 
 
-def _findings(page: Page) -> Iterator[str]:
-    apart = page.winners.error_above(page.control)
-    if not math.isnan(page.recovered):
-        yield f"- One sample of the policy tuned on winners has {100 * page.recovered:.0f} % of the gain in right answers that the best of"
-        yield f"  {page.samples} has over one sample of the original."
-    yield "- The control has the same prompts, rows, steps, seeds and rates. What lies between the two policies comes from the choice,"
-    yield f"  {_points(apart)} percentage points of wrong answers."
-    yield ""
-    yield "What it does not show:"
-    yield ""
-    yield "- Reward models choose, not the world: some winners are wrong, as the second table says, and are learned all the same."
-    yield "- It is one training of each, from one seed: the intervals are over prompts and do not cover another training."
-    yield "- The held-out prompts are new, the facts asked for are not. World and models are tiny."
-
-
-def _points(difference: Interval) -> str:
-    """A difference of two shares, in percentage points."""
-    return f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+def _points(difference: float) -> str:
+    """Return a difference of two shares in percentage points."""
+    return f"{100 * difference:+.1f}"
 
 
 def plot(page: Page, path: Path) -> None:
-    """Draw the shares of wrong and unsafe answers, with intervals, beside the original's best."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 3.8), constrained_layout=True)
-    _draw(axes[0], "wrong answers", page, lambda item: item.error)
-    _draw(axes[1], "unsafe answers", page, lambda item: item.danger)
-    figure.suptitle(
-        f"Demo policy, one sample a prompt, {page.prompts:,} held-out prompts, with 95 % intervals; hatched: chosen of {page.samples}"
-    )
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    """Draw the shares of wrong and unsafe answers, with intervals, beside the original's best of K."""
+    prompts = f"{page.prompts:,} held-out prompts, with 95 % intervals"
+    with panels(path, 2, f"Demo policy, one sample a prompt, {prompts}; hatched: best of {page.samples}") as axes:
+        _draw(axes[0], "wrong answers", page, lambda item: item.error)
+        _draw(axes[1], "unsafe answers", page, lambda item: item.danger)
 
 
 def _draw(axes: Axes, title: str, page: Page, share: Callable[[Measured], Interval]) -> None:
@@ -126,14 +136,13 @@ def _draw(axes: Axes, title: str, page: Page, share: Callable[[Measured], Interv
     shown = (*page.policies, page.best)
     for place, (item, colour) in enumerate(zip(shown, COLOURS, strict=True)):
         bar = share(item)
-        around = [[100 * (bar.mean - bar.low)], [100 * (bar.high - bar.mean)]]
+        around = [[100 * (bar.value - bar.low)], [100 * (bar.high - bar.value)]]
         fill, hatch = ("white", "//") if item is page.best else (colour, None)
-        axes.bar(place, 100 * bar.mean, 0.6, yerr=around, capsize=5, facecolor=fill, edgecolor=colour, hatch=hatch)
+        axes.bar(place, 100 * bar.value, 0.6, yerr=around, capsize=5, facecolor=fill, edgecolor=colour, hatch=hatch)
         above = (place, 100 * bar.high)
-        axes.annotate(f"{100 * bar.mean:.1f} %", above, (0, 4), textcoords="offset points", ha="center")
+        axes.annotate(percent(bar.value), above, (0, 4), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(shown)), [item.name.replace(" on ", " on\n").replace(", ", ",\n") for item in shown])
     axes.margins(y=0.12)
     axes.set_title(title)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
-    axes.spines[["top", "right"]].set_visible(False)

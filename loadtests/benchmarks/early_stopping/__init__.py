@@ -1,1 +1,3 @@
-"""Early stopping measured: reward, true accuracy, tokens and latency of each way to spend less than all K candidates."""
+"""Early stopping measured: reward, true accuracy, tokens and latency of each way to spend less than
+all K candidates.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from winnow.loadtests.benchmarks.early_stopping.sentences import (
@@ -52,7 +52,9 @@ READING = f"""\
 
 
 def document(measurement: Measurement) -> dict[str, Any]:
-    """Return everything as plain JSON values; null stands for an end of an interval that is beyond the curve."""
+    """Return everything as plain JSON values; null stands for an end of an interval that is beyond
+    the curve.
+    """
     document: dict[str, Any] = _plain(measurement)
     return {"schema": 1, **document}
 
@@ -83,8 +85,9 @@ def _head(measurement: Measurement) -> str:
     return f"""\
 # What the dial buys
 
-{measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting; a load with fewer
-prompts takes the first of them (seed {measurement.seed}); answers at their natural length. {measurement.server}.
+{measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting; a
+load with fewer prompts takes the first of them (seed {measurement.seed}); answers at their natural length.
+{measurement.server}.
 Written by `{COMMAND}`, started {measurement.started}; the requests took {minutes:.1f} minutes.{quick}
 Machine, the load generator's too: {machine["cpu"]}, {machine["cores"]} cores, {machine["platform"]}, \
 Python {machine["python"]}, Winnow {machine["winnow"]}.

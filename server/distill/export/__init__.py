@@ -26,8 +26,7 @@ PairRule = Literal["worst", "median", "random", "second"]
 
 
 class ExportOptions(BaseModel):
-    """The choice of answers that become training rows. `candidates` and `openai-batch` are complete
-    whatever is set here.
+    """The choice of answers that become training rows; `candidates` and `openai-batch` are always complete.
 
     The filters come first, then the best of the remaining answers are taken. A prompt whose winner is
     filtered out gives its best remaining answer; a prompt without a remaining answer gives no row.

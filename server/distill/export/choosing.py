@@ -89,8 +89,7 @@ def picks(prompt: AnsweredPrompt, options: ExportOptions) -> list[Pick]:
 
 
 def pair(prompt: AnsweredPrompt, options: ExportOptions) -> Pair | None:
-    """Return the best answer that passes the filters against one that ranks below it; None if there is no
-    such pair."""
+    """Return the best answer that passes the filters against one that ranks below it; None without such a pair."""
     chosen = next((answer for answer in prompt.answers if _passes(answer, options)), None)
     if chosen is None:
         return None

@@ -49,11 +49,10 @@ def assistant(answer: Answer) -> list[dict[str, Any]]:
 
 
 def weighted(pick: Pick) -> list[dict[str, Any]]:
-    """Return the whole dialog, the answer last, with a `weight` on each assistant message as in OpenAI's
-    fine-tuning files.
+    """Return the whole dialog, the answer last, with a `weight` on each assistant message.
 
-    Weight 0 means no loss. Other roles have no weight. Every dialog ends in an answer, so that a reader
-    infers the same schema from any piece of the file.
+    As in OpenAI's fine-tuning files, weight 0 means no loss, and other roles have no weight. Every dialog
+    ends in an answer, so that a reader infers the same schema from any piece of the file.
     """
     messages = dialog(pick.prompt.messages)
     for message in messages:

@@ -1,5 +1,4 @@
-"""The export itself: a run's data files, one per format, with a dataset card and a chat template beside
-them.
+"""The export itself: a run's data files, one per format, with a dataset card and a chat template.
 
 A new format is a name in `winnow.server.distill.export` and a row of `_tables`, or a branch of `_writer`
 if it is no table.
@@ -31,8 +30,7 @@ CARD = "README.md"
 
 
 def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out: Path | None = None) -> list[Written]:
-    """Write a run's data files into `out` (by default `folder`/export), with a dataset card and a chat
-    template.
+    """Write a run's data files into `out` (default: `folder`/export), with a dataset card and a chat template.
 
     The card describes this export alone, so name all formats that belong together at once. Other files in
     `out` are kept.

@@ -1,5 +1,4 @@
-"""`openai-batch`: the output that OpenAI's batch API would have returned for the input, one line per
-input line.
+"""`openai-batch`: the output that OpenAI's batch API would return, one line per input line.
 
 Ids are hashes, and `created` and the timings are 0, so that the same run gives the same bytes.
 """

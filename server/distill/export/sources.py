@@ -1,5 +1,4 @@
-"""The prompts of an export with their ranked answers, of one run or of several ("the best of all
-iterations").
+"""The prompts of an export with their ranked answers, from one run or from several merged runs.
 
 Texts stay on disk: of each merged run, an index holds 16 bytes of hash and the journal offset of each
 prompt.
@@ -66,10 +65,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredPrompt:
-    """A prompt and all its answers, best first; never empty. `lead` is its record in the first run that
-    has it.
+    """A prompt and all its answers, best first; never empty.
 
-    `mask_history`: the assistant's earlier turns carry no loss.
+    `lead` is its record in the first run that has it. `mask_history`: the assistant's earlier turns carry no loss.
     """
 
     lead: Record

@@ -31,7 +31,7 @@ def json_line(body: Any) -> bytes:
 
 
 class JsonLines:
-    """Writes the objects that `rows_of` makes of an entry, one per line."""
+    """A writer of the objects that `rows_of` makes of an entry, one per line."""
 
     def __init__(self, file: BinaryIO, rows_of: Callable[[Entry], Iterable[Any]]) -> None:
         self.rows = 0
@@ -46,7 +46,7 @@ class JsonLines:
 
 
 class Parquet(Generic[T]):
-    """Writes the subjects that `subjects_of` finds in an entry as rows of `columns`, a row group at a time."""
+    """A writer of the subjects that `subjects_of` finds in an entry, as rows of `columns`, a row group at a time."""
 
     def __init__(
         self, file: BinaryIO, columns: Sequence[Column[T]], subjects_of: Callable[[Entry], Iterable[T]]
@@ -90,7 +90,7 @@ class Parquet(Generic[T]):
 
 
 Writer = JsonLines | Parquet[Any]
-"""Takes the entries of a run one by one, by `add`; `rows` counts the rows it has written."""
+"""`add` takes the entries of a run one by one; `rows` counts the written rows."""
 
 
 def _type(kind: str) -> Any:
@@ -110,19 +110,17 @@ def json_lines(path: Path, rows_of: Callable[[Entry], Iterable[Any]]) -> Iterato
 
 @contextlib.contextmanager
 def parquet(path: Path, columns: Sequence[Column[T]], subjects_of: Callable[[Entry], Iterable[T]]) -> Iterator[Writer]:
-    """Open a Parquet file that appears when the block has ended without an exception; its fields carry
-    descriptions."""
+    """Open a Parquet file that appears when the block has ended without an exception."""
     with whole(path) as file, contextlib.closing(Parquet(file, columns, subjects_of)) as writer:
         yield writer
 
 
 def write_errors(folder: Path) -> int:
-    """Write a run's `errors.jsonl`, the input lines without answers in input order, and return its number
-    of lines.
+    """Write the input lines without answers to a run's `errors.jsonl`, and return their number.
 
-    A line has `line` (over the whole input, from 1), `file` and `file_line`, `id` (or null) and `error`
-    {`kind`, `code`, `message`}; the kind is `input` (the line is at fault) or `failed` (every candidate
-    failed).
+    A line, in input order, has `line` (over the whole input, from 1), `file` and `file_line`, `id` (or null)
+    and `error` {`kind`, `code`, `message`}; the kind is `input` (the line is at fault) or `failed` (every
+    candidate failed).
 
     Raises:
         RunError: there is no journal, or the file cannot be written.

@@ -109,7 +109,7 @@ class Findings:
 
 
 class Examples:
-    """Collects the extreme prompts of a run; holds at most three times as many records as are shown.
+    """A collector of the extreme prompts of a run; it holds at most three times as many records as are shown.
 
     Half of the prompts are those with the largest gains (R_c of the winner above the mean of the candidates). The other
     half alternates between unsafe winners, lowest R_s first, and the other winners, lowest R_c first. If one sort runs

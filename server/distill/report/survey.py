@@ -27,7 +27,7 @@ MOST_KINDS = 8
 
 
 def gather(folder: Path, examples: int) -> Findings:
-    """Read a run once and return its findings; memory grows by about 16 bytes per entry.
+    """Read a run once and return its findings; memory grows only with the index of `journal.read`.
 
     Raises:
         RunError: there is no journal.

@@ -1,28 +1,42 @@
-"""The evaluation's estimator, and the figures the demo models have to keep."""
+"""The evaluation's estimator, and the figures that the demo models have to keep."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from random import Random
 from typing import cast
 
 import pytest
 
-from tests.fakes import candidate
-from winnow.loadtests.benchmarks import demo_eval
-from winnow.loadtests.benchmarks.demo_eval import Interval, Judged, evaluate, plot, table
-from winnow.models.combiner import combine, rank
-from winnow.models.demo.world import DemoPrompt, Verdict
-from winnow.models.types import Prompt, ScoredCandidate, Selection, Timings
-from winnow.server.service import Service
+from tests.live import LiveServer
+from winnow.clients import AsyncClient
+from winnow.clients.schema import Scored
+from winnow.loadtests.benchmarks.demo_eval import Judged, evaluate, markdown, plot, safety_pair_accuracy
+from winnow.models import demo
+from winnow.models.combiner import combine
+from winnow.models.demo import networks
+from winnow.models.demo.world import DemoPrompt, Pair, Verdict, held_out_pairs
+from winnow.models.training.checkpoints import load_reward_model
+from winnow.models.training.evaluation import pair_accuracy
 
 
 def judged(rewards: list[float]) -> Judged:
-    scored = tuple(ScoredCandidate(candidate(index), combine(False, 5.0, value)) for index, value in enumerate(rewards))
-    selection = Selection(Prompt((1,)), "llama2", scored, rank(scored, "llama2"), (), Timings(0, 0, 0, 0, 0))
+    ranking = sorted(range(len(rewards)), key=lambda index: -rewards[index])
+    scored = tuple(
+        Scored(
+            index=index,
+            safety=reward.safety,
+            helpfulness=reward.helpfulness,
+            combined=reward.combined,
+            branch=reward.branch.value,
+            rank=ranking.index(index),
+            finish_reason="stop",
+            tokens=3,
+        )
+        for index, reward in enumerate(combine(False, 5.0, value) for value in rewards)
+    )
     verdicts = tuple(Verdict(index % 3 == 0, index % 2 == 0, True) for index in range(len(rewards)))
-    return Judged(cast(DemoPrompt, None), selection, verdicts)
+    return Judged(cast(DemoPrompt, None), False, scored, verdicts)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
@@ -35,28 +49,29 @@ def test_the_best_of_n_is_the_mean_over_all_subsets(size: int) -> None:
         assert item.best_of(size, value) == pytest.approx(brute)
 
 
-def test_intervals_hold_the_mean_and_shrink() -> None:
-    rng = Random(0)
-    few, many = (Interval.of([rng.random() for _ in range(count)], rng) for count in (20, 2000))
-    assert few.low < few.mean < few.high
-    assert many.high - many.low < few.high - few.low
+def helpfulness_pair_accuracy(pairs: list[Pair]) -> float:
+    """By plain transformers: over HTTP it would take a second server."""
+    model = load_reward_model(demo.weights("helpfulness-rm"))
+    tokenizer = networks.load_tokenizer(demo.weights("policy"))
+    chosen = networks.score(model, tokenizer, [(pair.messages, pair.chosen) for pair in pairs])
+    return pair_accuracy(chosen, networks.score(model, tokenizer, [(p.messages, p.rejected) for p in pairs]))
 
 
 @pytest.mark.engine
-async def test_the_demo_models_keep_their_promise(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_demo_models_keep_their_promise(server: LiveServer, tmp_path: Path) -> None:
     """A quick run with wide margins; `make demo-eval` has the figures."""
-    monkeypatch.setattr(demo_eval, "PAIRS", 300)
-    evaluation = await evaluate(service, prompts=60, seed=1)
+    async with AsyncClient(f"{server.url}/v1") as client:
+        evaluation = await evaluate(client, prompts=60, seed=1)
+        safety = await safety_pair_accuracy(client, held_out_pairs(300, 1, kind="safety"))
+    helpfulness = helpfulness_pair_accuracy(held_out_pairs(300, 1, kind="helpfulness"))
     one, sixteen = evaluation.rows[0], evaluation.rows[4]
     assert (one.size, sixteen.size) == (1, 16)
-    assert sixteen.error.mean < 0.7 * one.error.mean
-    assert sixteen.unsafe.mean < 0.4 * one.unsafe.mean
-    assert sixteen.reward.mean > one.reward.mean
-    assert min(evaluation.pair_accuracy.values()) > 0.9
+    assert sixteen.error.value < 0.7 * one.error.value
+    assert sixteen.unsafe.value < 0.4 * one.unsafe.value
+    assert sixteen.reward.value > one.reward.value
+    assert min(safety, helpfulness) > 0.9
     assert evaluation.tagged > 0.8
-    text = table(evaluation)
+    text = markdown(evaluation, {"safety": safety, "helpfulness": helpfulness})
     assert text.count("\n| ") >= 12
     plot(evaluation, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000

@@ -15,9 +15,9 @@ from winnow.loadtests.benchmarks.distill_demo.__main__ import control, publish, 
 from winnow.loadtests.benchmarks.distill_demo.measures import best, judged, sampled
 from winnow.loadtests.benchmarks.distill_demo.page import Page, markdown
 from winnow.models import demo
-from winnow.models.demo import networks
 from winnow.models.demo.world import sample_answer, touches_held_out
 from winnow.models.engines.checkpoint import inspect
+from winnow.models.training.checkpoints import load_policy
 from winnow.models.training.sft import Schedule, fine_tune
 from winnow.server.distill.export import ExportOptions
 from winnow.server.distill.export.formats import export
@@ -27,7 +27,7 @@ PROMPTS = 24
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Two that wait for each other on busy cores are ten times slower than one."""
+    """Two threads that wait for each other on busy cores are ten times slower than one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "export"
 
 
-def test_nothing_held_out_is_learned() -> None:
+def test_no_held_out_prompt_is_trained_on() -> None:
     prompts = training_prompts(200)
     assert len(prompts) == 200
     assert not any(touches_held_out(prompt.messages) for prompt in prompts)
@@ -60,7 +60,7 @@ def test_the_control_differs_from_the_winners_in_the_choice_alone(exported: Path
 
 
 def test_the_control_draws_from_the_prompts_own_candidates(exported: Path, tmp_path: Path) -> None:
-    texts = [{answer.text for answer in item.answers} for item in make_run(tmp_path, prompts=PROMPTS)]
+    texts = [{answer.candidate.text for answer in item.selection.scored} for item in make_run(tmp_path, prompts=PROMPTS)]
     for seed in range(5):
         drawn = [row["completion"][0]["content"] for row in control(exported, seed)]
         assert all(text in own for text, own in zip(drawn, texts, strict=True))
@@ -75,9 +75,9 @@ def tuned(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_tuned_can_be_served(tuned: Path) -> None:
+def test_a_tuned_policy_can_be_served(tuned: Path) -> None:
     inspect(str(tuned), "policy")
-    before, after = (networks.load_policy(folder) for folder in (demo.weights("policy"), tuned))
+    before, after = (load_policy(folder) for folder in (demo.weights("policy"), tuned))
     assert after.config.to_diff_dict() == before.config.to_diff_dict()
     assert not torch.equal(before.model.layers[0].mlp.up_proj.weight, after.model.layers[0].mlp.up_proj.weight)
     assert after.generation_config.eos_token_id == 2
@@ -86,10 +86,9 @@ def test_what_is_tuned_can_be_served(tuned: Path) -> None:
 def test_the_best_answer_is_found() -> None:
     """Right answers among unsafe ones are what the demo's reward models were trained to find."""
     rng, prompts = Random(0), training_prompts(20)
-    template = networks.load_template(demo.weights("policy"))
     answers = [[sample_answer(prompt, fault, rng) for fault in ("unsafe", "none", "unsafe")] for prompt in prompts]
-    found = judged("best", prompts, best(prompts, answers, template), template)
-    every = judged("every", prompts, answers, template)
+    found = judged("best", prompts, best(prompts, answers))
+    every = judged("every", prompts, answers)
     assert sum(found.unsafe) == 0
     assert sum(found.wrong) < sum(every.wrong) / 2
     assert found.error_above(every).high < 0
@@ -97,19 +96,18 @@ def test_the_best_answer_is_found() -> None:
 
 def test_the_page_has_the_figures(tmp_path: Path) -> None:
     prompts = training_prompts(3)
-    template = networks.load_template(demo.weights("policy"))
     answers = sampled(demo.weights("policy"), prompts, 3, seed=0)
     assert [len(own) for own in answers] == [3] * len(prompts)
     assert answers == sampled(demo.weights("policy"), prompts, 3, seed=0)
     good, bad = ([[sample_answer(p, fault, Random(0))] for p in prompts] for fault in ("none", "wrong"))
     page = Page(
-        made=["Made by a test."],
+        intro="Made by a test.",
         samples=3,
-        lessons=[judged("random", prompts, bad, template), judged("winners", prompts, good, template)],
-        original=judged("original", prompts, bad, template),
-        control=judged("control", prompts, answers, template),
-        winners=judged("tuned", prompts, good, template),
-        best=judged("best of 3", prompts, good, template),
+        lessons=[judged("random", prompts, bad), judged("winners", prompts, good)],
+        original=judged("original", prompts, bad),
+        control=judged("control", prompts, answers),
+        winners=judged("tuned", prompts, good),
+        best=judged("best of 3", prompts, good),
     )
     publish(page, tmp_path)
     text = (tmp_path / "distill-demo.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The floor: FACTS' figures, and what must hold of any floor."""
+"""The roofline: known figures, and the properties of any lower bound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.loadtests.benchmarks.roofline import H200, Floor, Machine, floor
+from winnow.loadtests.benchmarks.roofline import H200, Machine, Roofline, roofline
 from winnow.loadtests.benchmarks.shapes import SHAPES
 
 SEVEN = SHAPES["llama-2-7b"]
@@ -18,8 +18,8 @@ prompts = st.integers(1, 1000)
 machines = st.builds(Machine, st.just("any"), st.floats(1e10, 1e13), st.floats(1e11, 1e16))
 
 
-def of(prompt: int, answers: list[int], machine: Machine = H200) -> Floor:
-    return floor(prompt, answers, SEVEN, [SEVEN, SEVEN], machine)
+def of(prompt: int, answers: list[int], machine: Machine = H200) -> Roofline:
+    return roofline(prompt, answers, SEVEN, [SEVEN, SEVEN], machine)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_figures_for_an_h200(candidates: int, milliseconds: int) -> None:
     assert found.decode / found.seconds > 0.9
 
 
-def test_a_floor_by_hand() -> None:
+def test_a_roofline_by_hand() -> None:
     """Two tokens of one candidate: a prefill, one step, and one pass of each reward model; all of them read the weights."""
     slow = Machine("slow", 1e9, 1e18)
     weights = 2 * (SEVEN.matrices + SEVEN.vocabulary * SEVEN.hidden)
@@ -88,6 +88,6 @@ def test_the_order_of_candidates_is_nothing(prompt: int, answers: list[int]) -> 
 
 
 @pytest.mark.parametrize("answers", [[], [3, 0]])
-def test_no_answer_has_no_floor(answers: list[int]) -> None:
+def test_no_answer_has_no_roofline(answers: list[int]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         of(10, answers)

@@ -8,11 +8,12 @@ import pytest
 import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
 
 from winnow.models import demo
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.llama2 import TAGS, Llama2Template
 from winnow.models.errors import DialogError
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 
 PIECES = sentencepiece.SentencePieceProcessor(model_file=str(demo.weights("policy") / "tokenizer.model"))
@@ -37,7 +38,7 @@ TRICKY = [
 
 
 def chat_completion_ids(dialog: list[tuple[str, str]]) -> list[int]:
-    """What `llama/generation.py` builds for one dialog; bos and eos are added by id, never by text."""
+    """The ids that `llama/generation.py` builds for one dialog; BOS and EOS are added by id, never by text."""
     if dialog[0][0] == "system":
         merged = "<<SYS>>\n" + dialog[0][1] + "\n<</SYS>>\n\n" + dialog[1][1]
         dialog = [(dialog[1][0], merged), *dialog[2:]]
@@ -59,47 +60,51 @@ def dialogs(draw: st.DrawFn) -> list[tuple[str, str]]:
     return [(role, draw(contents)) for role in roles]
 
 
-@given(dialogs())
+@given(dialog=dialogs())
 @settings(max_examples=500, deadline=None)
-@example([("system", "Be kind."), ("user", "  leading space survives after the system block ")])
-@example([("user", "a"), ("assistant", " b "), ("user", "</s><s>c")])
-@example([("user", "")])
-def test_ids_equal_metas(dialog: list[tuple[str, str]]) -> None:
-    ids = _template().render([Message(*turn) for turn in dialog]).token_ids
+@example(dialog=[("system", "Be kind."), ("user", "  leading space survives after the system block ")])
+@example(dialog=[("user", "a"), ("assistant", " b "), ("user", "</s><s>c")])
+@example(dialog=[("user", "")])
+def test_ids_equal_metas(tokenizer: Tokenizer, template: Llama2Template, dialog: list[tuple[str, str]]) -> None:
+    ids = template.render([Message(*turn) for turn in dialog], tokenizer).token_ids
     assert list(ids) == chat_completion_ids(dialog)
 
 
-@given(dialogs())
+@given(dialog=dialogs())
 @settings(max_examples=100, deadline=None)
-def test_control_ids_come_from_turns_alone(dialog: list[tuple[str, str]]) -> None:
-    ids = _template().render([Message(*turn) for turn in dialog]).token_ids
+def test_control_ids_come_from_turns_alone(
+    tokenizer: Tokenizer, template: Llama2Template, dialog: list[tuple[str, str]]
+) -> None:
+    ids = template.render([Message(*turn) for turn in dialog], tokenizer).token_ids
     turns = sum(role == "user" for role, _ in dialog)
     assert ids.count(1) == turns
     assert ids.count(2) == turns - 1
     assert ids[0] == 1 != ids[1]
 
 
-_cache: list[Llama2Template] = []
-
-
-def _template() -> Llama2Template:
-    """Hypothesis re-runs a test many times and forbids function-scoped fixtures; loading once is enough."""
-    if not _cache:
-        from transformers import AutoTokenizer
-
-        _cache.append(Llama2Template(AutoTokenizer.from_pretrained(demo.weights("policy"))))
-    return _cache[0]
-
-
-def test_mappings_are_messages(template: Llama2Template) -> None:
+def test_mappings_are_messages(tokenizer: Tokenizer, template: Llama2Template) -> None:
     dialog = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
-    assert template.render(dialog) == template.render([Message("system", "S"), Message("user", "U")])
+    messages = (Message("system", "S"), Message("user", "U"))
+    assert template.validate(dialog) == messages
+    assert template.render(dialog, tokenizer) == template.render(messages, tokenizer)
 
 
-def test_rendering_leaves_the_tokenizer_as_it_was(template: Llama2Template, tokenizer: PreTrainedTokenizerBase) -> None:
-    before = tokenizer.encode("a </s> b")
-    template.render([Message("user", "a </s> b")])
-    assert tokenizer.encode("a </s> b") == before
+@pytest.mark.parametrize("is_safety", [False, True])
+def test_a_prompt_keeps_its_messages(tokenizer: Tokenizer, template: Llama2Template, is_safety: bool) -> None:
+    messages = (Message("system", "S"), Message("user", " U "), Message("assistant", "A"), Message("user", "V"))
+    prompt = template.render(messages, tokenizer, is_safety=is_safety)
+    assert (prompt.messages, prompt.is_safety, prompt.answer_prefix) == (messages, is_safety, " ")
+    assert not prompt.is_raw
+    assert len(prompt) == len(prompt.token_ids)
+
+
+def test_the_table_names_the_template() -> None:
+    assert {name: template.name for name, template in TEMPLATES.items()} == {"llama2": "llama2"}
+
+
+def test_reserved_tags(template: Llama2Template) -> None:
+    assert [template.reserved_tag(f"a{tag}b") for tag in TAGS] == list(TAGS)
+    assert template.reserved_tag("[ INST ] [inst]") is None
 
 
 U, A, S = ("user", "u"), ("assistant", "a"), ("system", "s")
@@ -123,7 +128,7 @@ def test_wrong_order_names_the_message(
     template: Llama2Template, dialog: list[tuple[str, str]], index: int | None, word: str
 ) -> None:
     with pytest.raises(DialogError, match=word) as caught:
-        template.render([Message(*turn) for turn in dialog])
+        template.validate([Message(*turn) for turn in dialog])
     assert caught.value.index == index
     assert index is None or f"messages[{index}]" in str(caught.value)
 
@@ -134,12 +139,12 @@ def test_a_tag_in_any_message_is_refused(template: Llama2Template, tag: str, rol
     index = [turn[0] for turn in dialog].index(role)
     dialog[index][1] = f"x {tag} y"
     with pytest.raises(DialogError) as caught:
-        template.render([Message(*turn) for turn in dialog])
+        template.validate([Message(*turn) for turn in dialog])
     assert caught.value.index == index
     assert tag in str(caught.value)
 
 
-def test_content_that_is_not_text_is_refused(template: Llama2Template) -> None:
+def test_content_that_is_not_text_is_refused(tokenizer: Tokenizer, template: Llama2Template) -> None:
     for bad in ({"role": "user"}, {"role": "user", "content": None}, "user", {"role": ["user"], "content": "x"}):
         with pytest.raises(DialogError):
-            template.render([bad])  # type: ignore[list-item]
+            template.render([bad], tokenizer)  # type: ignore[list-item]

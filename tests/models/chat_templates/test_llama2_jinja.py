@@ -1,8 +1,7 @@
-"""The exported chat template against the template that sampled and scored, token by token."""
+"""The Jinja template of exports against the code that samples and scores, token by token."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -13,6 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import TAGS, Llama2Template
+from winnow.models.engines.base import RewardInput
+from winnow.models.tokenizer import Tokenizer
 
 Dialog = list[dict[str, Any]]
 CONTROLS = ("<s>", "</s>", "<unk>")
@@ -48,77 +49,82 @@ def dialogs(draw: st.DrawFn) -> Dialog:
     return [{"role": role, "content": draw(contents)} for role in roles]
 
 
-_loaded: list[PreTrainedTokenizerBase] = []
+class Exported:
+    """A Hugging Face tokenizer with the exported template."""
 
+    def __init__(self, template: Llama2Template) -> None:
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(demo.weights("policy"))
+        self.tokenizer.chat_template = template.jinja
 
-def tokenizer() -> PreTrainedTokenizerBase:
-    """Loaded once: Hypothesis forbids fixtures of a function's scope. It has the exported template."""
-    if not _loaded:
-        loaded = AutoTokenizer.from_pretrained(demo.weights("policy"))
-        loaded.chat_template = (
-            files("winnow.server.distill.export").joinpath("llama2.jinja").read_text(encoding="utf-8")
+    def ids(self, dialog: Dialog, **options: Any) -> list[int]:
+        return list(self.tokenizer.apply_chat_template(dialog, tokenize=True, return_dict=False, **options))
+
+    def masked(self, dialog: Dialog) -> tuple[list[int], list[int]]:
+        """The ids and, for each, whether it carries loss."""
+        out = self.tokenizer.apply_chat_template(
+            dialog, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        _loaded.append(loaded)
-    return _loaded[0]
+        return list(out["input_ids"]), list(out["assistant_masks"])
 
 
-def ids(dialog: Dialog, **options: Any) -> list[int]:
-    return list(tokenizer().apply_chat_template(dialog, tokenize=True, return_dict=False, **options))
+@pytest.fixture(scope="module")
+def exported(template: Llama2Template) -> Exported:
+    return Exported(template)
 
 
-def masked(dialog: Dialog) -> tuple[list[int], list[int]]:
-    """The ids and, for each, whether it carries loss."""
-    out = tokenizer().apply_chat_template(dialog, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    return list(out["input_ids"]), list(out["assistant_masks"])
-
-
-@given(dialogs())
+@given(dialog=dialogs())
 @settings(max_examples=100, deadline=None)
-@example([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "  a "}])
-@example([{"role": "user", "content": ""}])
-def test_prompts_are_what_was_sampled_behind(dialog: Dialog) -> None:
-    wanted = list(Llama2Template(tokenizer()).render(dialog).token_ids)
-    assert ids(dialog) == wanted
-    assert ids(dialog, add_generation_prompt=True) == wanted
+@example(dialog=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "  a "}])
+@example(dialog=[{"role": "user", "content": ""}])
+def test_prompts_are_those_that_are_sampled_from(
+    tokenizer: Tokenizer, template: Llama2Template, exported: Exported, dialog: Dialog
+) -> None:
+    wanted = list(template.render(dialog, tokenizer).token_ids)
+    assert exported.ids(dialog) == wanted
+    assert exported.ids(dialog, add_generation_prompt=True) == wanted
 
 
-@given(dialogs(), contents)
+@given(dialog=dialogs(), text=contents)
 @settings(max_examples=100, deadline=None)
-@example([{"role": "user", "content": "a"}], "")
-@example([{"role": "user", "content": "a"}], " b ")
-@example([{"role": "user", "content": "a"}], "\n\nb")
-def test_the_last_answer_is_what_was_scored(dialog: Dialog, text: str) -> None:
-    template = Llama2Template(tokenizer())
-    answer = [*template.encode_answer(text), template.eos_id]
-    whole, mask = masked([*dialog, {"role": "assistant", "content": text, "weight": 1}])
-    assert whole == [*template.render(dialog).token_ids, *answer]
-    assert mask[-len(answer) :] == [1] * len(answer)
+@example(dialog=[{"role": "user", "content": "a"}], text="")
+@example(dialog=[{"role": "user", "content": "a"}], text=" b ")
+@example(dialog=[{"role": "user", "content": "a"}], text="\n\nb")
+@example(dialog=[{"role": "user", "content": "a"}], text=", b")
+def test_the_last_answer_is_scored_with_the_same_ids(
+    tokenizer: Tokenizer, template: Llama2Template, exported: Exported, dialog: Dialog, text: str
+) -> None:
+    prompt = template.render(dialog, tokenizer)
+    whole, mask = exported.masked([*dialog, {"role": "assistant", "content": text, "weight": 1}])
+    assert whole == RewardInput(tokenizer, template).token_ids(prompt, text)
+    answer = len(whole) - len(prompt)
+    assert mask[-answer:] == [1] * answer
 
 
-@given(dialogs(), contents, st.data())
+@given(dialog=dialogs(), text=contents, data=st.data())
 @settings(max_examples=100, deadline=None)
-def test_loss_falls_on_the_turns_that_have_weight(dialog: Dialog, text: str, data: st.DataObject) -> None:
+def test_loss_falls_on_the_turns_that_have_weight(
+    tokenizer: Tokenizer, exported: Exported, dialog: Dialog, text: str, data: st.DataObject
+) -> None:
     turns = [
         {**message, "weight": data.draw(st.sampled_from([0, 1])) if message["role"] == "assistant" else None}
         for message in dialog
     ]
-    whole, mask = masked([*turns, {"role": "assistant", "content": text, "weight": 1}])
-    template = Llama2Template(tokenizer())
+    whole, mask = exported.masked([*turns, {"role": "assistant", "content": text, "weight": 1}])
     wanted: list[int] = []
     for place, message in enumerate([*turns, {"role": "assistant", "weight": 1}]):
         if message["role"] == "assistant":
-            before = ids(turns[:place])
-            after = ids(turns[: place + 1] + turns[place + 1 : place + 2]) if place < len(turns) else whole
-            turn = after[len(before) : after.index(template.eos_id, len(before)) + 1]
+            before = exported.ids(turns[:place])
+            after = exported.ids(turns[: place + 1] + turns[place + 1 : place + 2]) if place < len(turns) else whole
+            turn = after[len(before) : after.index(tokenizer.eos_id, len(before)) + 1]
             wanted += [0] * (len(before) - len(wanted)) + [message["weight"]] * len(turn)
     assert mask == wanted
 
 
-@given(dialogs(), st.lists(st.sampled_from([*CONTROLS, " ", "a", "<", "</s", "s>"])).map("".join))
+@given(dialog=dialogs(), text=st.lists(st.sampled_from([*CONTROLS, " ", "a", "<", "</s", "s>"])).map("".join))
 @settings(max_examples=100, deadline=None)
-def test_text_makes_no_control_ids(dialog: Dialog, text: str) -> None:
+def test_text_makes_no_control_ids(exported: Exported, dialog: Dialog, text: str) -> None:
     dialog = [{**message, "content": message["content"] + text} for message in dialog]
-    whole = ids([*dialog, {"role": "assistant", "content": text}])
+    whole = exported.ids([*dialog, {"role": "assistant", "content": text}])
     turns = sum(message["role"] == "user" for message in dialog)
     assert (whole.count(1), whole.count(2), whole.count(0)) == (turns, turns, 0)
 
@@ -126,19 +132,19 @@ def test_text_makes_no_control_ids(dialog: Dialog, text: str) -> None:
 @pytest.mark.parametrize(
     "roles", [["assistant"], ["user", "user"], ["user", "system"], ["system", "assistant"], ["tool"]]
 )
-def test_roles_out_of_order_are_refused(roles: list[str]) -> None:
+def test_roles_out_of_order_are_refused(exported: Exported, roles: list[str]) -> None:
     with pytest.raises(TemplateError, match="alternate"):
-        ids([{"role": role, "content": "a"} for role in roles])
+        exported.ids([{"role": role, "content": "a"} for role in roles])
 
 
-def test_trl_finds_what_it_looks_for() -> None:
-    """The markers by which `assistant_only_loss` knows a template, without importing all of TRL."""
-    assert "{%- generation -%}" in tokenizer().chat_template
-    whole, mask = masked(
+def test_trl_finds_its_markers(exported: Exported) -> None:
+    """The markers by which `assistant_only_loss` recognises a template, without importing all of TRL."""
+    assert "{%- generation -%}" in exported.tokenizer.chat_template
+    whole, mask = exported.masked(
         [
             {"role": "user", "content": "dummy"},
             {"role": "assistant", "content": "dummy"},
             {"role": "user", "content": "dummy"},
         ]
     )
-    assert whole[max(place for place, bit in enumerate(mask) if bit)] == tokenizer().eos_token_id
+    assert whole[max(place for place, bit in enumerate(mask) if bit)] == exported.tokenizer.eos_token_id

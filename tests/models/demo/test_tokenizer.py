@@ -10,9 +10,9 @@ import pytest
 import sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo import ModelName, weights
 from winnow.models.demo.world import held_out_prompts
+from winnow.models.tokenizer import Tokenizer
 
 FRAGMENTS = (
     " ",
@@ -71,19 +71,19 @@ def random_text(rng: Random) -> str:
 
 
 def test_it_equals_sentencepiece_on_any_text(
-    fast: PreTrainedTokenizerBase, pieces: sentencepiece.SentencePieceProcessor
+    tokenizer: Tokenizer, pieces: sentencepiece.SentencePieceProcessor
 ) -> None:
-    rng, template = Random(0), Llama2Template(fast)
+    rng = Random(0)
     texts = [random_text(rng) for _ in range(2_500)]
     texts += [message.content for prompt in held_out_prompts(300) for message in prompt.messages]
     for text in texts:
-        assert template.encode(text) == pieces.encode(text), repr(text)
+        assert tokenizer.encode(text) == pieces.encode(text), repr(text)
 
 
-def test_ids_decode_to_the_text_they_came_from(fast: PreTrainedTokenizerBase) -> None:
-    rng, template = Random(1), Llama2Template(fast)
+def test_ids_decode_to_the_text_they_came_from(tokenizer: Tokenizer) -> None:
+    rng = Random(1)
     for text in (random_text(rng) for _ in range(500)):
-        assert fast.decode(template.encode(text)) == text.replace("▁", " ")
+        assert tokenizer.decode(tokenizer.encode(text)) == text.replace("▁", " ")
 
 
 def test_control_ids_are_llama_2s(fast: PreTrainedTokenizerBase, pieces: sentencepiece.SentencePieceProcessor) -> None:
@@ -96,8 +96,8 @@ def test_control_ids_are_llama_2s(fast: PreTrainedTokenizerBase, pieces: sentenc
     assert {pieces.is_byte(index) for index in range(3, 259)} == {True}
 
 
-def test_a_literal_end_of_sequence_stays_text(fast: PreTrainedTokenizerBase) -> None:
-    assert 2 not in Llama2Template(fast).encode("</s> a</s>b </s>")
+def test_a_literal_end_of_sequence_stays_text(tokenizer: Tokenizer) -> None:
+    assert 2 not in tokenizer.encode("</s> a</s>b </s>")
 
 
 @pytest.mark.parametrize("name", ["safety-rm", "helpfulness-rm"])

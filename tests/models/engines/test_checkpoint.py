@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
 
 from winnow.models import demo
-from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
+from winnow.models.engines.checkpoint import describe, inspect, is_local, load_tokenizer, require_same_tokenizer
 from winnow.models.errors import CheckpointError
+from winnow.models.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(demo.weights("safety-rm"), tmp_path / "rm"))
 
 
-def test_the_demo_checkpoints_are_whole() -> None:
+def test_the_demo_checkpoints_are_complete() -> None:
     inspect(str(demo.weights("policy")), "policy")
     inspect(str(demo.weights("safety-rm")), "reward model")
     inspect(str(demo.weights("helpfulness-rm")), "reward model")
@@ -110,19 +110,59 @@ def test_a_broken_config(copy: Path) -> None:
             inspect(str(copy), "reward model")
 
 
-def test_a_tokenizer_that_differs_is_refused(copy: Path) -> None:
+def test_the_same_tokenizer_in_another_folder_is_accepted(copy: Path, tokenizer: Tokenizer) -> None:
+    require_same_tokenizer(tokenizer, load_tokenizer(str(copy), "reward model"), str(copy))
+
+
+def test_a_folder_without_a_tokenizer(copy: Path) -> None:
+    for file in copy.glob("*token*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="reward model: no tokenizer could be loaded from"):
+        load_tokenizer(str(copy), "reward model")
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token"])
+def test_a_tokenizer_without_bos_or_eos(copy: Path, name: str) -> None:
+    for file in (copy / "tokenizer_config.json", copy / "special_tokens_map.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), name: None}))
+    with pytest.raises(CheckpointError, match=r"policy: .* no BOS or no EOS"):
+        load_tokenizer(str(copy), "policy")
+
+
+def test_a_tokenizer_that_differs_is_refused(copy: Path, tokenizer: Tokenizer) -> None:
     path = copy / "tokenizer.json"
     content = json.loads(path.read_text())
     vocabulary = content["model"]["vocab"]
     names = [name for name in vocabulary if len(name) > 1 and not name.startswith("<")][:2]
     vocabulary[names[0]], vocabulary[names[1]] = vocabulary[names[1]], vocabulary[names[0]]
     path.write_text(json.dumps(content))
-    policy = AutoTokenizer.from_pretrained(demo.weights("policy"))
     with pytest.raises(CheckpointError, match="not the policy's"):
-        require_same_tokenizer(policy, load_tokenizer(str(copy), "reward model"), str(copy))
+        require_same_tokenizer(tokenizer, load_tokenizer(str(copy), "reward model"), str(copy))
 
 
 def test_a_hub_id_is_not_a_folder() -> None:
     assert not is_local("meta-llama/Llama-2-7b-chat-hf")
     assert is_local("./models")
     assert is_local("/data/models/rm")
+
+
+def test_weights_are_counted_from_the_files_in_the_precision_they_are_served_in(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(demo.weights("policy"), tmp_path / "policy"))
+    stored = (folder / "model.safetensors").stat().st_size
+    counted = describe(str(folder), "policy", "policy", "bfloat16").weights
+    assert counted == pytest.approx(stored, rel=0.01)
+    assert describe(str(folder), "policy", "policy", "float32").weights == 2 * counted
+    (folder / "model.safetensors").unlink()
+    assert describe(str(folder), "policy", "policy", "bfloat16").weights == counted, "computed from the shape"
+
+
+def test_the_context_is_the_checkpoints_own_or_the_given_one() -> None:
+    folder = str(demo.weights("policy"))
+    assert describe(folder, "policy", "policy", "float32").context == 2048
+    assert describe(folder, "policy", "policy", "float32", context=512).context == 512
+
+
+def test_a_config_without_sizes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": "many"}))
+    with pytest.raises(CheckpointError, match="num_attention_heads is 'many'"):
+        describe(str(tmp_path), "policy", "policy", "bfloat16")

@@ -1,4 +1,4 @@
-"""What memory there is, as the kernel and CUDA tell it."""
+"""The available memory, as the kernel and CUDA report it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_this_machine_has_some() -> None:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(hardware, "_ASK", code)
+    monkeypatch.setattr(hardware, "_QUERY", code)
 
 
 def test_the_card_is_asked_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import ScriptedServer, scripted, wait_until
 from winnow.clients.schema import ChatCompletion, ErrorBody
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.errors import CandidateFailed, EngineDead, ShuttingDown
 from winnow.server.api.request_parsing import LONG
 
@@ -48,10 +48,10 @@ def chunks(parts: list[str]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("model", ["safety", "helpfulness"])
-def test_no_score_no_winner(template: Llama2Template, score: float, model: str) -> None:
+def test_no_score_no_winner(tokenizer: Tokenizer, score: float, model: str) -> None:
     """A candidate without a finite score is left out; without any there is no answer, and no number that is none."""
     one_bad = ScriptedRewardModel(logit=lambda ids: score if ids[-1] == 3 else SAFE)
-    with ScriptedServer.start(scripted(template, **{model: one_bad})) as server:
+    with ScriptedServer.start(scripted(tokenizer, **{model: one_bad})) as server:
         body = server.chat(best_of=4).json()
         assert [failure["index"] for failure in body["best_of_n"]["failed"]] == [3]
         assert body["best_of_n"]["finished"] == 3
@@ -68,20 +68,20 @@ def test_no_score_no_winner(template: Llama2Template, score: float, model: str) 
         assert wait_until(lambda: idle(server), 5)
 
 
-def test_a_constant_reward_model_lets_the_lowest_index_win(template: Llama2Template) -> None:
+def test_a_constant_reward_model_lets_the_lowest_index_win(tokenizer: Tokenizer) -> None:
     constant = ScriptedRewardModel(logit=lambda ids: SAFE)
-    with ScriptedServer.start(scripted(template, safety=constant, helpfulness=constant)) as server:
+    with ScriptedServer.start(scripted(tokenizer, safety=constant, helpfulness=constant)) as server:
         assert server.chat(best_of=8).json()["best_of_n"]["winner"] == 0
 
 
-def test_candidates_that_fail_are_told_and_the_others_compete(template: Llama2Template) -> None:
+def test_candidates_that_fail_are_told_and_the_others_compete(tokenizer: Tokenizer) -> None:
     def answers(index: int) -> tuple[int, ...]:
         if index % 2:
             raise CandidateFailed("the policy engine failed on a request")
         return (7, index)
 
     policy = ScriptedPolicy(answers=answers)
-    with ScriptedServer.start(scripted(template, policy)) as server:
+    with ScriptedServer.start(scripted(tokenizer, policy)) as server:
         report = server.chat(best_of=6, n=3).json()["best_of_n"]
         assert [failure["index"] for failure in report["failed"]] == [1, 3, 5]
         assert [item["index"] for item in report["scored"]] == [0, 2, 4]
@@ -89,10 +89,10 @@ def test_candidates_that_fail_are_told_and_the_others_compete(template: Llama2Te
 
 @pytest.mark.parametrize("combiner", ["llama2", "safe_first"])
 @pytest.mark.parametrize("what", ["return", "refuse"])
-def test_nobody_safe(template: Llama2Template, what: str, combiner: str) -> None:
+def test_nobody_safe(tokenizer: Tokenizer, what: str, combiner: str) -> None:
     gated = ScriptedRewardModel(logit=lambda ids: GATED)
     settings = {"when_all_unsafe": what, "refusal": "No.", "combiner": combiner}
-    with ScriptedServer.start(scripted(template, safety=gated, **settings)) as server:
+    with ScriptedServer.start(scripted(tokenizer, safety=gated, **settings)) as server:
         body = server.chat(best_of=4, n=2, logprobs=True, best_of_n={"return_candidates": True}).json()
         assert body["best_of_n"]["all_unsafe"] is True
         assert body["best_of_n"]["safe_passed_over"] is False
@@ -110,20 +110,20 @@ def test_nobody_safe(template: Llama2Template, what: str, combiner: str) -> None
             assert "winnow_selections_all_unsafe_total 2.0" in http.get("/metrics").text
 
 
-def test_an_unsafe_winner_over_a_safe_candidate_is_flagged(template: Llama2Template) -> None:
+def test_an_unsafe_winner_over_a_safe_candidate_is_flagged(tokenizer: Tokenizer) -> None:
     """The paper's formula lets R_s = 0.14 beat R_h = 0.10; the response must say so."""
     safety = ScriptedRewardModel(logit=lambda ids: math.log(0.14 / 0.86) if ids[-1] == 1 else SAFE)
     helpfulness = ScriptedRewardModel(logit=lambda ids: math.log(0.10 / 0.90))
-    with ScriptedServer.start(scripted(template, safety=safety, helpfulness=helpfulness)) as server:
+    with ScriptedServer.start(scripted(tokenizer, safety=safety, helpfulness=helpfulness)) as server:
         report = server.chat(best_of=4).json()["best_of_n"]
         assert (report["winner"], report["all_unsafe"], report["safe_passed_over"]) == (1, False, True)
         report = server.chat(best_of_n={"candidates": 4, "combiner": "safe_first"}).json()["best_of_n"]
         assert (report["winner"], report["safe_passed_over"]) == (0, False)
 
 
-def test_progress_is_told_to_those_who_ask(template: Llama2Template) -> None:
+def test_progress_is_told_to_those_who_ask(tokenizer: Tokenizer) -> None:
     hold = asyncio.Event()
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(hold=hold))) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(hold=hold))) as server:
         server.call(lambda: server.loop.call_later(0.2, hold.set))
         parts = stream(server, best_of_n={"candidates": 8, "progress": True}, stream_options={"include_usage": True})
         told = chunks(parts)
@@ -140,9 +140,9 @@ def test_progress_is_told_to_those_who_ask(template: Llama2Template) -> None:
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "best_of_n.progress")
 
 
-def test_silence_is_filled_with_comments(template: Llama2Template) -> None:
+def test_silence_is_filled_with_comments(tokenizer: Tokenizer) -> None:
     hold = asyncio.Event()
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(hold=hold), keep_alive_seconds=0.05)) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(hold=hold), keep_alive_seconds=0.05)) as server:
         server.call(lambda: server.loop.call_later(0.4, hold.set))
         parts = stream(server)
         comments = [number for number, part in enumerate(parts) if part.startswith(":")]
@@ -152,11 +152,11 @@ def test_silence_is_filled_with_comments(template: Llama2Template) -> None:
         assert [end for end in ends if end] == ["stop"]
 
 
-def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_answered(template: Llama2Template) -> None:
+def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_answered(tokenizer: Tokenizer) -> None:
     hold = asyncio.Event()
     limits = {"max_candidates_in_flight": 16, "max_queued_candidates": 16, "max_candidates": 16}
     policy = ScriptedPolicy(hold=hold)
-    with ScriptedServer.start(scripted(template, policy, **limits)) as server, ThreadPoolExecutor(4) as pool:
+    with ScriptedServer.start(scripted(tokenizer, policy, **limits)) as server, ThreadPoolExecutor(4) as pool:
         accepted = [pool.submit(server.chat, best_of=16) for _ in range(2)]
         assert wait_until(lambda: server.service.admission.queued_candidates == 16, 10)
         assert len(policy.running) == 16
@@ -192,13 +192,13 @@ def leave(server: ScriptedServer, *, stream: bool) -> None:
 @pytest.mark.parametrize("stage", ["generating", "scoring", "queued"])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_client_that_leaves_takes_all_its_candidates_along(
-    template: Llama2Template, stage: str, streamed: bool
+    tokenizer: Tokenizer, stage: str, streamed: bool
 ) -> None:
     hold = asyncio.Event()
     policy = ScriptedPolicy(hold=None if stage == "scoring" else hold)
     safety = ScriptedRewardModel(hold=hold if stage == "scoring" else None)
     limits = {"max_candidates_in_flight": 8, "max_candidates": 8, "candidates": 8}
-    with ScriptedServer.start(scripted(template, policy, safety, **limits)) as server:
+    with ScriptedServer.start(scripted(tokenizer, policy, safety, **limits)) as server:
         if stage == "queued":
             ticket = server.service.admission.enter("another", 8, 0)
         for _ in range(20):
@@ -212,9 +212,9 @@ def test_a_client_that_leaves_takes_all_its_candidates_along(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_is_not_answered_in_time_is_given_up(template: Llama2Template, streamed: bool) -> None:
+def test_what_is_not_answered_in_time_is_given_up(tokenizer: Tokenizer, streamed: bool) -> None:
     policy = ScriptedPolicy(hold=asyncio.Event())
-    with ScriptedServer.start(scripted(template, policy, request_seconds=0.2)) as server:
+    with ScriptedServer.start(scripted(tokenizer, policy, request_seconds=0.2)) as server:
         if streamed:
             assert chunks(stream(server))[-1]["error"]["code"] == "deadline_exceeded"
         else:
@@ -226,9 +226,9 @@ def test_what_is_not_answered_in_time_is_given_up(template: Llama2Template, stre
 @pytest.mark.parametrize(
     ("error", "code"), [(EngineDead("the safety engine hangs"), "engine_dead"), (ShuttingDown("now"), "shutting_down")]
 )
-def test_the_end_fails_what_is_in_flight_in_order(template: Llama2Template, error: Exception, code: str) -> None:
+def test_the_end_fails_what_is_in_flight_in_order(tokenizer: Tokenizer, error: Exception, code: str) -> None:
     policy = ScriptedPolicy(hold=asyncio.Event())
-    with ScriptedServer.start(scripted(template, policy)) as server, ThreadPoolExecutor(4) as pool:
+    with ScriptedServer.start(scripted(tokenizer, policy)) as server, ThreadPoolExecutor(4) as pool:
         plain, streamed = pool.submit(server.chat), pool.submit(stream, server)
         assert wait_until(lambda: len(policy.running) == 16 and server.service.lifecycle.requests == 2, 10)
         server.call(lambda: server.service.lifecycle.end(error))
@@ -239,9 +239,9 @@ def test_the_end_fails_what_is_in_flight_in_order(template: Llama2Template, erro
             assert http.get("/health").status_code == (503 if code == "engine_dead" else 200)
 
 
-def test_a_draining_server_finishes_what_it_took_and_takes_nothing_new(template: Llama2Template) -> None:
+def test_a_draining_server_finishes_what_it_took_and_takes_nothing_new(tokenizer: Tokenizer) -> None:
     hold = asyncio.Event()
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(hold=hold))) as server, ThreadPoolExecutor(2) as pool:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(hold=hold))) as server, ThreadPoolExecutor(2) as pool:
         taken = pool.submit(server.chat)
         assert wait_until(lambda: server.service.lifecycle.requests == 1, 10)
         drained = asyncio.run_coroutine_threadsafe(server.service.lifecycle.drain(30), server.loop)
@@ -256,8 +256,8 @@ def test_a_draining_server_finishes_what_it_took_and_takes_nothing_new(template:
         drained.result(10)
 
 
-def test_a_slow_reader_neither_grows_memory_nor_holds_a_place(template: Llama2Template) -> None:
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+def test_a_slow_reader_neither_grows_memory_nor_holds_a_place(tokenizer: Tokenizer) -> None:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
         with http.stream("POST", "/v1/chat/completions", json=body) as response:
             assert response.status_code == 200
@@ -265,7 +265,7 @@ def test_a_slow_reader_neither_grows_memory_nor_holds_a_place(template: Llama2Te
             assert server.chat().status_code == 200
 
 
-def test_a_body_over_the_limit_is_refused_without_being_read(template: Llama2Template) -> None:
+def test_a_body_over_the_limit_is_refused_without_being_read(tokenizer: Tokenizer) -> None:
     sent = 0
 
     def endless() -> Any:
@@ -274,7 +274,7 @@ def test_a_body_over_the_limit_is_refused_without_being_read(template: Llama2Tem
             sent += 10_000
             yield b" " * 10_000
 
-    with ScriptedServer.start(scripted(template, max_body_bytes=100_000)) as server, server.http as http:
+    with ScriptedServer.start(scripted(tokenizer, max_body_bytes=100_000)) as server, server.http as http:
         frame = {"model": "winnow-demo", "messages": [{"role": "user", "content": ""}]}
         room = 100_000 - len(json.dumps(frame))
         at_limit = json.dumps({**frame, "messages": [{"role": "user", "content": "x" * room}]})
@@ -298,22 +298,22 @@ def test_a_body_over_the_limit_is_refused_without_being_read(template: Llama2Tem
         ({"content-type": "application/vnd.api+json"}, 200),
     ],
 )
-def test_bodies_of_another_kind(template: Llama2Template, headers: dict[str, str], status: int) -> None:
+def test_bodies_of_another_kind(tokenizer: Tokenizer, headers: dict[str, str], status: int) -> None:
     body = json.dumps({"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello"}]})
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         kind = {"content-type": "application/json", **headers}
         assert http.post("/v1/chat/completions", content=body, headers=kind).status_code == status
 
 
-def test_any_model_if_the_operator_says_so(template: Llama2Template) -> None:
-    with ScriptedServer.start(scripted(template, accept_any_model=True)) as server:
+def test_any_model_if_the_operator_says_so(tokenizer: Tokenizer) -> None:
+    with ScriptedServer.start(scripted(tokenizer, accept_any_model=True)) as server:
         body = ChatCompletion.model_validate(server.chat(model="gpt-4o").json())
         assert body.model == "winnow-demo"
 
 
-async def test_a_thousand_clients_that_leave_leave_nothing(template: Llama2Template) -> None:
+async def test_a_thousand_clients_that_leave_leave_nothing(tokenizer: Tokenizer) -> None:
     policy = ScriptedPolicy(hold=asyncio.Event())
-    with ScriptedServer.start(scripted(template, policy, max_queued_candidates=0)) as server:
+    with ScriptedServer.start(scripted(tokenizer, policy, max_queued_candidates=0)) as server:
         tasks = len(asyncio.all_tasks(server.loop))
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
         limits = httpx.Limits(max_connections=100)
@@ -331,7 +331,7 @@ async def test_a_thousand_clients_that_leave_leave_nothing(template: Llama2Templ
         assert wait_until(lambda: len(asyncio.all_tasks(server.loop)) <= tasks + 1, 10)
 
 
-def test_a_stream_finishes_every_choice_that_it_opens(template: Llama2Template) -> None:
+def test_a_stream_finishes_every_choice_that_it_opens(tokenizer: Tokenizer) -> None:
     """Three were asked for and one could be scored: choices 1 and 2 were opened and never finished."""
 
     def answers(index: int) -> tuple[int, ...]:
@@ -339,7 +339,7 @@ def test_a_stream_finishes_every_choice_that_it_opens(template: Llama2Template) 
             raise CandidateFailed("the policy engine failed on a request")
         return (7, index)
 
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(answers=answers))) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(answers=answers))) as server:
         for path, extra in (("/v1/chat/completions", {}), ("/v1/completions", {"prompt": "x", "messages": None})):
             body = {name: value for name, value in {"n": 3, "best_of": 3, **extra}.items() if value is not None}
             if path == "/v1/completions":
@@ -353,7 +353,7 @@ def test_a_stream_finishes_every_choice_that_it_opens(template: Llama2Template) 
             assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
 
 
-def test_a_score_that_nobody_waits_for_is_given_up(template: Llama2Template) -> None:
+def test_a_score_that_nobody_waits_for_is_given_up(tokenizer: Tokenizer) -> None:
     """One reward model failed, the request was answered, and the other still scored for nobody."""
 
     def fails(_: object) -> float:
@@ -361,19 +361,19 @@ def test_a_score_that_nobody_waits_for_is_given_up(template: Llama2Template) -> 
 
     helpfulness = ScriptedRewardModel(hold=asyncio.Event())
     with ScriptedServer.start(
-        scripted(template, safety=ScriptedRewardModel(logit=fails), helpfulness=helpfulness)
+        scripted(tokenizer, safety=ScriptedRewardModel(logit=fails), helpfulness=helpfulness)
     ) as server:
         before = len(asyncio.all_tasks(server.loop))
         assert server.chat(best_of=4).status_code == 500
         assert wait_until(lambda: len(asyncio.all_tasks(server.loop)) <= before, 5)
 
 
-def test_an_engines_death_explains_the_failures_beside_it(template: Llama2Template) -> None:
+def test_an_engines_death_explains_the_failures_beside_it(tokenizer: Tokenizer) -> None:
     def fails(ids: tuple[int, ...]) -> float:
         raise EngineDead("the safety engine is gone") if len(ids) > 1 else CandidateFailed("no score")
 
     with (
-        ScriptedServer.start(scripted(template, safety=ScriptedRewardModel(logit=fails))) as server,
+        ScriptedServer.start(scripted(tokenizer, safety=ScriptedRewardModel(logit=fails))) as server,
         server.http as http,
     ):
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "x"}], "answers": ["", "y", "y z"]}
@@ -381,7 +381,7 @@ def test_an_engines_death_explains_the_failures_beside_it(template: Llama2Templa
         assert server.chat(best_of=4).json()["error"]["code"] == "engine_dead"
 
 
-def test_rewards_keep_to_their_places(template: Llama2Template) -> None:
+def test_rewards_keep_to_their_places(tokenizer: Tokenizer) -> None:
     running = most = 0
 
     class Counting(ScriptedRewardModel):
@@ -394,22 +394,22 @@ def test_rewards_keep_to_their_places(template: Llama2Template) -> None:
             return 0.0
 
     limits = {"max_candidates_in_flight": 8, "max_candidates": 8, "candidates": 8}
-    with ScriptedServer.start(scripted(template, safety=Counting(), **limits)) as server, server.http as http:
+    with ScriptedServer.start(scripted(tokenizer, safety=Counting(), **limits)) as server, server.http as http:
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "x"}], "answers": ["y"] * 100}
         assert len(http.post("/v1/rewards", json={**body, "is_safety": True}).json()["rewards"]) == 100
     assert most == 8
 
 
-def test_a_body_of_too_many_elements_says_so(template: Llama2Template) -> None:
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+def test_a_body_of_too_many_elements_says_so(tokenizer: Tokenizer) -> None:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         response = http.post("/detokenize", json={"tokens": [1] * 100_001})
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
         assert "elements" in response.json()["error"]["message"]
 
 
-def test_a_body_needs_no_content_type(template: Llama2Template) -> None:
+def test_a_body_needs_no_content_type(tokenizer: Tokenizer) -> None:
     body = json.dumps({"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello"}]}).encode()
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         assert http.post("/v1/chat/completions", content=body).status_code == 200
         assert (
             http.post("/v1/chat/completions", content=body, headers={"content-type": "text/x+json"}).status_code == 415
@@ -424,14 +424,14 @@ def test_a_body_needs_no_content_type(template: Llama2Template) -> None:
         {"store": False, "metadata": {}, "service_tier": "auto"},
     ],
 )
-def test_what_asks_for_nothing_is_passed_over(template: Llama2Template, fields: dict[str, Any]) -> None:
-    with ScriptedServer.start(scripted(template)) as server, server.http as http:
+def test_what_asks_for_nothing_is_passed_over(tokenizer: Tokenizer, fields: dict[str, Any]) -> None:
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
         assert server.chat(**fields).status_code == 200
         assert http.post("/v1/completions", json={"model": "winnow-demo", "prompt": "x", **fields}).status_code == 200
 
 
 def test_what_a_cancelled_request_raises_is_no_traceback(
-    template: Llama2Template, caplog: pytest.LogCaptureFixture
+    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Tasks that were cancelled and then failed had their tracebacks, paths and all, logged by asyncio."""
 
@@ -443,7 +443,7 @@ def test_what_a_cancelled_request_raises_is_no_traceback(
                 raise EngineDead("the policy engine is gone") from None
 
     policy = Bitter(hold=asyncio.Event())
-    with ScriptedServer.start(scripted(template, policy)) as server, ThreadPoolExecutor(2) as pool:
+    with ScriptedServer.start(scripted(tokenizer, policy)) as server, ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(server.chat), pool.submit(stream, server)]
         assert wait_until(lambda: server.service.lifecycle.requests == 2, 10)
         server.call(lambda: server.service.lifecycle.end(EngineDead("over")))
@@ -455,7 +455,7 @@ def test_what_a_cancelled_request_raises_is_no_traceback(
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/chat/completions", "/v1/completions", "/v1/rewards"])
-def test_a_long_text_holds_nobody_up(template: Llama2Template, path: str) -> None:
+def test_a_long_text_holds_nobody_up(tokenizer: Tokenizer, path: str) -> None:
     """Tokenising a megabyte takes most of a second; others must be served meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -488,7 +488,7 @@ def test_a_long_text_holds_nobody_up(template: Llama2Template, path: str) -> Non
         assert asked.result().status_code == 200
 
 
-def test_a_text_that_cannot_fit_is_not_tokenised(template: Llama2Template) -> None:
+def test_a_text_that_cannot_fit_is_not_tokenised(tokenizer: Tokenizer) -> None:
     class Never(Llama2Template):
         def encode(self, text: str) -> list[int]:
             assert len(text) < LONG

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import ScriptedPolicy
 from tests.live import LiveServer, ScriptedServer, scripted, wait_until
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 
 NO_EOS = {"logit_bias": {"2": -100}}
 
@@ -92,16 +92,16 @@ def test_a_streamed_request_has_the_same_dial(server: LiveServer) -> None:
     ],
 )
 def test_a_dial_that_makes_no_sense_is_refused_before_anything_runs(
-    template: Llama2Template, dial: dict[str, Any], param: str
+    tokenizer: Tokenizer, dial: dict[str, Any], param: str
 ) -> None:
-    with ScriptedServer.start(scripted(template)) as server:
+    with ScriptedServer.start(scripted(tokenizer)) as server:
         answer = server.chat(best_of_n=dial)
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["param"] == param
 
 
-def test_nothing_is_asked_for_with_null(template: Llama2Template) -> None:
-    with ScriptedServer.start(scripted(template)) as server:
+def test_nothing_is_asked_for_with_null(tokenizer: Tokenizer) -> None:
+    with ScriptedServer.start(scripted(tokenizer)) as server:
         dial = dict.fromkeys(("deadline_ms", "accept_reward", "early_rejection", "candidates"))
         report = server.chat(best_of_n=dial).json()["best_of_n"]
         assert (report["candidates"], report["truncated_by"], report["aborted"]) == (16, None, [])
@@ -120,9 +120,9 @@ def shrunk(server: ScriptedServer, requests: int, **fields: Any) -> list[dict[st
     return sorted(reports, key=lambda report: -report["candidates"])
 
 
-def test_k_shrinks_under_load_and_grows_back(template: Llama2Template) -> None:
+def test_k_shrinks_under_load_and_grows_back(tokenizer: Tokenizer) -> None:
     limits = {"max_candidates_in_flight": 32, "max_candidates": 16, "candidates": "2-16"}
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(), **limits)) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         reports = shrunk(server, 6)
         assert reports[0]["candidates"] == 16
         assert reports[0]["reduced_by"] is None
@@ -134,9 +134,9 @@ def test_k_shrinks_under_load_and_grows_back(template: Llama2Template) -> None:
             assert 'winnow_selection_candidates_count{reduced_by="load"}' in http.get("/metrics").text
 
 
-def test_a_requests_own_range_is_kept_to(template: Llama2Template) -> None:
+def test_a_requests_own_range_is_kept_to(tokenizer: Tokenizer) -> None:
     limits = {"max_candidates_in_flight": 64, "max_candidates": 16, "candidates": "2-16"}
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(), **limits)) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         exact = shrunk(server, 6, best_of_n={"candidates": {"min": 10, "max": 10}})
         assert {report["candidates"] for report in exact} == {10}
         own = shrunk(server, 6, best_of_n={"candidates": {"min": 7, "max": 16}})
@@ -145,16 +145,16 @@ def test_a_requests_own_range_is_kept_to(template: Llama2Template) -> None:
         assert 5 <= n[-1]["candidates"] < 12
 
 
-def test_without_a_range_k_is_what_was_asked_for(template: Llama2Template) -> None:
+def test_without_a_range_k_is_what_was_asked_for(tokenizer: Tokenizer) -> None:
     limits = {"max_candidates_in_flight": 32, "max_candidates": 16}
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(), **limits)) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         assert {report["candidates"] for report in shrunk(server, 6)} == {16}
 
 
-def test_a_deadline_counts_from_the_requests_arrival(template: Llama2Template) -> None:
+def test_a_deadline_counts_from_the_requests_arrival(tokenizer: Tokenizer) -> None:
     """What the queue takes is the client's time too; one that comes out of it too late gets one candidate, quickly."""
     limits = {"max_candidates_in_flight": 8, "max_candidates": 8, "candidates": 8}
-    with ScriptedServer.start(scripted(template, ScriptedPolicy(), **limits)) as server:
+    with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         others = [server.service.admission.enter("another", 1, 0) for _ in range(8)]
         with ThreadPoolExecutor(1) as pool:
             started = time.monotonic()

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import TokenLogprob
 from winnow.server.api.responses import Returned, chat_logprobs, pieces, text_logprobs
 
 
-def returned(template: Llama2Template, ids: list[int], *, raw: bool, top: int = 0) -> Returned:
+def returned(tokenizer: Tokenizer, ids: list[int], *, raw: bool, top: int = 0) -> Returned:
     """An answer of these ids, each its own first alternative and the `top` ids around it behind."""
     anchor = template.encode("[/INST]")
     text = template.tokenizer.decode([*anchor, *ids], skip_special_tokens=True).removeprefix("[/INST]")
@@ -24,7 +24,7 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("text", ["Hi", " Hi", "  two spaces", "a 😀 b", "ünïcödé", "</s>", "\n- a\n- b"])
-def test_the_bytes_spell_the_answer(template: Llama2Template, text: str, raw: bool) -> None:
+def test_the_bytes_spell_the_answer(tokenizer: Tokenizer, text: str, raw: bool) -> None:
     """A chat answer that itself began with a space lost its last token; offsets drifted behind characters of many bytes."""
     answer = returned(template, template.encode_answer(text), raw=raw, top=2)
     chat, plain = chat_logprobs(answer, template), text_logprobs(answer, template)
@@ -39,7 +39,7 @@ def test_the_bytes_spell_the_answer(template: Llama2Template, text: str, raw: bo
     assert all(answer.text[starts[id(token)] :].startswith(token.token) for token in whole if token.bytes)
 
 
-def test_of_alternatives_that_look_alike_the_likeliest_is_shown(template: Llama2Template) -> None:
+def test_of_alternatives_that_look_alike_the_likeliest_is_shown(tokenizer: Tokenizer) -> None:
     byte_tokens = [template.tokenizer.convert_tokens_to_ids(name) for name in ("<0x80>", "<0x81>")]
     token = TokenLogprob(byte_tokens[0], -0.1, ((byte_tokens[0], -0.1), (byte_tokens[1], -5.0)))
     plain = text_logprobs(Returned("�", "stop", (token,)), template)

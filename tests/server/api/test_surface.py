@@ -11,7 +11,7 @@ import pytest
 
 from tests.live import LiveServer
 from winnow.clients.schema import ErrorBody, TextCompletion, Tokens
-from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 
 pytestmark = pytest.mark.engine
@@ -33,14 +33,14 @@ def test_a_raw_prompt_is_continued_and_its_candidates_are_scored(server: LiveSer
     assert body["usage"]["completion_tokens"] == sum(item["tokens"] for item in ranked)
 
 
-def test_text_and_its_ids_are_the_same_prompt(server: LiveServer, template: Llama2Template) -> None:
+def test_text_and_its_ids_are_the_same_prompt(server: LiveServer, tokenizer: Tokenizer) -> None:
     ids = [template.bos_id, *template.encode(RAW)]
     same: dict[str, Any] = {"seed": 5, "best_of": 4, "max_tokens": 16}
     texts = {complete(server, prompt, **same).json()["choices"][0]["text"] for prompt in (RAW, [RAW], ids)}
     assert len(texts) == 1
 
 
-def test_a_dialog_and_its_raw_rendering_sample_the_same_answers(server: LiveServer, template: Llama2Template) -> None:
+def test_a_dialog_and_its_raw_rendering_sample_the_same_answers(server: LiveServer, tokenizer: Tokenizer) -> None:
     """A raw prompt differs from a chat in one thing: the answer's leading space belongs to the text."""
     question = "Name three fruits."
     ids = list(template.render([Message("user", question)]).token_ids)
@@ -53,7 +53,7 @@ def test_a_dialog_and_its_raw_rendering_sample_the_same_answers(server: LiveServ
     assert [item["text"] for item in stopped] == [item["text"] for item in raw]
 
 
-def test_echo_puts_the_prompt_first(server: LiveServer, template: Llama2Template) -> None:
+def test_echo_puts_the_prompt_first(server: LiveServer, tokenizer: Tokenizer) -> None:
     same: dict[str, Any] = {"seed": 7, "best_of": 2, "max_tokens": 8}
     plain = complete(server, **same).json()["choices"][0]["text"]
     assert complete(server, echo=True, **same).json()["choices"][0]["text"] == RAW + plain
@@ -154,7 +154,7 @@ def test_streamed_log_probabilities_are_those_of_the_whole_answer(server: LiveSe
     assert [token["token"] for token in told] == [token["token"] for token in whole]
 
 
-def test_tokens_there_and_back(server: LiveServer, template: Llama2Template) -> None:
+def test_tokens_there_and_back(server: LiveServer, tokenizer: Tokenizer) -> None:
     with server.http as http:
         for text in ("Hello, world!", "ünïcödé 🙂 </s>", "", "x " * 20_000):
             answer = http.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()

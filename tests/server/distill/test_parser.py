@@ -1,4 +1,4 @@
-"""What a row means: every shape, every fault of a line, and digests."""
+"""Parsing of rows: every shape, every fault of a line, and digests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.types import Message
-from winnow.server.distill.parser import Overrides, Task, read
+from winnow.server.distill.parser import Task, parse
 from winnow.server.distill.reader import open_source
 from winnow.server.distill.records import Problem
+from winnow.server.pipeline.request import RequestOptions
 
 HELLO = (Message("user", "Hello"),)
 SECRET = "swordfish"
@@ -22,7 +24,7 @@ SECRET = "swordfish"
 def read_lines(folder: Path, *lines: object) -> list[Task | Problem]:
     path = folder / "prompts.jsonl"
     path.write_bytes(b"".join((line if isinstance(line, bytes) else orjson.dumps(line)) + b"\n" for line in lines))
-    return list(read(open_source(str(path), folder / "spool")))
+    return list(parse(open_source(str(path), folder / "spool"), TEMPLATES["llama2"]))
 
 
 def task(folder: Path, line: object) -> Task:
@@ -77,8 +79,8 @@ def test_options_of_plain_shapes(tmp_path: Path) -> None:
     options = {"id": 7, "is_safety": True, "system": "Be brief.", "category": "danger", "instruction": "Rhyme."}
     found = task(tmp_path, {"messages": said(ASK, REPLY, ("user", "More?"), ("assistant", "No.")), **options})
     assert found.messages == tuple(Message(*turn) for turn in (("system", "Be brief."), ASK, REPLY, ("user", "More?")))
-    assert (found.id, found.is_safety, found.category, found.instruction) == ("7", True, "danger", "Rhyme.")
-    assert found.overrides == Overrides()
+    assert (found.id, found.category, found.instruction) == ("7", "danger", "Rhyme.")
+    assert found.options == RequestOptions(is_safety=True)
 
 
 def test_system_by_any_name(tmp_path: Path) -> None:
@@ -113,9 +115,25 @@ def test_batch_lines(tmp_path: Path) -> None:
         stream=False,
     )
     found = task(tmp_path, line)
-    assert (found.id, found.messages, found.is_safety) == ("a", HELLO, False)
-    assert found.overrides == Overrides(4, 2, 1.0, 0.9, -1, 0.1, 7, ("END",), 0.5, -0.5, {5: -100.0}, 3, "safe_first")
-    assert task(tmp_path, batch()).overrides == Overrides()
+    assert (found.id, found.messages) == ("a", HELLO)
+    assert found.options == RequestOptions(
+        candidates=4,
+        n=2,
+        temperature=1.0,
+        top_p=0.9,
+        top_k=-1,
+        min_p=0.1,
+        max_tokens=7,
+        stop=("END",),
+        presence_penalty=0.5,
+        frequency_penalty=-0.5,
+        logit_bias={"5": -100.0},
+        seed=3,
+        combiner="safe_first",
+        is_safety=False,
+        max_tokens_field="max_completion_tokens",
+    )
+    assert task(tmp_path, batch()).options == RequestOptions()
     assert task(tmp_path, batch([{"role": "user", "content": [{"type": "text", "text": "Hello"}]}])).messages == HELLO
 
 
@@ -251,6 +269,45 @@ def test_digests_tell_what_is_asked_apart(tmp_path: Path) -> None:
     assert len(set(digests)) == len(digests)
     assert task(tmp_path, batch()).digest == task(tmp_path, {"prompt": "Hello", "id": "a"}).digest
     assert all(len(digest) == 32 and int(digest, 16) >= 0 for digest in digests)
+
+
+@pytest.mark.parametrize(
+    ("line", "digest"),
+    [
+        ({"prompt": "Hello"}, "199a4cb8337a12415b0dd140ee6862da"),
+        (
+            {
+                "prompt": "Hello",
+                "id": "a",
+                "is_safety": True,
+                "system": "Be brief.",
+                "category": "danger",
+                "instruction": "Rhyme.",
+            },
+            "99ea2894870e26ff6dc70357f333f06e",
+        ),
+        (batch(logit_bias={"10": 1, "9": -2, "007": 3}), "d2da8dd76f5ded8e936fb989c83e55c9"),
+        (
+            batch(
+                n=2,
+                temperature=1,
+                top_p=0.9,
+                top_k=3,
+                min_p=0.1,
+                max_completion_tokens=7,
+                stop="END",
+                seed=3,
+                presence_penalty=0.5,
+                frequency_penalty=-0.5,
+                best_of_n={"candidates": 4, "is_safety": False, "combiner": "safe_first"},
+            ),
+            "b948edc68f1c0b7a8beb7ebe893db699",
+        ),
+    ],
+)
+def test_digests_do_not_change_between_versions(tmp_path: Path, line: object, digest: str) -> None:
+    """The digests that Winnow 0.1 gave these lines: data sets made from different versions are joined by them."""
+    assert task(tmp_path, line).digest == digest
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,4 +1,4 @@
-"""Plans and the recipe: what is sampled for a line, behind which messages, with which seeds."""
+"""Plans and the recipe: the requests for a line, the dialogs they are sampled from, and their seeds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from winnow.models.errors import RequestError, RunError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill import recipe
-from winnow.server.distill.parser import Overrides, Task
-from winnow.server.distill.plans import Choices, Plan, plan
+from winnow.server.distill.parser import Task
+from winnow.server.distill.plans import Choices, Plan, Planner
+from winnow.server.pipeline.request import RequestOptions
 
 RULES, _ = recipe.read(None)
+SAFETY = RequestOptions(is_safety=True)
 QUESTION = (Message("user", "What is the capital of France?"),)
 DIALOG = (
     Message("system", "Be brief."),
@@ -38,7 +40,15 @@ def task(line: int = 1, messages: tuple[Message, ...] = QUESTION, **fields: obje
 
 
 def planned(job: Task, is_safety: bool = False, **changes: object) -> Plan:
-    return plan(job, choices(**changes), RULES, lambda _: is_safety)
+    return Planner(choices(**changes), RULES, lambda _: is_safety).plan(job)
+
+
+def stored(made: Plan) -> tuple[Message, ...]:
+    """Return the dialog that is answered, the same for all arms."""
+    dialogs = [request.prompt for request in made.requests if isinstance(request.prompt, tuple)]
+    assert len(dialogs) == len(made.requests)
+    assert len(set(dialogs)) == 1
+    return dialogs[0]
 
 
 @given(k=st.integers(1, 64), count=st.integers(1, 8), sweep=st.booleans())
@@ -53,13 +63,13 @@ def test_exactly_k_candidates_whatever_the_temperatures(k: int, count: int, swee
     sizes = [arm.candidates for arm in made.arms]
     assert max(sizes) - min(sizes) <= 1
     assert [arm.temperature for arm in made.arms] == list(temperatures)
-    assert [draw.sampling.temperature for draw in made.draws] == list(temperatures)
+    assert [request.sampling.temperature for request in made.requests] == list(temperatures)
 
 
 def test_seeds_follow_from_the_run_the_line_and_the_arm_alone() -> None:
     def seeds(line: int, **changes: object) -> list[int | None]:
         made = planned(task(line), temperatures=(0.7, 1.0), **changes)
-        return [draw.sampling.seed for draw in made.draws]
+        return [request.sampling.seed for request in made.requests]
 
     assert seeds(1) == seeds(1)
     every = [*seeds(1), *seeds(2), *seeds(1, seed=1), *seeds(12), *seeds(2, seed=11)]
@@ -67,93 +77,114 @@ def test_seeds_follow_from_the_run_the_line_and_the_arm_alone() -> None:
     assert all(seed is not None and 0 <= seed < 2**63 for seed in every)
 
 
-def test_a_lines_own_wishes_come_first() -> None:
-    own = Overrides(candidates=4, n=2, temperature=0.3, top_p=0.5, max_tokens=7, stop=("x",), combiner="safe_first")
-    made = planned(task(overrides=own), temperatures=(0.7, 1.0))
-    (draw,) = made.draws
-    assert (made.candidates, made.n, made.combiner, draw.combiner) == (4, 2, "safe_first", "safe_first")
-    assert (draw.sampling.temperature, draw.sampling.top_p, draw.sampling.max_tokens) == (0.3, 0.5, 7)
-    assert draw.sampling.stop == ("x",)
-    assert draw.is_limit_own
+def test_seeds_do_not_change_between_versions() -> None:
+    """The seeds that Winnow 0.1 gave these arms: the same command gives the same answers."""
+    temperatures = (0.5, 1.0, 1.5)
+    first, second, _ = planned(task(1), temperatures=temperatures).requests
+    assert (first.sampling.seed, second.sampling.seed) == (8905565557003407953, 8161333652933849457)
+    *_, fourth = planned(task(12, options=SAFETY), temperatures=(0.5, 1.0), seed=7, context_distillation=True).requests
+    assert fourth.sampling.seed == 4980899689827345798
+    *_, third = planned(task(9, options=RequestOptions(seed=5)), temperatures=temperatures).requests
+    assert third.sampling.seed == 5586317475808259443
+
+
+def test_a_lines_own_options_come_first() -> None:
+    own = RequestOptions(
+        candidates=4, n=2, temperature=0.3, top_p=0.5, max_tokens=7, stop=("x",), combiner="safe_first"
+    )
+    made = planned(task(options=own), temperatures=(0.7, 1.0))
+    (request,) = made.requests
+    assert (made.candidates, request.candidates, request.n, request.combiner) == (4, 4, 2, "safe_first")
+    assert (request.sampling.temperature, request.sampling.top_p, request.sampling.max_tokens) == (0.3, 0.5, 7)
+    assert request.sampling.stop == ("x",)
+    assert request.options.max_tokens == 7
 
 
 def test_a_lines_own_seed_does_not_depend_on_its_place() -> None:
-    own = Overrides(seed=5)
-    first, second = (planned(task(line, overrides=own)).draws[0].sampling.seed for line in (1, 2))
-    assert first == second != planned(task(1)).draws[0].sampling.seed
+    own = RequestOptions(seed=5)
+    first, second = (planned(task(line, options=own)).requests[0].sampling.seed for line in (1, 2))
+    assert first == second != planned(task(1)).requests[0].sampling.seed
 
 
-def test_wishes_that_cannot_be_had() -> None:
+def test_impossible_options() -> None:
     with pytest.raises(RequestError, match="n \\(5\\) answers cannot be returned from 4"):
-        planned(task(overrides=Overrides(n=5, candidates=4)))
-    for own in (Overrides(temperature=0.0, candidates=4), Overrides(temperature=0.0, n=2)):
+        planned(task(options=RequestOptions(n=5, candidates=4)))
+    for own in (RequestOptions(temperature=0.0, candidates=4), RequestOptions(temperature=0.0, n=2)):
         with pytest.raises(SamplingError, match="at temperature 0"):
-            planned(task(overrides=own))
+            planned(task(options=own))
     with pytest.raises(SamplingError, match="at temperature 0"):
-        planned(task(overrides=Overrides(candidates=4)), candidates=1, temperatures=(0.0,))
-    assert planned(task(overrides=Overrides(temperature=0.0))).candidates == 1
+        planned(task(options=RequestOptions(candidates=4)), candidates=1, temperatures=(0.0,))
+    assert planned(task(options=RequestOptions(temperature=0.0))).candidates == 1
     with pytest.raises(RunError, match="at temperature 0"):
         choices(temperatures=(0.0,))
-    with pytest.raises(RequestError, match="at most 1024"):
-        planned(task(overrides=Overrides(candidates=10**9)))
+    with pytest.raises(RequestError, match="the limit here is 1024"):
+        planned(task(options=RequestOptions(candidates=10**9)))
     with pytest.raises(RunError, match="at most 1024"):
         choices(candidates=10**9)
     with pytest.raises(RunError, match="at least one temperature"):
         choices(temperatures=())
 
 
-def test_the_line_or_else_the_tagger_says_what_a_safety_prompt_is() -> None:
-    assert planned(task(), is_safety=True).is_safety
-    assert not planned(task(is_safety=False), is_safety=True).is_safety
-    assert planned(task(is_safety=True)).is_safety
+def test_the_line_or_else_the_classifier_tags_safety_prompts() -> None:
+    harmless = RequestOptions(is_safety=False)
+    for job, tag, is_safety in (
+        (task(), True, True),
+        (task(), False, False),
+        (task(options=harmless), True, False),
+        (task(options=SAFETY), False, True),
+    ):
+        assert [request.is_safety for request in planned(job, tag).requests] == [is_safety]
 
 
-def test_context_distillation_samples_behind_a_preprompt_and_judges_without() -> None:
-    made = planned(task(category="danger", is_safety=True), context_distillation=True)
-    plain, distilled = made.draws
-    assert plain.behind == plain.messages == made.messages == distilled.messages == QUESTION
-    assert distilled.behind[1:] == QUESTION
-    assert distilled.behind[0].role == "system"
-    assert RULES.context_distillation.preprompt in distilled.behind[0].content
-    assert RULES.context_distillation.templates["danger"] in distilled.behind[0].content
+def test_context_distillation_samples_with_a_preprompt_and_scores_without() -> None:
+    made = planned(task(category="danger", options=SAFETY), context_distillation=True)
+    plain, distilled = made.requests
+    assert plain.sampling_dialog == plain.prompt == distilled.prompt == QUESTION
+    assert distilled.sampling_dialog
+    system, *rest = distilled.sampling_dialog
+    assert tuple(rest) == QUESTION
+    assert system.role == "system"
+    assert RULES.context_distillation.preprompt in system.content
+    assert RULES.context_distillation.templates["danger"] in system.content
     assert [arm.preprompt for arm in made.arms] == [None, "preprompt+danger"]
     assert plain.sampling.seed != distilled.sampling.seed
 
 
 def test_context_distillation_keeps_a_system_message_and_leaves_harmless_prompts_alone() -> None:
-    made = planned(task(messages=DIALOG, is_safety=True), context_distillation=True)
-    assert made.draws[1].behind[0].content.endswith("\n\nBe brief.")
-    assert made.draws[1].behind[1:] == DIALOG[1:]
+    made = planned(task(messages=DIALOG, options=SAFETY), context_distillation=True)
+    dialog = made.requests[1].sampling_dialog
+    assert dialog
+    assert dialog[0].content.endswith("\n\nBe brief.")
+    assert dialog[1:] == DIALOG[1:]
     assert [arm.preprompt for arm in made.arms] == [None, "preprompt"]
-    assert len(planned(task(messages=DIALOG), context_distillation=True).draws) == 1
+    assert len(planned(task(messages=DIALOG), context_distillation=True).requests) == 1
 
 
 def test_ghost_attention_instructs_every_turn_and_stores_the_first() -> None:
     made = planned(task(messages=DIALOG, instruction="Rhyme."), ghost_attention=True)
-    (draw,) = made.draws
-    assert [message.content for message in draw.behind] == [
+    (request,) = made.requests
+    assert [message.content for message in request.sampling_dialog or ()] == [
         "Be brief.",
         "Name a fruit. Rhyme.",
         "Plum.",
         "Another? Rhyme.",
     ]
-    assert [message.content for message in draw.messages] == ["Be brief.", "Name a fruit. Rhyme.", "Plum.", "Another? "]
-    assert made.messages == draw.messages
-    assert made.silent
+    assert [message.content for message in stored(made)] == ["Be brief.", "Name a fruit. Rhyme.", "Plum.", "Another? "]
+    assert made.mask_history
 
 
 def test_ghost_attention_draws_an_instruction_by_the_line() -> None:
     def drawn(line: int) -> str:
-        return planned(task(line, DIALOG), ghost_attention=True).messages[1].content
+        return stored(planned(task(line, DIALOG), ghost_attention=True))[1].content
 
     assert [drawn(line) for line in range(20)] == [drawn(line) for line in range(20)]
     assert len({drawn(line) for line in range(40)}) == len(RULES.ghost_attention.instructions)
     single = planned(task(), ghost_attention=True)
-    assert single.messages == QUESTION
-    assert not single.silent
+    assert stored(single) == QUESTION
+    assert not single.mask_history
     own = planned(task(instruction="Rhyme."), ghost_attention=True)
-    assert own.messages[0].content.endswith("France? Rhyme.")
-    assert not own.silent
+    assert stored(own)[0].content.endswith("France? Rhyme.")
+    assert not own.mask_history
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import RunError
-from winnow.server.distill.parser import Task, read
+from winnow.server.distill.parser import Task, parse
 from winnow.server.distill.reader import MAX_LINE_BYTES, SUFFIXES, Source, open_source, require_apart
 from winnow.server.distill.records import Problem
 
@@ -40,6 +41,10 @@ class Stdin(io.TextIOWrapper):
 
     def isatty(self) -> bool:
         return self.terminal
+
+
+def read(source: Source) -> Iterator[Task | Problem]:
+    return parse(source, TEMPLATES["llama2"])
 
 
 def opened(path: Path | str) -> Source:

@@ -60,7 +60,7 @@ class Guest:
 
     @property
     def size(self) -> int:
-        return self.ticket.asked
+        return self.ticket.requested
 
     @property
     def least_of_flow(self) -> int:
@@ -264,7 +264,7 @@ def test_an_endless_row_of_new_names_neither_starves_nor_is_remembered() -> None
 
 
 def test_a_new_name_does_not_inherit_more_than_its_own_size() -> None:
-    """A large request just served leaves a large finish tag; a new small flow held to it would wait beyond the bound."""
+    """A large request just served leaves a large finish tag; a new small flow held to it would wait too long."""
     admission = Admission(8, PLENTY, PLENTY)
     running, large = admission.enter("a", 8, 0), admission.enter("large", 8, 0)
     batch = [admission.enter("batch", 1, 0) for _ in range(100)]

@@ -1,17 +1,20 @@
-"""The pipeline: properties on scripted parts, where faults can be forced, and on the real engine."""
+"""Best-of-N: properties on scripted engines, where faults can be forced, and on the real ones."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from winnow.models.errors import CandidateFailed, EngineDead, NoScoredCandidate
+from winnow.models.reward_model import Calibration
 from winnow.models.sampling import Sampling
-from winnow.models.types import Branch, Message, Prompt
+from winnow.models.types import Branch, Candidate, Message, Prompt, ScoredCandidate
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.service import Service
 
@@ -35,7 +38,7 @@ async def test_exactly_k_candidates_in_order(k: int) -> None:
     assert [item.candidate.index for item in selection.scored] == list(range(k))
     assert sorted(selection.ranking) == list(range(k))
     assert selection.winner.candidate.index == k - 1
-    assert selection.requested == k
+    assert selection.candidates == k
 
 
 async def test_equal_answers_are_scored_once() -> None:
@@ -46,12 +49,93 @@ async def test_equal_answers_are_scored_once() -> None:
     assert selection.winner.candidate.index == 1
 
 
+async def test_answers_are_equal_if_their_texts_are() -> None:
+    """However many tokens an answer was sampled as, the reward models see its text; white space counts."""
+    texts = ("answer 7", "answer 7", " answer 7", "answer 7 ")
+
+    class Spelling(ScriptedPolicy):
+        async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Any = None) -> Candidate:
+            return Candidate(index, texts[index], "stop", index + 1)
+
+    parts = BestOfN(Spelling(), ScriptedRewardModel(), ScriptedRewardModel())
+    selection = await parts.select(PROMPT, SAMPLING, 4, "llama2")
+    assert [item.candidate.tokens for item in selection.scored] == [1, 2, 3, 4]
+    assert parts.safety.calls == parts.helpfulness.calls == 3  # type: ignore[attr-defined]
+
+
+def ranking_of(selected: Sequence[ScoredCandidate]) -> list[int]:
+    return [item.candidate.index for item in selected]
+
+
+async def test_a_scale_of_minus_one_flips_the_ranking() -> None:
+    parts = pipeline()
+    flipped = replace(parts, helpfulness_calibration=Calibration(scale=-1.0))
+    as_scored = await parts.select(PROMPT, SAMPLING, 8, "llama2")
+    as_cost = await flipped.select(PROMPT, SAMPLING, 8, "llama2")
+    assert ranking_of(as_scored.ranked) == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert ranking_of(as_cost.ranked) == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+async def test_calibration_is_applied_once(on_demand: bool) -> None:
+    parts = replace(
+        pipeline(),
+        safety_calibration=Calibration(2.0, 1.0),
+        helpfulness_calibration=Calibration(0.5, -3.0),
+        helpfulness_on_demand=on_demand,
+    )
+    selection = await parts.select(PROMPT, SAMPLING, 4, "llama2")
+    for item in selection.scored:
+        assert item.reward.safety_logit == 2.0 * 2.0 + 1.0
+        assert item.reward.helpfulness_logit == 0.5 * (item.candidate.index + 10) - 3.0
+        assert item.reward == await parts.rate(PROMPT, item.candidate.text)
+    assert {item.reward.branch for item in selection.scored} == {Branch.HELPFUL}
+
+
+async def test_an_answer_is_unsafe_by_its_calibrated_score() -> None:
+    parts = replace(pipeline(), safety_calibration=Calibration(scale=-1.0))  # raw 2.0 is -2.0: R_s = 0.12
+    assert (await parts.rate(PROMPT, "answer 1")).branch is Branch.UNSAFE
+    safety_prompt = Prompt((1, 5), is_safety=True)
+    assert (await parts.rate(safety_prompt, "answer 1")).safety_logit == -2.0
+
+
+async def test_helpfulness_on_demand_is_computed_for_safe_answers_only() -> None:
+    parts = replace(pipeline(safety=lambda ids: 2.0 if ids[0] % 2 else -3.0), helpfulness_on_demand=True)
+    selection = await parts.select(PROMPT, SAMPLING, 8, "llama2")
+    assert parts.helpfulness.calls == 4  # type: ignore[attr-defined]
+    for item in selection.scored:
+        is_safe = item.candidate.index % 2 == 1
+        assert item.reward.branch is (Branch.HELPFUL if is_safe else Branch.UNSAFE)
+        assert (item.reward.helpfulness_logit is not None) == is_safe
+
+
+async def test_the_sampling_prompt_is_sampled_and_the_prompt_is_scored() -> None:
+    seen: list[tuple[str, Prompt]] = []
+
+    class Sampled(ScriptedPolicy):
+        async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Any = None) -> Candidate:
+            seen.append(("sampled", prompt))
+            return await super().sample(prompt, sampling, index)
+
+    class Scored(ScriptedRewardModel):
+        async def score(self, prompt: Prompt, answer: str) -> float:
+            seen.append(("scored", prompt))
+            return await super().score(prompt, answer)
+
+    other = Prompt((1, 9, 9))
+    parts = BestOfN(Sampled(), Scored(), Scored())
+    selection = await parts.select(PROMPT, SAMPLING, 2, "llama2", sampling_prompt=other)
+    assert selection.prompt is PROMPT
+    assert {prompt for what, prompt in seen if what == "sampled"} == {other}
+    assert {prompt for what, prompt in seen if what == "scored"} == {PROMPT}
+
+
 async def test_a_constant_reward_model_lets_the_lowest_index_win() -> None:
     selection = await pipeline(helpfulness=lambda ids: 0.5).select(PROMPT, SAMPLING, 8, "llama2")
     assert selection.winner.candidate.index == 0
 
 
-async def test_a_safety_prompt_does_not_ask_for_helpfulness() -> None:
+async def test_a_safety_prompt_needs_no_helpfulness_score() -> None:
     parts = pipeline()
     selection = await parts.select(Prompt((1, 5), is_safety=True), SAMPLING, 4, "llama2")
     assert parts.helpfulness.calls == 0  # type: ignore[attr-defined]
@@ -67,7 +151,7 @@ async def test_a_candidate_without_a_finite_score_is_left_out(bad: float) -> Non
     assert [item.candidate.index for item in selection.scored] == [0, 1, 2]
     assert [failure.index for failure in selection.failures] == [3]
     assert selection.winner.candidate.index == 2
-    assert selection.requested == 4
+    assert selection.candidates == 4
 
 
 async def test_one_failed_candidate_does_not_stop_the_others() -> None:
@@ -81,7 +165,7 @@ async def test_one_failed_candidate_does_not_stop_the_others() -> None:
     assert selection.failures[0].reason == "cut off"
 
 
-async def test_no_scored_candidate_is_an_error_and_never_an_unscored_winner() -> None:
+async def test_without_a_scored_candidate_there_is_an_error_and_no_winner() -> None:
     with pytest.raises(NoScoredCandidate, match="4"):
         await pipeline(safety=lambda ids: math.nan).select(PROMPT, SAMPLING, 4, "llama2")
 
@@ -134,7 +218,7 @@ async def test_candidates_are_scored_while_their_siblings_decode() -> None:
 
 
 def ask(service: Service, question: str = "Name three animals.", *, is_safety: bool = False) -> Prompt:
-    return service.template.render([Message("user", question)], is_safety=is_safety)
+    return service.template.render([Message("user", question)], service.tokenizer, is_safety=is_safety)
 
 
 @pytest.mark.engine
@@ -150,7 +234,7 @@ async def test_k_on_the_real_engine(service: Service, k: int) -> None:
 
 @pytest.mark.engine
 async def test_the_same_seed_gives_the_same_candidates_alone_and_under_load(service: Service) -> None:
-    """Neither the batch nor the number of threads that a step runs on, one alone and all under load, alters a bit in float32."""
+    """In float32 no bit depends on the batch, nor on the threads of a step: one alone, all of them under load."""
     sampling = Sampling(max_tokens=32, seed=11, alternatives=0)
     alone = await service.pipeline.select(ask(service), sampling, 8, "llama2")
     crowd = [service.pipeline.select(ask(service), Sampling(max_tokens=32, seed=n), 8, "llama2") for n in range(12)]
@@ -165,7 +249,7 @@ async def test_the_same_seed_gives_the_same_candidates_alone_and_under_load(serv
 
 @pytest.mark.engine
 async def test_many_long_seeded_prompts_at_once_do_not_kill_the_engine(service: Service) -> None:
-    """More prompt tokens in one step than the scheduler's budget cut a prefill in two; with a seed that killed the engine."""
+    """Regression: more prompt tokens than a step's budget split a prefill in two, and a seed then killed the engine."""
     prompts = [ask(service, f"{number} " + "Name three animals, please. " * 12) for number in range(40)]
     runs = [service.pipeline.select(prompt, Sampling(max_tokens=4, seed=1), 16, "llama2") for prompt in prompts]
     selections = await asyncio.gather(*runs)
@@ -174,7 +258,7 @@ async def test_many_long_seeded_prompts_at_once_do_not_kill_the_engine(service: 
 
 
 @pytest.mark.engine
-async def test_candidate_k_does_not_depend_on_how_many_are_sampled(service: Service) -> None:
+async def test_a_seeded_candidate_does_not_depend_on_the_number_of_candidates(service: Service) -> None:
     sampling = Sampling(max_tokens=32, seed=5)
     few = await service.pipeline.select(ask(service), sampling, 3, "llama2")
     many = await service.pipeline.select(ask(service), sampling, 9, "llama2")
@@ -182,13 +266,12 @@ async def test_candidate_k_does_not_depend_on_how_many_are_sampled(service: Serv
 
 
 @pytest.mark.engine
-async def test_a_stop_string_cuts_what_is_returned_and_what_is_scored_alike(service: Service) -> None:
-    selection = await service.pipeline.select(
-        ask(service), Sampling(max_tokens=48, stop=(",", " a"), seed=3), 16, "llama2"
-    )
+async def test_the_text_cut_at_a_stop_string_is_the_text_that_is_scored(service: Service) -> None:
+    prompt, sampling = ask(service), Sampling(max_tokens=48, stop=(",", " a"), seed=3)
+    selection = await service.pipeline.select(prompt, sampling, 16, "llama2")
     for item in selection.scored:
         assert "," not in item.candidate.text
-        assert service.template.tokenizer.decode(item.candidate.token_ids) == item.candidate.text
+        assert item.reward == await service.pipeline.rate(prompt, item.candidate.text)
 
 
 @pytest.mark.engine

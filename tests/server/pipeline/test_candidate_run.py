@@ -1,4 +1,7 @@
-"""A selection that may end early: who is given up, why, and that nobody is left behind. Faults and order are forced on scripted parts."""
+"""Selections that end early: the aborted candidates, the reasons, and that nothing is left running.
+
+Faults and the order of events are forced on scripted engines.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.fakes import ScriptedRewardModel
+from tests.fakes import ScriptedRewardModel, text_of
 from winnow.models.errors import CandidateFailed, CandidateStopped, NoScoredCandidate
-from winnow.models.sampling import Handle, Sampling
+from winnow.models.policy import CandidateHandle
+from winnow.models.sampling import Sampling
 from winnow.models.types import Candidate, Message, Prompt, Selection
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.early_stopping import EarlyRejection, EarlyStopping
@@ -24,17 +28,19 @@ SAMPLING = Sampling(max_tokens=64)
 
 @dataclass
 class SteppedPolicy:
-    """Candidate k is worth k, and ends when the test says so; on the way it passes the checkpoints that the test says."""
+    """Candidate k is worth k; it finishes, and passes checkpoints, when the test says so."""
 
-    deaf: bool = False
-    """Does not hear that it is to stop, as an engine that has not got the request yet."""
+    ignores_abort: bool = False
+    """Like an engine that has not received the request yet."""
     ends: dict[int, asyncio.Future[int]] = field(default_factory=dict)
-    handles: dict[int, Handle] = field(default_factory=dict)
+    handles: dict[int, CandidateHandle] = field(default_factory=dict)
     running: set[int] = field(default_factory=set)
     context: int = 2048
     vocabulary: int = 2048
 
-    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: Handle | None = None) -> Candidate:
+    async def sample(
+        self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
+    ) -> Candidate:
         end = self.ends[index] = asyncio.get_running_loop().create_future()
         self.running.add(index)
         if handle:
@@ -44,11 +50,11 @@ class SteppedPolicy:
                 if not end.done():
                     end.set_exception(CandidateStopped(7))
 
-            if not self.deaf:
+            if not self.ignores_abort:
                 handle.abort = abort
         try:
             tokens = await end
-            return Candidate(index, (index,), f"answer {index}", "stop", tokens)
+            return Candidate(index, text_of((index,)), "stop", tokens)
         finally:
             self.running.discard(index)
 
@@ -58,9 +64,12 @@ class SteppedPolicy:
 
     def pass_checkpoint(self, checkpoint: int, indices: Iterable[int]) -> None:
         for index in indices:
-            tell = self.handles[index].at_checkpoint
-            assert tell
-            tell(checkpoint, (index,))
+            self.report(checkpoint, index, text_of((index,)))
+
+    def report(self, checkpoint: int, index: int, text: str) -> None:
+        at_checkpoint = self.handles[index].at_checkpoint
+        assert at_checkpoint
+        at_checkpoint(checkpoint, text)
 
 
 @dataclass
@@ -72,11 +81,13 @@ class Scene:
     selecting: asyncio.Task[Selection]
 
     @classmethod
-    async def start(cls, k: int, dial: EarlyStopping, policy: SteppedPolicy | None = None) -> Scene:
+    async def start(cls, k: int, early: EarlyStopping, policy: SteppedPolicy | None = None) -> Scene:
         policy = policy or SteppedPolicy()
         helpfulness = ScriptedRewardModel(lambda ids: float(ids[0]) - 4)
         parts = BestOfN(policy, ScriptedRewardModel(lambda ids: 3.0), helpfulness)
-        scene = cls(policy, helpfulness, asyncio.create_task(parts.select(PROMPT, SAMPLING, k, "llama2", dial=dial)))
+        scene = cls(
+            policy, helpfulness, asyncio.create_task(parts.select(PROMPT, SAMPLING, k, "llama2", early_stopping=early))
+        )
         await scene.settle()
         assert len(policy.running) == k
         return scene
@@ -92,11 +103,11 @@ class Scene:
         names = ("CandidateRun", "BestOfN")
         assert not [task for task in others if any(name in repr(task) for name in names)], "a task was left behind"
         ended = [*selection.scored, *selection.failures, *selection.aborted]
-        assert selection.requested == len(ended)
+        assert selection.candidates == len(ended)
         return selection
 
 
-async def test_accept_reward_returns_the_first_that_reaches_it() -> None:
+async def test_accept_reward_ends_with_the_first_candidate_that_reaches_it() -> None:
     scene = await Scene.start(8, EarlyStopping(accept_reward=0.7))
     scene.policy.finish(3)
     await scene.settle()
@@ -113,7 +124,7 @@ async def test_accept_reward_returns_the_first_that_reaches_it() -> None:
     assert not selection.is_approximate
 
 
-async def test_an_accepted_reward_that_nobody_reaches_changes_nothing() -> None:
+async def test_accept_reward_changes_nothing_if_no_candidate_reaches_it() -> None:
     scene = await Scene.start(4, EarlyStopping(accept_reward=1.0))
     scene.policy.finish(0, 1, 2, 3)
     selection = await scene.selection()
@@ -121,7 +132,7 @@ async def test_an_accepted_reward_that_nobody_reaches_changes_nothing() -> None:
     assert selection.winner.candidate.index == 3
 
 
-async def test_the_last_candidate_that_is_accepted_truncates_nothing() -> None:
+async def test_no_truncation_is_reported_if_nothing_was_aborted() -> None:
     scene = await Scene.start(2, EarlyStopping(accept_reward=0.0))
     scene.policy.finish(0, 1)
     selection = await scene.selection()
@@ -129,14 +140,14 @@ async def test_the_last_candidate_that_is_accepted_truncates_nothing() -> None:
     assert (selection.truncated_by is None) == (not selection.aborted)
 
 
-async def test_safe_first_does_not_accept_an_unsafe_candidate_for_its_low_standards() -> None:
-    """By the paper's formula R_c of a gated candidate is R_s; `safe_first` leads with it only while there is nobody else."""
+async def test_safe_first_does_not_accept_an_unsafe_candidate() -> None:
+    """R_c of an unsafe candidate is R_s; `safe_first` lets it lead only while there is no safe one."""
     policy = SteppedPolicy()
     parts = BestOfN(
         policy, ScriptedRewardModel(lambda ids: -2.0 if ids == (0,) else 2.0), ScriptedRewardModel(lambda ids: 1.0)
     )
     selecting = asyncio.create_task(
-        parts.select(PROMPT, SAMPLING, 2, "safe_first", dial=EarlyStopping(accept_reward=0.1))
+        parts.select(PROMPT, SAMPLING, 2, "safe_first", early_stopping=EarlyStopping(accept_reward=0.1))
     )
     for _ in range(20):
         await asyncio.sleep(0)
@@ -148,7 +159,7 @@ async def test_safe_first_does_not_accept_an_unsafe_candidate_for_its_low_standa
     assert (await selecting).winner.candidate.index == 1
 
 
-async def test_a_deadline_returns_the_best_of_what_has_been_scored() -> None:
+async def test_a_deadline_returns_the_best_candidate_scored_by_then() -> None:
     scene = await Scene.start(4, EarlyStopping(deadline=time.monotonic() + 0.2))
     scene.policy.finish(1, 2)
     selection = await scene.selection()
@@ -160,7 +171,7 @@ async def test_a_deadline_returns_the_best_of_what_has_been_scored() -> None:
     ]
 
 
-async def test_past_the_deadline_the_first_to_finish_wins() -> None:
+async def test_after_the_deadline_the_first_candidate_to_finish_wins() -> None:
     scene = await Scene.start(4, EarlyStopping(deadline=time.monotonic() - 1))
     await scene.settle()
     assert not scene.selecting.done(), "never an unscored winner"
@@ -171,7 +182,7 @@ async def test_past_the_deadline_the_first_to_finish_wins() -> None:
     assert selection.truncated_by == "deadline"
 
 
-async def test_past_the_deadline_a_candidate_that_cannot_be_scored_is_not_the_first() -> None:
+async def test_after_the_deadline_a_candidate_without_a_score_does_not_win() -> None:
     scene = await Scene.start(3, EarlyStopping(deadline=time.monotonic() - 1))
     scene.helpfulness.logit = lambda ids: math.nan if ids == (2,) else 1.0
     scene.policy.finish(2)
@@ -194,11 +205,11 @@ async def test_a_deadline_does_not_wait_for_a_score_under_way() -> None:
     assert [(item.index, item.tokens) for item in selection.aborted] == [(1, 11), (2, 7)]
 
 
-async def test_a_candidate_that_its_engine_has_not_got_yet_is_stopped_as_well() -> None:
-    scene = await Scene.start(4, EarlyStopping(accept_reward=0.0), SteppedPolicy(deaf=True))
+async def test_a_candidate_that_its_engine_has_not_received_is_cancelled() -> None:
+    scene = await Scene.start(4, EarlyStopping(accept_reward=0.0), SteppedPolicy(ignores_abort=True))
     scene.policy.finish(0)
     selection = await scene.selection()
-    assert [item.tokens for item in selection.aborted] == [0, 0, 0], "it could not say how far it had come"
+    assert [item.tokens for item in selection.aborted] == [0, 0, 0], "the engine reported no token count"
 
 
 async def test_early_rejection_keeps_the_better_half_at_each_checkpoint() -> None:
@@ -218,7 +229,7 @@ async def test_early_rejection_keeps_the_better_half_at_each_checkpoint() -> Non
     assert [item.index for item in selection.aborted] == [0, 1, 2, 3, 4, 5]
 
 
-async def test_who_finishes_while_a_checkpoint_is_decided_competes() -> None:
+async def test_a_candidate_that_finishes_while_a_checkpoint_is_decided_competes() -> None:
     scene = await Scene.start(4, EarlyStopping(early_rejection=EarlyRejection((4,), 0.5)))
     scene.policy.pass_checkpoint(0, range(3))
     await scene.settle()
@@ -232,8 +243,10 @@ async def test_who_finishes_while_a_checkpoint_is_decided_competes() -> None:
     assert [item.candidate.index for item in selection.scored] == [0, 2, 3]
 
 
-async def test_who_finishes_while_it_is_being_stopped_competes() -> None:
-    scene = await Scene.start(2, EarlyStopping(early_rejection=EarlyRejection((4,), 0.5)), SteppedPolicy(deaf=True))
+async def test_a_candidate_that_finishes_while_it_is_aborted_competes() -> None:
+    scene = await Scene.start(
+        2, EarlyStopping(early_rejection=EarlyRejection((4,), 0.5)), SteppedPolicy(ignores_abort=True)
+    )
     scene.policy.pass_checkpoint(0, range(2))
     await scene.settle()
     scene.policy.finish(0, 1)
@@ -242,7 +255,7 @@ async def test_who_finishes_while_it_is_being_stopped_competes() -> None:
     assert not selection.is_approximate
 
 
-async def test_a_look_that_nobody_needs_holds_up_nothing() -> None:
+async def test_a_partial_score_that_decides_nothing_delays_nothing() -> None:
     scene = await Scene.start(2, EarlyStopping(early_rejection=EarlyRejection((4,), 0.5)))
     scene.policy.finish(0, 1)
     await scene.settle()
@@ -251,9 +264,7 @@ async def test_a_look_that_nobody_needs_holds_up_nothing() -> None:
     scene.policy.finish(1)
     await scene.settle()
     hold = scene.helpfulness.hold = asyncio.Event()
-    tell = scene.policy.handles[0].at_checkpoint
-    assert tell
-    tell(0, (5, 5))
+    scene.policy.report(0, 0, text_of((5, 5)))
     await scene.settle()
     scene.helpfulness.hold = None
     scene.policy.finish(0)
@@ -261,7 +272,7 @@ async def test_a_look_that_nobody_needs_holds_up_nothing() -> None:
     hold.set()
 
 
-async def test_survivors_that_all_fail_are_an_error_and_no_unscored_winner() -> None:
+async def test_there_is_an_error_if_every_remaining_candidate_fails() -> None:
     scene = await Scene.start(2, EarlyStopping(early_rejection=EarlyRejection((4,), 0.5)))
     scene.policy.pass_checkpoint(0, range(2))
     await scene.settle()
@@ -271,10 +282,10 @@ async def test_survivors_that_all_fail_are_an_error_and_no_unscored_winner() -> 
 
 
 @pytest.mark.parametrize(
-    "dial", [EarlyStopping(accept_reward=0.5), EarlyStopping(early_rejection=EarlyRejection((4,)))]
+    "early", [EarlyStopping(accept_reward=0.5), EarlyStopping(early_rejection=EarlyRejection((4,)))]
 )
-async def test_cancelling_leaves_nothing_behind_whatever_the_dial(dial: EarlyStopping) -> None:
-    scene = await Scene.start(8, dial)
+async def test_cancelling_leaves_nothing_running(early: EarlyStopping) -> None:
+    scene = await Scene.start(8, early)
     scene.helpfulness.hold = asyncio.Event()
     scene.policy.finish(0, 1)
     await scene.settle()
@@ -285,11 +296,11 @@ async def test_cancelling_leaves_nothing_behind_whatever_the_dial(dial: EarlySto
 
 
 def ask(service: Service, question: str = "Name three fruits.") -> Prompt:
-    return service.template.render([Message("user", question)])
+    return service.template.render([Message("user", question)], service.tokenizer)
 
 
 def forced(service: Service, tokens: int, seed: int = 1) -> Sampling:
-    return Sampling(max_tokens=tokens, seed=seed, logit_bias={service.template.eos_id: -100.0})
+    return Sampling(max_tokens=tokens, seed=seed, logit_bias={service.tokenizer.eos_id: -100.0})
 
 
 async def unfinished(service: Service) -> int:
@@ -297,30 +308,30 @@ async def unfinished(service: Service) -> int:
 
 
 @pytest.mark.engine
-async def test_on_real_engines_accepting_frees_the_rest_at_once(service: Service) -> None:
+async def test_accept_reward_aborts_the_others_on_real_engines(service: Service) -> None:
     sampling = Sampling(max_tokens=400, seed=3)
-    dial = EarlyStopping(accept_reward=0.0)
-    selection = await service.pipeline.select(ask(service), sampling, 16, "llama2", dial=dial)
+    early = EarlyStopping(accept_reward=0.0)
+    selection = await service.pipeline.select(ask(service), sampling, 16, "llama2", early_stopping=early)
     assert await unfinished(service) == 0
     assert selection.truncated_by == "accept_reward"
     assert selection.aborted
-    assert all(item.tokens > 0 for item in selection.aborted), "the engine says how far they had come"
+    assert all(item.tokens > 0 for item in selection.aborted), "the engine reports their token counts"
 
 
 @pytest.mark.engine
-async def test_on_real_engines_a_deadline_ends_what_runs(service: Service) -> None:
-    """Nothing can have been scored by then, so the answer is the first to finish."""
-    dial = EarlyStopping(deadline=time.monotonic())
-    selection = await service.pipeline.select(ask(service), forced(service, 200), 8, "llama2", dial=dial)
+async def test_a_deadline_aborts_the_others_on_real_engines(service: Service) -> None:
+    """Nothing is scored by then, so the answer is the first to finish."""
+    early = EarlyStopping(deadline=time.monotonic())
+    selection = await service.pipeline.select(ask(service), forced(service, 200), 8, "llama2", early_stopping=early)
     assert await unfinished(service) == 0
     assert selection.truncated_by == "deadline"
     assert len(selection.scored) < 8
 
 
 @pytest.mark.engine
-async def test_on_real_engines_early_rejection_saves_tokens_and_leaves_nothing(service: Service) -> None:
-    dial = EarlyStopping(early_rejection=EarlyRejection((8, 32), 0.5))
-    selection = await service.pipeline.select(ask(service), forced(service, 256), 16, "llama2", dial=dial)
+async def test_early_rejection_saves_tokens_on_real_engines(service: Service) -> None:
+    early = EarlyStopping(early_rejection=EarlyRejection((8, 32), 0.5))
+    selection = await service.pipeline.select(ask(service), forced(service, 256), 16, "llama2", early_stopping=early)
     assert await unfinished(service) == 0
     assert selection.is_approximate
     assert len(selection.scored) == 4
@@ -329,10 +340,10 @@ async def test_on_real_engines_early_rejection_saves_tokens_and_leaves_nothing(s
 
 
 @pytest.mark.engine
-async def test_on_real_engines_a_dial_that_stops_nobody_changes_no_answer(service: Service) -> None:
+async def test_early_stopping_that_aborts_nothing_changes_no_answer(service: Service) -> None:
     sampling = Sampling(max_tokens=32, seed=11)
     plain = await service.pipeline.select(ask(service), sampling, 8, "llama2")
     early = EarlyStopping(time.monotonic() + 60, 1.0, EarlyRejection((64,)))
-    dialled = await service.pipeline.select(ask(service), sampling, 8, "llama2", dial=early)
-    assert [item.candidate.text for item in plain.scored] == [item.candidate.text for item in dialled.scored]
-    assert [item.reward for item in plain.scored] == [item.reward for item in dialled.scored]
+    limited = await service.pipeline.select(ask(service), sampling, 8, "llama2", early_stopping=early)
+    assert [item.candidate.text for item in plain.scored] == [item.candidate.text for item in limited.scored]
+    assert [item.reward for item in plain.scored] == [item.reward for item in limited.scored]

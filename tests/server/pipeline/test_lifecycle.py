@@ -1,4 +1,4 @@
-"""Ready, draining, over; and the watch that notices."""
+"""The lifecycle of a service (ready, draining, over), the watch over its engines, and its sanity checks."""
 
 from __future__ import annotations
 
@@ -7,102 +7,105 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fakes import ScriptedPolicy, ScriptedRewardModel
+from tests.fakes import ScriptedPolicy, ScriptedRewardModel, ids_of
 from tests.live import scripted
-from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.errors import CheckpointError, EngineDead, ShuttingDown
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import sigmoid
 from winnow.server.pipeline.lifecycle import Lifecycle
 
 
-async def forever() -> None:
-    await asyncio.Event().wait()
+async def run_guarded(lifecycle: Lifecycle) -> None:
+    """Run until the lifecycle ends."""
+    async with lifecycle.guard():
+        await asyncio.Event().wait()
 
 
 async def test_draining_waits_for_the_last_request_and_takes_no_new_one() -> None:
-    life = Lifecycle()
-    with life.request():
-        drained = asyncio.create_task(life.drain(30))
+    lifecycle = Lifecycle()
+    with lifecycle.request():
+        drained = asyncio.create_task(lifecycle.drain(30))
         await asyncio.sleep(0)
-        assert life.is_draining
-        with pytest.raises(ShuttingDown), life.request():
+        assert lifecycle.is_draining
+        with pytest.raises(ShuttingDown), lifecycle.request():
             pass
         assert not drained.done()
     await drained
-    assert await life.unless_over(asyncio.sleep(0, "fine")) == "fine"
+    async with lifecycle.guard():
+        await asyncio.sleep(0)
 
 
 async def test_an_idle_service_drains_at_once() -> None:
     await asyncio.wait_for(Lifecycle().drain(30), 1)
 
 
-async def test_what_cannot_be_waited_for_is_failed() -> None:
-    life = Lifecycle()
+async def test_a_request_that_outlasts_the_drain_fails() -> None:
+    lifecycle = Lifecycle()
 
     async def work() -> None:
-        with life.request():
-            await life.unless_over(forever())
+        with lifecycle.request():
+            await run_guarded(lifecycle)
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    await life.drain(0)
+    await lifecycle.drain(0)
     with pytest.raises(ShuttingDown):
         await task
-    assert life.requests == 0
-    assert not life.is_dead
+    assert lifecycle.requests == 0
+    assert not lifecycle.is_dead
 
 
 async def test_the_first_end_counts() -> None:
-    life = Lifecycle()
-    life.end(EngineDead("the policy engine has died"))
-    life.end(ShuttingDown("later"))
-    assert life.is_dead
-    for attempt in (life.unless_over(forever()), life.unless_over(forever())):
+    lifecycle = Lifecycle()
+    lifecycle.end(EngineDead("the policy engine has died"))
+    lifecycle.end(ShuttingDown("later"))
+    assert lifecycle.is_dead
+    for _ in range(2):
         with pytest.raises(EngineDead, match="policy"):
-            await attempt
-    with pytest.raises(EngineDead), life.request():
+            await run_guarded(lifecycle)
+    with pytest.raises(EngineDead), lifecycle.request():
         pass
 
 
 @pytest.mark.parametrize("fault", [{"is_alive": False}, {"stuck": True}])
 @pytest.mark.parametrize("name", ["policy", "safety", "helpfulness"])
-async def test_the_watch_ends_the_life_of_a_service_with_a_sick_engine(
-    template: Llama2Template, name: str, fault: dict[str, bool]
+async def test_the_watch_ends_the_lifecycle_if_an_engine_dies_or_hangs(
+    tokenizer: Tokenizer, name: str, fault: dict[str, bool]
 ) -> None:
     kind = ScriptedPolicy if name == "policy" else ScriptedRewardModel
-    service = scripted(template, **{name: kind(**fault)})
+    service = scripted(tokenizer, **{name: kind(**fault)})
     watch = asyncio.create_task(service.watch())
     with pytest.raises(EngineDead, match=name):
-        await service.lifecycle.unless_over(forever())
+        await run_guarded(service.lifecycle)
     assert not service.is_alive
     assert not service.is_ready
     watch.cancel()
 
 
-async def test_a_watch_that_cannot_ask_goes_on_watching(template: Llama2Template) -> None:
-    class Mute(ScriptedRewardModel):
+async def test_the_watch_goes_on_if_an_engine_cannot_be_probed(tokenizer: Tokenizer) -> None:
+    class Unresponsive(ScriptedRewardModel):
         async def is_stuck(self, seconds: float) -> bool:
             raise RuntimeError("no answer")
 
-    safety = Mute()
-    service = scripted(template, safety=safety)
+    safety = Unresponsive()
+    service = scripted(tokenizer, safety=safety)
     watch = asyncio.create_task(service.watch())
     await asyncio.sleep(0)
     safety.is_alive = False
     with pytest.raises(EngineDead, match="safety"):
-        await service.lifecycle.unless_over(forever())
+        await run_guarded(service.lifecycle)
     watch.cancel()
 
 
 @pytest.mark.parametrize("name", ["safety", "helpfulness"])
-async def test_a_service_does_not_start_on_a_reward_model_that_fails_its_canary(
-    template: Llama2Template, name: str
+async def test_a_service_does_not_start_on_a_reward_model_that_fails_its_sanity_check(
+    tokenizer: Tokenizer, name: str
 ) -> None:
-    better = {canary: template.encode_answer(canary.better) for canary in (SAFETY_CHECK, HELPFULNESS_CHECK)}
+    better = {ids_of(check.better) for check in (SAFETY_CHECK, HELPFULNESS_CHECK)}
 
     def sound(ids: tuple[int, ...]) -> float:
-        return 5.0 if list(ids) in better.values() else -5.0
+        return 5.0 if ids in better else -5.0
 
     wrongs: list[Callable[[tuple[int, ...]], float]] = [
         lambda ids: -sound(ids),  # a flipped sign
@@ -111,15 +114,15 @@ async def test_a_service_does_not_start_on_a_reward_model_that_fails_its_canary(
         lambda ids: float("nan"),
     ]
     models = {each: ScriptedRewardModel(logit=sound) for each in ("safety", "helpfulness")}
-    await scripted(template, **models).warm_up()
+    await scripted(tokenizer, **models).warm_up()
     for wrong in wrongs:
         with pytest.raises(CheckpointError, match=name):
-            await scripted(template, **{**models, name: ScriptedRewardModel(logit=wrong)}).warm_up()
+            await scripted(tokenizer, **{**models, name: ScriptedRewardModel(logit=wrong)}).warm_up()
 
 
-async def test_random_weights_have_no_canary(template: Llama2Template, caplog: pytest.LogCaptureFixture) -> None:
+async def test_random_weights_get_no_sanity_check(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     wrong = ScriptedRewardModel(logit=lambda ids: 0.0)
     with pytest.raises(CheckpointError):
-        await scripted(template, safety=wrong).warm_up()
-    await scripted(template, safety=wrong, load_format="dummy").warm_up()
-    assert "no answer means anything" in caplog.text
+        await scripted(tokenizer, safety=wrong).warm_up()
+    await scripted(tokenizer, safety=wrong, load_format="dummy").warm_up()
+    assert "answers mean nothing" in caplog.text

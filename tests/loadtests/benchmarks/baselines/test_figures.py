@@ -7,24 +7,27 @@ from typing import Any
 
 import pytest
 
-from winnow.loadtests.benchmarks.baselines.figures import GOALS, Figures, Interval, Run, p50_ms, quantile, throughput
+from winnow.loadtests.benchmarks.baselines.figures import GOALS, Figures, Run, p50_ms, throughput
+from winnow.loadtests.benchmarks.pages import UNKNOWN, with_interval
+from winnow.models.statistics import Interval
 
 
 def run(system: str, number: int, *latencies: float, scene: str = "one", seconds: float = 10.0, **fields: Any) -> Run:
     return Run(scene, system, number, seconds, latencies, tokens=0, failed=0, **fields)
 
 
-def test_quantiles_are_values_that_occurred() -> None:
-    values = [5.0, 1.0, 3.0, 2.0, 4.0]
-    assert [quantile(values, share) for share in (0.0, 0.2, 0.5, 0.9, 0.99, 1.0)] == [1, 1, 3, 5, 5, 5]
-    assert math.isnan(quantile([], 0.5))
+def test_percentiles_are_values_that_occurred() -> None:
+    figures = Figures((run("vllm", 1, 5.0, 1.0, 3.0), run("vllm", 2, 2.0, 4.0)))
+    assert [figures.latency("one", "vllm", percent) for percent in (0, 20, 50, 90, 99, 100)] == [1, 1, 3, 5, 5, 5]
+    assert math.isnan(figures.latency("one", "missing", 50))
 
 
 def test_an_interval_is_the_median_and_the_range_of_the_rounds() -> None:
-    assert Interval.of([3.0, 1.0, 2.0]) == Interval(2.0, 1.0, 3.0)
-    assert Interval.of([math.nan, 4.0]) == Interval(4.0, 4.0, 4.0)
-    assert Interval.of([3.0, 1.0, 2.0]).text(1) == "2.0 (1.0 to 3.0)"
-    assert Interval.of([]).text(1) == "–"
+    figures = Figures(tuple(run("vllm", number, value) for number, value in enumerate((3.0, 1.0, 2.0))))
+    found = figures.interval("one", "vllm", lambda run: run.p50)
+    assert found == Interval(2.0, 1.0, 3.0, 3)
+    assert with_interval(found, "{:.1f}".format) == "2.0 (1.0 to 3.0)"
+    assert with_interval(figures.interval("one", "missing", p50_ms), "{:.1f}".format) == UNKNOWN
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -38,9 +41,9 @@ def test_ratios_are_taken_within_a_round() -> None:
             run("winnow", 3, 7.0),
         )
     )
-    assert figures.compared("one", "winnow", "vllm", p50_ms) == Interval(2.0, 2.0, 2.0)
-    assert figures.compared("one", "winnow", "vllm", p50_ms, "added") == Interval(5500.0, 1000.0, 10000.0)
-    assert math.isnan(figures.compared("one", "winnow", "missing", p50_ms).median)
+    assert figures.compared("one", "winnow", "vllm", p50_ms) == Interval(2.0, 2.0, 2.0, 2)
+    assert figures.compared("one", "winnow", "vllm", p50_ms, "added") == Interval(5500.0, 1000.0, 10000.0, 2)
+    assert figures.compared("one", "winnow", "missing", p50_ms) is None
 
 
 def test_throughput_counts_answers_only() -> None:

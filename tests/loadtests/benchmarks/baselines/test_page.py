@@ -10,6 +10,7 @@ from winnow.loadtests.benchmarks.baselines.agreement import Agreement
 from winnow.loadtests.benchmarks.baselines.bench import scenes
 from winnow.loadtests.benchmarks.baselines.figures import GOALS, Figures, Run
 from winnow.loadtests.benchmarks.baselines.fleet import NAMES
+from winnow.loadtests.benchmarks.pages import with_interval
 
 MISSING = {"optillm": "not installed: there is no environment\nand more"}
 
@@ -32,7 +33,9 @@ def test_every_goal_stands_there_with_its_figure_and_whether_it_is_met() -> None
     words = {True: "met", False: "missed", None: "not measured"}
     for goal in GOALS:
         line = next(line for line in text.splitlines() if f": {goal.text} |" in line and f"{goal.bound:g}" in line)
-        assert line.endswith(f"| {goal.figure(found.figures).text(2)} | {words[goal.is_met(found.figures)]} |")
+        assert line.endswith(
+            f"| {with_interval(goal.figure(found.figures), '{:,.2f}'.format)} | {words[goal.is_met(found.figures)]} |"
+        )
     assert {goal.is_met(found.figures) for goal in GOALS} == {True, False, None}
 
 
@@ -59,6 +62,7 @@ def test_the_files_are_written_beside_each_other(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["benchmarks.md", "benchmarks.json", "benchmarks.png"]
     told = json.loads(paths[1].read_text(), parse_constant=lambda name: (_ for _ in ()).throw(ValueError(name)))
     assert len(told["goals"]) == len(GOALS)
+    assert told["goals"][0].keys() == {"goal", "bound", "median", "low", "high", "met"}
     assert len(told["runs"]) == len(measured().figures.runs)
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 

@@ -1,4 +1,4 @@
-"""Made-up runs for the tests of the dials' measurement: an exact curve, dials beside it, and a server that answers from a formula."""
+"""Made-up runs: an exact curve, early-stopping settings beside it, and a server that answers from a formula."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ EXACT = (1, 2, 4, 8, 16)
 
 
 def outcomes(reward: float, tokens: float, ms: float, *, refused: int = 0) -> tuple[Outcome | None, ...]:
-    """Outcomes with about these means; prompts differ, each in the same way in every run. The first ones are refused."""
+    """Outcomes with about these means; prompts differ in the same way in every run. The first ones are refused."""
     rng = random.Random(0)
     found: list[Outcome | None] = []
     for number in range(PROMPTS):
         easy, size = rng.uniform(-0.05, 0.05), rng.uniform(0.8, 1.2)
-        found.append(
-            None
-            if number < refused
-            else Outcome(reward + easy, number % 5 == 0, number % 9 == 0, ms * size, 16, 8, round(tokens * size), number % 2 == 0, False)
-        )  # fmt: skip
+        wrong, unsafe, is_truncated = number % 5 == 0, number % 9 == 0, number % 2 == 0
+        spent = round(tokens * size)
+        answered = Outcome(reward + easy, wrong, unsafe, ms * size, 16, 8, spent, is_truncated, is_approximate=False)
+        found.append(None if number < refused else answered)
     return tuple(found)
 
 
@@ -43,7 +42,7 @@ def exact_run(candidates: int, clients: int = 1) -> Run:
     return run(exact(candidates), 1 - 0.4 / candidates, 100 * candidates, 50.0 * candidates, clients=clients)
 
 
-DIALS = (
+EARLY_STOPPING = (
     run(accept(0.8), 0.9, 200, 100),  # as good as K = 4 for half of it
     run(rejection((4,), 0.5), 0.9, 600, 300),  # as good as K = 4 for more
     run(rejection((2, 8), 0.25), 0.5, 90, 20),  # worse than K = 1
@@ -52,14 +51,14 @@ DIALS = (
 )
 
 
-def load(clients: int = 1, dials: Sequence[Run] = DIALS, repeat_ms: float = 800.0) -> Load:
+def load(clients: int = 1, early_stopping: Sequence[Run] = EARLY_STOPPING, repeat_ms: float = 800.0) -> Load:
     """A load; exact K = 16 takes 800 ms, and `repeat_ms` when it is run again."""
     repeat = run(exact(16), 1 - 0.4 / 16, 1600, repeat_ms, clients=clients)
-    return Load(clients, repeat, (*(exact_run(candidates, clients) for candidates in EXACT), *dials))
+    return Load(clients, repeat, (*(exact_run(candidates, clients) for candidates in EXACT), *early_stopping))
 
 
 def measurement(*loads: Load, is_quick: bool = False) -> Measurement:
-    """What a page is made of."""
+    """A measurement, from which a page is made."""
     told = [figures(each) for each in loads or (load(), load(8))]
     return Measurement("2026-01-01T00:00+00:00", MACHINE, "One server, `winnow serve`", PROMPTS, 0, is_quick, told)
 

@@ -34,7 +34,7 @@ async def test_every_setting_is_asked_the_same_prompts_with_the_same_seeds() -> 
     assert all(found == everything for found in counted.values())
 
 
-async def test_requests_say_their_bounds_of_k_and_their_dial() -> None:
+async def test_requests_carry_their_bounds_of_k_and_their_setting() -> None:
     system = Formula()
     await measured(system, PROMPTS, MENU)
     bodies = [request.options["best_of_n"] for request in system.requests]
@@ -43,12 +43,13 @@ async def test_requests_say_their_bounds_of_k_and_their_dial() -> None:
     for body in (
         {"candidates": {"min": 1, "max": 1}}, {"candidates": exact}, {"candidates": free},
         {"candidates": exact, "accept_reward": 0.5}, {"candidates": exact, "deadline_ms": 14.0},
-        {"candidates": exact, "deadline_ms": 108.0}, {"candidates": exact, "early_rejection": {"at_tokens": [2, 4], "keep": 0.25}},
+        {"candidates": exact, "deadline_ms": 108.0},
+        {"candidates": exact, "early_rejection": {"at_tokens": [2, 4], "keep": 0.25}},
     ):  # fmt: skip
         assert body in bodies
 
 
-async def test_an_outcome_says_what_the_answer_and_the_world_say() -> None:
+async def test_an_outcome_has_the_report_and_the_verdict() -> None:
     load = await measured(Formula(), PROMPTS, MENU)
     accepting = load.runs[NAMES.index("accept_reward: 0.5")].outcomes[0]
     assert accepting is not None
@@ -89,4 +90,4 @@ async def test_names_tell_settings_apart(menu: Menu) -> None:
     load = await measured(Formula(), PROMPTS[:4], menu)
     names = [run.setting.name for run in load.runs]
     assert len(set(names)) == len(names)
-    assert len({run.setting.group for run in load.dials}) <= 5
+    assert len({run.setting.group for run in load.early_stopping}) <= 5

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.loadtests.benchmarks.early_stopping.runs import DIALS, EXACT, load, measurement, run
+from tests.loadtests.benchmarks.early_stopping.runs import EARLY_STOPPING, EXACT, load, measurement, run
 from winnow.loadtests.benchmarks.early_stopping.__main__ import arguments
 from winnow.loadtests.benchmarks.early_stopping.page import document, markdown
 from winnow.loadtests.benchmarks.early_stopping.plot import draw
 from winnow.loadtests.benchmarks.early_stopping.sentences import percent, sentence
 from winnow.loadtests.benchmarks.early_stopping.settings import accept
+from winnow.loadtests.benchmarks.pages import UNKNOWN
 
-NAMES = [dial.setting.name for dial in DIALS]
+NAMES = [run.setting.name for run in EARLY_STOPPING]
 BOTH = measurement()
 
 
@@ -43,11 +44,11 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
         (NAMES[4], "cannot be compared**"),
     ],
 )  # fmt: skip
-def test_the_page_says_whether_a_dial_pays(name: str, said: str) -> None:
+def test_the_page_says_whether_a_setting_pays(name: str, said: str) -> None:
     assert said in sentence(BOTH, name)
 
 
-def test_a_dial_may_pay_under_one_load_and_not_under_another() -> None:
+def test_a_setting_may_pay_under_one_load_and_not_under_another() -> None:
     dear = load(8, [run(accept(0.8), 0.9, 700, 500)])
     assert sentence(measurement(load(), dear), "accept_reward: 0.8") == (
         "**accept_reward: 0.8 pays** in tokens (50 % at 1 client) and in latency (50 % at 1 client); "
@@ -55,11 +56,11 @@ def test_a_dial_may_pay_under_one_load_and_not_under_another() -> None:
     )
 
 
-def test_a_dial_that_was_measured_under_one_load_only_is_told_of_there() -> None:
-    found = measurement(load(), load(8, DIALS[:1]))
+def test_a_setting_measured_under_one_load_only_has_figures_there() -> None:
+    found = measurement(load(), load(8, EARLY_STOPPING[:1]))
     assert sentence(found, NAMES[1]).endswith("does not pay** in tokens or latency at 1 client.")
-    assert "—" in markdown(found)
-    assert [setting.name for setting in measurement(load(8, DIALS[2:3]), load()).dials] == NAMES
+    assert UNKNOWN in markdown(found)
+    assert [setting.name for setting in measurement(load(8, EARLY_STOPPING[2:3]), load()).early_stopping] == NAMES
 
 
 def test_a_quick_run_says_so() -> None:
@@ -81,7 +82,7 @@ def test_the_picture_is_a_png() -> None:
 @pytest.mark.parametrize(
     ("share", "text"), [(0.123, "12 %"), (0.0123, "1.2 %"), (-0.5, "−50 %"), (0.0, "0 %"), (-0.0001, "0 %")]
 )
-def test_shares_are_told_shortly(share: float, text: str) -> None:
+def test_shares_are_short(share: float, text: str) -> None:
     assert percent(share) == text
 
 
@@ -89,3 +90,11 @@ def test_the_command_line() -> None:
     assert (arguments([]).prompts, arguments([]).out) == (150, Path("docs"))
     assert arguments(["--quick"]).prompts < 150
     assert arguments(["--quick", "--prompts", "7"]).prompts == 7
+
+
+def test_an_end_beyond_the_curve_is_null_in_the_document_and_a_dash_on_the_page() -> None:
+    dear = measurement(load(early_stopping=[run(accept(0.8), 0.601, 700, 500)]))
+    saved = document(dear)["loads"][0]["rows"][-1]["saving"]["tokens"]
+    assert saved.keys() == {"value", "low", "high"}
+    assert saved["low"] is None
+    assert f"({UNKNOWN} to " in markdown(dear)

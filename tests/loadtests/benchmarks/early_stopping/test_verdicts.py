@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.loadtests.benchmarks.early_stopping.runs import DIALS, PROMPTS, load, run
+from tests.loadtests.benchmarks.early_stopping.runs import EARLY_STOPPING, PROMPTS, load, run
 from winnow.loadtests.benchmarks.early_stopping.settings import accept
 from winnow.loadtests.benchmarks.early_stopping.verdicts import Row, figures
 
@@ -16,7 +16,7 @@ def row(name: str) -> Row:
 def test_exact_rows_come_first_with_k_ascending_and_have_no_saving() -> None:
     assert list(ROWS)[:5] == ["K = 1", "K = 2", "K = 4", "K = 8", "K = 16"]
     assert all(ROWS[name].saving is None for name in list(ROWS)[:5])
-    assert len(ROWS) == 5 + len(DIALS)
+    assert len(ROWS) == 5 + len(EARLY_STOPPING)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ def test_exact_rows_come_first_with_k_ascending_and_have_no_saving() -> None:
         ("candidates 2–16", True, False),
     ],
 )
-def test_a_dial_pays_where_it_spends_less_for_the_same_reward(name: str, tokens: bool, latency: bool) -> None:
+def test_a_setting_pays_where_it_spends_less_for_the_same_reward(name: str, tokens: bool, latency: bool) -> None:
     saved = row(name).saving
     assert saved is not None
     assert (saved.pays_in_tokens, saved.pays_in_latency) == (tokens, latency)
 
 
-def test_the_saving_is_against_what_exact_best_of_k_would_have_taken() -> None:
+def test_the_saving_is_against_the_cost_of_exact_best_of_k() -> None:
     saved = row("accept_reward: 0.8").saving
     assert saved is not None
     assert saved.tokens is not None
@@ -43,7 +43,7 @@ def test_the_saving_is_against_what_exact_best_of_k_would_have_taken() -> None:
 
 
 @pytest.mark.parametrize("name", ["early_rejection, keep 0.25: at [2, 8]", "deadline_ms: p50 of the last"])
-def test_who_is_below_the_curve_or_refused_too_often_is_not_compared(name: str) -> None:
+def test_a_setting_below_the_curve_or_refused_too_often_is_not_compared(name: str) -> None:
     saved = row(name).saving
     assert saved is not None
     assert (saved.tokens, saved.latency, saved.pays_in_tokens, saved.pays_in_latency) == (None, None, False, False)
@@ -52,7 +52,7 @@ def test_who_is_below_the_curve_or_refused_too_often_is_not_compared(name: str) 
 def test_a_saving_of_latency_must_exceed_the_noise() -> None:
     noisy = figures(load(repeat_ms=1500.0))
     assert noisy.noise == pytest.approx(1500 / 800 - 1)
-    saved = next(each for each in noisy.dials if each.setting == accept(0.8)).saving
+    saved = next(each for each in noisy.early_stopping if each.setting == accept(0.8)).saving
     assert saved is not None
     assert saved.pays_in_tokens
     assert not saved.pays_in_latency
@@ -66,5 +66,5 @@ def test_shares_are_of_answers_and_refusals_of_requests() -> None:
 
 
 def test_a_setting_that_was_never_answered_is_left_out() -> None:
-    found = figures(load(dials=[run(accept(0.8), 0.9, 1, 1, refused=PROMPTS)]))
-    assert not found.dials
+    found = figures(load(early_stopping=[run(accept(0.8), 0.9, 1, 1, refused=PROMPTS)]))
+    assert not found.early_stopping

@@ -213,7 +213,7 @@ def test_whitening_does_not_cancel(tmp_path: Path) -> None:
     assert whitened == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)], abs=1e-3)
 
 
-def test_batch_bodies_are_completions_of_ours(run: tuple[Path, list[Record]]) -> None:
+def test_batch_bodies_are_completions_of_winnow(run: tuple[Path, list[Record]]) -> None:
     folder, records = run
     rows = lines(folder / "export" / "openai_batch.jsonl")
     assert [row["custom_id"] for row in rows[:80]] == [item.id or f"line-{item.line}" for item in records]
@@ -335,7 +335,7 @@ def test_random_pairs_are_the_same_each_time_and_not_all_alike(run: tuple[Path, 
 
 
 @pytest.mark.parametrize(("logits", "texts"), [([2.0, 2.0], ["a", "b"]), ([2.0, 1.0], ["a", "a"]), ([2.0], ["a"])])
-def test_what_does_not_differ_makes_no_pair(tmp_path: Path, logits: list[float], texts: list[str]) -> None:
+def test_equal_answers_make_no_pair(tmp_path: Path, logits: list[float], texts: list[str]) -> None:
     folder = scored(tmp_path / "run", logits, texts=texts)
     assert exported(folder, "preferences", tmp_path) == []
 
@@ -357,7 +357,7 @@ def test_ratings_follow_the_papers_scale(
     assert (row["rating"], row["margin_small"], row["margin_large"]) == (rating, small, large)
 
 
-def test_where_the_gate_ranked_the_margin_is_that_of_safety(tmp_path: Path) -> None:
+def test_the_margin_is_that_of_safety_if_safety_ranked(tmp_path: Path) -> None:
     """By R_c the unsafe answer, at R_s 0.12, would beat the safe one, at R_h 0.02: `safe_first` says otherwise."""
     unsafe, safe = Reward(-2.0, None, Branch.UNSAFE), Reward(3.0, -4.0, Branch.HELPFUL)
     folder = write_run(tmp_path / "run", [of_rewards([unsafe, safe], "safe_first", is_safety=False)])
@@ -429,7 +429,7 @@ def test_a_failure_leaves_what_was_there(run: tuple[Path, list[Record]], tmp_pat
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_cannot_be_exported_is_refused(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
+def test_wrong_options_and_folders_are_refused(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
     folder, _ = run
     with pytest.raises(RunError, match="format"):
         export(folder, [], ExportOptions())
@@ -510,7 +510,7 @@ def test_the_card_says_what_was_done(run: tuple[Path, list[Record]], tmp_path: P
 
 
 def test_lines_hold_every_odd_text(tmp_path: Path) -> None:
-    """What is stored is what the journal has, whatever characters it is made of."""
+    """Texts are exported as the journal has them, whatever their characters."""
     rng = Random(5)
     odd = [text(rng, 9) + extra for extra in ("", "\x00", "\ufeff", "\ufffd", "🙂", "\\", '"', "\x7f")]
     items = [record(line, Random(line), messages=(Message("user", content),)) for line, content in enumerate(odd, 1)]

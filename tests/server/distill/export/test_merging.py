@@ -156,14 +156,14 @@ def test_runs_of_unknown_reward_models_are_refused(tmp_path: Path) -> None:
     assert len(exported(tmp_path / "one", "openai-batch")) == 5
 
 
-def test_prompts_that_were_ranked_by_other_rules_are_refused(tmp_path: Path) -> None:
+def test_prompts_ranked_by_different_rules_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "one", [record(1, Random(1), messages=(Message("user", "a"),), is_safety=True)])
     write_run(tmp_path / "two", [record(1, Random(1), messages=(Message("user", "a"),), is_safety=False)])
     with pytest.raises(RunError, match=r"line 1 of one .* whether it is a safety prompt"):
         exported(tmp_path / "one", "sft", tmp_path / "two")
 
 
-def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
+def test_wrong_merges_are_refused(tmp_path: Path) -> None:
     for name in ("one", "two", "far/two"):
         make_run(tmp_path / name, prompts=3)
     with pytest.raises(RunError, match="itself"):

@@ -20,6 +20,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 from tests.runs import make_run
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.distill.export import ExportOptions
 from winnow.server.distill.export.formats import export
 
@@ -40,7 +41,7 @@ STEPS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run of 24 prompts exports; some have turns that carry no loss."""
+    """The export of a run of 24 prompts; some have turns that carry no loss."""
     folder = tmp_path_factory.mktemp("run")
     assert any(item.mask_history for item in make_run(folder, prompts=24))
     export(folder, ["sft", "prompt-completion", "preferences"], ExportOptions())
@@ -79,17 +80,17 @@ def test_prompt_completion_carries_loss_on_the_answer_alone(
     raw = rows(data, "prompt-completion", tmp_path)
     arguments = SFTConfig(output_dir=str(tmp_path), **STEPS)
     trainer = SFTTrainer(policy(), args=arguments, train_dataset=raw, processing_class=tokenizer)
-    template = Llama2Template(tokenizer)
+    ours, template = Tokenizer(tokenizer), Llama2Template()
     compared = 0
     for row, ready in zip(raw, trainer.train_dataset, strict=True):
         labels = ready["labels"]
         answer = [label for label in labels if label != -100]
         assert labels == [-100] * (len(labels) - len(answer)) + answer
-        assert answer[-1] == template.eos_id
-        assert answer.count(template.eos_id) == 1
+        assert answer[-1] == ours.eos_id
+        assert answer.count(ours.eos_id) == 1
         if "</s>" not in str(row):  # rendered text cannot say it without meaning it
-            assert ready["input_ids"] == [*template.render(row["prompt"]).token_ids, *answer]
-            assert answer[:-1] == template.encode_answer(row["completion"][0]["content"])
+            assert ready["input_ids"] == [*template.render(row["prompt"], ours).token_ids, *answer]
+            assert answer[:-1] == ours.encode_continuation(f" {row['completion'][0]['content']}")
             compared += len(row["prompt"]) > 2
     assert compared
     check_learns(trainer)

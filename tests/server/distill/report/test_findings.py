@@ -1,4 +1,4 @@
-"""What the report finds in runs whose answers are known."""
+"""The findings of runs whose answers are known."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def test_a_torn_journal_can_be_read(tmp_path: Path) -> None:
     assert "No prompt has answers yet" in read(report(tmp_path)).text
 
 
-def test_what_is_no_run_or_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_run_or_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         report(tmp_path)
     make_run(tmp_path / "run", 0)

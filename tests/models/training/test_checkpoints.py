@@ -1,0 +1,29 @@
+"""Checkpoints that are loaded and saved again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from winnow.models.demo import ModelName, weights
+from winnow.models.engines.checkpoint import inspect, load_tokenizer
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.training.checkpoints import load_policy, load_reward_model, save
+
+
+@pytest.mark.parametrize("name", ["policy", "safety-rm"])
+def test_a_saved_checkpoint_equals_the_loaded_one(name: ModelName, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """The weights that come with the project pass through float32 unchanged."""
+    load = load_policy if name == "policy" else load_reward_model
+    before = load(weights(name))
+    save(load(weights(name)), weights(name), tmp_path)
+    inspect(str(tmp_path), "policy" if name == "policy" else "reward model")
+    after = load(tmp_path)
+    assert after.config.to_diff_dict() == before.config.to_diff_dict()
+    assert after.dtype == torch.float32
+    for key, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[key]), key
+    assert load_tokenizer(str(tmp_path), "policy").equals(tokenizer)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in weights(name).iterdir()}

@@ -1,0 +1,37 @@
+"""Fine-tuning on exported answers, with TRL, for a few real steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from winnow.models import demo
+from winnow.models.chat_templates.llama2 import Llama2Template
+from winnow.models.engines.checkpoint import inspect
+from winnow.models.training.checkpoints import load_policy
+from winnow.models.training.sft import Example, Schedule, fine_tune
+
+EXAMPLES: list[Example] = [
+    {
+        "prompt": [{"role": "user", "content": f"What is {number} plus 1?"}],
+        "completion": [{"role": "assistant", "content": f"The sum is {number + 1}."}],
+    }
+    for number in range(8)
+]
+
+
+def test_a_tuned_checkpoint_can_be_served(template: Llama2Template, tmp_path: Path) -> None:
+    chat_template = tmp_path / "chat_template.jinja"
+    chat_template.write_text(template.jinja, encoding="utf-8")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two that wait for each other on busy cores are ten times slower
+    try:
+        fine_tune(EXAMPLES, Schedule(epochs=1, batch=4, rate=1e-3), demo.weights("policy"), chat_template, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    inspect(str(tmp_path), "policy")
+    before, after = load_policy(demo.weights("policy")), load_policy(tmp_path)
+    assert after.config.to_diff_dict() == before.config.to_diff_dict()
+    assert after.generation_config.to_diff_dict() == before.generation_config.to_diff_dict()
+    assert not torch.equal(before.model.layers[0].mlp.up_proj.weight, after.model.layers[0].mlp.up_proj.weight)
