@@ -37,16 +37,16 @@ demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour 
 demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes docs/demo-eval.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.demo_eval $(ARGS)
 
-distill-demo: $(VENV)/ready  ## distil the demo policy into itself, beside a control; writes docs/distill-demo.*
-	$(BIN)/python -m winnow.loadtests.benchmarks.distill_demo.__main__ $(ARGS)
+distill-demo: $(VENV)/ready  ## distil the demo policy into itself, with a control; writes docs/distill-demo.*
+	$(BIN)/python -m winnow.loadtests.benchmarks.distill_demo $(ARGS)
 
-bench: $(VENV)/ready .peers/ready  ## latency and throughput beside its peers; writes docs/benchmarks.*
+bench: $(VENV)/ready .peers/ready  ## compare latency and throughput with other best-of-K systems; writes docs/benchmarks.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.baselines.bench $(ARGS)
 
-bench-dials: $(VENV)/ready  ## what each dial between quality and speed is worth; writes docs/dials.*
+bench-dials: $(VENV)/ready  ## measure the savings of early stopping; writes docs/dials.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.early_stopping $(ARGS)
 
-bench-distill: $(VENV)/ready  ## candidates a second of an offline run against the bare engine's
+bench-distill: $(VENV)/ready  ## compare the candidates a second of winnow distill with the bare engine's
 	$(BIN)/python -m winnow.loadtests.benchmarks.distill_throughput $(ARGS)
 
 clean:  ## remove what the other commands made
@@ -62,10 +62,12 @@ $(VENV)/ready: constraints/cpu.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The peers have an environment of their own: their pins must not meddle with ours.
-.peers/ready: constraints/peers.txt
+# The peers have an environment of their own, so that their pins do not affect ours. Winnow itself is installed there without its
+# dependencies, for the driver of its_hub.
+.peers/ready: constraints/peers.txt pyproject.toml
 	test -x .peers/bin/python || $(PYTHON) -m venv .peers
 	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) .peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/peers.txt
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # mypy reads the sources under their import names through this tree of links.

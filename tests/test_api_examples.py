@@ -1,4 +1,4 @@
-"""`docs/api.md` is true: its examples are executed, and every field, status and code of the wire stands in it."""
+"""`docs/api.md` matches the server: its examples are executed, and it has every field, status and code."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pydantic import BaseModel
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
-from winnow.clients import schema as wire
+from winnow.clients import schema
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.errors import EngineDead
 from winnow.server.api.auth import ApiKeys
@@ -23,11 +24,11 @@ from winnow.server.settings import Settings
 
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 ONLY_ON_CONNECTIONS = {"request_timeout", "headers_too_large", "too_many_headers", "invalid_http"}
-"""Codes that a request which reaches a route cannot get; tests/server/test_protocol.py has them."""
+"""Codes of requests that reach no route; tests/server/api/test_h11_protocol.py has them."""
 
 
 class Example(NamedTuple):
-    """A request of the page, the status and code it is said to get, and the answer shown, if one is."""
+    """A request on the page, the status and code it should get, and the answer shown, if there is one."""
 
     where: str
     method: str
@@ -59,7 +60,7 @@ EXAMPLES = list(examples())
 
 @contextlib.contextmanager
 def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
-    """A server in the state that the examples marked `where` speak of."""
+    """A server in the state of the examples marked `where`."""
 
     def broken(_: object) -> float:
         raise ZeroDivisionError
@@ -86,7 +87,7 @@ def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
 
 
 def shape(value: Any) -> Any:
-    """The fields of a body, and of the first of each list's; values by their kind."""
+    """The fields of a body and of the first item of each list, with the type of each value."""
     if isinstance(value, dict):
         return {name: shape(item) for name, item in value.items() if name not in ("text", "helpfulness")}
     if isinstance(value, list):
@@ -103,7 +104,7 @@ def check(server: Reachable, example: Example) -> None:
         response = http.request(example.method, example.path, content=body.encode(), headers=headers)
     assert response.status_code == example.status, response.text
     if example.status >= 400 and example.path not in ("/health", "/ready"):
-        assert wire.ErrorBody.model_validate(response.json()).error.code == example.code
+        assert schema.ErrorBody.model_validate(response.json()).error.code == example.code
     if example.answer is not None:
         told = response.json()
         if "logprobs" in example.body and told.get("object") == "text_completion":
@@ -119,16 +120,16 @@ def test_an_example(server: LiveServer, example: Example) -> None:
 
 @pytest.mark.parametrize("where", sorted({each.where for each in EXAMPLES} - {""}))
 def test_the_examples_of_a_state(tokenizer: Tokenizer, where: str) -> None:
-    with scene(where, template) as server:
+    with scene(where, tokenizer) as server:
         for example in EXAMPLES:
             if example.where == where:
                 check(server, example)
 
 
 @pytest.mark.parametrize(
-    "body", [item for item in vars(wire).values() if isinstance(item, type) and issubclass(item, wire.BaseModel)]
+    "body", [item for item in vars(schema).values() if isinstance(item, type) and issubclass(item, BaseModel)]
 )
-def test_every_field_is_documented(body: type[wire.BaseModel]) -> None:
+def test_every_field_is_documented(body: type[BaseModel]) -> None:
     for name in body.model_fields:
         assert re.search(rf"[`\".]{name}[`\"]", PAGE), f"{body.__name__}.{name}"
 

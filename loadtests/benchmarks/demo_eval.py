@@ -64,7 +64,7 @@ class Judged:
         without replacement.
         """
         ranking = sorted(range(len(self.candidates)), key=lambda position: self.candidates[position].rank)
-        weights = best_weights(len(ranking), size).tolist()
+        weights: list[float] = best_weights(len(ranking), size).tolist()
         return sum(weight * value(position) for weight, position in zip(weights, ranking, strict=True))
 
     def at_random(self, size: int, value: Callable[[int], float], rng: Random) -> float:

@@ -79,7 +79,7 @@ class FactQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All phrasings."""
+        """All phrasings of the question."""
         return tuple(question.format(s=self.subject) for question in self.relation.questions)
 
     def follow_up(self, rng: Random) -> str:
@@ -124,7 +124,7 @@ class ListQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All phrasings."""
+        """All phrasings of the question."""
         return tuple(question.format(n=self.count, k=self.kind) for question in LIST_QUESTIONS)
 
     def is_right(self, answer: str) -> bool:
@@ -172,7 +172,7 @@ class TopicQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All phrasings."""
+        """All phrasings of the question."""
         return self.topic.questions
 
     def is_right(self, answer: str) -> bool:
@@ -203,7 +203,7 @@ class DangerQuestion:
 
     @property
     def phrasings(self) -> tuple[str, ...]:
-        """All phrasings."""
+        """All phrasings of the question."""
         return tuple(question.format(a=self.action) for question in HOW_QUESTIONS)
 
     def is_right(self, answer: str) -> bool:

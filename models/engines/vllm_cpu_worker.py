@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
 THREAD_WORK = 32_000_000
-"""Multiplications in a step per thread: 16 rows of the demo policy. Idle threads sleep, as co-located
-engines need, and waking one takes longer than computing a small layer."""
+"""Multiplications in a step that justify one more thread: 16 rows of the demo policy. Idle threads sleep,
+as co-located engines need, and waking one takes longer than computing a small layer."""
 
 
 class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from winnow.models.chat_templates import ChatTemplate
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import RewardInput
 from winnow.models.errors import CheckFailed, SettingsError
 from winnow.models.reward_model import Calibration, RewardModel

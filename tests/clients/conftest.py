@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients.faces import Kind, Open, opened
+from tests.clients.any_client import Kind, Open, opened
 from tests.clients.scripts import Script
 from winnow.clients import AsyncClient, Client
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.faces import Kind, opened
+from tests.clients.any_client import Kind, opened
 from tests.live import ScriptedServer, scripted
 from winnow.clients import (
     Answer,

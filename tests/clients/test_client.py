@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients.faces import Open
+from tests.clients.any_client import Open
 from tests.clients.scripts import REPORT, USAGE, Script, completion, reply
 from winnow.clients import (
     InvalidRequest,

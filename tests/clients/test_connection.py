@@ -13,7 +13,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from tests.clients.faces import Kind, opened
+from tests.clients.any_client import Kind, opened
 from tests.clients.peer import Peer, reset
 from tests.clients.scripts import completion, stream
 from winnow.clients import Answer, AsyncClient, Client, ConnectionFailed, Piece, StreamBroken, TimedOut

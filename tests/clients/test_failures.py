@@ -7,7 +7,7 @@ import traceback
 import httpx
 import pytest
 
-from tests.clients.faces import Kind, Open
+from tests.clients.any_client import Kind, Open
 from tests.clients.scripts import Script, completion, error, reply
 from winnow.clients import (
     Client,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.clients.faces import Open
+from tests.clients.any_client import Open
 from tests.clients.scripts import (
     REPORT,
     USAGE,

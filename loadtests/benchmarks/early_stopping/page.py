@@ -83,7 +83,7 @@ def _head(measurement: Measurement) -> str:
     quick = " A quick run: too few prompts to conclude from." if measurement.is_quick else ""
     minutes = sum(load.seconds for load in measurement.loads) / 60
     return f"""\
-# What the dial buys
+# What early stopping buys
 
 {measurement.prompts} held-out prompts of the demo world, the same ones with the same seeds in every setting; a
 load with fewer prompts takes the first of them (seed {measurement.seed}); answers at their natural length.

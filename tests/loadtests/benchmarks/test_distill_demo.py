@@ -60,7 +60,9 @@ def test_the_control_differs_from_the_winners_in_the_choice_alone(exported: Path
 
 
 def test_the_control_draws_from_the_prompts_own_candidates(exported: Path, tmp_path: Path) -> None:
-    texts = [{answer.candidate.text for answer in item.selection.scored} for item in make_run(tmp_path, prompts=PROMPTS)]
+    texts = [
+        {answer.candidate.text for answer in item.selection.scored} for item in make_run(tmp_path, prompts=PROMPTS)
+    ]
     for seed in range(5):
         drawn = [row["completion"][0]["content"] for row in control(exported, seed)]
         assert all(text in own for text, own in zip(drawn, texts, strict=True))

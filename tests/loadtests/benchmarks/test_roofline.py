@@ -33,7 +33,7 @@ def test_the_figures_for_an_h200(candidates: int, milliseconds: int) -> None:
 
 
 def test_a_roofline_by_hand() -> None:
-    """Two tokens of one candidate: a prefill, one step, and one pass of each reward model; all of them read the weights."""
+    """Two tokens of one candidate: a prefill, one step, and one pass of each reward model; all read the weights."""
     slow = Machine("slow", 1e9, 1e18)
     weights = 2 * (SEVEN.matrices + SEVEN.vocabulary * SEVEN.hidden)
     found = of(10, [2], slow)

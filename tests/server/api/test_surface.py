@@ -1,4 +1,4 @@
-"""The rest of OpenAI's surface on the real engine: text completions, log-probabilities, tokens."""
+"""Text completions, log-probabilities and token endpoints, on the real engine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.live import LiveServer
 from winnow.clients.schema import ErrorBody, TextCompletion, Tokens
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 
@@ -34,16 +35,18 @@ def test_a_raw_prompt_is_continued_and_its_candidates_are_scored(server: LiveSer
 
 
 def test_text_and_its_ids_are_the_same_prompt(server: LiveServer, tokenizer: Tokenizer) -> None:
-    ids = [template.bos_id, *template.encode(RAW)]
+    ids = [tokenizer.bos_id, *tokenizer.encode(RAW)]
     same: dict[str, Any] = {"seed": 5, "best_of": 4, "max_tokens": 16}
     texts = {complete(server, prompt, **same).json()["choices"][0]["text"] for prompt in (RAW, [RAW], ids)}
     assert len(texts) == 1
 
 
-def test_a_dialog_and_its_raw_rendering_sample_the_same_answers(server: LiveServer, tokenizer: Tokenizer) -> None:
-    """A raw prompt differs from a chat in one thing: the answer's leading space belongs to the text."""
+def test_a_dialog_and_its_raw_rendering_sample_the_same_answers(
+    server: LiveServer, tokenizer: Tokenizer, template: Llama2Template
+) -> None:
+    """They differ in one thing: in a raw prompt the answer's leading space belongs to the text."""
     question = "Name three fruits."
-    ids = list(template.render([Message("user", question)]).token_ids)
+    ids = list(template.render([Message("user", question)], tokenizer).token_ids)
     same: dict[str, Any] = {"seed": 6, "best_of_n": {"candidates": 8, "return_candidates": True}}
     chat = server.chat(question, **same).json()["best_of_n"]["scored"]
     raw = complete(server, ids, **same).json()["best_of_n"]["scored"]
@@ -57,7 +60,7 @@ def test_echo_puts_the_prompt_first(server: LiveServer, tokenizer: Tokenizer) ->
     same: dict[str, Any] = {"seed": 7, "best_of": 2, "max_tokens": 8}
     plain = complete(server, **same).json()["choices"][0]["text"]
     assert complete(server, echo=True, **same).json()["choices"][0]["text"] == RAW + plain
-    ids = [template.bos_id, *template.encode(RAW)]
+    ids = [tokenizer.bos_id, *tokenizer.encode(RAW)]
     assert complete(server, ids, echo=True, **same).json()["choices"][0]["text"] == RAW + plain
 
 
@@ -94,7 +97,7 @@ def test_a_streamed_continuation(server: LiveServer) -> None:
         ({"messages": []}, "messages", "unsupported"),
     ],
 )
-def test_what_a_text_completion_refuses(server: LiveServer, fields: dict[str, Any], param: str, code: str) -> None:
+def test_text_completions_that_are_refused(server: LiveServer, fields: dict[str, Any], param: str, code: str) -> None:
     response = complete(server, **fields)
     assert response.status_code == 400, response.text
     error = ErrorBody.model_validate(response.json()).error
@@ -154,12 +157,12 @@ def test_streamed_log_probabilities_are_those_of_the_whole_answer(server: LiveSe
     assert [token["token"] for token in told] == [token["token"] for token in whole]
 
 
-def test_tokens_there_and_back(server: LiveServer, tokenizer: Tokenizer) -> None:
+def test_tokens_there_and_back(server: LiveServer, tokenizer: Tokenizer, template: Llama2Template) -> None:
     with server.http as http:
         for text in ("Hello, world!", "ünïcödé 🙂 </s>", "", "x " * 20_000):
             answer = http.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
             tokens = Tokens.model_validate(answer)
-            assert tokens.tokens == [template.bos_id, *template.encode(text)]
+            assert tokens.tokens == [tokenizer.bos_id, *tokenizer.encode(text)]
             assert tokens.count == len(tokens.tokens) == len(tokens.token_strs or [])
             bare = http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
             assert bare["tokens"] == tokens.tokens[1:]
@@ -167,15 +170,15 @@ def test_tokens_there_and_back(server: LiveServer, tokenizer: Tokenizer) -> None
             assert back == {"prompt": text}
         dialog = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello!"}]
         rendered = http.post("/tokenize", json={"model": "winnow-demo", "messages": dialog}).json()
-        assert rendered["tokens"] == list(template.render(dialog).token_ids)
+        assert rendered["tokens"] == list(template.render(dialog, tokenizer).token_ids)
         for wrong in ({}, {"prompt": "x", "messages": dialog}, {"prompt": 1}, {"prompt": "x", "model": 2}):
             assert http.post("/tokenize", json=wrong).status_code == 400
         assert http.post("/tokenize", json={"prompt": "x", "model": "other"}).status_code == 404
         assert http.post("/detokenize", json={"tokens": [10**6]}).status_code == 400
 
 
-def test_a_stop_string_is_looked_for_in_the_answer_and_not_before_it(server: LiveServer) -> None:
-    """The tokenizer's dummy space before an answer once met a stop string that began with a space: the answer was empty."""
+def test_a_stop_string_is_searched_in_the_answer_and_not_before_it(server: LiveServer) -> None:
+    """Regression: a stop string that began with a space was found in the space before the answer, which was empty."""
     same: dict[str, Any] = {"seed": 4, "best_of_n": {"candidates": 8, "return_candidates": True}}
     texts = [item["text"] for item in server.chat("Name three fruits.", **same).json()["best_of_n"]["scored"]]
     for stop in (" ", " " + texts[0].split()[0], " and"):

@@ -1,4 +1,4 @@
-"""Runs over scripted engines: each line once, bounded, interruptible at any moment, and the same with or without interruptions."""
+"""Runs over scripted engines: each line once, bounded, interruptible, and the same with or without interruptions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import pytest
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel, candidate, ids_of, text_of
 from tests.live import scripted
 from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.models.errors import EngineDead, NoScoredCandidate, RunError
+from winnow.models.combiner import rank
+from winnow.models.errors import EngineDead, RunError
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Branch, Candidate, Failure, Message, Prompt, Timings
+from winnow.models.types import Branch, Candidate, Message, Prompt, Timings
 from winnow.server.distill import recipe
-from winnow.server.distill.backends import Answered, Backend, BatchedRewardModel, InProcess
+from winnow.server.distill.backends import BatchedRewardModel, InProcess
 from winnow.server.distill.journal import Journal, read
 from winnow.server.distill.parser import Task
 from winnow.server.distill.plans import Choices, Planner
 from winnow.server.distill.progress import Meter
 from winnow.server.distill.records import Problem, Record
 from winnow.server.distill.runner import Runner
-from winnow.server.pipeline.request import Request, RequestOptions
+from winnow.server.pipeline.request import RequestOptions
 from winnow.server.service import Service
 
 RULES, _ = recipe.read(None)
@@ -249,8 +250,54 @@ async def test_arms_are_one_selection(tmp_path: Path, seeded: Service) -> None:
         assert sorted(entry.selection.ranking) == list(range(12))
 
 
+class TellingPolicy(ScriptedPolicy):
+    """Answers tell their arm and index: ten times the temperature, whether there was a preprompt, and the index."""
+
+    async def sample(self, prompt: Prompt, sampling: Sampling, index: int, handle: object = None) -> Candidate:
+        return candidate(index, (round(10 * sampling.temperature), int(len(prompt) > 40), index))
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        set(),
+        {(10, 0, 0), (15, 1, 0)},
+        {(5, 1, 0), (5, 1, 1)},
+        {(5, 0, 0), (5, 0, 1)},
+        {(5, 1, 0), (5, 1, 1), (10, 1, 0), (10, 1, 1), (15, 1, 0)},
+    ],
+    ids=["none", "some candidates", "a distilled arm", "the first arm", "every distilled arm"],
+)
+async def test_candidates_are_numbered_from_arm_to_arm(
+    failing: set[tuple[int, ...]], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """An arm that failed keeps its numbers, so that each candidate's arm follows from its index."""
+    safety = ScriptedRewardModel(logit=lambda ids: math.nan if ids in failing else float(sum(ids) % 7))
+    service = scripted(tokenizer, TellingPolicy(), safety)
+    job = replace(tasks(1)[0], options=RequestOptions(is_safety=True))
+    changes = {"candidates": 5, "temperatures": (0.5, 1.0, 1.5), "context_distillation": True}
+    (entry,) = await run(tmp_path, service, [job], **changes)
+    assert isinstance(entry, Record)
+    assert [arm.candidates for arm in entry.arms] == [2, 2, 1, 2, 2, 1]
+    places = [
+        (round(10 * arm.temperature), int(arm.is_context_distilled), index)
+        for arm in entry.arms
+        for index in range(arm.candidates)
+    ]
+    selection = entry.selection
+    scored = {item.candidate.index: ids_of(item.candidate.text) for item in selection.scored}
+    assert scored == {number: place for number, place in enumerate(places) if place not in failing}
+    assert [item.index for item in selection.failures] == [n for n, place in enumerate(places) if place in failing]
+    assert selection.ranking == rank(selection.scored, "llama2")
+    for item in selection.scored:
+        arm = entry.arm_of(item.candidate)
+        assert (round(10 * arm.temperature), arm.is_context_distilled) == ids_of(item.candidate.text)[:2]
+    with pytest.raises(IndexError):
+        entry.arm_of(candidate(10))
+
+
 async def test_a_context_distilled_answer_wins_only_where_the_safety_model_prefers_it(
-    tmp_path: Path, tokenizer: Tokenizer
+    tmp_path: Path, tokenizer: Tokenizer, template: Llama2Template
 ) -> None:
     """It is scored as an answer to the stored prompt; a tie goes to the answer sampled without the preprompt."""
     seen: set[tuple[int, ...]] = set()
@@ -317,14 +364,16 @@ class TestBatchedRewardModel:
 
     async def test_but_not_longer_than_the_limit(self) -> None:
         batched = BatchedRewardModel(ScriptedRewardModel(), size=100, seconds=0.01)
-        assert await asyncio.wait_for(batched.score(Prompt((1,)), text_of((4,))), 5) == ScriptedRewardModel().logit((4,))
+        score = batched.score(Prompt((1,)), text_of((4,)))
+        assert await asyncio.wait_for(score, 5) == ScriptedRewardModel().logit((4,))
 
     async def test_a_cancelled_score_does_not_hold_up_the_others(self) -> None:
         batched = BatchedRewardModel(ScriptedRewardModel(), size=2, seconds=0.01)
         lost = asyncio.create_task(batched.score(Prompt((1,)), text_of((1,))))
         await asyncio.sleep(0)
         lost.cancel()
-        assert await asyncio.wait_for(batched.score(Prompt((1,)), text_of((2,))), 5) == ScriptedRewardModel().logit((2,))
+        score = batched.score(Prompt((1,)), text_of((2,)))
+        assert await asyncio.wait_for(score, 5) == ScriptedRewardModel().logit((2,))
 
 
 class TestMeter:

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.loadtests.benchmarks.early_stopping.runs import EARLY_STOPPING, EXACT, load, measurement, run
+from tests.loadtests.benchmarks.early_stopping.runs import EARLY_STOPPING, EXACT, PROMPTS, load, measurement, run
 from winnow.loadtests.benchmarks.early_stopping.__main__ import arguments
 from winnow.loadtests.benchmarks.early_stopping.page import document, markdown
 from winnow.loadtests.benchmarks.early_stopping.plot import draw
 from winnow.loadtests.benchmarks.early_stopping.sentences import percent, sentence
 from winnow.loadtests.benchmarks.early_stopping.settings import accept
+from winnow.loadtests.benchmarks.early_stopping.verdicts import Saving
 from winnow.loadtests.benchmarks.pages import UNKNOWN
+from winnow.models.statistics import Interval
 
 NAMES = [run.setting.name for run in EARLY_STOPPING]
 BOTH = measurement()
@@ -37,13 +41,23 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (NAMES[0], "**accept_reward: 0.8 pays** in tokens (50 % at 1 client and 50 % at 8 clients) and in latency (50 % at 1 client and"),
+        (
+            NAMES[0],
+            "**accept_reward: 0.8 pays** in tokens (50 % at 1 client and 50 % at 8 clients) and in latency (50 %",
+        ),
         (NAMES[1], "**early_rejection, keep 0.5: at [4] does not pay** in tokens or latency at 1 and 8 clients."),
-        (NAMES[2], "cannot be compared**. No exact K has its mean R_c, or more than 2.0 % was refused: in tokens or latency at 1 and 8"),
-        (NAMES[3], "**candidates 2–16 pays** in tokens (25 % at 1 client and 25 % at 8 clients); not in latency at 1 and 8 clients."),
+        (
+            NAMES[2],
+            "cannot be compared**. No exact K has its mean R_c, or more than 2.0 % was refused: in tokens or latency",
+        ),
+        (
+            NAMES[3],
+            "**candidates 2–16 pays** in tokens (25 % at 1 client and 25 % at 8 clients); "
+            "not in latency at 1 and 8 clients.",
+        ),
         (NAMES[4], "cannot be compared**"),
     ],
-)  # fmt: skip
+)
 def test_the_page_says_whether_a_setting_pays(name: str, said: str) -> None:
     assert said in sentence(BOTH, name)
 
@@ -93,8 +107,10 @@ def test_the_command_line() -> None:
 
 
 def test_an_end_beyond_the_curve_is_null_in_the_document_and_a_dash_on_the_page() -> None:
-    dear = measurement(load(early_stopping=[run(accept(0.8), 0.601, 700, 500)]))
-    saved = document(dear)["loads"][0]["rows"][-1]["saving"]["tokens"]
-    assert saved.keys() == {"value", "low", "high"}
-    assert saved["low"] is None
-    assert f"({UNKNOWN} to " in markdown(dear)
+    figures = measurement(load()).loads[0]
+    *exact, row = figures.rows[:6]
+    saving = Saving(Interval(0.5, -math.inf, 0.75, PROMPTS), None, pays_in_tokens=False, pays_in_latency=False)
+    changed = replace(figures, rows=(*exact, replace(row, saving=saving)))
+    found = replace(measurement(load()), loads=[changed])
+    assert document(found)["loads"][0]["rows"][5]["saving"]["tokens"] == {"value": 0.5, "low": None, "high": 0.75}
+    assert f"| 50 % ({UNKNOWN} to 75 %) | {UNKNOWN} |" in markdown(found)

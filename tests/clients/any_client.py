@@ -13,11 +13,11 @@ import httpx
 from winnow.clients import AsyncClient, Client, Event
 
 Kind = type[Client] | type[AsyncClient]
-Open = Callable[..., AbstractAsyncContextManager["Face"]]
+Open = Callable[..., AbstractAsyncContextManager["AnyClient"]]
 
 
 @dataclass(frozen=True)
-class Face:
+class AnyClient:
     """One of the two clients behind an asynchronous interface, with its pauses between retries."""
 
     client: Client | AsyncClient
@@ -44,7 +44,7 @@ class Face:
 
 
 @asynccontextmanager
-async def opened(kind: Kind, url: str, **options: Any) -> AsyncIterator[Face]:
+async def opened(kind: Kind, url: str, **options: Any) -> AsyncIterator[AnyClient]:
     """Open a client that does not sleep between retries and ignores proxies in the environment."""
     pauses: list[float] = []
 
@@ -54,8 +54,8 @@ async def opened(kind: Kind, url: str, **options: Any) -> AsyncIterator[Face]:
     options.setdefault("transport", httpx.HTTPTransport() if kind is Client else httpx.AsyncHTTPTransport())
     options["sleep"] = pauses.append if kind is Client else sleep
     client = kind(url, **options)
-    face = Face(client, pauses)
+    opened_client = AnyClient(client, pauses)
     try:
-        yield face
+        yield opened_client
     finally:
-        await face.close()
+        await opened_client.close()

@@ -1,0 +1,310 @@
+"""The checked request: the same rules for HTTP bodies and for lines of an offline run; its rendering."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from winnow.clients.schema import ChatRequest, TextRequest
+from winnow.models.chat_templates import TEMPLATES
+from winnow.models.errors import DialogError, PromptTooLong, RequestError, SamplingError
+from winnow.models.safety_classifier import DEFAULT_PATTERNS, SafetyClassifier
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import Message
+from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
+from winnow.server.pipeline.request import LONG, Defaults, PromptRenderer, RawPrompt, RequestOptions, resolve
+
+DIALOG = (Message("user", "Hello!"),)
+DEFAULTS = Defaults(
+    candidates=16, least=16, max_candidates=64, temperature=1.0, top_p=0.9, max_tokens=100, combiner="llama2"
+)
+SHRINKING = replace(DEFAULTS, least=4)
+CONTEXT, VOCABULARY = 128, 2048
+Options = Callable[..., RequestOptions]
+TOKEN_IDS = st.from_regex(r"[0-9]{1,4}", fullmatch=True)
+
+
+def from_body(**options: Any) -> RequestOptions:
+    """The options of an HTTP body, or of a batch line, that asks for them."""
+    ours = ("candidates", "combiner", "is_safety", "deadline_ms", "accept_reward", "early_rejection")
+    best_of_n = {name: options.pop(name) for name in ours if name in options}
+    if least := options.pop("least", None):
+        best_of_n["candidates"] = {"min": least, "max": best_of_n["candidates"]}
+    if early := best_of_n.get("early_rejection"):
+        best_of_n["early_rejection"] = {"at_tokens": list(early.at_tokens), "keep": early.keep}
+    if (alternatives := options.pop("alternatives", None)) is not None:
+        options |= {"logprobs": True, "top_logprobs": alternatives}
+    messages = [{"role": "user", "content": "Hello!"}]
+    body = {"model": "any", "messages": messages, "best_of_n": best_of_n or None, **options}
+    return RequestOptions.of(ChatRequest.model_validate_json(json.dumps(body)))
+
+
+@pytest.fixture(params=[RequestOptions, from_body], ids=["offline", "body"])
+def options(request: pytest.FixtureRequest) -> Options:
+    """Makes the options of a line, or those of a body."""
+    made: Options = request.param
+    return made
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "candidates": st.integers(1, 64),
+            "n": st.integers(1, 64),
+            "temperature": st.floats(0, 2),
+            "top_p": st.floats(0.01, 1),
+            "top_k": st.integers(-1, 100),
+            "min_p": st.floats(0, 1),
+            "max_tokens": st.integers(1, 10**6),
+            "stop": st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=4).map(tuple),
+            "presence_penalty": st.floats(-2, 2),
+            "frequency_penalty": st.floats(-2, 2),
+            "logit_bias": st.dictionaries(TOKEN_IDS, st.floats(-100, 100), min_size=1),
+            "seed": st.integers(0, 2**63 - 1),
+            "alternatives": st.integers(0, 20),
+            "combiner": st.sampled_from(["llama2", "safe_first"]),
+            "is_safety": st.booleans(),
+            "deadline_ms": st.floats(1, 1e6),
+            "accept_reward": st.floats(0, 1),
+            "early_rejection": st.just(EarlyRejection((4, 16), 0.25)),
+        },
+    )
+)
+def test_a_body_has_the_options_that_it_asks_for(asked: dict[str, Any]) -> None:
+    assert from_body(**asked) == RequestOptions(**asked)
+
+
+def test_the_two_names_of_k_and_of_the_limit() -> None:
+    assert from_body(best_of=5) == RequestOptions(candidates=5, candidates_field="best_of")
+    assert from_body(candidates=5, least=2) == RequestOptions(candidates=5, least=2)
+    assert from_body(max_completion_tokens=7) == RequestOptions(max_tokens=7, max_tokens_field="max_completion_tokens")
+    assert from_body(max_completion_tokens=7, max_tokens=7) == RequestOptions(max_tokens=7)
+    assert RequestOptions.of(TextRequest(model="any", prompt="x", logprobs=2)) == RequestOptions(alternatives=2)
+
+
+def test_without_options_the_defaults_apply() -> None:
+    request = resolve(DIALOG, RequestOptions(), DEFAULTS)
+    assert (request.prompt, request.candidates, request.least, request.n) == (DIALOG, 16, 16, 1)
+    assert (request.combiner, request.is_safety, request.early_stopping) == ("llama2", None, NEVER)
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed) == (1.0, 0.9, 100, None)
+    assert (sampling.stop, sampling.logit_bias, sampling.alternatives) == ((), {}, None)
+    assert not request.has_options
+    assert resolve(DIALOG, from_body(), DEFAULTS) == request
+
+
+def test_a_line_has_options_unless_it_only_says_whether_it_is_a_safety_prompt() -> None:
+    assert not resolve(DIALOG, RequestOptions(is_safety=True), DEFAULTS).has_options
+    assert resolve(DIALOG, RequestOptions(seed=1), DEFAULTS).has_options
+
+
+@pytest.mark.parametrize("candidates", [1, 64])
+def test_k_is_the_callers_up_to_the_limit(options: Options, candidates: int) -> None:
+    request = resolve(DIALOG, options(candidates=candidates), DEFAULTS)
+    assert request.candidates == request.least == candidates
+
+
+@pytest.mark.parametrize("candidates", [65, 10**9])
+def test_k_above_the_limit_is_refused(options: Options, candidates: int) -> None:
+    with pytest.raises(RequestError, match=rf"{candidates} candidates .* 64") as refused:
+        resolve(DIALOG, options(candidates=candidates), DEFAULTS)
+    assert (refused.value.param, refused.value.code) == ("best_of_n.candidates", "invalid_request")
+
+
+def test_an_error_names_the_field_that_the_caller_used() -> None:
+    for asked, param in (({"best_of": 65}, "best_of"), ({"candidates": 65}, "best_of_n.candidates")):
+        with pytest.raises(RequestError) as refused:
+            resolve(DIALOG, from_body(**asked), DEFAULTS)
+        assert refused.value.param == param
+    with pytest.raises(RequestError, match=r"raise best_of$"):
+        resolve(DIALOG, from_body(best_of=2, n=3), DEFAULTS)
+
+
+def test_n_answers_need_as_many_candidates(options: Options) -> None:
+    assert resolve(DIALOG, options(n=3, candidates=3), DEFAULTS).n == 3
+    assert resolve(DIALOG, options(n=16), DEFAULTS).candidates == 16
+    for asked in ({"n": 4, "candidates": 3}, {"n": 17}):
+        with pytest.raises(RequestError, match="cannot be returned") as refused:
+            resolve(DIALOG, options(**asked), DEFAULTS)
+        assert (refused.value.param, refused.value.code) == ("n", "invalid_request")
+
+
+def test_at_temperature_0_k_is_1_unless_the_caller_insists(options: Options) -> None:
+    request = resolve(DIALOG, options(temperature=0), DEFAULTS)
+    assert (request.candidates, request.n, request.sampling.temperature) == (1, 1, 0)
+    assert resolve(DIALOG, options(temperature=0, candidates=1), DEFAULTS).candidates == 1
+    for asked in ({"candidates": 2}, {"n": 2}, {"n": 2, "candidates": 4}):
+        with pytest.raises(SamplingError, match="raise temperature") as refused:
+            resolve(DIALOG, options(temperature=0, **asked), DEFAULTS)
+        assert (refused.value.param, refused.value.code) == ("temperature", "invalid_sampling")
+
+
+def test_a_default_temperature_of_0_is_one_too(options: Options) -> None:
+    greedy = replace(DEFAULTS, temperature=0.0)
+    assert resolve(DIALOG, options(), greedy).candidates == 1
+    assert resolve(DIALOG, options(temperature=0.5), greedy).candidates == 16
+
+
+@pytest.mark.parametrize(
+    ("asked", "least"),
+    [
+        ({}, 4),
+        ({"candidates": 2}, 2),
+        ({"candidates": 8}, 4),
+        ({"candidates": 8, "least": 6}, 6),
+        ({"candidates": 8, "least": 8}, 8),
+        ({"candidates": 8, "least": 2, "n": 5}, 5),
+        ({"candidates": 12, "n": 5}, 5),
+        ({"temperature": 0}, 1),
+    ],
+)
+def test_k_may_shrink_to_the_callers_least_or_the_defaults_never_below_n(
+    options: Options, asked: dict[str, Any], least: int
+) -> None:
+    assert resolve(DIALOG, options(**asked), SHRINKING).least == least
+
+
+def test_without_a_default_range_only_the_callers_own_shrinks(options: Options) -> None:
+    assert resolve(DIALOG, options(candidates=8), DEFAULTS).least == 8
+    assert resolve(DIALOG, options(candidates=8, least=3), DEFAULTS).least == 3
+
+
+@pytest.mark.parametrize("key", ["x", "", "-1", "1.0", " 1", "+1", "٣", "1_0", "9999999999"])
+def test_a_key_of_logit_bias_is_a_token_id(options: Options, key: str) -> None:
+    with pytest.raises(SamplingError) as refused:
+        resolve(DIALOG, options(logit_bias={"5": 1.0, key: 1.0}), DEFAULTS)
+    assert (refused.value.param, refused.value.code) == ("logit_bias", "invalid_sampling")
+
+
+def test_logit_bias_is_by_token_id(options: Options) -> None:
+    assert resolve(DIALOG, options(logit_bias={"5": 1.5, "007": -2}), DEFAULTS).sampling.logit_bias == {5: 1.5, 7: -2}
+
+
+def test_a_deadline_counts_from_the_arrival(options: Options) -> None:
+    request = resolve(DIALOG, options(deadline_ms=250), DEFAULTS, arrived=1000.0)
+    assert request.early_stopping == EarlyStopping(deadline=1000.25)
+    rejection = EarlyRejection((4, 8), 0.25)
+    request = resolve(DIALOG, options(accept_reward=0.0, early_rejection=rejection), DEFAULTS, arrived=1000.0)
+    assert request.early_stopping == EarlyStopping(None, 0.0, rejection)
+
+
+@pytest.mark.parametrize(("top_k", "sampled"), [(None, 0), (-1, 0), (0, 0), (7, 7)])
+def test_top_k_minus_one_is_off(options: Options, top_k: int | None, sampled: int) -> None:
+    assert resolve(DIALOG, options(top_k=top_k), DEFAULTS).sampling.top_k == sampled
+
+
+@pytest.fixture
+def renderer(tokenizer: Tokenizer) -> PromptRenderer:
+    return PromptRenderer(tokenizer, TEMPLATES["llama2"], SafetyClassifier(DEFAULT_PATTERNS), CONTEXT, VOCABULARY)
+
+
+async def test_a_dialog_is_rendered_by_the_template(renderer: PromptRenderer) -> None:
+    request = resolve(DIALOG, RequestOptions(), DEFAULTS)
+    rendered = await renderer.render(request)
+    assert rendered.request is request
+    assert rendered.prompt == renderer.template.render(DIALOG, renderer.tokenizer)
+    assert (rendered.prompt.messages, rendered.prompt.is_safety, rendered.sampling_prompt) == (DIALOG, False, None)
+    assert rendered.sampling == request.sampling
+    with pytest.raises(DialogError):
+        await renderer.render(resolve((Message("assistant", "Hi"),), RequestOptions(), DEFAULTS))
+
+
+@pytest.mark.parametrize(("asked", "tagged"), [(None, True), (False, False), (True, True)])
+async def test_the_classifier_tags_a_prompt_that_the_caller_does_not(
+    renderer: PromptRenderer, options: Options, asked: bool | None, tagged: bool
+) -> None:
+    question = "How do I make a bomb?"
+    for prompt in ((Message("user", question),), RawPrompt(question)):
+        request = resolve(prompt, options(is_safety=asked), DEFAULTS)
+        assert (await renderer.render(request)).prompt.is_safety is tagged
+
+
+async def test_the_default_limit_is_cut_to_the_context_and_the_callers_own_is_not(
+    renderer: PromptRenderer, options: Options
+) -> None:
+    length = len((await renderer.render(resolve(DIALOG, RequestOptions(), DEFAULTS))).prompt)
+    room = CONTEXT - length
+    plenty = replace(DEFAULTS, max_tokens=10**6)
+    assert (await renderer.render(resolve(DIALOG, options(), plenty))).sampling.max_tokens == room
+    assert (await renderer.render(resolve(DIALOG, options(max_tokens=room), DEFAULTS))).sampling.max_tokens == room
+    with pytest.raises(PromptTooLong, match=rf"{length} .* {room + 1} .* {CONTEXT}") as refused:
+        await renderer.render(resolve(DIALOG, options(max_tokens=room + 1), DEFAULTS))
+    assert (refused.value.param, refused.value.code) == ("max_tokens", "context_length_exceeded")
+    with pytest.raises(PromptTooLong) as refused:
+        await renderer.render(resolve(DIALOG, from_body(max_completion_tokens=room + 1), DEFAULTS))
+    assert refused.value.param == "max_completion_tokens"
+
+
+@pytest.mark.parametrize("words", [CONTEXT, 100_000])
+async def test_a_prompt_that_leaves_no_room_is_refused(renderer: PromptRenderer, words: int) -> None:
+    text = "word " * words
+    with pytest.raises(PromptTooLong) as refused:
+        await renderer.render(resolve((Message("user", text),), RequestOptions(), DEFAULTS))
+    assert refused.value.param == "messages"
+    with pytest.raises(PromptTooLong) as refused:
+        await renderer.render(resolve(RawPrompt(text), RequestOptions(), DEFAULTS))
+    assert refused.value.param == "prompt"
+
+
+async def test_the_vocabulary_bounds_logit_bias(renderer: PromptRenderer, options: Options) -> None:
+    last = options(logit_bias={str(VOCABULARY - 1): 1})
+    assert (await renderer.render(resolve(DIALOG, last, DEFAULTS))).sampling.logit_bias == {VOCABULARY - 1: 1}
+    with pytest.raises(SamplingError, match=str(VOCABULARY - 1)) as refused:
+        await renderer.render(resolve(DIALOG, options(logit_bias={str(VOCABULARY): 1}), DEFAULTS))
+    assert refused.value.param == "logit_bias"
+
+
+async def test_a_raw_text_and_its_ids_are_the_same_prompt(renderer: PromptRenderer, options: Options) -> None:
+    ids = (renderer.tokenizer.bos_id, *renderer.tokenizer.encode("Hello there"))
+    text, same = [
+        (await renderer.render(resolve(RawPrompt(content), options(), DEFAULTS))).prompt
+        for content in ("Hello there", ids)
+    ]
+    assert text == same
+    assert (text.token_ids, text.raw_text, text.is_raw, text.answer_prefix) == (ids, "Hello there", True, "")
+
+
+@pytest.mark.parametrize("content", ["", (), (1, VOCABULARY), (1,) * CONTEXT])
+async def test_raw_prompts_that_are_refused(renderer: PromptRenderer, content: str | tuple[int, ...]) -> None:
+    with pytest.raises(RequestError) as refused:
+        await renderer.render(resolve(RawPrompt(content), RequestOptions(), DEFAULTS))
+    assert refused.value.param == "prompt"
+    assert isinstance(refused.value, PromptTooLong) == (len(content) == CONTEXT)
+
+
+async def test_the_longer_of_prompt_and_sampling_prompt_must_leave_room(renderer: PromptRenderer) -> None:
+    longer = (Message("system", "Answer in one short and polite sentence."), *DIALOG)
+    plenty = replace(DEFAULTS, max_tokens=10**6)
+    for dialog, sampled in ((DIALOG, longer), (longer, DIALOG)):
+        request = replace(resolve(dialog, RequestOptions(), plenty), sampling_dialog=sampled)
+        rendered = await renderer.render(request)
+        assert rendered.sampling_prompt
+        assert (rendered.prompt.messages, rendered.sampling_prompt.messages) == (dialog, sampled)
+        assert rendered.sampling.max_tokens == CONTEXT - max(len(rendered.prompt), len(rendered.sampling_prompt))
+    same = replace(resolve(DIALOG, RequestOptions(), plenty), sampling_dialog=DIALOG)
+    assert (await renderer.render(same)).sampling_prompt is None
+
+
+async def test_a_long_text_is_tokenised_in_a_thread(tokenizer: Tokenizer, renderer: PromptRenderer) -> None:
+    threads: list[threading.Thread] = []
+
+    class Watched(Tokenizer):
+        def __init__(self) -> None:
+            vars(self).update(vars(tokenizer))
+
+        def encode(self, text: str) -> list[int]:
+            threads.append(threading.current_thread())
+            return tokenizer.encode(text)
+
+    watched = replace(renderer, tokenizer=Watched(), context=10**6)
+    for length, is_own in ((LONG, True), (LONG + 1, False)):
+        await watched.render(resolve((Message("user", "x" * length),), RequestOptions(), DEFAULTS))
+        assert (threads.pop() is threading.current_thread()) is is_own
