@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -31,6 +32,20 @@ TIMEOUT = httpx.Timeout(10.0, read=600.0, pool=600.0)
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 
 _KEY = re.compile(r"[!-~]+")
+
+
+def read_api_key(path: Path) -> str:
+    """Return the API key that a file holds.
+
+    Raises:
+        ValueError: the file cannot be read; the message says why.
+    """
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} cannot be read: it is not text") from None
 
 
 class Connection:

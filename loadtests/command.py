@@ -178,11 +178,12 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> An
 
 
 def _key(path: Path | None) -> str | None:
+    from winnow.clients.connection import read_api_key
     from winnow.loadtests.errors import ScenarioError
 
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise ScenarioError(f"{path} cannot be read as a key") from None
+        return read_api_key(path)
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None

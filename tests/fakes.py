@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Candidate, Prompt
 
 
@@ -78,3 +79,15 @@ class ScriptedRewardModel(ScriptedEngine):
         self.calls += 1
         await (self.hold.wait() if self.hold else asyncio.sleep(0))
         return self.logit(ids_of(answer))
+
+
+class WatchedTokenizer(Tokenizer):
+    """Another tokenizer, which calls `watch` with each text before it is encoded."""
+
+    def __init__(self, tokenizer: Tokenizer, watch: Callable[[str], object]) -> None:
+        vars(self).update(vars(tokenizer))
+        self._watch = watch
+
+    def encode(self, text: str) -> list[int]:
+        self._watch(text)
+        return super().encode(text)

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
 from winnow.clients import schema
-from winnow.models.tokenizer import Tokenizer
 from winnow.models.errors import EngineDead
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.service import Service
 from winnow.server.settings import Settings

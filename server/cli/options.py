@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
+from winnow.clients.connection import read_api_key
 from winnow.clients.schema import CandidateRange
 from winnow.models.errors import SettingsError, WinnowError
 from winnow.server.settings import Option, load, options
@@ -95,8 +96,6 @@ def read_key(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{file} cannot be read: it is not text") from None
+        return read_api_key(file)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import ScriptedPolicy, ScriptedRewardModel
+from tests.fakes import ScriptedPolicy, ScriptedRewardModel, WatchedTokenizer
 from tests.live import ScriptedServer, scripted, wait_until
 from winnow.clients.schema import ChatCompletion, ErrorBody
-from winnow.models.tokenizer import Tokenizer
 from winnow.models.errors import CandidateFailed, EngineDead, ShuttingDown
-from winnow.server.api.request_parsing import LONG
+from winnow.models.tokenizer import Tokenizer
+from winnow.server.pipeline.request import LONG
 
 SAFE, GATED = 2.0, -3.0
 
@@ -191,9 +191,7 @@ def leave(server: ScriptedServer, *, stream: bool) -> None:
 
 @pytest.mark.parametrize("stage", ["generating", "scoring", "queued"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_client_that_leaves_takes_all_its_candidates_along(
-    tokenizer: Tokenizer, stage: str, streamed: bool
-) -> None:
+def test_a_client_that_leaves_takes_all_its_candidates_along(tokenizer: Tokenizer, stage: str, streamed: bool) -> None:
     hold = asyncio.Event()
     policy = ScriptedPolicy(hold=None if stage == "scoring" else hold)
     safety = ScriptedRewardModel(hold=hold if stage == "scoring" else None)
@@ -385,7 +383,7 @@ def test_rewards_keep_to_their_places(tokenizer: Tokenizer) -> None:
     running = most = 0
 
     class Counting(ScriptedRewardModel):
-        async def score(self, prompt: Any, answer_ids: Any) -> float:
+        async def score(self, prompt: Any, answer: str) -> float:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -459,12 +457,10 @@ def test_a_long_text_holds_nobody_up(tokenizer: Tokenizer, path: str) -> None:
     """Tokenising a megabyte takes most of a second; others must be served meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
 
-    class Slow(Llama2Template):
-        def encode(self, text: str) -> list[int]:
-            if len(text) > LONG:
-                begun.set()
-                assert go_on.wait(30)
-            return super().encode(text)
+    def wait_if_long(text: str) -> None:
+        if len(text) > LONG:
+            begun.set()
+            assert go_on.wait(30)
 
     text = "- " + "plum " * 4001
     dialog = [{"role": "user", "content": text}]
@@ -479,7 +475,7 @@ def test_a_long_text_holds_nobody_up(tokenizer: Tokenizer, path: str) -> None:
         name: (ScriptedPolicy if name == "policy" else ScriptedRewardModel)(context=size)
         for name, size in context.items()
     }
-    slow = ScriptedServer.start(scripted(Slow(template.tokenizer), **engines))
+    slow = ScriptedServer.start(scripted(WatchedTokenizer(tokenizer, wait_if_long), **engines))
     with slow as server, ThreadPoolExecutor(1) as pool, server.http as http:
         asked = pool.submit(http.post, path, json=bodies[path])
         assert begun.wait(10)
@@ -489,11 +485,9 @@ def test_a_long_text_holds_nobody_up(tokenizer: Tokenizer, path: str) -> None:
 
 
 def test_a_text_that_cannot_fit_is_not_tokenised(tokenizer: Tokenizer) -> None:
-    class Never(Llama2Template):
-        def encode(self, text: str) -> list[int]:
-            assert len(text) < LONG
-            return super().encode(text)
+    def refuse_long(text: str) -> None:
+        assert len(text) < LONG
 
-    with ScriptedServer.start(scripted(Never(template.tokenizer))) as server:
+    with ScriptedServer.start(scripted(WatchedTokenizer(tokenizer, refuse_long))) as server:
         response = server.chat("word " * 390_000)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")

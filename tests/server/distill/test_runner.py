@@ -12,12 +12,13 @@ import pytest
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel, candidate, ids_of, text_of
 from tests.live import scripted
+from tests.runs import timeless
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.combiner import rank
 from winnow.models.errors import EngineDead, RunError
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Branch, Candidate, Message, Prompt, Timings
+from winnow.models.types import Branch, Candidate, Message, Prompt
 from winnow.server.distill import recipe
 from winnow.server.distill.backends import BatchedRewardModel, InProcess
 from winnow.server.distill.journal import Journal, read
@@ -80,12 +81,8 @@ async def run(
     return list(read(folder))
 
 
-def timeless(entries: list[Record | Problem]) -> list[Record | Problem]:
-    nothing = Timings(0.0, 0.0, 0.0, 0.0, 0.0)
-    return [
-        replace(entry, selection=replace(entry.selection, timings=nothing)) if isinstance(entry, Record) else entry
-        for entry in entries
-    ]
+def all_timeless(entries: list[Record | Problem]) -> list[Record | Problem]:
+    return [timeless(entry) if isinstance(entry, Record) else entry for entry in entries]
 
 
 def texts(entry: Record) -> set[str]:
@@ -121,7 +118,7 @@ async def test_the_outcome_does_not_depend_on_the_prompts_in_flight(
 ) -> None:
     entries = await run(tmp_path / "a", seeded, tasks(15), in_flight) if (tmp_path / "a").mkdir() is None else []
     (tmp_path / "b").mkdir()
-    assert timeless(entries) == timeless(await run(tmp_path / "b", seeded, tasks(15)))
+    assert all_timeless(entries) == all_timeless(await run(tmp_path / "b", seeded, tasks(15)))
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 11])
@@ -144,7 +141,7 @@ async def test_an_interrupted_run_resumes_to_the_same_end(
     with pytest.raises(EngineDead):
         await run(tmp_path / "parts", scripted(tokenizer, Mortal()), tasks(12), in_flight=2)
     assert len(list(read(tmp_path / "parts"))) <= after
-    assert timeless(await run(tmp_path / "parts", seeded, tasks(12))) == timeless(undisturbed)
+    assert all_timeless(await run(tmp_path / "parts", seeded, tasks(12))) == all_timeless(undisturbed)
 
 
 async def test_cancelling_ends_everything_in_flight(tmp_path: Path, tokenizer: Tokenizer) -> None:

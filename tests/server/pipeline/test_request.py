@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes import WatchedTokenizer
 from winnow.clients.schema import ChatRequest, TextRequest
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import DialogError, PromptTooLong, RequestError, SamplingError
@@ -296,15 +297,8 @@ async def test_the_longer_of_prompt_and_sampling_prompt_must_leave_room(renderer
 async def test_a_long_text_is_tokenised_in_a_thread(tokenizer: Tokenizer, renderer: PromptRenderer) -> None:
     threads: list[threading.Thread] = []
 
-    class Watched(Tokenizer):
-        def __init__(self) -> None:
-            vars(self).update(vars(tokenizer))
-
-        def encode(self, text: str) -> list[int]:
-            threads.append(threading.current_thread())
-            return tokenizer.encode(text)
-
-    watched = replace(renderer, tokenizer=Watched(), context=10**6)
+    watched = WatchedTokenizer(tokenizer, lambda _: threads.append(threading.current_thread()))
+    renderer = replace(renderer, tokenizer=watched, context=10**6)
     for length, is_own in ((LONG, True), (LONG + 1, False)):
-        await watched.render(resolve((Message("user", "x" * length),), RequestOptions(), DEFAULTS))
+        await renderer.render(resolve((Message("user", "x" * length),), RequestOptions(), DEFAULTS))
         assert (threads.pop() is threading.current_thread()) is is_own
