@@ -52,7 +52,8 @@ bench-distill: $(VENV)/ready  ## compare the candidates a second of winnow disti
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .peers .types build *.egg-info
 
-# The pins are complete, so nothing is resolved; modules are compiled as they are first imported. An empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
+# The pins are complete, so nothing is resolved; modules are compiled as they are first imported.
+# An empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
 $(VENV)/ready: constraints/cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Winnow needs Python 3.11; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
