@@ -1,7 +1,8 @@
-"""`winnow distill` as a process, through a running server: killed, interrupted, resumed, refused. The engines are real."""
+"""`winnow distill` as a process: interrupted, resumed, refused. All but one test use the engines of a server."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,10 +10,11 @@ import resource
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.live import WINNOW, LiveServer, wait_until
+from tests.live import WINNOW, LiveServer, blaming_memory, wait_until
 from winnow.models.demo.world import held_out_prompts
 
 pytestmark = pytest.mark.engine
@@ -36,8 +38,9 @@ def command(prompts: Path, out: Path, server: LiveServer, *more: str) -> list[st
     return [WINNOW, "distill", str(prompts), "--out", str(out), "-k", "4", "--server", f"{server.url}/v1", *more]
 
 
-def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[arg-type, call-overload, no-any-return]
+def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    line = command(*arguments)
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
 def exported(out: Path) -> dict[str, bytes]:
@@ -51,7 +54,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(prompts: Path, server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole")
     done = run(prompts, out, server)
     assert done.returncode == 0, done.stderr
@@ -64,7 +67,7 @@ def entries(out: Path) -> int:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_ended_goes_on_to_the_same_bytes(
+def test_an_interrupted_run_resumes_to_the_same_bytes(
     ending: signal.Signals, prompts: Path, whole: Path, server: LiveServer, tmp_path: Path
 ) -> None:
     rng = random.Random(ending)
@@ -86,7 +89,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bytes(
     assert exported(tmp_path) == exported(whole)
 
 
-def test_a_finished_run_is_not_done_again(prompts: Path, whole: Path, server: LiveServer) -> None:
+def test_a_finished_run_is_not_repeated(prompts: Path, whole: Path, server: LiveServer) -> None:
     before = (whole / "journal.jsonl").read_bytes()
     files = exported(whole)
     done = run(prompts, whole, server, "--json")
@@ -109,7 +112,7 @@ def test_a_finished_run_is_not_done_again(prompts: Path, whole: Path, server: Li
         (["--ghost-attention"], "recipe.ghost_attention: began with false, now true"),
     ],
 )
-def test_going_on_as_something_else_is_refused(
+def test_resuming_with_other_settings_is_refused(
     more: list[str], said: str, prompts: Path, whole: Path, server: LiveServer
 ) -> None:
     done = run(prompts, whole, server, *more)
@@ -118,7 +121,7 @@ def test_going_on_as_something_else_is_refused(
     assert "Traceback" not in done.stderr
 
 
-def test_going_on_with_another_input_is_refused(prompts: Path, whole: Path, server: LiveServer, tmp_path: Path) -> None:
+def test_resuming_with_another_input_is_refused(prompts: Path, whole: Path, server: LiveServer, tmp_path: Path) -> None:
     other = tmp_path / prompts.name
     other.write_text(prompts.read_text() + '{"prompt": "One more?"}\n')
     done = run(other, whole, server)
@@ -127,7 +130,7 @@ def test_going_on_with_another_input_is_refused(prompts: Path, whole: Path, serv
     assert "input.bytes: began with" in done.stderr
 
 
-def test_bad_lines_are_told_and_the_others_done(server: LiveServer, tmp_path: Path) -> None:
+def test_bad_lines_are_reported_and_the_others_answered(server: LiveServer, tmp_path: Path) -> None:
     done = run(write_prompts(tmp_path / "p.jsonl", 4, bad=True), tmp_path / "out", server)
     assert done.returncode == 3
     (problem,) = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
@@ -157,12 +160,15 @@ def test_an_empty_input_is_an_empty_run(server: LiveServer, tmp_path: Path) -> N
     assert (tmp_path / "out" / "export" / "sft.jsonl").read_bytes() == b""
 
 
-def test_what_cannot_begin_is_one_line(prompts: Path, server: LiveServer, tmp_path: Path) -> None:
+def test_a_refusal_is_one_line(prompts: Path, server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "manifest.json").write_text('{"format": 1, "winnow": "0.1.0"}')
     for arguments, said in (
         ((prompts, prompts.parent, server), "lies in the output folder"),
         ((tmp_path / "nowhere.jsonl", tmp_path / "out", server), "does not exist"),
         ((prompts, tmp_path / "file", server), "cannot be made"),
+        ((prompts, tmp_path / "old", server), "was written by Winnow 0.1.0 in journal format 1"),
         ((prompts, tmp_path / "out", server, "--ghost-attention", "--recipe", "none.toml"), "cannot be read"),
         ((prompts, tmp_path / "out", server, "--recipe", "none.toml"), "has no effect"),
         ((prompts, tmp_path / "out", server, "--temperature", "hot"), "--temperature: numbers"),
@@ -175,7 +181,7 @@ def test_what_cannot_begin_is_one_line(prompts: Path, server: LiveServer, tmp_pa
         assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_no_space_left_stops_the_run_and_more_space_lets_it_go_on(
+def test_a_full_disk_stops_the_run_and_it_resumes_once_there_is_space(
     prompts: Path, whole: Path, server: LiveServer, tmp_path: Path
 ) -> None:
     def small() -> None:
@@ -206,23 +212,57 @@ def test_two_runs_do_not_write_to_one_folder(prompts: Path, server: LiveServer, 
     assert run(prompts, tmp_path, server).returncode == 0
 
 
-def test_engines_of_its_own_give_the_same_answers(prompts: Path, whole: Path, tmp_path: Path) -> None:
-    """The same seeds on the same models: what a server answered, this process answers, and it leaves no engine behind."""
-    done = subprocess.run(
-        [WINNOW, "distill", str(prompts), "--out", str(tmp_path), "-k", "4"],
-        capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+def session_of(leader: int) -> list[int]:
+    """Return the process ids in the session that `leader` began, itself and zombies excluded."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = stat.read_text().rsplit(")", 1)[1].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(stat.parent.name))
+    return [pid for pid in found if pid != leader]
+
+
+def test_engines_of_its_own_give_the_same_answers_after_a_kill(prompts: Path, whole: Path, tmp_path: Path) -> None:
+    """The same seeds on the same models give the answers that a server gave, and no engine process is left behind."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    distill = [WINNOW, "distill", str(prompts), "--out", str(out), "-k", "4"]
+
+    def start(*more: str) -> subprocess.Popen[bytes]:
+        with log.open("w") as file:
+            return subprocess.Popen([*distill, *more], stdout=file, stderr=file, start_new_session=True)
+
+    killed = start("--in-flight", "2")
+    try:
+        with blaming_memory():
+            assert wait_until(lambda: entries(out) > 3 or killed.poll() is not None, 180)
+            assert killed.poll() is None, log.read_text()
+        assert len(session_of(killed.pid)) >= 3
+    finally:
+        killed.kill()
+        killed.wait()
+    assert wait_until(lambda: not session_of(killed.pid), 30)
+    assert entries(out) < 40
+    resumed = start()
+    try:
+        with blaming_memory():
+            assert resumed.wait(180) == 0, log.read_text()
+    finally:
+        resumed.kill()
+    assert "Traceback" not in log.read_text()
+    assert not session_of(resumed.pid)
 
     def answers(out: Path) -> list[object]:
         rows = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
         return sorted(
-            [row["line"], row["ranking"], [answer["text"] for answer in row["answers"]], row["messages"]]
+            [row["line"], *(row["selection"][key] for key in ("ranking", "messages")), texts(row["selection"])]
             for row in rows
         )
 
-    assert answers(tmp_path) == answers(whole)
-    models = json.loads((tmp_path / "manifest.json").read_text())["models"]
+    def texts(selection: dict[str, list[dict[str, object]]]) -> list[object]:
+        return [item["text"] for item in selection["scored"]]
+
+    assert answers(out) == answers(whole)
+    models = json.loads((out / "manifest.json").read_text())["models"]
     assert all(len(model["sha256"]) == 64 for model in models.values())
-    assert str(tmp_path.parent) not in (tmp_path / "manifest.json").read_text()
+    assert str(tmp_path.parent) not in (out / "manifest.json").read_text()

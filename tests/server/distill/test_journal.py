@@ -1,4 +1,4 @@
-"""The journal: what was appended is there, whatever happened afterwards."""
+"""The journal: an appended entry survives, whatever happens afterwards."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_entry_survives_its_json(seed: int) -> None:
     keep=st.floats(0, 1), tail=st.sampled_from([b"", b"\0" * 64, b'{"line": 3', b"\xff\xfe", b"[]\n", b"\n\n", b"\0\n"])
 )
 @settings(max_examples=40, deadline=None)
-def test_a_torn_end_is_cut_and_what_stood_before_is_kept(
+def test_a_torn_end_is_cut_off_and_the_rest_is_kept(
     keep: float, tail: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -76,7 +76,7 @@ def test_an_empty_file_is_an_empty_journal(tmp_path: Path) -> None:
     assert list(read(tmp_path)) == []
 
 
-def test_a_damaged_line_in_the_middle_is_only_a_line_to_do_again(tmp_path: Path) -> None:
+def test_a_damaged_line_in_the_middle_is_only_answered_again(tmp_path: Path) -> None:
     make_run(tmp_path, prompts=5, problems=0)
     lines = (tmp_path / NAME).read_bytes().splitlines(keepends=True)
     lost = records.load(lines[2]).line
@@ -90,7 +90,7 @@ def test_a_damaged_line_in_the_middle_is_only_a_line_to_do_again(tmp_path: Path)
 
 
 @pytest.mark.parametrize("line", [b"{}", b"[]", b"3", b'{"line":2,"id":null}', b'{"line":"2","answers":[]}'])
-def test_a_line_that_is_json_and_no_entry_is_passed_over_by_all(line: bytes, tmp_path: Path) -> None:
+def test_a_line_of_json_that_is_no_entry_is_ignored_by_all(line: bytes, tmp_path: Path) -> None:
     make_run(tmp_path, prompts=3, problems=0)
     lines = (tmp_path / NAME).read_bytes().splitlines(keepends=True)
     (tmp_path / NAME).write_bytes(b"".join([lines[0], line + b"\n", *lines[1:]]))
@@ -111,7 +111,7 @@ def test_the_newest_entry_of_a_line_counts(tmp_path: Path) -> None:
     assert [isinstance(entry, records.Record) for entry in read(tmp_path)] == [True, False]
 
 
-def test_a_second_writer_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_and_a_dead_one_leaves_no_lock(tmp_path: Path) -> None:
     hold = (
         "import os, sys, pathlib; from winnow.server.distill.journal import Journal; "
         "j = Journal(pathlib.Path(sys.argv[1])); print('mine', flush=True); sys.stdin.read()"
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: p
     assert [entry.line for entry in read(tmp_path)] == [1, 2]
 
 
-def test_a_write_that_was_cut_short_is_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journal(tmp_path) as open_:
         write = os.write
         monkeypatch.setattr(journal.os, "write", lambda file, data: write(file, data[:-3]))
@@ -186,8 +186,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]
 
 
-def test_a_file_has_the_rights_that_its_user_gives_files(tmp_path: Path) -> None:
-    """Prompts are private: whoever says so by the umask must not find them open to everybody."""
+def test_files_obey_the_umask(tmp_path: Path) -> None:
+    """Prompts are private: under a strict umask no file is readable by others."""
     mask = os.umask(0o077)
     try:
         with whole(tmp_path / "a") as file:
@@ -198,7 +198,7 @@ def test_a_file_has_the_rights_that_its_user_gives_files(tmp_path: Path) -> None
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+def test_the_leftover_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".a.part").write_bytes(b"half of something")
     with whole(tmp_path / "a") as file:
         file.write(b"whole")

@@ -306,7 +306,7 @@ def test_digests_tell_what_is_asked_apart(tmp_path: Path) -> None:
     ],
 )
 def test_digests_do_not_change_between_versions(tmp_path: Path, line: object, digest: str) -> None:
-    """The digests that Winnow 0.1 gave these lines: data sets made from different versions are joined by them."""
+    """The digests that Winnow 0.1 gave these lines. The ids of OpenAI batch results are derived from them."""
     assert task(tmp_path, line).digest == digest
 
 

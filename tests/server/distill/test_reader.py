@@ -1,4 +1,4 @@
-"""Sources: the same prompts from every container, honest line numbers, bounded memory, and damage that is named."""
+"""Inputs: the same prompts from every container, right line numbers, bounded memory, and named damage."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def table(lines: Lines) -> pyarrow.Table:
 
 
 def bare(found: Iterable[Task | Problem]) -> list[Task | Problem]:
-    """Without what depends on the container."""
+    """Return the items without the fields that depend on the container."""
     return [replace(item, file="", file_line=0) for item in found]
 
 
@@ -144,7 +144,7 @@ prompts = st.lists(plain, min_size=1, max_size=9).map(lambda lines: [{"prompt": 
 @settings(max_examples=8, deadline=None)
 @given(prompts)
 def test_every_container_holds_the_same(tmp_path_factory: pytest.TempPathFactory, lines: Lines) -> None:
-    """A table fills its columns with nulls, so that only which keys a shapeless row has can differ."""
+    """Only the listed keys of a row without a shape may differ: a table fills absent columns with nulls."""
     folder = tmp_path_factory.mktemp("containers")
     wanted: list[Task | Problem] | None = None
     for name, write in CONTAINERS.items():
@@ -196,7 +196,7 @@ def test_hashes(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_bad_line_in_one_file(tmp_path: Path) -> None:
-    """FAULTS 28: each bad line is one problem with its number, and all good lines are found."""
+    """Each bad line is one problem with its number, and all good lines are found."""
     good, long = b'{"prompt": "good"}', b'{"prompt": "' + b"x" * MAX_LINE_BYTES + b'"}'
     full = b'{"prompt": "' + b"x" * (MAX_LINE_BYTES - 14) + b'"}'
     assert len(full) == MAX_LINE_BYTES
@@ -312,7 +312,7 @@ def test_a_damaged_parquet_is_named(tmp_path: Path) -> None:
     assert 0 < len(found) < len(lines)
 
 
-def test_a_text_of_a_table_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
+def test_a_table_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     binary = pyarrow.array([b"good", b"\xff", b"good"] * 50)
     parquet.write_table(pyarrow.table({"prompt": binary}), tmp_path / "b.parquet")
     assert {item.code for item in read(opened(tmp_path / "b.parquet"))} == {"invalid_type"}  # bytes are no text
@@ -352,7 +352,7 @@ def test_splits_have_to_be_chosen(tmp_path: Path) -> None:
         opened(tmp_path / "none")
 
 
-def test_what_cannot_be_opened_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_why_an_input_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(path: Path | str, words: str) -> None:
         with pytest.raises(RunError, match=words):
             opened(path)

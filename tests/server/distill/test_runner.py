@@ -49,10 +49,10 @@ def choices(**changes: object) -> Choices:
     return Choices(**values)  # type: ignore[arg-type]
 
 
-def tasks(count: int, **fields: object) -> list[Task]:
+def tasks(count: int) -> list[Task]:
     """Lines 1 to `count`; every third one has the same prompt."""
     return [
-        Task(line, "f", line, f"id-{line}", "d", (Message("user", f"Question {line % 3 and line}?"),), **fields)  # type: ignore[arg-type]
+        Task(line, "f", line, f"id-{line}", "d", (Message("user", f"Question {line % 3 and line}?"),))
         for line in range(1, count + 1)
     ]
 
