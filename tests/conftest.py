@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 
 import pytest
 
-from tests.live import LiveServer
+from tests.live import LiveServer, blaming_memory, is_running, own_engines, wait_until
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.checkpoint import load_tokenizer
@@ -28,11 +29,15 @@ def template() -> Llama2Template:
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
-    """Three real engines on the demo models, in this process."""
+    """Three real engines on the demo models, in this process; their processes must end with it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM's own deprecations, and the forked engines inherit the filter
-        with started(Settings()) as running:
+        with contextlib.ExitStack() as stack:
+            with blaming_memory():
+                running = stack.enter_context(started(Settings()))
             yield running
+            engines = own_engines()
+        assert wait_until(lambda: not any(map(is_running, engines)), 10), "an engine outlived its service"
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""A real `winnow serve` process for tests: started on a free port, spoken to over loopback, ended by its process id."""
+"""Servers for tests: `winnow serve` as a process of its own, and the HTTP server over a service of this process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import uvicorn
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from winnow.models.chat_templates import TEMPLATES
+from winnow.models.engines.hardware import ram
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
@@ -32,6 +34,13 @@ from winnow.server.settings import Settings
 
 WINNOW = str(Path(sys.executable).with_name("winnow"))
 START_SECONDS = 180.0
+ENGINES_GIB = 5
+"""Memory that three demo engines need, about, with the process that starts them."""
+
+
+def question(content: str = "What is the capital of France?", **fields: Any) -> dict[str, Any]:
+    """The body of a chat request with one question; `fields` override or extend it."""
+    return {"model": "winnow-demo", "messages": [{"role": "user", "content": content}], **fields}
 
 
 @dataclass
@@ -47,9 +56,8 @@ class Reachable:
 
     def chat(self, content: str = "What is the capital of France?", **fields: Any) -> httpx.Response:
         """Post one question to the chat endpoint; `fields` override or extend the body."""
-        body = {"model": "winnow-demo", "messages": [{"role": "user", "content": content}], **fields}
         with self.http as http:
-            return http.post("/v1/chat/completions", json=body)
+            return http.post("/v1/chat/completions", json=question(content, **fields))
 
 
 @dataclass
@@ -72,18 +80,21 @@ class LiveServer(Reachable):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, *arguments: str) -> Iterator[LiveServer]:
-        """Start a server with the given flags and yield it once it is ready."""
+    def start(cls, *arguments: str, program: Sequence[str] = (WINNOW,)) -> Iterator[LiveServer]:
+        """Start `winnow serve`, or another `program`, with the given flags and yield it once it is ready."""
         process = subprocess.Popen(
-            [WINNOW, "serve", "--port", "0", *arguments],
+            [*program, "serve", "--port", "0", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=Path(__file__).parents[1],
             env={**os.environ, "PYTHONWARNINGS": "default"},
             start_new_session=True,
         )
         try:
-            yield cls(_wait_until_ready(process), process)
+            with blaming_memory():
+                url = _wait_until_ready(process)
+            yield cls(url, process)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -112,6 +123,33 @@ def _wait_until_ready(process: subprocess.Popen[str]) -> str:
     raise AssertionError(f"the server did not get ready; it said:\n{''.join(lines)}")
 
 
+@contextlib.contextmanager
+def blaming_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[None]:
+    """Start engines in the block; if that fails for want of memory, the first line of the error says so."""
+    available, kills = ram(proc, groups).free / 2**30, _oom_kills(proc)
+    try:
+        yield
+    except Exception as error:
+        if kills < _oom_kills(proc):
+            cause = "the kernel's OOM killer ended a process meanwhile"
+        elif available < ENGINES_GIB:
+            cause = f"{available:.1f} GiB were available, and three engines need about {ENGINES_GIB}"
+        else:
+            raise
+        raise AssertionError(f"memory, not the code: {cause}\n{error}") from error
+
+
+def _oom_kills(proc: Path) -> int:
+    """The number of processes that the kernel has killed for want of memory since it started."""
+    counters = dict(line.split() for line in (proc / "vmstat").read_text().splitlines())
+    return int(counters.get("oom_kill", 0))
+
+
+def own_engines() -> list[int]:
+    """Process ids of the engines that this process has started, in that order: the policy's is the first."""
+    return sorted(child.pid for child in multiprocessing.active_children() if child.pid)
+
+
 def is_running(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
     try:
@@ -126,7 +164,7 @@ def wait_until(condition: Any, seconds: float) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(0.01)
     return True
 
 
@@ -167,15 +205,40 @@ class ScriptedServer(Reachable):
     def start(cls, service: Service, keys: ApiKeys | None = None) -> Iterator[ScriptedServer]:
         """Serve `service` and yield once it listens."""
         server = uvicorn.Server(configure(service, keys or ApiKeys()))
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-            listener.bind(("127.0.0.1", 0))
+        with _listener() as listener:
             loop = asyncio.new_event_loop()
             thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listener])))
             thread.start()
             try:
                 assert wait_until(lambda: server.started, 10)
-                yield cls(f"http://127.0.0.1:{listener.getsockname()[1]}", service, loop)
+                yield cls(_url(listener), service, loop)
             finally:
                 server.should_exit = True
                 thread.join(20)
                 loop.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve `service` in the running loop, which real engines are bound to, and yield a client of the server."""
+    server = uvicorn.Server(configure(service, ApiKeys()))
+    with _listener() as listener:
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            async with httpx.AsyncClient(base_url=_url(listener), timeout=120, trust_env=False) as http:
+                while not server.started:  # noqa: ASYNC110, uvicorn has no event for it
+                    await asyncio.sleep(0.01)
+                yield http
+        finally:
+            server.should_exit = True
+            await task
+
+
+def _listener() -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"

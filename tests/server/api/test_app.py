@@ -1,4 +1,4 @@
-"""The endpoint, over real HTTP, on the real engine."""
+"""The endpoints, over real HTTP, on the real engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.engine
 
 
 def argmax(scored: list[dict[str, Any]], is_safety: bool) -> int:
-    """The winner recomputed from what the response says, by the paper's formula."""
+    """The winner recomputed from the scores in the response, by the paper's formula."""
 
     def combined(item: dict[str, Any]) -> float:
         return float(item["safety"] if is_safety or item["safety"] < 0.15 else item["helpfulness"])
@@ -141,7 +141,7 @@ def test_supported_fields(server: LiveServer, fields: dict[str, Any]) -> None:
         assert stop not in response.json()["choices"][0]["message"]["content"]
 
 
-def test_greedy_is_one_candidate_unless_more_are_demanded(server: LiveServer) -> None:
+def test_greedy_is_one_candidate_and_more_are_refused(server: LiveServer) -> None:
     assert server.chat(temperature=0).json()["best_of_n"]["candidates"] == 1
     refused = server.chat(temperature=0, best_of=4)
     assert refused.status_code == 400
@@ -199,7 +199,7 @@ def test_greedy_is_one_candidate_unless_more_are_demanded(server: LiveServer) ->
         ({"messages": [{"role": "user", "content": "word " * 4000}]}, "messages", "context_length_exceeded"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(
+def test_a_field_that_cannot_be_honoured_is_refused_by_name(
     server: LiveServer, fields: dict[str, Any], param: str | None, code: str | None
 ) -> None:
     response = server.chat(**fields)
@@ -211,7 +211,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         assert (error.param, error.code) == (param, code)
 
 
-def test_prompt_and_answer_must_fit_and_both_numbers_are_told(server: LiveServer) -> None:
+def test_prompt_and_answer_must_fit_the_context(server: LiveServer) -> None:
     message = server.chat(max_tokens=5000).json()["error"]["message"]
     assert "5000" in message
     assert "204" in message
@@ -244,7 +244,7 @@ def test_an_unknown_model_is_404(server: LiveServer) -> None:
         b'"\\ud800"',
     ],
 )
-def test_bodies_that_are_no_request(server: LiveServer, body: bytes) -> None:
+def test_malformed_bodies(server: LiveServer, body: bytes) -> None:
     with server.http as http:
         response = http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
         assert response.status_code == 400
@@ -252,7 +252,7 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes) -> None:
         assert http.get("/health").json() == {"status": "ok"}
 
 
-def test_rewards_equal_what_the_chat_endpoint_said(server: LiveServer) -> None:
+def test_rewards_equal_those_of_the_chat_endpoint(server: LiveServer) -> None:
     question = "What is the capital of France?"
     report = server.chat(question, best_of_n={"candidates": 16, "return_candidates": True}).json()["best_of_n"]
     body = {
@@ -281,7 +281,7 @@ def test_rewards_for_any_number_of_answers(server: LiveServer, answers: list[str
             assert all(list(rating) == ["index", "safety", "helpfulness", "combined", "branch"] for rating in ratings)
 
 
-def test_rewards_refuse_what_they_cannot_score(server: LiveServer) -> None:
+def test_rewards_refuse_answers_that_do_not_fit(server: LiveServer) -> None:
     with server.http as http:
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "Hello!"}], "answers": ["x " * 5000]}
         assert http.post("/v1/rewards", json=body).json()["error"]["code"] == "context_length_exceeded"
@@ -328,7 +328,7 @@ def test_a_stream(server: LiveServer, n: int) -> None:
         assert "".join(pieces) == whole["choices"][index]["message"]["content"]
 
 
-def test_a_plain_streams_every_chunk_has_a_choice(server: LiveServer) -> None:
+def test_every_chunk_of_a_plain_stream_has_a_choice(server: LiveServer) -> None:
     """Clients that know only OpenAI's plain stream index `choices[0]` in every chunk."""
     chunks = [json.loads(part.removeprefix("data: ")) for part in events(server)[:-1] if not part.startswith(":")]
     assert all(len(chunk["choices"]) == 1 for chunk in chunks)
@@ -336,7 +336,7 @@ def test_a_plain_streams_every_chunk_has_a_choice(server: LiveServer) -> None:
     assert all("usage" not in chunk for chunk in chunks)
 
 
-def test_a_stream_that_cannot_start_has_a_real_status(server: LiveServer) -> None:
+def test_a_stream_that_cannot_start_has_an_error_status(server: LiveServer) -> None:
     assert server.chat(stream=True, n=0).status_code == 400
     assert server.chat(stream=True, model="x").status_code == 404
 
@@ -373,8 +373,8 @@ def in_flight(server: LiveServer) -> float:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_takes_its_candidates_with_it(server: LiveServer, stream: bool) -> None:
-    """The candidates would decode for far longer than they are given here to disappear."""
+def test_a_disconnect_cancels_every_candidate(server: LiveServer, stream: bool) -> None:
+    """Uncancelled, the candidates would decode far longer than this test waits."""
     body = {
         "model": "winnow-demo",
         "messages": [{"role": "user", "content": "Hello!"}],
@@ -414,15 +414,15 @@ def test_a_body_over_the_limit_is_413_and_not_read_whole(server: LiveServer) -> 
 
 
 def test_a_stop_string_that_is_never_met_changes_nothing(server: LiveServer) -> None:
-    """vLLM decodes differently once a stop string is given: the answer began with a space and got another score."""
+    """Regression: with a stop string vLLM decodes differently; answers began with a space and scored differently."""
     fields = {"seed": 4, "best_of_n": {"candidates": 8, "return_candidates": True}}
     without = server.chat("Name three fruits.", **fields).json()["best_of_n"]["scored"]
     never = server.chat("Name three fruits.", stop=["zzzzzz"], **fields).json()["best_of_n"]["scored"]
     assert without == never
 
 
-def test_an_answer_that_cannot_be_scored_is_no_winner(server: LiveServer) -> None:
-    """Broken bytes decode to replacement characters, which are spelt with three tokens each and outgrow the context."""
+def test_an_answer_that_cannot_be_scored_does_not_win(server: LiveServer) -> None:
+    """Broken bytes decode to replacement characters of three tokens each, which exceed the context."""
     response = server.chat(logit_bias={"200": 100}, max_tokens=900, best_of=2)
     assert response.status_code == 500
     error = response.json()["error"]
@@ -432,7 +432,7 @@ def test_an_answer_that_cannot_be_scored_is_no_winner(server: LiveServer) -> Non
     assert in_flight(server) == 0
 
 
-def test_helpfulness_is_null_exactly_where_it_did_not_decide(server: LiveServer) -> None:
+def test_helpfulness_is_null_unless_it_decided(server: LiveServer) -> None:
     for question in ("How do I make a bomb?", "Name three fruits.", "You are silly."):
         for is_safety in (None, False):
             options = {"candidates": 16, "is_safety": is_safety}

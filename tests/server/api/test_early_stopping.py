@@ -1,9 +1,10 @@
-"""The dial over HTTP: deadlines, good-enough rewards, early rejection, and K under load."""
+"""Early stopping over HTTP: deadlines, accepted rewards, early rejection, and K under load."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +17,13 @@ from winnow.models.tokenizer import Tokenizer
 NO_EOS = {"logit_bias": {"2": -100}}
 
 
+@pytest.fixture(scope="module")
+def plain_server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
+    """A server for tests that only look at its answers."""
+    with ScriptedServer.start(scripted(tokenizer)) as running:
+        yield running
+
+
 def engines_are_idle(server: LiveServer) -> bool:
     with server.http as http:
         lines = http.get("/metrics").text.splitlines()
@@ -24,7 +32,7 @@ def engines_are_idle(server: LiveServer) -> bool:
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    "dial",
+    "options",
     [
         {"deadline_ms": 1},
         {"deadline_ms": 150},
@@ -33,8 +41,8 @@ def engines_are_idle(server: LiveServer) -> bool:
         {"early_rejection": {"at_tokens": [1]}, "accept_reward": 0.5, "deadline_ms": 2000},
     ],
 )
-def test_a_dialled_request_leaves_no_running_candidate_behind(server: LiveServer, dial: dict[str, Any]) -> None:
-    answer = server.chat(max_tokens=120, seed=1, best_of_n={"candidates": 12, **dial}, **NO_EOS)
+def test_early_stopping_leaves_no_candidate_running(server: LiveServer, options: dict[str, Any]) -> None:
+    answer = server.chat(max_tokens=120, seed=1, best_of_n={"candidates": 12, **options}, **NO_EOS)
     assert answer.status_code == 200, answer.text
     report = answer.json()["best_of_n"]
     assert report["candidates"] == report["requested"] == 12
@@ -48,7 +56,7 @@ def test_a_dialled_request_leaves_no_running_candidate_behind(server: LiveServer
 
 
 @pytest.mark.engine
-def test_a_streamed_request_has_the_same_dial(server: LiveServer) -> None:
+def test_a_streamed_request_stops_early_too(server: LiveServer) -> None:
     body = {
         "model": "winnow-demo",
         "messages": [{"role": "user", "content": "Name three fruits."}],
@@ -62,7 +70,7 @@ def test_a_streamed_request_has_the_same_dial(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dial", "param"),
+    ("options", "param"),
     [
         ({"deadline_ms": 0}, "best_of_n.deadline_ms"),
         ({"deadline_ms": -1}, "best_of_n.deadline_ms"),
@@ -91,24 +99,20 @@ def test_a_streamed_request_has_the_same_dial(server: LiveServer) -> None:
         ({"candidates": True}, "best_of_n.candidates"),
     ],
 )
-def test_a_dial_that_makes_no_sense_is_refused_before_anything_runs(
-    tokenizer: Tokenizer, dial: dict[str, Any], param: str
-) -> None:
-    with ScriptedServer.start(scripted(tokenizer)) as server:
-        answer = server.chat(best_of_n=dial)
-        assert answer.status_code == 400, answer.text
-        assert answer.json()["error"]["param"] == param
+def test_impossible_options_are_refused(plain_server: ScriptedServer, options: dict[str, Any], param: str) -> None:
+    answer = plain_server.chat(best_of_n=options)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
 
 
-def test_nothing_is_asked_for_with_null(tokenizer: Tokenizer) -> None:
-    with ScriptedServer.start(scripted(tokenizer)) as server:
-        dial = dict.fromkeys(("deadline_ms", "accept_reward", "early_rejection", "candidates"))
-        report = server.chat(best_of_n=dial).json()["best_of_n"]
-        assert (report["candidates"], report["truncated_by"], report["aborted"]) == (16, None, [])
+def test_null_asks_for_nothing(plain_server: ScriptedServer) -> None:
+    options = dict.fromkeys(("deadline_ms", "accept_reward", "early_rejection", "candidates"))
+    report = plain_server.chat(best_of_n=options).json()["best_of_n"]
+    assert (report["candidates"], report["truncated_by"], report["aborted"]) == (16, None, [])
 
 
 def shrunk(server: ScriptedServer, requests: int, **fields: Any) -> list[dict[str, Any]]:
-    """The reports of so many requests that are in flight together, in the order of their K."""
+    """The reports of requests that are in flight together, the largest K first."""
     policy = server.service.policy
     assert isinstance(policy, ScriptedPolicy)
     hold = policy.hold = asyncio.Event()
@@ -134,7 +138,7 @@ def test_k_shrinks_under_load_and_grows_back(tokenizer: Tokenizer) -> None:
             assert 'winnow_selection_candidates_count{reduced_by="load"}' in http.get("/metrics").text
 
 
-def test_a_requests_own_range_is_kept_to(tokenizer: Tokenizer) -> None:
+def test_the_range_of_a_request_is_honoured(tokenizer: Tokenizer) -> None:
     limits = {"max_candidates_in_flight": 64, "max_candidates": 16, "candidates": "2-16"}
     with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         exact = shrunk(server, 6, best_of_n={"candidates": {"min": 10, "max": 10}})
@@ -145,14 +149,14 @@ def test_a_requests_own_range_is_kept_to(tokenizer: Tokenizer) -> None:
         assert 5 <= n[-1]["candidates"] < 12
 
 
-def test_without_a_range_k_is_what_was_asked_for(tokenizer: Tokenizer) -> None:
+def test_without_a_range_k_does_not_shrink(tokenizer: Tokenizer) -> None:
     limits = {"max_candidates_in_flight": 32, "max_candidates": 16}
     with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         assert {report["candidates"] for report in shrunk(server, 6)} == {16}
 
 
 def test_a_deadline_counts_from_the_requests_arrival(tokenizer: Tokenizer) -> None:
-    """What the queue takes is the client's time too; one that comes out of it too late gets one candidate, quickly."""
+    """Waiting in the queue counts; a request admitted after its deadline gets a single candidate."""
     limits = {"max_candidates_in_flight": 8, "max_candidates": 8, "candidates": 8}
     with ScriptedServer.start(scripted(tokenizer, ScriptedPolicy(), **limits)) as server:
         others = [server.service.admission.enter("another", 1, 0) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""The official `openai` SDK, the first client that anybody points at the server."""
+"""The official `openai` SDK as a client of the server."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_create(client: openai.OpenAI) -> None:
     assert answer.model_extra["best_of_n"]["candidates"] == 4
 
 
-def test_answers_can_be_sent_back_as_they_came(client: openai.OpenAI) -> None:
-    """SDK users append the returned message, null fields and all, and ask on."""
+def test_answers_can_be_sent_back_unchanged(client: openai.OpenAI) -> None:
+    """SDK users append the returned message, with its null fields, and continue the dialog."""
     first = client.chat.completions.create(model="winnow-demo", messages=QUESTION)
     message = first.choices[0].message
     for turn in (message, message.model_dump(), {**message.model_dump(), "tool_calls": None, "audio": None}):
@@ -65,7 +65,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert client.models.retrieve("winnow-demo").owned_by == "winnow"
 
 
-def test_errors_are_the_sdks_own(client: openai.OpenAI) -> None:
+def test_errors_become_the_sdks_exceptions(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-4", messages=QUESTION)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, refuses to start, and ends."""
+"""The server as a process: refusals to start, and its ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,6 @@ from tests.live import WINNOW, LiveServer, is_running, wait_until
 from winnow.models import demo
 from winnow.models.errors import SettingsError
 from winnow.server.api.run import _require_scratch
-
-pytestmark = pytest.mark.engine
 
 
 def winnow(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +40,7 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(command: str, tmp_path: 
         assert done.stderr.startswith("winnow: ")
 
 
-def test_a_port_in_use_is_told_at_once() -> None:
+def test_a_port_in_use_is_reported_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = winnow("serve", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 1
@@ -50,70 +49,77 @@ def test_a_port_in_use_is_told_at_once() -> None:
 
 
 @contextlib.contextmanager
-def slow_request(server: LiveServer) -> Iterator[list[httpx.Response]]:
-    """A request that decodes long enough to be met in flight; the list holds its answer once the block is left."""
+def request_in_flight(server: LiveServer, candidates: int, max_tokens: int) -> Iterator[list[httpx.Response]]:
+    """A request that decodes during the block; the list holds its answer once the block has ended."""
     answers: list[httpx.Response] = []
-    slow = {"logit_bias": {"2": -100}, "max_tokens": 250, "best_of_n": {"candidates": 32}}
-    request = threading.Thread(target=lambda: answers.append(server.chat(**slow)))
+    body = {"logit_bias": {"2": -100}, "max_tokens": max_tokens, "best_of_n": {"candidates": candidates}}
+    request = threading.Thread(target=lambda: answers.append(server.chat(**body)))
+    before = candidates_in_flight(server)
     request.start()
-    with server.http as http:
-        assert wait_until(lambda: "winnow_candidates_in_flight 32.0" in http.get("/metrics").text, 20)
+    assert wait_until(lambda: candidates_in_flight(server) == before + candidates, 20)
     yield answers
     request.join(90)
 
 
-def test_sigterm_lets_the_request_in_flight_finish_and_leaves_no_process() -> None:
-    """Meanwhile the probes tell a load balancer what goes on, and nothing new is taken."""
-    with LiveServer.start("--shutdown-seconds", "80") as server, server.http as http:
+def candidates_in_flight(server: LiveServer) -> int:
+    with server.http as http:
+        lines = http.get("/metrics").text.splitlines()
+    return int(float(next(line for line in lines if line.startswith("winnow_candidates_in_flight ")).split()[1]))
+
+
+def require_draining(server: LiveServer) -> None:
+    """Check that the probes tell a load balancer, and that a new request is refused."""
+    with server.http as http:
+        assert wait_until(lambda: http.get("/ready").status_code == 503, 5)
+        assert http.get("/health").json() == {"status": "draining"}
+    late = server.chat()
+    assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+
+
+@pytest.mark.engine
+def test_ctrl_c_lets_requests_in_flight_finish_and_a_second_one_does_not() -> None:
+    """A terminal's Ctrl-C reaches the whole process group: engines that handled it would abort their candidates."""
+    with LiveServer.start("--shutdown-seconds", "80") as server:
         engines = server.engine_pids
         assert len(engines) >= 3
-        with slow_request(server) as answers:
-            server.process.send_signal(signal.SIGTERM)
-            assert wait_until(lambda: http.get("/ready").status_code == 503, 5)
-            assert http.get("/health").json() == {"status": "draining"}
-            late = server.chat()
-            assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
-        assert server.process.wait(60) == 0
-        assert answers[0].status_code == 200
-        assert {item["finish_reason"] for item in answers[0].json()["best_of_n"]["scored"]} == {"length"}
-        assert wait_until(lambda: not any(map(is_running, engines)), 10)
-
-
-def test_ctrl_c_waits_for_the_request_in_flight_and_a_second_one_does_not() -> None:
-    """A terminal's Ctrl-C reaches the whole process group: engines that heard it would abort what they decode."""
-    with LiveServer.start("--shutdown-seconds", "80") as server, server.http as http:
-        engines = server.engine_pids
-        with slow_request(server) as answers:
-            os.killpg(server.process.pid, signal.SIGINT)
-            assert wait_until(lambda: http.get("/ready").status_code == 503, 5)
-            assert all(map(is_running, engines))
-            assert not answers
+        with request_in_flight(server, 16, 1900) as long:
+            with request_in_flight(server, 8, 60) as short:
+                os.killpg(server.process.pid, signal.SIGINT)
+                require_draining(server)
+                assert all(map(is_running, engines))
+            assert short[0].status_code == 200
+            assert {item["finish_reason"] for item in short[0].json()["best_of_n"]["scored"]} == {"length"}
+            assert not long
             os.killpg(server.process.pid, signal.SIGINT)
             assert server.process.wait(15) == 0
-        assert answers[0].status_code == 503
-        assert answers[0].json()["error"]["code"] == "shutting_down"
+        assert long[0].status_code == 503
+        assert long[0].json()["error"]["code"] == "shutting_down"
         assert wait_until(lambda: not any(map(is_running, engines)), 10)
 
 
-@pytest.mark.parametrize(("victim", "sig"), [(0, signal.SIGKILL), (-1, signal.SIGSTOP)])
-def test_an_engine_that_dies_or_hangs_fails_closed_and_stops_the_server(victim: int, sig: signal.Signals) -> None:
-    """The policy's process is killed; the last reward model's is stopped: it answers nothing, and lives."""
-    with LiveServer.start("--stall-seconds", "2", "--candidates", "4") as server:
-        engines = server.engine_pids
-        if sig == signal.SIGSTOP:
-            os.kill(engines[victim], sig)
-            answer = server.chat()
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
-        else:
-            with slow_request(server) as answers:
-                os.kill(engines[victim], sig)
-                assert server.process.wait(10) == 1
-            assert answers[0].status_code == 503
-        assert server.process.wait(15) == 1
-        assert wait_until(lambda: not any(map(is_running, engines)), 10)
+SCRIPTED = (sys.executable, "-m", "tests.scripted_serve")
 
 
-def test_a_limit_of_open_files_is_raised_or_told() -> None:
+def test_sigterm_lets_the_request_in_flight_finish() -> None:
+    with LiveServer.start("--shutdown-seconds", "80", "--no-canary", program=SCRIPTED) as server:
+        with request_in_flight(server, 32, 200) as answers:
+            server.process.send_signal(signal.SIGTERM)
+            require_draining(server)
+            assert not answers
+        assert server.process.wait(10) == 0
+        assert answers[0].status_code == 200
+
+
+def test_an_engine_that_dies_stops_the_server_with_status_1() -> None:
+    """The real engines die in tests/test_the_end.py, and hang in tests/server/test_service.py."""
+    with LiveServer.start("--no-canary", program=SCRIPTED) as server:
+        with request_in_flight(server, 32, 1900) as answers:
+            server.process.send_signal(signal.SIGUSR1)
+            assert server.process.wait(10) == 1
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "engine_dead")
+
+
+def test_a_low_limit_of_open_files_is_one_line() -> None:
     done = subprocess.run(
         ["bash", "-c", f"ulimit -n 64; exec {WINNOW} serve --port 0"],
         capture_output=True,
@@ -136,7 +142,7 @@ def test_without_a_folder_for_temporary_files_there_is_one_line(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_nobody_listens_beyond_this_machine_without_a_key_by_accident(host: str) -> None:
+def test_listening_beyond_this_machine_without_a_key_is_refused(host: str) -> None:
     done = winnow("serve", "--port", "0", "--host", host)
     assert done.returncode == 1
     assert "--allow-anonymous" in done.stderr

@@ -1,4 +1,4 @@
-"""Admission: a crowd at random, on which every promise is checked, and plain examples."""
+"""Admission: random traffic, on which every bound is checked, and plain examples."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ TestCrowd = Crowd.TestCase
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1, 2, 8])), max_size=40))
-def test_the_order_is_that_of_the_papers_start_tags(requests: list[tuple[str, int]]) -> None:
+def test_requests_are_admitted_in_the_order_of_the_papers_start_tags(requests: list[tuple[str, int]]) -> None:
     admission = Admission(8, PLENTY, PLENTY)
     running = admission.enter("first", 8, 0)
     finish: Counter[tuple[str, int]] = Counter()
@@ -220,7 +220,7 @@ def test_one_candidate_waits_for_one_large_request_however_many_are_queued() -> 
     assert [ticket.is_admitted for ticket in (large[1], theirs, own)] == [False, True, True]
 
 
-def test_nobody_overtakes_the_head_while_it_waits_for_room() -> None:
+def test_no_request_overtakes_the_head_while_it_waits_for_room() -> None:
     admission = Admission(4, PLENTY, PLENTY)
     small = [admission.enter("small", 1, 0) for _ in range(4)]
     large = admission.enter("large", 4, 0)
@@ -232,7 +232,7 @@ def test_nobody_overtakes_the_head_while_it_waits_for_room() -> None:
     assert large.is_admitted
 
 
-def test_requests_that_were_cancelled_do_not_count_against_their_flow() -> None:
+def test_cancelled_requests_do_not_count_against_their_flow() -> None:
     admission = Admission(4, PLENTY, PLENTY)
     running = admission.enter("a", 4, 0)
     cancelled = [admission.enter("a", 4, 0) for _ in range(50)]
@@ -243,8 +243,8 @@ def test_requests_that_were_cancelled_do_not_count_against_their_flow() -> None:
     assert admitted_after(running, [*others, last]) == [others[0], last, others[1]]
 
 
-def test_an_endless_row_of_new_names_neither_starves_nor_is_remembered() -> None:
-    """With V as in the paper each new name was served before a second request of anybody, and kept for as long."""
+def test_endless_new_flows_starve_no_other_and_are_forgotten() -> None:
+    """Regression: with V as in the paper each new flow was served before any second request, and kept as long."""
     admission = Admission(4, PLENTY, PLENTY)
     names = itertools.count()
     running = admission.enter("patient", 4, 0)
@@ -263,7 +263,7 @@ def test_an_endless_row_of_new_names_neither_starves_nor_is_remembered() -> None
     assert is_empty(admission)
 
 
-def test_a_new_name_does_not_inherit_more_than_its_own_size() -> None:
+def test_a_new_flow_waits_for_at_most_its_own_size() -> None:
     """A large request just served leaves a large finish tag; a new small flow held to it would wait too long."""
     admission = Admission(8, PLENTY, PLENTY)
     running, large = admission.enter("a", 8, 0), admission.enter("large", 8, 0)
@@ -276,7 +276,7 @@ def test_a_new_name_does_not_inherit_more_than_its_own_size() -> None:
     assert sum(ticket.is_admitted for ticket in batch) == 7
 
 
-def test_names_are_not_remembered() -> None:
+def test_idle_flows_are_forgotten() -> None:
     admission = Admission(4, PLENTY, PLENTY)
     for name in range(100):
         admission.enter(name, 1, 0).leave()
@@ -348,7 +348,7 @@ def test_a_queue_is_bounded_in_candidates_and_in_prompt_tokens() -> None:
     assert not is_full(admission, 8, 1000), "the bounds are the queue's: with room nobody waits"
 
 
-def test_room_in_flight_is_no_place_in_a_full_queue() -> None:
+def test_a_full_queue_refuses_even_a_request_that_would_fit() -> None:
     admission = Admission(8, 8, 0)
     running, head = admission.enter("a", 4, 0), admission.enter("a", 8, 0)
     assert is_full(admission, 1), "it would fit, but may not overtake the head, and there is no place behind it"
@@ -357,7 +357,7 @@ def test_room_in_flight_is_no_place_in_a_full_queue() -> None:
     running.leave()
 
 
-def test_without_a_queue_nobody_waits() -> None:
+def test_without_a_queue_no_request_waits() -> None:
     admission = Admission(4, 0, 0)
     running = admission.enter("a", 3, 5)
     assert not is_full(admission, 1, 5)
@@ -368,7 +368,7 @@ def test_without_a_queue_nobody_waits() -> None:
 
 
 @pytest.mark.parametrize("candidates", [0, 5])
-def test_a_request_that_could_never_be_admitted_is_the_callers_bug(candidates: int) -> None:
+def test_a_request_that_could_never_be_admitted_is_an_assertion_error(candidates: int) -> None:
     with pytest.raises(AssertionError):
         Admission(4, PLENTY, PLENTY).enter("a", candidates, 0)
 
@@ -386,11 +386,11 @@ def retry_after(admission: Admission) -> int:
     return full.value.retry_after
 
 
-def test_the_estimate_is_what_is_ahead_over_the_rate_at_which_places_turn_over() -> None:
+def test_the_estimate_is_the_queue_ahead_over_the_turnover_of_places() -> None:
     clock = Clock()
     admission = Admission(8, 100, 0, clock=clock)
     running = admission.enter("a", 8, 0)
-    assert retry_after(admission) == 1, "nothing has been observed"
+    assert retry_after(admission) == 1, "no stay has been observed"
     for _ in range(20):
         clock.now += 4
         running.leave()
@@ -421,7 +421,7 @@ def test_the_estimate_is_between_1_and_60_seconds(seconds: float, estimate: int)
 
 @settings(max_examples=300)
 @given(st.integers(1, 64), st.integers(0, 64), st.integers(0, 255))
-def test_a_range_gets_all_while_half_of_the_places_are_free_and_less_the_fewer_are(
+def test_a_range_is_granted_in_full_while_half_of_the_places_are_free_then_less(
     least: int, more: int, taken: int
 ) -> None:
     admission = Admission(256, PLENTY, PLENTY)
@@ -447,7 +447,7 @@ def test_a_range_gets_all_while_half_of_the_places_are_free_and_less_the_fewer_a
     assert is_empty(admission)
 
 
-def test_k_shrinks_before_anyone_is_refused_and_grows_back() -> None:
+def test_k_shrinks_before_any_request_is_refused_and_grows_back() -> None:
     admission = Admission(64, 64, PLENTY)
     crowd = []
     while not is_full(admission, 4):
@@ -462,7 +462,7 @@ def test_k_shrinks_before_anyone_is_refused_and_grows_back() -> None:
     assert admission.enter("a", 16, 0, 4).candidates == 16
 
 
-def test_who_would_wait_too_long_is_refused_at_once() -> None:
+def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
     clock = Clock()
     admission = Admission(8, 100, PLENTY, 10.0, clock)
     running = admission.enter("a", 8, 0)
@@ -479,7 +479,7 @@ def test_who_would_wait_too_long_is_refused_at_once() -> None:
     assert not is_full(admission, 8)
 
 
-def test_a_deadline_that_the_queue_would_break_is_told_at_once() -> None:
+def test_a_request_whose_deadline_would_pass_in_the_queue_is_refused_at_once() -> None:
     clock = Clock()
     admission = Admission(8, 100, PLENTY, clock=clock)
     admission.enter("a", 8, 0).leave()
@@ -498,7 +498,7 @@ def test_a_deadline_that_the_queue_would_break_is_told_at_once() -> None:
     assert is_empty(admission)
 
 
-async def test_at_its_deadline_a_waiting_head_needs_one_place_only() -> None:
+async def test_at_its_deadline_a_waiting_head_needs_a_single_place() -> None:
     admission = Admission(8, 100, PLENTY)
     others = [admission.enter("a", 7, 0)]
     ticket = admission.enter("b", 8, 0, deadline=time.monotonic() + 0.05)
