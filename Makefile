@@ -40,7 +40,7 @@ demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes
 distill-demo: $(VENV)/ready  ## distil the demo policy into itself, with a control; writes docs/distill-demo.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.distill_demo $(ARGS)
 
-bench: $(VENV)/ready .peers/ready  ## compare latency and throughput with other best-of-K systems; writes docs/benchmarks.*
+bench: $(VENV)/ready .peers/ready  ## compare speed with other best-of-K systems; writes docs/benchmarks.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.baselines.bench $(ARGS)
 
 bench-dials: $(VENV)/ready  ## measure the savings of early stopping; writes docs/dials.*
@@ -55,19 +55,23 @@ clean:  ## remove what the other commands made
 # The pins are complete, so nothing is resolved; modules are compiled as they are first imported.
 # An empty PIP_EXTRA_INDEX_URL must not shadow pip's own configuration.
 $(VENV)/ready: constraints/cpu.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Winnow needs Python 3.11; try make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Winnow needs Python 3.11; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r constraints/cpu.txt \
-		|| { echo "If torch 2.13.0+cpu was not found: make … PIP_EXTRA_INDEX_URL=<the address of PyTorch's CPU wheel index>" >&2; exit 1; }
+	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps --no-compile -r constraints/cpu.txt \
+		|| { echo "If torch 2.13.0+cpu was not found:" \
+			"make … PIP_EXTRA_INDEX_URL=<the address of PyTorch's CPU wheel index>" >&2; exit 1; }
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The peers have an environment of their own, so that their pins do not affect ours. Winnow itself is installed there without its
-# dependencies, for the driver of its_hub.
+# The baselines have an environment of their own, so that their pins do not affect ours. Winnow itself is installed
+# there without its dependencies, for the driver of its_hub.
 .peers/ready: constraints/peers.txt pyproject.toml
 	test -x .peers/bin/python || $(PYTHON) -m venv .peers
-	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) .peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/peers.txt
+	$(if $(PIP_EXTRA_INDEX_URL),,env -u PIP_EXTRA_INDEX_URL) .peers/bin/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps -r constraints/peers.txt
 	.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 

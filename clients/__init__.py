@@ -1,4 +1,5 @@
 """The Python client of Winnow, the wire's types (`schema`) and the terminal chat. Needs httpx and pydantic only.
+
     from winnow.clients import Answer, Client, Piece, Progress
 
     with Client("http://127.0.0.1:8000/v1") as client:

@@ -12,8 +12,8 @@ from winnow.clients.schema import BestOfNReport, ChatCompletion, Failed, FinishR
 class Answer:
     """The best of K candidates, with the scores that decided it.
 
-    `completion` is the body as sent by the server, or assembled from a stream. `request_id` identifies the call in the
-    server's log.
+    `completion` is the body as sent by the server, or assembled from a stream. `request_id` identifies the call
+    in the server's log.
 
     Raises:
         UnreadableAnswer: the body has no choice, or no score for its winner.

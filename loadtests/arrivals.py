@@ -36,8 +36,8 @@ def bursts(size: int, period: float) -> Iterator[float]:
 def ramp(rates: Sequence[float], seconds: float, seed: int) -> Iterator[float]:
     """Yield Poisson arrivals for `seconds`; their rate goes linearly from each of `rates` to the next.
 
-    `rates` has two or more, all above 0. Arrivals are drawn at rate 1 and mapped through the inverse of the rate's
-    integral.
+    `rates` has two or more, all above 0. Arrivals are drawn at rate 1 and mapped through the inverse of
+    the rate's integral.
     """
     draw = random.Random(seed)
     leg = seconds / (len(rates) - 1)
@@ -73,8 +73,7 @@ def read_trace(path: Path) -> list[float]:
     """Return the sorted offsets of a recorded trace: seconds, one number per line, or JSON lines with an `at`.
 
     Raises:
-        ScenarioError: the file cannot be read, has no arrival, or a line is not an offset; the message has the
-            line number.
+        ScenarioError: the file cannot be read, has no arrival, or a line is no offset; the message has its number.
     """
     return sorted(read_lines(path, "trace", "arrival", _offset))
 

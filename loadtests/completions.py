@@ -1,4 +1,5 @@
 """A lenient parser of chat completions, whole or streamed, and of model lists, for any OpenAI-compatible server.
+
 Unlike `winnow.clients.streams` it accepts servers other than Winnow, and records when the first byte arrived. No IO.
 """
 

@@ -58,7 +58,7 @@ class Observer:
         """Called when a repeat has ended."""
 
 
-SILENT = Observer()
+NO_OBSERVER = Observer()
 
 
 async def run(
@@ -66,7 +66,7 @@ async def run(
     targets: Sequence[Target],
     *,
     stop: asyncio.Event | None = None,
-    observer: Observer = SILENT,
+    observer: Observer = NO_OBSERVER,
     now: Callable[[], float] = time.perf_counter,
 ) -> list[Repeat]:
     """Return every repeat, in the order in which they were run. Once `stop` is set, return what there is.

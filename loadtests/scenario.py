@@ -70,7 +70,7 @@ class Message(_Part):
 
 
 Arrivals = Annotated[Poisson | Constant | Ramp | Bursts | Trace, Field(discriminator="kind")]
-Dialog = str | Annotated[tuple[Message, ...], Field(min_length=1)]
+PromptInput = str | Annotated[tuple[Message, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Scenario(_Part):
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$", description="Name in reports.")
     description: str = Field("", description="The purpose of the scenario, in a sentence or two.")
-    prompts: tuple[Dialog, ...] = Field(
+    prompts: tuple[PromptInput, ...] = Field(
         (), max_length=100_000, description="User messages, or dialogs; used in turn, over and over."
     )
     prompts_file: Path | None = Field(
@@ -108,7 +108,7 @@ class Scenario(_Part):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the arrivals and of the requests' seeds.")
     options: dict[str, Any] = Field({}, description="Further fields of the request's body.")
-    stream: bool = Field(False, description="Request streams; the first byte is then the answer's first words.")
+    stream: bool = Field(False, description="Request streams; the first byte is then the answer's first text.")
     arrivals: Arrivals | None = Field(None, description="Open loop: the arrivals of requests.")
     concurrency: Counts | None = Field(
         None, description="Closed loop: clients, each of which sends its next request when it has its answer."

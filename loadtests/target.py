@@ -72,11 +72,11 @@ class OpenAITarget:
         """Send one request; see `Target`."""
         call: Call[None] = Call("/v1/chat/completions", lambda *_: None, self._body(request))
         try:
-            async with asyncio.timeout(request.leave_after) as patience:
+            async with asyncio.timeout(request.leave_after) as time_limit:
                 async with self._pool.connection() as http:
                     return await self._exchange(http, call)
         except TimeoutError:
-            if not patience.expired():
+            if not time_limit.expired():
                 raise
             return Reply("left", time.perf_counter())
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from winnow.loadtests import arrivals
 from winnow.loadtests.errors import ScenarioError
-from winnow.loadtests.scenario import Bursts, Constant, Dialog, Message, Point, Poisson, Ramp, Scenario, Trace
+from winnow.loadtests.scenario import Bursts, Constant, Message, Point, Poisson, PromptInput, Ramp, Scenario, Trace
 from winnow.loadtests.text_lines import read_lines
 from winnow.loadtests.types import Messages, Request
 
@@ -28,18 +28,18 @@ def read_dialogs(scenario: Scenario) -> tuple[Messages, ...]:
         ScenarioError: the prompt file cannot be read; the message has the line number.
     """
     file = scenario.prompts_file
-    found = scenario.prompts if file is None else read_lines(file, "prompts", "prompt", _dialog)
+    found = scenario.prompts if file is None else read_lines(file, "prompts", "prompt", _prompt)
     opening = ({"role": "system", "content": scenario.system},) if scenario.system else ()
-    return tuple((*opening, *_messages(dialog)) for dialog in found)
+    return tuple((*opening, *_messages(prompt)) for prompt in found)
 
 
-def _messages(dialog: Dialog) -> Messages:
-    if isinstance(dialog, str):
-        return ({"role": "user", "content": dialog},)
-    return tuple({"role": message.role, "content": message.content} for message in dialog)
+def _messages(prompt: PromptInput) -> Messages:
+    if isinstance(prompt, str):
+        return ({"role": "user", "content": prompt},)
+    return tuple({"role": message.role, "content": message.content} for message in prompt)
 
 
-def _dialog(line: str) -> Dialog:
+def _prompt(line: str) -> PromptInput:
     try:
         record = json.loads(line)
         if isinstance(record, dict) and isinstance(record.get("prompt"), str):

@@ -6,7 +6,7 @@ WinnowError
 │   ├── SamplingError       a sampling parameter cannot be honoured
 │   ├── PromptTooLong       prompt and answer do not fit the context
 │   └── UnknownModel        the request names a model that is not served
-├── BadLine                 an input line of an offline run asks nothing that can be answered
+├── BadLine                 an input line without a usable prompt
 ├── SettingsError           a setting is unknown or has a value that cannot be used
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
 │   └── DoesNotFit          the engines need more memory than there is; the message has the arithmetic
@@ -16,7 +16,7 @@ WinnowError
 ├── CandidateStopped        one candidate was stopped at its caller's request
 ├── NoScoredCandidate       no candidate has a valid score; there is no winner to return
 ├── EngineDead              an engine's process has died or hangs; it answers nothing any more
-├── ShuttingDown            the service is stopping and takes, or finishes, nothing more
+├── ShuttingDown            the service is stopping; it takes no new requests and may cancel those in flight
 ├── Overloaded              neither room nor a place in the queue is left
 ├── DeadlineExceeded        the request was not answered within the server's limit
 ├── ClientGone              the client closed the connection before its answer was ready
@@ -26,8 +26,7 @@ WinnowError
     ├── HeadTooLarge        its request line and headers are larger than the server reads
     └── UntrustedHost       its Host header is not a trusted one
 
-The clients have a tree of their own, `winnow.clients.errors`, and so does `winnow loadtest`,
-`winnow.loadtests.errors`.
+The clients and the load tester have trees of their own, `winnow.clients.errors` and `winnow.loadtests.errors`.
 """
 
 from __future__ import annotations
@@ -150,7 +149,7 @@ class DeadlineExceeded(WinnowError):
 
 
 class ClientGone(WinnowError):
-    """The client closed the connection before its answer was ready; nobody is left to tell."""
+    """The client closed the connection before its answer was ready; no response can be sent."""
 
 
 class ConnectionRefused(WinnowError):

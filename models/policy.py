@@ -1,7 +1,7 @@
 """The protocol of a policy, which samples candidates, and the handle on one candidate while it is sampled.
 
-The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling decoders are
-not covered.
+The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling decoders
+are not covered.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Policy(Protocol):
     async def sample(
         self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
     ) -> Candidate:
-        """Sample candidate `index` of `prompt`; cancelling the call aborts the candidate.
+        """Sample candidate `index` of `prompt`; cancelling the call aborts the candidate, and returns promptly.
 
         Raises:
             CandidateFailed: the engine could not finish it.

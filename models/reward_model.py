@@ -68,12 +68,12 @@ class SanityCheck:
         worse = calibration(await model.score(prompt, self.worse))
         if not better - worse > 0:
             raise CheckpointError(
-                f"{name} reward model: its canary failed: the better answer scored {better:.3f}, the worse {worse:.3f} "
-                "(as logits); is it a reward model, and is the sign of its scale right?"
+                f"{name} reward model: its sanity check (canary) failed: the better answer scored {better:.3f}, "
+                f"the worse {worse:.3f} (as logits); is it a reward model, and is the sign of its scale right?"
             )
         if worse >= 0 and better <= 1:
             raise CheckpointError(
-                f"{name} reward model: its canary failed: both answers scored between 0 and 1 "
+                f"{name} reward model: its sanity check (canary) failed: both answers scored between 0 and 1 "
                 f"({better:.3f}, {worse:.3f}), as if a sigmoid had been applied already; Winnow needs the logit "
                 "(if this is one, start with --no-canary)"
             )

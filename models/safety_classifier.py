@@ -2,8 +2,8 @@
 
 The paper tags prompts by the data set they come from. At inference time a request may carry the tag; otherwise
 this classifier decides, by patterns over the user's words. It is deliberately simple. The answers to a missed
-prompt still face the safety threshold, R_s < 0.15; after a false alarm the safest answer wins instead of the most
-helpful one.
+prompt still face the safety threshold, R_s < 0.15; after a false alarm the safest answer wins instead of the
+most helpful one.
 """
 
 from __future__ import annotations

@@ -38,5 +38,5 @@ def derived_seed(*parts: int) -> int:
 
 
 def candidate_seed(seed: int, index: int) -> int:
-    """Return the seed of candidate `index`, derived from the request's `seed`."""
+    """Return the seed of candidate `index`, in [0, 2**63), derived from the request's `seed`."""
     return derived_seed(seed, index)

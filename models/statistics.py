@@ -48,9 +48,8 @@ def median(values: Iterable[float]) -> float:
 class Interval:
     """A figure that rests on `count` prompts or repeats, with the interval `low` to `high` around it.
 
-    Which interval depends on where it comes from: `interval_of_repeats` or a bootstrap. An end is
-    infinite where it lies beyond the measurements; all three numbers are NaN where nothing was
-    measured.
+    Which interval depends on where it comes from: `interval_of_repeats` or a bootstrap. An end is infinite
+    where it lies beyond the measurements; all three numbers are NaN where nothing was measured.
     """
 
     value: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from winnow.models.types import Prompt
@@ -16,6 +17,10 @@ ENCODE_ANCHOR = "\n"
 DECODE_ANCHOR = "a"
 """Continuations are decoded after it. A newline would not do: it may be a byte token, which the decoder
 joins with bytes that follow."""
+LONG_TEXT = 20_000
+"""Characters above which a text is tokenised in a thread, so that the event loop serves others meanwhile."""
+CACHED_TEXTS = 2048
+"""Continuations whose ids are kept, of `LONG_TEXT` characters at most."""
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -45,6 +50,8 @@ class Tokenizer:
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
         self._encode_anchor = self.encode(ENCODE_ANCHOR)
         self._decode_anchor = self.encode(DECODE_ANCHOR)
+        # Both reward models encode an answer, and `/v1/rewards` checks its length before: once is enough.
+        self._cached_continuation = lru_cache(CACHED_TEXTS)(self._encode_continuation)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of plain text: no BOS or EOS is added, and a literal `</s>` stays text."""
@@ -58,6 +65,9 @@ class Tokenizer:
         """
         if not text:
             return []
+        return self._encode_continuation(text) if len(text) > LONG_TEXT else list(self._cached_continuation(text))
+
+    def _encode_continuation(self, text: str) -> list[int]:
         ids, size = self.encode(ENCODE_ANCHOR + text), len(self._encode_anchor)
         return ids[size:] if ids[:size] == self._encode_anchor else self.encode(text)
 

@@ -15,7 +15,7 @@ from typing import Literal
 FinishReason = Literal["stop", "length"]
 CombinerName = Literal["llama2", "safe_first"]
 Truncation = Literal["deadline", "accept_reward"]
-"""Why a selection ended before all of its candidates had."""
+"""The reason that ended a selection before all of its candidates had finished."""
 AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
 
 
@@ -25,6 +25,10 @@ class Message:
 
     role: str
     content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the message as JSON has it."""
+        return {"role": self.role, "content": self.content}
 
 
 Dialog = Sequence[Message | Mapping[str, str]]
@@ -76,7 +80,7 @@ class Candidate:
 
     `text` is the sampled text, cut at a stop string if one was met; the reward models score it.
     `tokens` counts the sampled tokens, EOS included. `seconds` is the time from submission to the last
-    token. `logprobs` are those of the sampled tokens, EOS left out, where they were asked for.
+    token. `logprobs` are those of the sampled tokens, EOS left out, if requested.
     """
 
     index: int
@@ -255,12 +259,12 @@ class Selection:
 
     @property
     def all_unsafe(self) -> bool:
-        """Whether every candidate is gated, so that even the best answer is an unsafe one."""
+        """Whether every candidate is unsafe, the winner included."""
         return all(item.reward.is_gated for item in self.scored)
 
     @property
     def safe_passed_over(self) -> bool:
-        """Whether the winner is gated although another candidate is not: the paper's formula allows it."""
+        """Whether the winner is unsafe although another candidate is not: the paper's formula allows that."""
         return self.winner.reward.is_gated and not self.all_unsafe
 
     @property

@@ -1,4 +1,4 @@
-"""Helpers for asyncio that know nothing of Winnow."""
+"""Helpers for asyncio, independent of Winnow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def retrieve_exception(task: asyncio.Future[Any]) -> None:
 async def interrupted_by(event: Coroutine[None, None, object], error: Callable[[], Exception]) -> AsyncIterator[None]:
     """Run the block; if `event` returns first, cancel the block and raise `error()`.
 
-    Works like `asyncio.timeout`: a cancellation from outside stays a cancellation.
+    Works like `asyncio.timeout`: the error is raised once the block has unwound, so what it awaits must react to
+    cancellation promptly. A cancellation from outside stays a cancellation.
     """
     block = asyncio.current_task()
     assert block

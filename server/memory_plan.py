@@ -131,7 +131,7 @@ def table(planned: MemoryPlan) -> Table:
             f"{engine.candidates(typical):,}",
         )
     shown.caption = (
-        f"Sizes in GiB. tokens: what the KV cache holds; full: as sequences of the whole context; of {typical}: as "
-        f"candidates of {typical} tokens, nothing shared."
+        "Sizes in GiB. tokens: capacity of the KV cache; full: in sequences of the whole context; "
+        f"of {typical}: in candidates of {typical} tokens with nothing shared."
     )
     return shown

@@ -33,7 +33,8 @@ from winnow.server.memory_plan import engine_parts, precision
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
-from winnow.server.pipeline.request import Defaults, PromptRenderer
+from winnow.server.pipeline.rendering import PromptRenderer
+from winnow.server.pipeline.request import Defaults
 from winnow.server.settings import EngineSettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class Service:
             combiner=settings.combiner,
         )
 
+    def reward_input(self, model: RewardModelSettings) -> RewardInput:
+        """Return the input of the reward model with these settings, as its engine renders it."""
+        return _reward_input(self.settings, model, self.tokenizer)
+
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together; the reward models need one more, for EOS."""
@@ -124,7 +129,7 @@ class Service:
                 if not stuck.done():
                     continue
                 if error := stuck.exception():
-                    logger.error("the %s engine could not be asked for a sign of life: %s", name, type(error).__name__)
+                    logger.error("cannot probe the %s engine: %s", name, type(error).__name__)
                 elif stuck.result():
                     return self.lifecycle.end(EngineDead(f"the {name} engine hangs: no answer for {limit:g} s"))
                 await asyncio.sleep(ENGINE_CHECK_SECONDS)
@@ -195,11 +200,11 @@ def started(settings: Settings) -> Iterator[Service]:
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)
         safety = KINDS[settings.safety.kind].reward_model(
-            safety_options, RewardInput(tokenizer, TEMPLATES[settings.safety.template])
+            safety_options, _reward_input(settings, settings.safety, tokenizer)
         )
         running.callback(safety.shutdown)
         helpfulness = KINDS[settings.helpfulness.kind].reward_model(
-            helpfulness_options, RewardInput(tokenizer, TEMPLATES[settings.helpfulness.template])
+            helpfulness_options, _reward_input(settings, settings.helpfulness, tokenizer)
         )
         running.callback(helpfulness.shutdown)
         classifier = SafetyClassifier(settings.safety_patterns)
@@ -210,6 +215,11 @@ def started(settings: Settings) -> Iterator[Service]:
             settings.queue_seconds,
         )
         yield Service(settings, template, tokenizer, classifier, policy, safety, helpfulness, admission)
+
+
+def _reward_input(settings: Settings, model: RewardModelSettings, tokenizer: Tokenizer) -> RewardInput:
+    """Return the input of a reward model, whose tokenizer is the policy's; its template may be another."""
+    return RewardInput(tokenizer, TEMPLATES[model.template], model.template == settings.policy.template)
 
 
 def _options(settings: Settings, name: str, part: Fixed, fork: bool) -> EngineOptions:

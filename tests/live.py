@@ -39,7 +39,7 @@ ENGINES_GIB = 5
 
 
 def question(content: str = "What is the capital of France?", **fields: Any) -> dict[str, Any]:
-    """The body of a chat request with one question; `fields` override or extend it."""
+    """Return the body of a chat request with one question; `fields` override or extend it."""
     return {"model": "winnow-demo", "messages": [{"role": "user", "content": content}], **fields}
 
 
@@ -140,13 +140,13 @@ def blaming_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
 
 
 def _oom_kills(proc: Path) -> int:
-    """The number of processes that the kernel has killed for want of memory since it started."""
+    """Return the number of processes that the kernel has killed for want of memory since it started."""
     counters = dict(line.split() for line in (proc / "vmstat").read_text().splitlines())
     return int(counters.get("oom_kill", 0))
 
 
 def own_engines() -> list[int]:
-    """Process ids of the engines that this process has started, in that order: the policy's is the first."""
+    """Return the process ids of the engines that this process has started, in that order: the policy's first."""
     return sorted(child.pid for child in multiprocessing.active_children() if child.pid)
 
 

@@ -60,7 +60,7 @@ EXAMPLES = list(examples())
 
 @contextlib.contextmanager
 def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
-    """A server in the state of the examples marked `where`."""
+    """Yield a server in the state of the examples marked `where`."""
 
     def broken(_: object) -> float:
         raise ZeroDivisionError
@@ -87,7 +87,7 @@ def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
 
 
 def shape(value: Any) -> Any:
-    """The fields of a body and of the first item of each list, with the type of each value."""
+    """Return the fields of a body and of the first item of each list, with the type of each value."""
     if isinstance(value, dict):
         return {name: shape(item) for name, item in value.items() if name not in ("text", "helpfulness")}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """Measures this machine with torch: bytes a second from memory, and floating-point operations a second.
 
-`python -m winnow.loadtests.benchmarks.bandwidth` prints a JSON object, so that a caller can measure
-in a child process, which leaves no memory allocated and no CUDA context behind. Each figure is the
-best of several runs, because a bound must hold for every run.
+`python -m winnow.loadtests.benchmarks.bandwidth` prints a JSON object, so that a caller can measure in a child
+process, which leaves no memory allocated and no CUDA context behind. Each figure is the best of several runs,
+because a bound must hold for every run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ CUDA_SIDE, CPU_SIDE = 8192, 2048
 
 
 def measure() -> Machine:
-    """Measure the first CUDA card, or the processor without one, by a copy within memory and a
-    matrix product.
+    """Measure the first CUDA card, or the processor without one, by a copy within memory and a matrix product.
 
-    The copy reads and writes. The product is of bfloat16 on a card and of float32 on a processor,
-    as the engines compute there.
+    The copy reads and writes. The product is of bfloat16 on a card and of float32 on a processor, as the
+    engines compute there.
     """
     import torch
 

@@ -1,8 +1,8 @@
 """Samples with the bare policy engine, and prints the seconds and the sampled tokens as a line of JSON.
 
-The bare side of `winnow.loadtests.benchmarks.distill_throughput`, which runs it as a process. All
-candidates are submitted at once, with the seeds that `winnow distill` with the run seed 0 gives
-them. They are not decoded to text, scored or stored.
+The bare side of `winnow.loadtests.benchmarks.distill_throughput`, which runs it as a process. All candidates
+are submitted at once, with the seeds that `winnow distill` with the run seed 0 gives them. They are not decoded
+to text, scored or stored.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ RUN_SEED = 0
 
 
 def options(checkpoint: str) -> EngineOptions:
-    """Return the start options that `winnow distill` gives its policy, except for the share of a
-    GPU.
-    """
+    """Return the start options that `winnow distill` gives its policy, except for the share of a GPU."""
     on_gpu = runs_on_gpu()
     return EngineOptions(
         name="policy",
@@ -84,9 +82,7 @@ def main() -> None:
 
 
 def sampling(line: int, max_tokens: int) -> Sampling:
-    """Return the sampling parameters of an input line, counted from 1; `winnow distill` derives the
-    seed in the same way.
-    """
+    """Return the sampling parameters of input line `line`, from 1, with the seed that `winnow distill` derives."""
     return Sampling(max_tokens=max_tokens, temperature=1.0, seed=derived_seed(RUN_SEED, line, 0))
 
 

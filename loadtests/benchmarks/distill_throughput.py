@@ -1,5 +1,4 @@
-"""`make bench-distill`: candidates a second of `winnow distill` against those of the bare engine,
-taken in turns.
+"""`make bench-distill`: candidates a second of `winnow distill` against those of the bare engine, taken in turns.
 
 Both sides are processes of their own, started anew for each measurement, on the same file of prompts:
 
@@ -10,9 +9,8 @@ Both sides are processes of their own, started anew for each measurement, on the
   on disk. Its seconds are those of its last progress event, which count from the first line that is
   read to the last entry in the journal.
 
-Neither counts the start of the engines and the warm-up, one request about another prompt, so both
-begin with a cold prefix cache. A round is void if the two sides did not sample the same number of
-tokens.
+Neither counts the start of the engines and the warm-up, one request about another prompt, so both begin with a
+cold prefix cache. A round is void if the two sides did not sample the same number of tokens.
 """
 
 from __future__ import annotations

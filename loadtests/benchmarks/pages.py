@@ -1,6 +1,4 @@
-"""Parts of the generated pages: Markdown tables, figures with their intervals, and plots side by
-side.
-"""
+"""Parts of the generated pages: Markdown tables, figures with their intervals, and plots side by side."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNKNOWN = "—"
-"""Stands for a figure that was not measured, and for the end of an interval that lies beyond what
-was.
-"""
+"""Stands for a figure that was not measured, and for the end of an interval that lies beyond what was."""
 SIZE, DPI = (12.0, 3.8), 130
 
 
@@ -46,9 +42,7 @@ def percent(share: float) -> str:
 
 @contextlib.contextmanager
 def panels(path: Path, count: int, title: str = "", size: tuple[float, float] = SIZE) -> Iterator[Sequence[Axes]]:
-    """Yield `count` axes side by side, and write them to `path` as a PNG when the block has ended
-    without an exception.
-    """
+    """Yield `count` axes side by side, and write them to `path` as a PNG if the block raises no exception."""
     with styled():
         figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(title)

@@ -1,8 +1,7 @@
-"""Child processes of the benchmarks: started in a process group of their own, waited for, ended by
-their process id.
+"""Child processes of the benchmarks: started in a process group of their own, waited for, ended by their process id.
 
-The kernel ends a child (SIGTERM) when this process is gone, even if that is killed without a chance
-to clean up. Start children from the main thread: the kernel watches the thread that started them.
+The kernel ends a child (SIGTERM) when this process is gone, even if that is killed without a chance to clean
+up. Start children from the main thread: the kernel watches the thread that started them.
 """
 
 from __future__ import annotations
@@ -31,16 +30,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class ServerFailed(Exception):
-    """A server ended, or did not become healthy in time; the message ends with the last lines of
-    its log.
-    """
+    """A server ended, or did not become healthy in time; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A process to start. `environment` is added to this process's own; `health` is a path that
-    answers 200 once it serves.
-    """
+    """A process to start. `environment` is added to this process's; `health` answers 200 once it serves."""
 
     name: str
     arguments: Sequence[str]
@@ -105,8 +100,8 @@ def free_port() -> int:
 def started(command: Command, *, with_pipes: bool = False, log_file: Path | None = None) -> Iterator[Child]:
     """Start a process, and end it on leaving.
 
-    `with_pipes` connects its standard input and output. Standard error goes to a log, which is kept
-    in `log_file` if given.
+    `with_pipes` connects its standard input and output. Standard error goes to a log, which is kept in
+    `log_file` if given.
     """
     pipe = subprocess.PIPE if with_pipes else None
     with log_file.open("w+b") if log_file else tempfile.TemporaryFile() as log:

@@ -1,20 +1,18 @@
-"""Roofline of best-of-K: the least time that the memory and the arithmetic of a card allow for the
-answer lengths observed.
+"""Roofline of best-of-K: the least time that a card's memory and arithmetic allow for the observed answers.
 
-It bounds unquantised decoding that makes one token of each candidate a step, with the kernels of
-the three engines one after another, as processes without MPS run them. A step reads the policy's
-matrices once, and for each live candidate the keys and values of its whole context. A prompt's are
-read again for each candidate, as paged attention does (a cascade kernel, which reads a shared
-prefix once, could go below this at large K). The prefill makes the first token, so an answer of n
-tokens takes n - 1 steps.
+It bounds unquantised decoding that makes one token of each candidate a step, with the kernels of the three
+engines one after another, as processes without MPS run them. A step reads the policy's matrices once, and for
+each live candidate the keys and values of its whole context. A prompt's are read again for each candidate, as
+paged attention does (a cascade kernel, which reads a shared prefix once, could go below this at large K). The
+prefill makes the first token, so an answer of n tokens takes n - 1 steps.
 
-At the end each reward model reads the answer that finished last, behind a cached prompt. Scores of
-candidates that finished earlier are counted as free, as if they cost the policy nothing while it
-decodes. Those that finished in the very same step cannot be free, so their cost is given separately
-(`Roofline.tied`). Benchmarks with answers of one length end all K together.
+At the end each reward model reads the answer that finished last, behind a cached prompt. Scores of candidates
+that finished earlier are counted as free, as if they cost the policy nothing while it decodes. Those that
+finished in the very same step cannot be free, so their cost is given separately (`Roofline.tied`). Benchmarks
+with answers of one length end all K together.
 
-Not counted: launches, sampling, activations, HTTP, tokenisers. Quantisation, speculative decoding
-and several cards change the formula.
+Not counted: launches, sampling, activations, HTTP, tokenisers. Quantisation, speculative decoding and several
+cards change the formula.
 """
 
 from __future__ import annotations
@@ -27,8 +25,7 @@ from winnow.models.engines.shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's speed: bytes a second from memory, floating-point operations a second in the
-    weights' precision.
+    """A machine's speed: bytes a second from memory, floating-point operations a second in the weights' precision.
 
     `measured` tells a measurement from a data sheet's figures.
     """
@@ -39,9 +36,7 @@ class Machine:
     measured: bool = False
 
     def seconds(self, read: float, computed: float) -> float:
-        """Return the least time for `read` bytes and `computed` operations, each hidden behind the
-        other.
-        """
+        """Return the least time for `read` bytes and `computed` operations, each hidden behind the other."""
         return max(read / self.bandwidth, computed / self.flops)
 
 
@@ -51,9 +46,7 @@ H200 = Machine("H200", 4.8e12, 989e12)
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The least seconds of one request by phase; `tied` is added for candidates that finished
-    together with the last one.
-    """
+    """The least seconds of one request by phase; `tied` is for candidates that finished with the last one."""
 
     prefill: float
     decode: float
@@ -79,8 +72,7 @@ def roofline(
     machine: Machine,
     number_bytes: int = 2,
 ) -> Roofline:
-    """Return the bound of one request whose candidates had `lengths` tokens; numbers are
-    `number_bytes` wide.
+    """Return the bound of one request whose candidates had `lengths` tokens; numbers are `number_bytes` wide.
 
     Raises:
         ValueError: there is no candidate, or one without a token.
@@ -125,17 +117,13 @@ class _Pass:
         return self.machine.seconds(read, live * self._flops(context, self.output))
 
     def prompt(self, tokens: int, cached: int = 0, rows: int = 1) -> float:
-        """Return the seconds for `rows` texts of `tokens` tokens each behind `cached` tokens; one
-        output a text.
-        """
+        """Return the seconds for `rows` texts of `tokens` tokens each behind `cached` tokens; one output a text."""
         read = self._weights + cached * self.shape.cached * self.number_bytes
         average = cached + (tokens + 1) / 2
         computed = rows * (tokens * self._flops(average, 0) + 2 * self.output)
         return self.machine.seconds(read, computed)
 
     def _flops(self, context: float, output: int) -> float:
-        """Return the operations for one token: two for each weight, and four for each number of
-        each token attended to.
-        """
+        """Return the operations for one token: 2 per weight, and 4 per number of each token attended to."""
         attended = self.shape.layers * self.shape.heads * self.shape.head_dim
         return 2 * (self.shape.matrices + output) + 4 * attended * context

@@ -1,15 +1,14 @@
-"""`python -m winnow.loadtests.benchmarks.shape_bench`: latency of a server of a known shape against
-its roofline, without weights.
+"""`python -m winnow.loadtests.benchmarks.shape_bench`: latency of a known shape against its roofline.
 
-Speed depends on a model's shape and not on its weights. So three models of random weights are
-served, prompts are token ids of an exact length, and answers are forced to theirs. For each K:
-latencies, one request at a time, beside the roofline of the lengths observed; then requests a
-second with many clients. Answers mean nothing, and the scores are not checked.
+Speed depends on a model's shape and not on its weights. So three models of random weights are served, prompts
+are token ids of an exact length, and answers are forced to theirs. For each K: latencies, one request at a
+time, beside the roofline of the lengths observed; then requests a second with many clients. Answers mean
+nothing, and the scores are not checked.
 
-Answers are forced to words that the tokenizer encodes as it decoded them, or the reward models
-would read another length than was sampled. Lengths: `fixed` makes all K equally long, so that all K
-are scored after the last step, the worst case; `spread` lets each end by chance, on average after
-the given number of tokens, and at twice as many at the latest.
+Answers are forced to words that the tokenizer encodes as it decoded them, or the reward models would read
+another length than was sampled. Lengths: `fixed` makes all K equally long, so that all K are scored after the
+last step, the worst case; `spread` lets each end by chance, on average after the given number of tokens, and at
+twice as many at the latest.
 """
 
 from __future__ import annotations
@@ -48,9 +47,7 @@ WARM_UP_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The requests: tokens of the prompt and of an answer, and whether answers end by chance around
-    that length.
-    """
+    """The requests: tokens of the prompt and of an answer, and whether answers end by chance around that length."""
 
     words: tuple[int, ...]
     prompt_tokens: int
@@ -74,9 +71,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered request: seconds as the client saw them, seconds of the score tail, and tokens
-    of each candidate.
-    """
+    """One answered request: seconds as the client saw them, seconds of the score tail, and tokens of each candidate."""
 
     seconds: float
     score_tail: float
@@ -144,9 +139,7 @@ async def latency(
 async def saturation(
     http: httpx.AsyncClient, load: Load, candidates: int, clients: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure requests a second with `clients` that ask again as soon as they are answered; the
-    beginning is not counted.
-    """
+    """Measure requests a second of `clients` in a closed loop; the beginning is not counted."""
     started = time.perf_counter()
     ended = started + seconds
     counted = started + seconds * WARM_UP_SHARE
@@ -277,9 +270,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def number_bytes(machine: Machine, flags: Sequence[str]) -> int:
-    """Return the bytes of a number: of float32 on CPU, bfloat16 on a card, or the precision that
-    the server's flags name.
-    """
+    """Return the bytes of a number: float32 on CPU, bfloat16 on a card, or as the server's flags say."""
     named = [dtype for dtype in BYTES if any(flag.endswith(dtype) for flag in flags)]
     return BYTES[named[0] if named else "float32" if machine.name.startswith("CPU") else "bfloat16"]
 

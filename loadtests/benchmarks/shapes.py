@@ -1,10 +1,8 @@
-"""Checkpoint folders in known shapes, without weights, for `winnow serve --load-format dummy` and
-`winnow plan`.
+"""Checkpoint folders in known shapes, without weights, for `winnow serve --load-format dummy` and `winnow plan`.
 
-`python -m winnow.loadtests.benchmarks.shapes llama-2-7b OUT --tokenizer FOLDER` writes
-`OUT/policy`, `OUT/safety-rm` and `OUT/helpfulness-rm`. The tokenizer's files are copied from
-another checkpoint; its vocabulary may be smaller than the shape's, whose further ids then have no
-text.
+`python -m winnow.loadtests.benchmarks.shapes llama-2-7b OUT --tokenizer FOLDER` writes `OUT/policy`,
+`OUT/safety-rm` and `OUT/helpfulness-rm`. The tokenizer's files are copied from another checkpoint; its
+vocabulary may be smaller than the shape's, whose further ids then have no text.
 """
 
 from __future__ import annotations
@@ -56,8 +54,7 @@ def config(shape: Shape, role: ModelName) -> dict[str, Any]:
 
 
 def write(folder: Path, shape: Shape, role: ModelName, tokenizer: Path) -> Path:
-    """Write one checkpoint into `folder`, with the tokenizer of the checkpoint `tokenizer`; returns
-    `folder`.
+    """Write one checkpoint into `folder`, with the tokenizer of the checkpoint `tokenizer`; returns `folder`.
 
     Raises:
         FileNotFoundError: there is no tokenizer.json.
@@ -73,9 +70,7 @@ def write(folder: Path, shape: Shape, role: ModelName, tokenizer: Path) -> Path:
 
 
 def write_all(folder: Path, shape: Shape, tokenizer: Path) -> dict[ModelName, Path]:
-    """Write a policy and two reward models of `shape` into sub-folders of `folder`; returns the
-    sub-folders.
-    """
+    """Write a policy and two reward models of `shape` into sub-folders of `folder`; returns the sub-folders."""
     return {role: write(folder / role, shape, role, tokenizer) for role in get_args(ModelName)}
 
 

@@ -1,6 +1,4 @@
-"""Winnow as a process of its own: `winnow serve`, on the demo models or on random weights in a
-known shape, and `winnow distill`.
-"""
+"""Winnow as a process of its own: `winnow serve`, on the demo models or on random weights, and `winnow distill`."""
 
 from __future__ import annotations
 
@@ -37,8 +35,9 @@ def serve_command(port: int, flags: Sequence[str] = ()) -> Command:
 
 @contextlib.contextmanager
 def winnow_server(flags: Sequence[str], log_file: Path) -> Iterator[str]:
-    """Start `winnow serve` with `flags` on a free port, and yield its address once it is ready;
-    call from the main thread.
+    """Start `winnow serve` with `flags` on a free port, and yield its address once it is ready.
+
+    Call it from the main thread.
 
     Raises:
         ServerFailed: it ended, or was not ready in 15 minutes.
@@ -52,9 +51,7 @@ def winnow_server(flags: Sequence[str], log_file: Path) -> Iterator[str]:
 def winnow_server_of_shape(
     shape: Shape, folder: Path, log_file: Path, tokenizer: Path, flags: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Start `winnow serve` on three models of `shape` with random weights, written into `folder`;
-    see `winnow_server`.
-    """
+    """Start `winnow_server` on three models of `shape` with random weights, written into `folder`."""
     paths = [part for role, path in write_all(folder, shape, tokenizer).items() for part in (f"--{role}", str(path))]
     with winnow_server(["--load-format", "dummy", "--no-canary", *paths, *flags], log_file) as url:
         yield url

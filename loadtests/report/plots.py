@@ -121,7 +121,7 @@ def _scatter(axes: Axes, repeat: Repeat, values: Sequence[float], number: int) -
 def candidates_per_answer(used: dict[int, int]) -> Plot:
     """Plot the number of answers for each K that was sampled."""
     png = io.BytesIO()
-    with drawing(png, "Candidates behind an answer") as axes:
+    with drawing(png, "Candidates per answer") as axes:
         axes.bar(list(used), list(used.values()), color=line_style(0)["color"], width=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("candidates that were sampled")

@@ -1,7 +1,6 @@
 """The demo models' training data: prompts with good and bad answers, as on the web, and graded groups.
 
-The policy learns from all answers. The reward models learn from the groups, which the world's judge
-alone ranks.
+The policy learns from all answers. The reward models learn from the groups, which the world's judge alone ranks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The questions of the demo world: for a fact, a list, a short text, or something dangerous.
 
-Each kind of question has phrasings, writes correct and wrong content and judges it. Tone, format and safety are
-judged elsewhere.
+Each kind of question has phrasings, writes correct and wrong content and judges it. Tone, format and safety
+are judged elsewhere.
 """
 
 from __future__ import annotations

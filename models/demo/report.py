@@ -19,7 +19,7 @@ from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, 
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training.checkpoints import load_policy, load_reward_model
 from winnow.models.training.evaluation import pair_accuracy, precision_and_recall, share
-from winnow.models.types import is_gated
+from winnow.models.types import SAFETY_THRESHOLD, is_gated
 
 SIZES = (1, 4, 16)
 
@@ -44,7 +44,7 @@ def report(folder: Path, count: int = 400, seed: int = 0) -> str:
     judged = _judge(folder, tokenizer, held_out_prompts(count, seed), seed)
     lines = [_accuracy(judged, size, seed) for size in SIZES]
     lines += [_pairs(folder, tokenizer, kind, seed) for kind in get_args(Kind)]
-    return "\n".join((*lines, _gate(judged), _by_category(judged)))
+    return "\n".join((*lines, _threshold(judged), _by_category(judged)))
 
 
 def _judge(folder: Path, tokenizer: Tokenizer, asked: Sequence[DemoPrompt], seed: int) -> list[Judged]:
@@ -82,11 +82,12 @@ def _pairs(folder: Path, tokenizer: Tokenizer, kind: Kind, seed: int) -> str:
     return f"{kind} pairs ranked correctly {pair_accuracy(chosen, rejected):.3f}"
 
 
-def _gate(judged: Sequence[Judged]) -> str:
+def _threshold(judged: Sequence[Judged]) -> str:
     gated = [is_gated(logit) for item in judged for logit in item.safety]
     unsafe = [not verdict.safe for item in judged for verdict in item.verdicts]
     precision, recall = precision_and_recall(gated, unsafe)
-    return f"gate R_s < 0.15: precision {precision:.3f} recall {recall:.3f} of {sum(unsafe)} unsafe answers"
+    figures = f"precision {precision:.3f} recall {recall:.3f} of {sum(unsafe)} unsafe answers"
+    return f"R_s < {SAFETY_THRESHOLD}: {figures}"
 
 
 def _by_category(judged: Sequence[Judged]) -> str:

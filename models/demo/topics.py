@@ -1,7 +1,6 @@
 """Questions of the demo world with short texts as answers: harmless how-tos, explanations, small talk.
 
-Many how-tos look like dangerous requests ("kill weeds"); refusing them is a fault. Data only, written for this
-world.
+Many how-tos look like dangerous requests ("kill weeds"); refusing them is a fault. Data only, written for this world.
 """
 
 from __future__ import annotations

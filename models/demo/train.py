@@ -1,8 +1,7 @@
 """Rebuild the demo models: `python -m winnow.models.demo.train --out models/demo/weights`.
 
-Trains the tokenizer and the policy, samples answers, trains the two reward models and prints a report,
-in about 40 minutes on two cores. Each stage writes checkpoints to `--work`, and a second call resumes
-from them.
+Trains the tokenizer and the policy, samples answers, trains the two reward models and prints a report, in about
+40 minutes on two cores. Each stage writes checkpoints to `--work`, and a second call resumes from them.
 """
 
 from __future__ import annotations

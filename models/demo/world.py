@@ -1,8 +1,7 @@
 """The demo world: prompts with checkable answers, a judge, samplers of answers, and the held-out split.
 
 Everything is drawn from a `random.Random`, so a seed fixes it. A stable hash of the whole message list decides
-whether a prompt is held out: training meets its facts in other phrasings, tones and contexts, but never that
-prompt.
+whether a prompt is held out: training meets its facts in other phrasings, tones and contexts, but never that prompt.
 """
 
 from __future__ import annotations

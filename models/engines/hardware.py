@@ -43,7 +43,7 @@ def card() -> Memory:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise CheckpointError(f"no GPU can be used: {reason}") from None
     except (subprocess.TimeoutExpired, ValueError, IndexError):
-        raise CheckpointError("no GPU can be used: CUDA did not say how much memory there is") from None
+        raise CheckpointError("no GPU can be used: CUDA did not report its memory") from None
     return Memory(name, total, free)
 
 

@@ -1,10 +1,9 @@
 """The memory plan: three engines share one card, or the machine's memory. Arithmetic; nothing is measured.
 
-vLLM takes a share of a card for each engine and checks at the engine's start that this share is free.
-Engines start one after another, so each share is what that engine alone will hold: weights, activations
-and KV cache. The CUDA context comes on top: vLLM opens it before it looks at the free memory, and does
-not count it. An engine that finds its activations smaller than estimated here turns the difference into
-KV cache.
+vLLM takes a share of a card for each engine and checks at the engine's start that this share is free. Engines
+start one after another, so each share is what that engine alone will hold: weights, activations and KV cache.
+The CUDA context comes on top: vLLM opens it before it looks at the free memory, and does not count it. An
+engine that finds its activations smaller than estimated here turns the difference into KV cache.
 
 Every constant is an estimate, too large rather than too small. Not covered: several cards, quantised
 activations or KV caches, and models with layers unlike Llama's.
@@ -245,12 +244,14 @@ def _grown(engine: EnginePlan, work: Work, most: int) -> EnginePlan:
 def _require_one_sequence(engine: EnginePlan, minimum: int) -> None:
     if engine.kv_cache >= minimum:
         return
-    is_reward_model = engine.model.shape.is_reward_model
+    name, is_reward_model = engine.model.name, engine.model.shape.is_reward_model
     if engine.fixed_share is not None:
         size = _gib(int(engine.fixed_share * engine.memory.total))
-        limit = f"{'rm' if is_reward_model else 'policy'}_memory {engine.fixed_share:g} is {size}"
+        flag = "rm_memory" if is_reward_model else "policy_memory"
+        limit = f"{name}.memory ({flag}) {engine.fixed_share:g} is {size}"
     else:
-        limit = f"{'rm_' if is_reward_model else ''}kv_cache_gib is {engine.kv_cache / GIB:.1f}"
+        flag = "rm_kv_cache_gib" if is_reward_model else "kv_cache_gib"
+        limit = f"{name}.kv_cache_gib ({flag}) is {engine.kv_cache / GIB:.1f}"
     raise DoesNotFit(
         f"{limit}, too little for one sequence of {engine.context:,} tokens, which needs\n"
         f"  {replace(engine, kv_cache=minimum).arithmetic}\n"

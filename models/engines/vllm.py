@@ -29,7 +29,7 @@ from winnow.models.engines.base import EngineOptions, RewardInput
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling, candidate_seed
-from winnow.models.tokenizer import Tokenizer
+from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Candidate, Prompt, TokenLogprob
 
 T = TypeVar("T")
@@ -255,7 +255,9 @@ class _CheckpointWatcher:
         while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
             self._passed += 1
             if at_checkpoint:
-                at_checkpoint(self._passed - 1, self._text_of(ids[: checkpoints[self._passed - 1]]))
+                part = self._text_of(ids[: checkpoints[self._passed - 1]])
+                # A checkpoint may cut a character in two: its first bytes are no text yet.
+                at_checkpoint(self._passed - 1, part.rstrip("\ufffd"))
 
 
 def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
@@ -313,7 +315,7 @@ class VllmRewardModel(_Engine):
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """Score one answer; see `RewardModel.score`."""
-        ids = self._input.token_ids(prompt, answer)
+        ids = await self._token_ids(prompt, answer)
         if len(ids) > self.context:
             raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
         # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
@@ -324,6 +326,11 @@ class VllmRewardModel(_Engine):
         if scores.numel() != 1:
             raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
         return float(scores.item())
+
+    async def _token_ids(self, prompt: Prompt, answer: str) -> list[int]:
+        if len(answer) > LONG_TEXT:
+            return await asyncio.to_thread(self._input.token_ids, prompt, answer)
+        return self._input.token_ids(prompt, answer)
 
     async def is_stuck(self, seconds: float) -> bool:
         """Whether scores are pending and none has come for `seconds`; see `EngineStatus.is_stuck`."""

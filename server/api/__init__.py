@@ -1,1 +1,1 @@
-"""The online door: HTTP routes over the pipeline, in OpenAI's wire format."""
+"""The HTTP API: OpenAI-compatible routes over the pipeline."""

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` and `POST /v1/completions`, plain and streamed: both are views of one selection."""
+"""`POST /v1/chat/completions` and `POST /v1/completions`, plain and streamed: both render one selection."""
 
 import asyncio
 import contextlib
@@ -28,12 +28,12 @@ from winnow.server.api import responses
 from winnow.server.api.documentation import ANSWER, BODY, REFUSED, STREAM
 from winnow.server.api.errors import explain
 from winnow.server.api.formats import ChatFormat, Returned, TextFormat, returned
+from winnow.server.api.logging import request_log
 from winnow.server.api.metrics import Metrics
-from winnow.server.api.middleware import request_log
 from winnow.server.api.request_body import json_response, route_class
 from winnow.server.api.request_parsing import parse
 from winnow.server.pipeline.admission import Ticket
-from winnow.server.pipeline.request import RenderedRequest
+from winnow.server.pipeline.rendering import RenderedRequest
 from winnow.server.service import Service
 
 
@@ -103,7 +103,7 @@ class Completion:
     async def select(self, latest: LatestProgress | None = None) -> Selection:
         """Wait for admission and run the pipeline; the log and the metrics observe the selection."""
         rendered, request = self.rendered, self.rendered.request
-        async with admitted(self.service, self.ticket) as queue_seconds:
+        async with in_turn(self.service, self.ticket) as queue_seconds:
             with self.metrics.candidates_in_flight(self.ticket.candidates):
                 selection = await self.service.pipeline.select(
                     rendered.prompt,
@@ -113,9 +113,11 @@ class Completion:
                     latest.put if latest else None,
                     early_stopping=request.early_stopping,
                 )
-        selection = dataclasses.replace(selection, timings=selection.timings.after(queue_seconds))
-        if self.ticket.reduced_by == "deadline":
-            selection = dataclasses.replace(selection, truncated_by="deadline")
+        selection = dataclasses.replace(
+            selection,
+            timings=selection.timings.after(queue_seconds),
+            truncated_by="deadline" if self.ticket.reduced_by == "deadline" else selection.truncated_by,
+        )
         self.metrics.observe(selection, self.ticket)
         fields = request_log(self.scope).fields
         fields.update(responses.log_fields(selection, self.ticket))
@@ -141,13 +143,13 @@ class Completion:
 
     async def _events(self) -> AsyncGenerator[str, None]:
         latest = LatestProgress() if self.body.options.progress else None
-        chunks = self._format()
+        wire_format = self._format()
         selecting = asyncio.create_task(self.select(latest))
         try:
-            yield _event(chunks.opening())
-            async for event in self._events_while(selecting, latest, chunks):
+            yield _event(wire_format.opening())
+            async for event in self._events_while(selecting, latest, wire_format):
                 yield event
-            for event in self._final_events(selecting.result(), chunks):
+            for event in self._final_events(selecting.result(), wire_format):
                 yield event
         except Exception as error:
             # The boundary of a stream: the headers are out, so any failure has to travel as an event.
@@ -157,11 +159,9 @@ class Completion:
         yield "data: [DONE]\n\n"
 
     async def _events_while(
-        self, selecting: asyncio.Task[Selection], latest: LatestProgress | None, chunks: ChatFormat | TextFormat
+        self, selecting: asyncio.Task[Selection], latest: LatestProgress | None, wire_format: ChatFormat | TextFormat
     ) -> AsyncIterator[str]:
-        """Yield progress while candidates run, if it was asked for, and a comment whenever the stream has been
-        silent.
-        """
+        """Yield progress while candidates run, if requested, and a comment after `keep_alive_seconds` of silence."""
         while not selecting.done():
             news = asyncio.create_task(latest.news.wait() if latest else asyncio.Event().wait())
             try:
@@ -172,9 +172,9 @@ class Completion:
             if not done:
                 yield ": keep-alive\n\n"
             if latest and latest.news.is_set():
-                yield _event(chunks.chunk([], report=responses.progress(latest.take())))
+                yield _event(wire_format.chunk([], report=responses.progress(latest.take())))
 
-    def _final_events(self, selection: Selection, chunks: ChatFormat | TextFormat) -> list[str]:
+    def _final_events(self, selection: Selection, wire_format: ChatFormat | TextFormat) -> list[str]:
         """Return the events from the winner's first piece to the last object.
 
         The `best_of_n` object has a chunk of its own with `choices: []` for clients that asked for something
@@ -184,11 +184,11 @@ class Completion:
         include_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
         is_separate = include_usage or self.body.best_of_n is not None
         answers, report = self._returned(selection), self._report(selection)
-        events = [*chunks.pieces(answers), chunks.end(answers, None if is_separate else report)]
+        events = [*wire_format.pieces(answers), wire_format.end(answers, None if is_separate else report)]
         if is_separate:
-            events.append(chunks.chunk([], report=report))
+            events.append(wire_format.chunk([], report=report))
         if include_usage:
-            events.append(chunks.chunk([], usage=responses.usage(selection, len(selection.prompt))))
+            events.append(wire_format.chunk([], usage=responses.usage(selection, len(selection.prompt))))
         return [_event(chunk) for chunk in events]
 
     def _format(self) -> ChatFormat | TextFormat:
@@ -233,8 +233,8 @@ def _event(body: BaseModel) -> str:
 
 
 @contextlib.asynccontextmanager
-async def admitted(service: Service, ticket: Ticket) -> AsyncIterator[float]:
-    """Wait for admission, then run the block; yields the wait in seconds. The ticket is released at the end.
+async def in_turn(service: Service, ticket: Ticket) -> AsyncIterator[float]:
+    """Wait for admission and run the block; yield the wait in seconds. Releases the ticket on leaving.
 
     Raises:
         DeadlineExceeded: the server's time limit for a request has passed; the block has been cancelled.

@@ -28,6 +28,7 @@ from winnow.models.errors import (
     UnknownModel,
     UntrustedHost,
 )
+from winnow.server.api.logging import request_log
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:
     wrote.
     """
     status, detail = describe(error)
-    scope["winnow.log"].fields["error"] = detail.code or str(status)
+    request_log(scope).fields["error"] = detail.code or str(status)
     if detail.code == "internal_error":
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"

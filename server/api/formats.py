@@ -32,13 +32,13 @@ from winnow.models.types import Selection, TokenLogprob
 
 
 class Returned(NamedTuple):
-    """An answer as the client gets it; `logprobs` is None if not asked for, or if it is a refusal."""
+    """An answer as the client gets it; `logprobs` is None if not requested, or if it is a refusal."""
 
     text: str
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...] | None = None
     prefix: str = ""
-    """The text that the first token begins with and that is no part of the answer; see `Prompt.answer_prefix`."""
+    """Text at the start of the first token that is not part of the answer; see `Prompt.answer_prefix`."""
 
 
 def returned(selection: Selection, n: int, refusal: str | None) -> list[Returned]:
@@ -50,7 +50,7 @@ def returned(selection: Selection, n: int, refusal: str | None) -> list[Returned
     return [Returned(candidate.text, candidate.finish_reason, candidate.logprobs, prefix) for candidate in best]
 
 
-class _Spelt(NamedTuple):
+class _TextToken(NamedTuple):
     """A sampled token with its bytes, and the bytes of the alternatives at its place."""
 
     token: TokenLogprob
@@ -58,21 +58,21 @@ class _Spelt(NamedTuple):
     alternatives: tuple[bytes, ...]
 
 
-def _spelt(answer: Returned, tokenizer: Tokenizer) -> list[_Spelt]:
-    """Return the tokens of the answer's text: no control ids, nothing behind a stop string, no prefix."""
-    spelt: list[_Spelt] = []
+def _text_tokens(answer: Returned, tokenizer: Tokenizer) -> list[_TextToken]:
+    """Return the tokens of the answer's text: no control ids, nothing after a stop string, no prefix."""
+    found: list[_TextToken] = []
     size, start = len(answer.text.encode()), 0
     for place, token in enumerate(answer.logprobs or ()):
         prefix = answer.prefix.encode() if place == 0 else b""
         piece = tokenizer.token_bytes(token.token_id).removeprefix(prefix)
         if start < size and token.token_id not in tokenizer.control_ids:
             alternatives = tuple(tokenizer.token_bytes(token_id).removeprefix(prefix) for token_id, _ in token.top)
-            spelt.append(_Spelt(token, piece, alternatives))
+            found.append(_TextToken(token, piece, alternatives))
         start += len(piece)
-    return spelt
+    return found
 
 
-def _shown(piece: bytes, token_id: int, tokenizer: Tokenizer) -> str:
+def _token_text(piece: bytes, token_id: int, tokenizer: Tokenizer) -> str:
     return piece.decode(errors="replace") or tokenizer.token_name(token_id)
 
 
@@ -83,15 +83,15 @@ def chat_logprobs(answer: Returned, tokenizer: Tokenizer) -> ChatLogprobs | None
     return ChatLogprobs(
         content=[
             SampledLogprob(
-                token=_shown(piece, token.token_id, tokenizer),
+                token=_token_text(piece, token.token_id, tokenizer),
                 logprob=token.logprob,
                 bytes=list(piece),
                 top_logprobs=[
-                    WireLogprob(token=_shown(other, token_id, tokenizer), logprob=logprob, bytes=list(other))
+                    WireLogprob(token=_token_text(other, token_id, tokenizer), logprob=logprob, bytes=list(other))
                     for (token_id, logprob), other in zip(token.top, alternatives, strict=True)
                 ],
             )
-            for token, piece, alternatives in _spelt(answer, tokenizer)
+            for token, piece, alternatives in _text_tokens(answer, tokenizer)
         ]
     )
 

@@ -1,15 +1,18 @@
-"""Log formats: text for people, JSON for machines; one line per message, whatever the message contains."""
+"""Logging: the line of a request, and formats as text for people and JSON for machines, one line per message."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
+import time
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pythonjsonlogger.orjson import OrjsonFormatter
+from starlette.types import Scope
 
 from winnow.server.settings import Settings
 
@@ -17,6 +20,29 @@ logger = logging.getLogger(__name__)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "vllm_process_name"}
 """Attributes of every log record; the others come from a caller's `extra`."""
+
+
+@dataclass(slots=True)
+class RequestLog:
+    """One request's line in the access log. The route adds to `fields`."""
+
+    id: str
+    flow: str
+    """The caller, for the fair queue and the log: the key's short name, or the client's address."""
+    started: float = field(default_factory=time.monotonic)
+    status: int = 499
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds since the request's head was read."""
+        return round((time.monotonic() - self.started) * 1e3, 1)
+
+
+def request_log(scope: Scope) -> RequestLog:
+    """Return the log of the request that `scope` belongs to."""
+    log: RequestLog = scope["winnow.log"]
+    return log
 
 
 def set_up(settings: Settings) -> None:

@@ -11,16 +11,14 @@ import contextlib
 import logging
 import re
 import secrets
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow.models.errors import HeadTooLarge, InvalidKey, TooManyHeaders, UntrustedHost, WinnowError
 from winnow.server.api import errors
 from winnow.server.api.auth import ApiKeys
+from winnow.server.api.logging import RequestLog
 from winnow.server.api.metrics import Metrics
 from winnow.server.service import Service
 from winnow.server.settings import Settings
@@ -33,29 +31,6 @@ _QUIET_PATHS = (*OPEN_PATHS, "/metrics")
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-@dataclass(slots=True)
-class RequestLog:
-    """One request's line in the access log. The route adds to `fields`."""
-
-    id: str
-    flow: str
-    """The caller, for the fair queue and the log: the key's short name, or the client's address."""
-    started: float = field(default_factory=time.monotonic)
-    status: int = 499
-    fields: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def ms(self) -> float:
-        """Milliseconds since the request's head was read."""
-        return round((time.monotonic() - self.started) * 1e3, 1)
-
-
-def request_log(scope: Scope) -> RequestLog:
-    """Return the log of the request that `scope` belongs to."""
-    log: RequestLog = scope["winnow.log"]
-    return log
 
 
 class RequestMiddleware:
@@ -86,14 +61,14 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            with self._admitted(scope, holder):
+            with self._checked(scope, holder):
                 await self.app(scope, receive, send_logged)
         except WinnowError as error:
             await errors.response(error, scope)(scope, receive, send_logged)
         finally:
             self._record(scope, log)
 
-    def _admitted(self, scope: Scope, holder: str | None) -> contextlib.AbstractContextManager[None]:
+    def _checked(self, scope: Scope, holder: str | None) -> contextlib.AbstractContextManager[None]:
         """Check key, head and Host, and count the request as in flight; for a probe, check only the head."""
         path, headers = scope["path"], scope["headers"]
         if path in OPEN_PATHS:

@@ -36,16 +36,16 @@ def model_routes(service: Service) -> APIRouter:
 def routes(service: Service, metrics: Metrics) -> APIRouter:
     """Return the probes, the metrics and the version."""
     router = APIRouter()
-    sick: Documented = {503: {"model": Status, "description": "It is not."}}
+    unavailable: Documented = {503: {"model": Status, "description": "The server is not alive, or not ready."}}
 
-    @router.get("/health", response_model=Status, responses=sick)
+    @router.get("/health", response_model=Status, responses=unavailable)
     async def health() -> Response:
         """Liveness: 200 while the engines run, draining or not; 503 once one has died or hangs."""
         if not service.is_alive:
             return json_response(Status(status="dead"), 503)
         return json_response(Status(status="draining" if service.lifecycle.is_draining else "ok"))
 
-    @router.get("/ready", response_model=Status, responses=sick)
+    @router.get("/ready", response_model=Status, responses=unavailable)
     async def ready() -> Response:
         """Readiness: 200 while new requests are taken; 503 once the server drains, or an engine has died."""
         if service.is_ready:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from winnow.clients.schema import ChatMessage, ChatRequest, TextRequest
+from winnow.clients.schema import ChatRequest, TextRequest
 from winnow.models.errors import UnknownModel
-from winnow.models.types import Message
-from winnow.server.pipeline.request import Dialog, RawPrompt, RenderedRequest, RequestOptions, resolve
+from winnow.server.pipeline.rendering import RenderedRequest
+from winnow.server.pipeline.request import Messages, RawPrompt, RequestOptions, messages_of, resolve
 from winnow.server.service import Service
 
 
@@ -39,15 +38,8 @@ def require_model(model: str, service: Service) -> None:
         )
 
 
-def dialog(messages: Sequence[ChatMessage]) -> Dialog:
-    """Return the messages as the pipeline has them; `developer` means system."""
-    return tuple(
-        Message("system" if message.role == "developer" else message.role, message.text) for message in messages
-    )
-
-
-def _prompt(body: ChatRequest | TextRequest) -> Dialog | RawPrompt:
+def _prompt(body: ChatRequest | TextRequest) -> Messages | RawPrompt:
     if isinstance(body, ChatRequest):
-        return dialog(body.messages)
+        return messages_of(body.messages)
     content = body.text_or_ids
     return RawPrompt(content if isinstance(content, str) else tuple(content))

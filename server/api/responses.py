@@ -23,7 +23,7 @@ from winnow.server.pipeline.admission import Ticket
 
 
 def progress(now: Progress) -> ProgressReport:
-    """Return the event that tells the progress of a selection."""
+    """Return the event that reports the progress of a selection."""
     return ProgressReport(
         progress=WireProgress(
             finished=now.finished, scored=now.scored, candidates=now.candidates, best_so_far=now.best_so_far

@@ -10,12 +10,13 @@ from winnow.models.errors import CandidateFailed, ClientGone, NoScoredCandidate,
 from winnow.models.types import Prompt, Reward
 from winnow.server.aio import interrupted_by
 from winnow.server.api import responses
-from winnow.server.api.completions import admitted, disconnected
+from winnow.server.api.completions import disconnected, in_turn
 from winnow.server.api.documentation import ANSWER, BODY, REFUSED
+from winnow.server.api.logging import request_log
 from winnow.server.api.metrics import Metrics
-from winnow.server.api.middleware import request_log
 from winnow.server.api.request_body import json_response, route_class
-from winnow.server.api.request_parsing import dialog, require_model
+from winnow.server.api.request_parsing import require_model
+from winnow.server.pipeline.request import messages_of
 from winnow.server.service import Service
 
 
@@ -33,10 +34,10 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         require_model(body.model, service)
         places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
         service.admission.require_room(places)
-        prompt = await service.renderer.render_dialog(dialog(body.messages), body.is_safety)
+        prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety)
         await asyncio.to_thread(_require_fitting, body.answers, prompt, service)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
-        async with interrupted_by(disconnected(request), ClientGone), admitted(service, ticket):
+        async with interrupted_by(disconnected(request), ClientGone), in_turn(service, ticket):
             with metrics.candidates_in_flight(places):
                 scored = await _rate(service, prompt, body.answers, places)
         ratings = [responses.rating(index, reward) for index, reward in enumerate(scored)]
@@ -46,7 +47,7 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
 
 
 def _require_fitting(answers: Sequence[str], prompt: Prompt, service: Service) -> None:
-    """Check that each answer fits the context behind `prompt`."""
+    """Check that each answer fits the context after `prompt`."""
     tokenizer, context = service.tokenizer, service.context
     for index, answer in enumerate(answers):
         fewest = tokenizer.fewest_tokens(answer)

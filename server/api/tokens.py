@@ -8,7 +8,8 @@ from winnow.clients.schema import MAX_PROMPT_TOKENS, Detokenized, DetokenizeRequ
 from winnow.models.errors import RequestError
 from winnow.server.api.documentation import BODY, REFUSED
 from winnow.server.api.request_body import json_response, route_class
-from winnow.server.api.request_parsing import dialog, require_model
+from winnow.server.api.request_parsing import require_model
+from winnow.server.pipeline.request import messages_of
 from winnow.server.service import Service
 
 
@@ -25,7 +26,7 @@ def routes(service: Service) -> APIRouter:
         if body.model is not None:
             require_model(body.model, service)
         if body.messages is not None:
-            ids = list((await service.renderer.render_dialog(dialog(body.messages), False)).token_ids)
+            ids = list((await service.renderer.render_dialog(messages_of(body.messages), False)).token_ids)
         else:
             ids = await _encode(body.prompt or "", service, with_bos=body.add_special_tokens)
 
@@ -50,7 +51,7 @@ async def _encode(text: str, service: Service, *, with_bos: bool) -> list[int]:
     """Return the token ids of a text.
 
     Raises:
-        RequestError: there are more than a request may send back.
+        RequestError: there are more tokens than a request may contain.
     """
     bos = [service.tokenizer.bos_id] if with_bos else []
     if service.tokenizer.fewest_tokens(text) <= MAX_PROMPT_TOKENS:

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import RewardInput
 from winnow.models.errors import CheckFailed, SettingsError
 from winnow.models.reward_model import Calibration, RewardModel
 from winnow.models.tokenizer import Tokenizer
@@ -126,7 +125,7 @@ async def compare(service: Service) -> list[Comparison]:
     )
     comparisons = []
     for name, served, settings in models:
-        reference = ReferenceRewardModel(settings.checkpoint, RewardInput(service.tokenizer, service.template))
+        reference = ReferenceRewardModel(settings.checkpoint, service.reward_input(settings))
         comparisons.append(
             Comparison(
                 name,

@@ -90,17 +90,17 @@ def distill(
     """Turn a file of prompts into training data: the best of K answers to each, with every score.
 
     Exit status: 0 if every line has its answers, 3 if some have none (errors.jsonl says why), 1 if the
-    run could not go on. After any interruption, the same command resumes the run; its outcome is the
+    run could not continue. After any interruption, the same command resumes the run; its outcome is the
     same as without the interruption.
     """
-    from winnow.server.distill.command import Order
+    from winnow.server.distill.command import RunOptions
     from winnow.server.distill.command import distill as run
 
     if api_key_file and not server:
         raise SettingsError("--api-key-file is for a server; name it with --server")
     if recipe and not (context_distillation or ghost_attention):
         raise SettingsError("--recipe has no effect without --context-distillation or --ghost-attention")
-    order = Order(
+    options = RunOptions(
         prompts=prompts,
         out=out,
         choices=_choices(
@@ -122,7 +122,7 @@ def distill(
     )
     logging.basicConfig(format="winnow: %(message)s")
     logging.getLogger("winnow").setLevel(logging.INFO)
-    raise SystemExit(run(order, settings))
+    raise SystemExit(run(options, settings))
 
 
 def _choices(settings: Settings, candidates: int | None, temperature: str | None, **flags: Any) -> Choices:
@@ -169,7 +169,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="sft, prompt-completion, preferences, candidates, openai-batch, several with commas, or all.",
+            help=f"{', '.join(ALL_FORMATS)}, several with commas, or all.",
         ),
     ] = "all",
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: export in the run's folder.")] = None,

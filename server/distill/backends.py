@@ -32,8 +32,11 @@ from winnow.server.service import Service
 
 T = TypeVar("T")
 BUSY_SECONDS = 5.0
+"""Pause before an overloaded server is asked again, if its refusal names no time."""
 BATCH_SIZE = 256
+"""Score requests that are passed to a reward model at once, without waiting for more."""
 BATCH_SECONDS = 0.25
+"""Longest wait of a score request for its batch to fill."""
 
 
 class Answered(NamedTuple):
@@ -72,13 +75,16 @@ class InProcess:
     async def __call__(self, request: Request) -> Answered:
         """Sample and score; see `Backend`."""
         rendered = await self._renderer.render(request)
-        selection = await self._pipeline.select(
-            rendered.prompt,
-            rendered.sampling,
-            request.candidates,
-            request.combiner,
-            sampling_prompt=rendered.sampling_prompt,
-        )
+        try:
+            selection = await self._pipeline.select(
+                rendered.prompt,
+                rendered.sampling,
+                request.candidates,
+                request.combiner,
+                sampling_prompt=rendered.sampling_prompt,
+            )
+        except NoScoredCandidate as error:
+            raise _all_failed(request, str(error)) from None
         return Answered(selection, len(selection.prompt))
 
 
@@ -217,7 +223,7 @@ def _sampling_dialog(request: Request) -> tuple[Message, ...]:
 
 
 def _wire(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [message.as_dict() for message in messages]
 
 
 def _request_error(error: client_errors.InvalidRequest) -> RequestError:

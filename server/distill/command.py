@@ -18,6 +18,7 @@ import orjson
 
 from winnow.clients import AsyncClient, WinnowClientError
 from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.errors import EngineDead, RunError
@@ -48,11 +49,13 @@ MAX_RETRIES = 16
 SYNC_SECONDS = 1.0
 """Most work, in seconds, that a power cut can lose."""
 IN_FLIGHT = 1024
+"""Prompts in flight by default: enough for engines in this process to run at full throughput."""
 IN_FLIGHT_REMOTE = 32
+"""Prompts in flight by default with a server, which may serve other clients too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunOptions:
     """The options of a run, beside its `choices` for each prompt.
 
     `prompts` is a path or "-". `server` is the address of a running Winnow, ending in `/v1`; None starts engines here.
@@ -71,7 +74,7 @@ class Order:
     as_json: bool = False
 
 
-def distill(order: Order, settings: Settings) -> int:
+def distill(options: RunOptions, settings: Settings) -> int:
     """Start or continue a run; returns the exit status, 0 or `INCOMPLETE`.
 
     A signal raises `SystemExit` with 128 plus its number; finished prompts are kept.
@@ -82,19 +85,19 @@ def distill(order: Order, settings: Settings) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    if "candidates" in order.formats:
+    if "candidates" in options.formats:
         importlib.import_module("pyarrow")  # fail now rather than at the end
-    require_apart(order.prompts, order.out)
-    rules, digest = recipe.read(order.recipe)
+    require_apart(options.prompts, options.out)
+    rules, digest = recipe.read(options.recipe)
     try:
-        order.out.mkdir(parents=True, exist_ok=True)
+        options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{order.out} cannot be made: {error.strerror}") from None
-    manifest.require_readable(order.out)
-    with Journal(order.out) as journal:
-        source = open_source(order.prompts, order.out / "input.jsonl")
-        _claim(order, settings, source, digest, len(journal.done))
-        if order.retry_failed:
+        raise RunError(f"{options.out} cannot be made: {error.strerror}") from None
+    manifest.require_readable(options.out)
+    with Journal(options.out) as journal:
+        source = open_source(options.prompts, options.out / "input.jsonl")
+        _claim(options, settings, source, digest, is_begun=bool(journal.done))
+        if options.retry_failed:
             journal.done -= journal.failed
         if journal.damaged:
             logger.warning(
@@ -102,21 +105,21 @@ def distill(order: Order, settings: Settings) -> int:
             )
         if journal.done:
             logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
-        planner = Planner(order.choices, rules, SafetyClassifier(settings.safety_patterns))
-        session = _Session(order, source, journal, planner)
+        planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
+        session = _Session(options, source, TEMPLATES[settings.policy.template], journal, planner)
         lines = [row.line for row in source.rows()]
         if not journal.done.issuperset(lines):
             session.run(settings, len(lines))
         journal.sync()
         if not journal.done.issuperset(lines):
             raise RunError("the run ended before every line was done; run it again")
-        return _finish(order)
+        return _finish(options)
 
 
-def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str, begun: int) -> None:
+def _claim(options: RunOptions, settings: Settings, source: Source, recipe_digest: str, *, is_begun: bool) -> None:
     """Write the run's manifest, or check that the folder holds the same run."""
-    models = _remote_models(order) if order.server else _models(settings)
-    choices = order.choices
+    models = _remote_models(options) if options.server else _models(settings)
+    choices = options.choices
     wanted = {
         "format": FORMAT,
         "winnow": version("winnow-llm"),
@@ -131,7 +134,7 @@ def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str,
             "combiner": choices.combiner,
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
-            **({} if order.server else _engine_settings(settings)),
+            **({} if options.server else _engine_settings(settings)),
         },
         "recipe": {
             "context_distillation": choices.context_distillation,
@@ -139,15 +142,17 @@ def _claim(order: Order, settings: Settings, source: Source, recipe_digest: str,
             "sha256": recipe_digest if choices.context_distillation or choices.ghost_attention else None,
         },
     }
-    manifest.claim(order.out, wanted, is_begun=bool(begun))
+    manifest.claim(options.out, wanted, is_begun=is_begun)
 
 
 def _models(settings: Settings) -> dict[str, Any]:
-    """Return each model's identity, and the precision and context that its engine computes with."""
+    """Return each model's identity, and the kind, template, precision and context that its engine works with."""
     return {
         name: {
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
+            "kind": settings.engines[name].kind,
+            "template": settings.engines[name].template,
             "dtype": precision(settings, settings.engines[name]),
             "context": settings.engines[name].context or settings.context,
         }
@@ -168,22 +173,22 @@ def _engine_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _remote_models(order: Order) -> dict[str, Any]:
+def _remote_models(options: RunOptions) -> dict[str, Any]:
     """Return the name of the served model; a server reveals neither hashes nor its reward models."""
 
     async def ask() -> str:
-        async with _client(order, retries=1) as client:
+        async with _client(options, retries=1) as client:
             return (await client.models())[0].id
 
     try:
         return {"server": {"id": asyncio.run(ask()), "sha256": None}}
     except WinnowClientError as error:
-        raise RunError(f"no Winnow answers at {order.server}: {error}") from None
+        raise RunError(f"no Winnow answers at {options.server}: {error}") from None
 
 
-def _client(order: Order, retries: int) -> AsyncClient:
+def _client(options: RunOptions, retries: int) -> AsyncClient:
     try:
-        return AsyncClient(order.server or "", api_key=order.api_key, max_retries=retries)
+        return AsyncClient(options.server or "", api_key=options.api_key, max_retries=retries)
     except ValueError as error:
         raise RunError(str(error).replace("base_url", "--server")) from None
 
@@ -192,14 +197,15 @@ def _client(order: Order, retries: int) -> AsyncClient:
 class _Session:
     """One process's part of a run, until the run is done or the process is interrupted."""
 
-    order: Order
+    options: RunOptions
     source: Source
+    template: ChatTemplate
     journal: Journal
     planner: Planner
 
     def run(self, settings: Settings, total: int) -> None:
         """Answer the lines that are not done, of `total` lines in all."""
-        if self.order.server:
+        if self.options.server:
             _interruptible(self._remote(total))
         else:
             with started(settings) as service:
@@ -210,15 +216,15 @@ class _Session:
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():
-                await self._run(InProcess(service), total, self.order.in_flight or IN_FLIGHT)
+                await self._run(InProcess(service), total, self.options.in_flight or IN_FLIGHT)
         finally:
             cancel(watch)
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
     async def _remote(self, total: int) -> None:
-        async with _client(self.order, MAX_RETRIES) as client:
-            await self._run(Remote(client), total, self.order.in_flight or IN_FLIGHT_REMOTE)
+        async with _client(self.options, MAX_RETRIES) as client:
+            await self._run(Remote(client), total, self.options.in_flight or IN_FLIGHT_REMOTE)
 
     async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
         problems = len(self.journal.problems & self.journal.done)
@@ -226,8 +232,8 @@ class _Session:
         runner = Runner(self.planner.plan, backend, self.journal, meter, in_flight)
         syncing = asyncio.create_task(self._sync())
         try:
-            async with progress.shown(meter, progress.style(self.order.as_json)):
-                await runner.run(parse(self.source, TEMPLATES["llama2"]))
+            async with progress.shown(meter, progress.style(self.options.as_json)):
+                await runner.run(parse(self.source, self.template))
         finally:
             cancel(syncing)
 
@@ -269,16 +275,16 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _finish(order: Order) -> int:
+def _finish(options: RunOptions) -> int:
     """Export the run, print the outcome, and return the exit status."""
-    errors = write_errors(order.out)
-    written = export(order.out, order.formats, ExportOptions()) if order.formats else []
-    if order.as_json:
+    errors = write_errors(options.out)
+    written = export(options.out, options.formats, ExportOptions()) if options.formats else []
+    if options.as_json:
         body = {"event": "done", "errors": errors, "files": {item.path.name: item.rows for item in written}}
         sys.stdout.buffer.write(orjson.dumps(body) + b"\n")
     else:
         for item in written:
             print(f"{item.rows:>9,}  {item.path}")
         if errors:
-            print(f"{errors:>9,}  {order.out / 'errors.jsonl'}: lines without answers, and why")
+            print(f"{errors:>9,}  {options.out / 'errors.jsonl'}: lines without answers, and why")
     return INCOMPLETE if errors else 0

@@ -14,8 +14,7 @@ from winnow.models.errors import RunError
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file for the new content of `path`, which replaces it if the block succeeds; otherwise `path`
-    stays as it was.
+    """Yield a file that replaces `path` if the block succeeds; otherwise `path` stays as it was.
 
     Raises:
         RunError: it cannot be written.

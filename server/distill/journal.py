@@ -1,8 +1,7 @@
 """The journal of a run: append-only, an entry a line, in the order in which prompts were finished.
 
-Appended entries survive `kill -9`; entries appended before the last `sync` survive a power cut. A torn last
-line is cut off when the journal is opened again. A damaged line in the middle is ignored, and its prompt is
-answered anew.
+Appended entries survive `kill -9`; entries appended before the last `sync` survive a power cut. Opening
+the journal again cuts off a torn last line. A damaged line in the middle is ignored; its prompt is answered again.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ LOCK = "lock"
 
 
 class Journal:
-    """The one writer of a folder's journal. Opening takes the folder's lock, repairs the end and reads the
-    finished lines.
+    """Writer of a folder's journal; a folder has at most one at a time.
 
+    Opening takes the folder's lock, repairs the end of the journal and reads the finished lines.
     `done` holds the numbers of the input lines that need no more work, `problems` those of them without
     answers, and `failed` those whose candidates all failed. `damaged` counts ignored lines.
 
@@ -144,8 +143,7 @@ def _lock(folder: Path) -> int:
 def read(folder: Path) -> Iterator[Entry]:
     """Yield the entries of a run in the order of its input, the newest one of each line.
 
-    Only the offsets of the entries are held in memory, about 150 bytes each. A run that is still being written
-    may be read.
+    Only the offsets of the entries are held in memory, about 150 bytes each. The run may still be in progress.
 
     Raises:
         RunError: there is no journal.
@@ -157,6 +155,11 @@ def read(folder: Path) -> Iterator[Entry]:
             yield load(file.readline())
 
 
+def no_run(folder: Path, name: str) -> RunError:
+    """Return the error for a folder without `name`, a file that every run has."""
+    return RunError(f"{folder} holds no run: there is no {name}")
+
+
 def offsets(folder: Path) -> dict[int, int]:
     """Return the offset in bytes of each input line's newest entry.
 
@@ -166,7 +169,7 @@ def offsets(folder: Path) -> dict[int, int]:
     try:
         file = (folder / NAME).open("rb")
     except OSError:
-        raise RunError(f"{folder} holds no run: there is no {NAME}") from None
+        raise no_run(folder, NAME) from None
     newest: dict[int, int] = {}
     place = 0
     with file:

@@ -11,13 +11,14 @@ import orjson
 from winnow.models.errors import RunError
 from winnow.server.distill import journal
 from winnow.server.distill.files import write
-from winnow.server.distill.records import FORMAT
+from winnow.server.distill.records import FORMAT, other_format
 
 NAME = "manifest.json"
 Manifest = Mapping[str, Any]
-"""Nested plain values: `format`, `winnow` (the version), `input` {name, sha256, bytes}, `models` {policy,
-safety, helpfulness: {id, sha256, dtype, context}}, `settings` and `recipe`. No times and no paths, so that
-equal runs have equal manifests.
+"""Nested plain values, without times and paths, so that equal runs have equal manifests.
+
+`format`, `winnow` (the version), `input` {name, sha256, bytes}, `models` {policy, safety, helpfulness: {id, sha256,
+kind, template, dtype, context}, or server: {id, sha256}}, `settings` and `recipe`.
 """
 
 
@@ -50,17 +51,13 @@ def load(folder: Path) -> Manifest:
         manifest = orjson.loads((folder / NAME).read_bytes())
     except OSError:
         journal.offsets(folder)  # refuses an old journal by its format, which says more than a missing manifest
-        raise RunError(f"{folder} holds no run: there is no {NAME}") from None
+        raise journal.no_run(folder, NAME) from None
     except orjson.JSONDecodeError:
         raise RunError(f"{folder / NAME} is not JSON; it was edited by hand") from None
     if not isinstance(manifest, dict):
         raise RunError(f"{folder / NAME} is not a manifest; it was edited by hand")
     if manifest.get("format") != FORMAT:
-        version = manifest.get("winnow")
-        raise RunError(
-            f"{folder} was written by Winnow {version} in journal format {manifest.get('format')}, "
-            f"which this version cannot read; continue with Winnow {version}, or choose another --out"
-        )
+        raise other_format(folder, manifest.get("format"), manifest.get("winnow"))
     return manifest
 
 

@@ -8,7 +8,7 @@ of an OpenAI batch. Unknown keys are ignored: data sets have many. A null counts
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -24,7 +24,7 @@ from winnow.models.errors import BadLine, DialogError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill.reader import BOM, OPTIONS, SHAPES, Row, Source
 from winnow.server.distill.records import Problem
-from winnow.server.pipeline.request import RequestOptions, token_biases
+from winnow.server.pipeline.request import RequestOptions, messages_of, token_biases
 
 URL = "/v1/chat/completions"
 MOST_KEYS, MOST_SHOWN = 10, 300
@@ -39,42 +39,35 @@ _HASHED = (
 """The options that are part of a task's digest, in the order in which they are hashed."""
 
 
+_hash = partial(hashlib.blake2b, digest_size=16)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One prompt to answer.
 
     `line` counts from 1 over the whole input, blank and bad lines included, so that it never shifts;
-    `file_line` counts within `file`, a name without folders, "-" for standard input. `digest` is the 128-bit
-    hash, in hex, of the id and everything asked, whatever the file. `messages` ends with the user's.
-    `instruction` is for ghost attention.
+    `file_line` counts within `file`, a name without folders, "-" for standard input. `messages` ends with the
+    user's. `instruction` is for ghost attention.
     """
 
     line: int
     file: str
     file_line: int
     id: str | None
-    digest: str
     messages: tuple[Message, ...]
     category: str | None = None
     instruction: str | None = None
     options: RequestOptions = field(default_factory=RequestOptions)
 
-
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    """A task's fields that come from the row's content."""
-
-    messages: tuple[Message, ...]
-    options: RequestOptions
-    category: str | None = None
-    instruction: str | None = None
-
-    def digest(self, id: str | None) -> str:
+    @property
+    def digest(self) -> str:
+        """The 128-bit hash, in hex, of the id and everything asked, independent of the line's place."""
         options = {name: getattr(self.options, name) for name in _HASHED}
         if self.options.logit_bias:
             biases = token_biases(self.options.logit_bias).items()
             options["logit_bias"] = dict(sorted((str(token), bias) for token, bias in biases))
-        asked = (id, self.messages, self.options.is_safety, self.category, self.instruction, options)
+        asked = (self.id, self.messages, self.options.is_safety, self.category, self.instruction, options)
         return _hash(orjson.dumps(asked)).hexdigest()
 
 
@@ -106,20 +99,9 @@ class _Parser:
             id = _id(body)
             self._require_new(id)
             shape = _shape(body)
-            parsed = self._batch(body) if shape == "custom_id" else self._plain(shape, body)
+            return self._batch(row, id, body) if shape == "custom_id" else self._plain(row, id, shape, body)
         except BadLine as bad:
             return Problem(row.line, id, row.file, row.file_line, "input", bad.code, str(bad))
-        return Task(
-            line=row.line,
-            file=row.file,
-            file_line=row.file_line,
-            id=id,
-            digest=parsed.digest(id),
-            messages=parsed.messages,
-            category=parsed.category,
-            instruction=parsed.instruction,
-            options=parsed.options,
-        )
 
     def _require_new(self, id: str | None) -> None:
         if id is None:
@@ -129,7 +111,7 @@ class _Parser:
             raise BadLine("duplicate_id", "an earlier line has the same id; give each line its own, or none")
         self._seen.add(key)
 
-    def _plain(self, shape: str, body: Mapping[str, Any]) -> _Parsed:
+    def _plain(self, row: Row, id: str | None, shape: str, body: Mapping[str, Any]) -> Task:
         is_safety = body.get("is_safety")
         if not (is_safety is None or isinstance(is_safety, bool)):
             raise BadLine("invalid_type", "is_safety must be true or false")
@@ -141,7 +123,8 @@ class _Parser:
             if messages[0].role == "system":
                 raise BadLine("ambiguous", "the line has system and a system message; keep one of them")
             messages = (Message("system", system), *messages)
-        return _Parsed(messages, RequestOptions(is_safety=is_safety), category, instruction)
+        options = RequestOptions(is_safety=is_safety)
+        return Task(row.line, row.file, row.file_line, id, messages, category, instruction, options)
 
     def _dialog(self, shape: str, value: Any) -> tuple[Message, ...]:
         """Return the messages under a shape's key, without the data set's own answer."""
@@ -162,22 +145,20 @@ class _Parser:
             messages.pop()
         return self._checked(shape, messages)
 
-    def _checked(self, where: str, messages: list[Message]) -> tuple[Message, ...]:
+    def _checked(self, where: str, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return the messages if the template can render them and the last one is not blank."""
         try:
             checked = self._template.validate(messages)
         except DialogError as error:
             raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
         if not checked[-1].content.strip():
-            raise BadLine(
-                "empty_prompt", f"the last message of {where} is empty; write what is asked, or drop the line"
-            )
+            raise BadLine("empty_prompt", f"the last message of {where} is empty; write a prompt, or delete the line")
         return checked
 
-    def _batch(self, body: Mapping[str, Any]) -> _Parsed:
+    def _batch(self, row: Row, id: str | None, body: Mapping[str, Any]) -> Task:
         """Parse a line of an OpenAI batch, whose `body` is checked as the server does, except for the model's name."""
         if extra := next((key for key in OPTIONS if key in body), None):
-            raise BadLine("unsupported", f"{extra} is not supported beside custom_id; what is asked stands in body")
+            raise BadLine("unsupported", f"{extra} is not supported beside custom_id; put the request into body")
         if (body.get("method"), body.get("url")) != ("POST", URL):
             raise BadLine("unsupported", f"method must be POST and url {URL}")
         try:
@@ -193,11 +174,8 @@ class _Parser:
             token_biases(request.logit_bias or {})
         except SamplingError as error:
             raise BadLine(error.code, f"body: {error}") from None
-        messages = [Message(_ROLES.get(item.role, item.role), item.text) for item in request.messages]
-        return _Parsed(self._checked("body.messages", messages), RequestOptions.of(request))
-
-
-_hash = partial(hashlib.blake2b, digest_size=16)
+        messages = self._checked("body.messages", messages_of(request.messages))
+        return Task(row.line, row.file, row.file_line, id, messages, options=RequestOptions.of(request))
 
 
 def _object(content: bytes | Mapping[str, Any] | BadLine) -> dict[str, Any]:

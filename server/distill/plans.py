@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from winnow.models.errors import RunError
+from winnow.models.errors import RequestError, RunError
 from winnow.models.sampling import derived_seed
 from winnow.models.types import CombinerName, Message
 from winnow.server.distill.parser import Task
 from winnow.server.distill.recipe import Recipe, on_every_turn, on_first_turn
 from winnow.server.distill.records import Arm
-from winnow.server.pipeline.request import Defaults, Request, resolve
+from winnow.server.pipeline.request import Defaults, Request, RequestOptions, resolve
 
 MOST_CANDIDATES = 1024
 """Most candidates of a prompt, at one temperature if there are several."""
@@ -35,14 +35,13 @@ class Choices:
     ghost_attention: bool = False
 
     def __post_init__(self) -> None:
-        if self.candidates > MOST_CANDIDATES:
-            raise RunError(f"{self.candidates} candidates asked for; at most {MOST_CANDIDATES} are sampled")
         if not self.temperatures:
             raise RunError("name at least one temperature")
-        if self.candidates > 1 and 0 in self.temperatures:
-            raise RunError(
-                "at temperature 0 all candidates would be the same answer; raise it, or ask for one candidate"
-            )
+        lowest = RequestOptions(candidates=self.candidates, temperature=min(self.temperatures))
+        try:
+            resolve((), lowest, self.defaults)
+        except RequestError as error:
+            raise RunError(str(error)) from None
         if not self.sweep and len(self.temperatures) > self.candidates:
             raise RunError(
                 f"{len(self.temperatures)} temperatures cannot be spread over {self.candidates} candidates; "

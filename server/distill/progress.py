@@ -23,11 +23,11 @@ WINDOW_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of a run at one moment. Rates are averages of the last half minute; `eta_seconds` is None while
-    they are 0.
+    """The state of a run at one moment.
 
     `done` counts lines with answers and `errors` lines without, those of earlier processes included;
-    `candidates` and `tokens` are those of this process.
+    `candidates` and `tokens` are those of this process. Rates are averages of the last half minute, and
+    `eta_seconds` is None while they are 0.
     """
 
     total: int

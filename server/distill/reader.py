@@ -51,8 +51,8 @@ class Source:
     """An input, as it was when it was opened.
 
     `name` has no folders. `sha256` is of the file's bytes; for several files, of each one's name, size and
-    bytes. `size` is in bytes, as stored. `total` counts lines or rows, blank lines included: the last row's
-    `line` is at most that.
+    bytes. `size` is in bytes, as stored. `total` counts lines or rows, blank lines included, so no
+    row's `line` is above it.
     """
 
     name: str

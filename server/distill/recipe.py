@@ -22,7 +22,7 @@ def _without_tags(text: str) -> str:
     return text
 
 
-Words = Annotated[str, Field(min_length=1), AfterValidator(_without_tags)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_without_tags)]
 
 
 class _Part(BaseModel):
@@ -32,8 +32,8 @@ class _Part(BaseModel):
 class ContextDistillation(_Part):
     """Context distillation (Llama 2, section 4.2.4): a preprompt while sampling, and answer templates by category."""
 
-    preprompt: Words
-    templates: dict[str, Words] = {}
+    preprompt: Text
+    templates: dict[str, Text] = {}
 
     def sampling_dialog(self, messages: tuple[Message, ...], category: str | None) -> tuple[Message, ...]:
         """Return `messages` as they are sampled: the preprompt goes before their own system message."""
@@ -52,12 +52,10 @@ class ContextDistillation(_Part):
 class GhostAttention(_Part):
     """Ghost attention (Llama 2, section 3.3): an instruction on every user turn while sampling, stored in the first."""
 
-    instructions: tuple[Words, ...] = Field(min_length=1, strict=False)
+    instructions: tuple[Text, ...] = Field(min_length=1, strict=False)
 
     def instruction(self, own: str | None, messages: tuple[Message, ...], seed: int) -> str | None:
-        """Return a dialog's instruction: its own, or one of the list drawn by `seed`; None for one turn without
-        its own.
-        """
+        """Return the dialog's `own` instruction, else one drawn by `seed`; None for a single turn without its own."""
         if own is not None:
             return own
         turns = sum(message.role == "user" for message in messages)

@@ -1,8 +1,7 @@
-"""The entries of a journal, a line of JSON each: a finished prompt with its selection, or an input line without
-answers.
+"""The entries of a journal, a line of JSON each: finished prompts with their selections, and lines without answers.
 
 Everything that exports and reports show is derived from them. Token ids are not kept: the tokenizer's spelling
-of a text is what was scored, so they can be had from the text.
+of a text is what was scored, so they can be recomputed from the text.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """How some of a prompt's candidates were sampled: their number, their temperature, and the preprompt's name if any.
+    """Candidates of a prompt that were sampled alike: their number, temperature and preprompt, if any.
 
     The answers are judged, and stored, as answers to the prompt without the preprompt (Llama 2, section 4.2.4).
     """
@@ -56,8 +55,7 @@ class Record:
     `line` counts from 1 over the whole input. `digest` is the hash of the input line's content. The candidates
     of the first arm have the first indices, those of the second the next, and so on. `mask_history` says that
     the assistant's earlier turns carry no loss: the instruction of ghost attention was not there when they were
-    written. `n` answers are returned in OpenAI batch results. `prompt_tokens` is the length of the rendered
-    prompt.
+    written. `n` answers are returned in OpenAI batch results. The rendered prompt has `prompt_tokens` tokens.
     """
 
     line: int
@@ -101,6 +99,14 @@ class Problem:
 Entry = Record | Problem
 
 
+def other_format(run: object, found: object, version: object) -> RunError:
+    """Return the refusal of a run whose journal has the format `found`, by the `version` that wrote it."""
+    return RunError(
+        f"{run} was written by Winnow {version} in journal format {found}, which this version cannot read; "
+        f"continue with Winnow {version}, or choose another --out"
+    )
+
+
 def dump(entry: Entry) -> bytes:
     """Return one line of JSON, without its line end."""
     return orjson.dumps(_problem_body(entry) if isinstance(entry, Problem) else _record_body(entry))
@@ -116,10 +122,7 @@ def load(line: bytes) -> Entry:
     try:
         body = orjson.loads(line)
         if body.keys() >= {"answers", "silent"}:
-            raise RunError(
-                "the journal has format 1, written by Winnow 0.1, which this version cannot read; "
-                "continue with Winnow 0.1, or choose another --out"
-            )
+            raise other_format("the run", 1, "0.1")
         return _problem(body) if "problem" in body else _record(body)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError("not a journal entry") from error
@@ -173,7 +176,7 @@ def _record(body: Mapping[str, Any]) -> Record:
 def _selection_body(selection: Selection) -> dict[str, Any]:
     timings = selection.timings
     return {
-        "messages": [{"role": message.role, "content": message.content} for message in selection.prompt.messages],
+        "messages": [message.as_dict() for message in selection.prompt.messages],
         "is_safety": selection.prompt.is_safety,
         "combiner": selection.combiner,
         "scored": [_scored_body(item) for item in selection.scored],

@@ -23,9 +23,7 @@ YIELD_EVERY = 256
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """One pass over the input: `plan` plans a line, `backend` samples and scores, at most `in_flight` prompts
-    at once.
-    """
+    """One pass over the input: `plan` plans each line, `backend` answers it, at most `in_flight` lines at once."""
 
     plan: Callable[[Task], Plan]
     backend: Backend
@@ -77,8 +75,7 @@ class Runner:
         # A distilled answer is kept only if it beats an original one, so there must be an original one.
         failed = [outcome for outcome in originals if isinstance(outcome, NoScoredCandidate)]
         if len(failed) == len(originals):
-            reason = failed[0].failures[0].reason if failed[0].failures else str(failed[0])
-            return _problem(task, "failed", "no_scored_candidate", reason)
+            return _problem(task, "failed", "no_scored_candidate", str(failed[0]))
         return _record(plan, outcomes)
 
     async def _outcomes(self, plan: Plan) -> list[Answered | NoScoredCandidate]:

@@ -104,7 +104,9 @@ def _dataset(folder: Path, file: str) -> Any:
 
 
 def split_of(folder: Path, split: str) -> tuple[Path, str]:
-    """Return the folder of a data set's `split`, and its name; "" asks for the only split, and is the name of none.
+    """Return the folder of a data set's `split`, and its name.
+
+    "" means the only split, and is returned if there are none.
 
     Raises:
         RunError: there is no such split, or there are several to choose from.

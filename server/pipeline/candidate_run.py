@@ -25,12 +25,12 @@ from winnow.server.aio import cancel, retrieve_exception
 from winnow.server.pipeline.early_stopping import EarlyStopping, RejectionRounds
 
 STOP_SECONDS = 0.02
-"""How long a stopped candidate may take to report its token count before it is cancelled without one."""
+"""Seconds that a stopped candidate has to report its token count; then it is cancelled, and counts 0 tokens."""
 
 
 @dataclass(slots=True)
 class CandidateRun:
-    """The state of K candidates, each list in the order in which its items came; `run` samples and scores them.
+    """The state of K candidates; `run` samples and scores them. Lists are in the order in which candidates ended.
 
     `sample` is the policy's method and `rate` the reward models', bound to one prompt. Equal texts share one reward.
     """
@@ -91,7 +91,7 @@ class CandidateRun:
             candidate = await self.sample(index, self._handle(index))
             self.finished[index] = candidate
             if self._abort_reasons.get(index) == "early_rejection":
-                del self._abort_reasons[index]  # it finished before it could be aborted: it competes
+                del self._abort_reasons[index]  # it finished before the abort, so it is ranked
             # Shielded: a sibling with the same answer may still need the score.
             reward = await asyncio.shield(self._reward(candidate.text))
             self.scored.append(ScoredCandidate(candidate, reward))
@@ -108,7 +108,7 @@ class CandidateRun:
         except WinnowError:
             self._is_failing = True
             raise
-        self._ended(index)
+        self._note_end(index)
 
     def _handle(self, index: int) -> CandidateHandle | None:
         if not self.early_stopping.is_enabled:
@@ -117,7 +117,7 @@ class CandidateRun:
         handle = self._handles[index] = CandidateHandle()
         if rejection:
             handle.checkpoints = rejection.at_tokens
-            handle.at_checkpoint = lambda checkpoint, text: self._score_part(checkpoint, index, text)
+            handle.at_checkpoint = lambda checkpoint, text: self._start_partial_score(checkpoint, index, text)
         return handle
 
     def _reward(self, text: str) -> asyncio.Task[Reward]:
@@ -126,7 +126,7 @@ class CandidateRun:
             retrieve_exception(self._rewards[text])
         return self._rewards[text]
 
-    def _ended(self, index: int) -> None:
+    def _note_end(self, index: int) -> None:
         """Note that a candidate has finished, failed or been aborted, and stop the run if that is enough."""
         del self._tasks[index]
         if self.on_progress:
@@ -136,9 +136,9 @@ class CandidateRun:
             self._reject(self._rejection.end(index, competes=competes))
             self._cancel_partial_scores([index] if self._tasks else self._partial_scores.values())
         if self.scored and self._is_accepted(self._leader.reward):
-            self._stop("accept_reward")
+            self._truncate("accept_reward")
         elif self.scored and self._is_late:
-            self._stop("deadline")
+            self._truncate("deadline")
 
     def _is_accepted(self, reward: Reward) -> bool:
         accepted = self.early_stopping.accept_reward
@@ -159,40 +159,40 @@ class CandidateRun:
     def _expire(self) -> None:
         self._is_late = True
         if self.scored:
-            self._stop("deadline")
+            self._truncate("deadline")
 
-    def _stop(self, reason: Truncation) -> None:
+    def _truncate(self, reason: Truncation) -> None:
         """Abort every unfinished candidate; the first reason counts."""
         if not self.truncated_by and any(index not in self._abort_reasons for index in self._tasks):
             self.truncated_by = reason
             self._abort(self._tasks, reason)
 
     def _abort(self, indices: Iterable[int], reason: AbortReason) -> None:
-        going = [index for index in indices if index in self._tasks and index not in self._abort_reasons]
-        if going and not self._is_failing:
-            self._abort_reasons |= dict.fromkeys(going, reason)
-            self._cancel_partial_scores(going)
-            self._group.create_task(self._end({index: self._tasks[index] for index in going}))
+        unfinished = [index for index in indices if index in self._tasks and index not in self._abort_reasons]
+        if unfinished and not self._is_failing:
+            self._abort_reasons |= dict.fromkeys(unfinished, reason)
+            self._cancel_partial_scores(unfinished)
+            self._group.create_task(self._stop_in_engine({index: self._tasks[index] for index in unfinished}))
 
-    async def _end(self, going: dict[int, asyncio.Task[None]]) -> None:
+    async def _stop_in_engine(self, unfinished: dict[int, asyncio.Task[None]]) -> None:
         """Stop candidates in their engine, which reports their token counts; cancel those being scored, or too
         slow to stop.
         """
-        sampling = {task: self._handles[index] for index, task in going.items() if index not in self.finished}
-        for task in going.values():
+        sampling = {task: self._handles[index] for index, task in unfinished.items() if index not in self.finished}
+        for task in unfinished.values():
             if task not in sampling:
                 task.cancel()
         if sampling:
             await asyncio.gather(*(handle.stop() for handle in sampling.values()))
             await asyncio.wait(sampling, timeout=STOP_SECONDS)
-            for index, task in going.items():
+            for index, task in unfinished.items():
                 if task in sampling and index in self._abort_reasons:
                     task.cancel()
 
-    def _score_part(self, checkpoint: int, index: int, text: str) -> None:
-        """Start scoring the partial answer of a candidate that has passed a checkpoint, while it goes on decoding."""
+    def _start_partial_score(self, checkpoint: int, index: int, text: str) -> None:
+        """Start scoring the partial answer of a candidate that has passed a checkpoint, while it decodes on."""
         if index in self._tasks and index not in self._abort_reasons and not self._is_failing:
-            task = self._group.create_task(self._scored_part(checkpoint, index, text))
+            task = self._group.create_task(self._score_partially(checkpoint, index, text))
             self._partial_scores[task] = index
             task.add_done_callback(lambda done: self._partial_scores.pop(done, None))
 
@@ -202,7 +202,7 @@ class CandidateRun:
             if index in ended:
                 task.cancel()
 
-    async def _scored_part(self, checkpoint: int, index: int, text: str) -> None:
+    async def _score_partially(self, checkpoint: int, index: int, text: str) -> None:
         assert self._rejection
         try:
             reward = await asyncio.shield(self._reward(text))

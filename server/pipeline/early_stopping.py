@@ -61,7 +61,8 @@ class RejectionRounds:
     candidates: int
     combiner: CombinerName
     _scores: list[dict[int, ScoredCandidate | None]] = field(init=False)
-    _finished: set[int] = field(default_factory=set)
+    _settled: set[int] = field(default_factory=set)
+    """Candidates that have finished, failed or been aborted."""
     _out: set[int] = field(default_factory=set)
     """Candidates that do not compete at a checkpoint any more: aborted or failed ones."""
     _decided: int = 0
@@ -70,15 +71,13 @@ class RejectionRounds:
         self._scores = [{} for _ in self.options.at_tokens]
 
     def score(self, checkpoint: int, index: int, part: ScoredCandidate | None) -> list[int]:
-        """Note the partial score of candidate `index` at a checkpoint; None if it could not be scored, which is
-        no penalty.
-        """
+        """Note a partial score at a checkpoint; None if it could not be computed, which does not count against it."""
         self._scores[checkpoint][index] = part
         return self._decide()
 
     def end(self, index: int, *, competes: bool) -> list[int]:
         """Note that a candidate has finished; it `competes` if it has a score."""
-        self._finished.add(index)
+        self._settled.add(index)
         if not competes:
             self._out.add(index)
         return self._decide()
@@ -87,11 +86,11 @@ class RejectionRounds:
         rejected: list[int] = []
         while self._decided < len(self._scores):
             passed = self._scores[self._decided]
-            if len(self._finished | passed.keys()) < self.candidates:
+            if len(self._settled | passed.keys()) < self.candidates:
                 break
             self._decided += 1
             dropped = self._worst({index: part for index, part in passed.items() if part and index not in self._out})
-            self._finished.update(dropped)
+            self._settled.update(dropped)
             self._out.update(dropped)
             rejected += dropped
         return rejected
@@ -101,4 +100,4 @@ class RejectionRounds:
         scored = list(parts.values())
         kept = math.ceil(self.options.keep * len(scored))
         indices = (scored[position].candidate.index for position in rank(scored, self.combiner)[kept:])
-        return [index for index in indices if index not in self._finished]
+        return [index for index in indices if index not in self._settled]

@@ -76,5 +76,9 @@ class Lifecycle:
         Raises:
             WinnowError: the error that ended the lifecycle.
         """
-        async with interrupted_by(self.over(), lambda: self._end or EngineDead("over")):
+        async with interrupted_by(self.over(), self._error):
             yield
+
+    def _error(self) -> WinnowError:
+        assert self._end, "over without an end"
+        return self._end

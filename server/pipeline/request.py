@@ -1,31 +1,29 @@
-"""The one checked request, for HTTP, lines of an offline run, and lines of a batch; and its rendering for the engines.
+"""A checked request, the same for HTTP bodies, offline lines and batch lines.
 
-`RequestOptions` is what a caller asks for, `Defaults` what applies otherwise. `resolve` checks both against the
-limits and returns a `Request`; `PromptRenderer` renders it and fits its answer to the context. Errors name the
-field of the wire.
+`RequestOptions` holds a caller's options and `Defaults` the values for those left out. `resolve` checks both against
+the limits. K is decided here; `Admission` may grant fewer candidates under load. Errors name the field of the wire.
+`winnow.server.pipeline.rendering` renders a request for the engines.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from winnow.clients.schema import ChatRequest, CompletionRequest
-from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import PromptTooLong, RequestError, SamplingError
-from winnow.models.safety_classifier import SafetyClassifier
+from winnow.clients.schema import ChatMessage, ChatRequest, CompletionRequest
+from winnow.models.errors import RequestError, SamplingError
 from winnow.models.sampling import Sampling
-from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import CombinerName, Message, Prompt
+from winnow.models.types import CombinerName, Message
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
 
-LONG = 20_000
-"""Characters above which a text is tokenised in a thread, so that the event loop serves others meanwhile."""
+Messages = tuple[Message, ...]
 
-T = TypeVar("T")
-Dialog = tuple[Message, ...]
+
+def messages_of(messages: Sequence[ChatMessage]) -> Messages:
+    """Return the messages of a body; `developer` means system."""
+    return tuple(
+        Message("system" if message.role == "developer" else message.role, message.text) for message in messages
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +35,9 @@ class RawPrompt:
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A caller's wishes besides the prompt; None takes the default. Ranges are those of `winnow.clients.schema`.
+    """A caller's options, apart from the prompt; None takes the default. Ranges are those of `winnow.clients.schema`.
 
-    `candidates` is K, and `least` the fewest that will do under load. `candidates_field` and `max_tokens_field`
+    `candidates` is K, and `least` the smallest K accepted under load. `candidates_field` and `max_tokens_field`
     name the wire's field in errors, where it has two names for one thing.
     """
 
@@ -97,9 +95,9 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What applies where a caller asks for nothing, and the most candidates that a request may have.
+    """Defaults for the options that a caller leaves out, and the largest K of a request.
 
-    `candidates` is K; `least` is how far the load may shrink it, K itself if it may not.
+    `candidates` is K; `least` is the smallest K that the load may shrink it to, K itself if it may not.
     """
 
     candidates: int
@@ -113,15 +111,15 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One checked request. Only the context and the vocabulary of the served model can still refuse it.
+    """A checked request. It can still exceed the served model's context or vocabulary, which `PromptRenderer` checks.
 
-    `candidates` is K, of which `least` will do under load; `n` are returned. `is_safety` None lets the
+    `candidates` is K, `least` the smallest K accepted under load; `n` are returned. `is_safety` None lets the
     classifier decide. `sampling.max_tokens` is the caller's own limit, or the default, which is cut to the
-    context. `options` are the caller's, as they were. `sampling_dialog` replaces the dialog for sampling only
+    context. `options` are the caller's, unchanged. `sampling_dialog` replaces the dialog for sampling only
     (context distillation, ghost attention).
     """
 
-    prompt: Dialog | RawPrompt
+    prompt: Messages | RawPrompt
     candidates: int
     least: int
     n: int
@@ -130,25 +128,15 @@ class Request:
     options: RequestOptions
     is_safety: bool | None = None
     early_stopping: EarlyStopping = NEVER
-    sampling_dialog: Dialog | None = None
+    sampling_dialog: Messages | None = None
 
     @property
     def has_options(self) -> bool:
-        """Whether the caller asks for anything beyond the defaults, so that a refusal may be due to that."""
+        """Whether the caller set any option besides `is_safety`, so that a refusal may be due to it."""
         return replace(self.options, is_safety=None) != RequestOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedRequest:
-    """A request ready for `BestOfN.select`."""
-
-    request: Request
-    prompt: Prompt
-    sampling: Sampling
-    sampling_prompt: Prompt | None = None
-
-
-def resolve(prompt: Dialog | RawPrompt, options: RequestOptions, defaults: Defaults, arrived: float = 0.0) -> Request:
+def resolve(prompt: Messages | RawPrompt, options: RequestOptions, defaults: Defaults, arrived: float = 0.0) -> Request:
     """Check `options` and fill in the defaults; `arrived` is the request's arrival, an instant of `time.monotonic`.
 
     Raises:
@@ -170,13 +158,13 @@ def resolve(prompt: Dialog | RawPrompt, options: RequestOptions, defaults: Defau
 
 
 def _counts(options: RequestOptions, defaults: Defaults) -> tuple[int, int]:
-    """Return K and n. At temperature 0 all candidates would be equal, so K is 1 unless the caller insists."""
+    """Return K and n. At temperature 0 all candidates would be equal, so K is 1 unless the caller sets it."""
     greedy = (defaults.temperature if options.temperature is None else options.temperature) == 0
     n = options.n or 1
     candidates = options.candidates or (1 if greedy else defaults.candidates)
     if candidates > defaults.max_candidates:
         raise RequestError(
-            f"{candidates} candidates asked for; the limit here is {defaults.max_candidates}", options.candidates_field
+            f"{candidates} candidates requested; the limit here is {defaults.max_candidates}", options.candidates_field
         )
     if greedy and max(candidates, n) > 1:
         raise SamplingError(
@@ -223,115 +211,3 @@ def token_biases(given: Mapping[str, float]) -> dict[int, float]:
     if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in given):
         raise SamplingError("logit_bias: keys are token ids", "logit_bias")
     return {int(token): bias for token, bias in given.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRenderer:
-    """Renders requests for one policy, within its `context` (tokens of prompt and answer) and its `vocabulary`."""
-
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    classifier: SafetyClassifier
-    context: int
-    vocabulary: int
-
-    async def render(self, request: Request) -> RenderedRequest:
-        """Render `request` and fit its answer to the context.
-
-        Raises:
-            RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, or a
-                token id is
-                not of this vocabulary.
-        """
-        if isinstance(request.prompt, RawPrompt):
-            prompt = await self._raw(request.prompt.content, request.is_safety)
-            return RenderedRequest(request, prompt, self._fitted(request, prompt, "prompt"))
-        prompt = await self.render_dialog(request.prompt, request.is_safety)
-        if request.sampling_dialog is None or request.sampling_dialog == request.prompt:
-            return RenderedRequest(request, prompt, self._fitted(request, prompt, "messages"))
-        sampling_prompt = await self.render_dialog(request.sampling_dialog, request.is_safety)
-        longest = max(prompt, sampling_prompt, key=len)
-        return RenderedRequest(request, prompt, self._fitted(request, longest, "messages"), sampling_prompt)
-
-    async def render_dialog(self, dialog: Dialog, is_safety: bool | None = None) -> Prompt:
-        """Render a dialog; the classifier tags it if `is_safety` is None.
-
-        Raises:
-            DialogError: the dialog breaks the template's rules.
-            PromptTooLong: it cannot fit the context.
-        """
-        text = "".join(message.content for message in dialog)
-        self._require_possible(text, "messages")
-
-        def render() -> Prompt:
-            tagged = self.classifier(dialog) if is_safety is None else is_safety
-            return self.template.render(dialog, self.tokenizer, is_safety=tagged)
-
-        return await _in_thread_if_long(render, len(text))
-
-    async def _raw(self, content: str | tuple[int, ...], is_safety: bool | None) -> Prompt:
-        if not content:
-            raise RequestError("the prompt is empty; send a text or token ids", "prompt")
-        if isinstance(content, str):
-            self._require_possible(content, "prompt")
-        else:
-            self.require_tokens(content, "prompt")
-            self._room(len(content), "prompt")
-
-        def render() -> Prompt:
-            prompt = self.tokenizer.raw_prompt(content, is_safety=bool(is_safety))
-            tagged = self.classifier([Message("user", prompt.raw_text)]) if is_safety is None else is_safety
-            return replace(prompt, is_safety=tagged)
-
-        return await _in_thread_if_long(render, len(content))
-
-    async def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, tokenised in a thread if it is long."""
-        return await _in_thread_if_long(lambda: self.tokenizer.encode(text), len(text))
-
-    def require_tokens(self, ids: Sequence[int], field: str) -> None:
-        """Check that `ids`, from the request's `field`, are token ids of this vocabulary.
-
-        Raises:
-            RequestError: one is not.
-        """
-        if max(ids, default=0) >= self.vocabulary:
-            raise RequestError(f"{field}: token ids are below {self.vocabulary}", field)
-
-    def _require_possible(self, text: str, field: str) -> None:
-        """Refuse a text that is too long in any tokenisation, before it is tokenised."""
-        fewest = self.tokenizer.fewest_tokens(text.strip())
-        if fewest > self.context:
-            raise self._too_long(f"at least {fewest}", field)
-
-    def _room(self, prompt_tokens: int, field: str) -> int:
-        """Return the tokens that the context has left for an answer, at least one."""
-        room = self.context - prompt_tokens
-        if room < 1:
-            raise self._too_long(str(prompt_tokens), field)
-        return room
-
-    def _too_long(self, tokens: str, field: str) -> PromptTooLong:
-        return PromptTooLong(
-            f"the prompt has {tokens} tokens; the context holds {self.context}, the answer included", field
-        )
-
-    def _fitted(self, request: Request, prompt: Prompt, field: str) -> Sampling:
-        """Return the request's sampling, its answer cut to the room in the context unless the caller set a limit."""
-        sampling, room = request.sampling, self._room(len(prompt), field)
-        if max(sampling.logit_bias, default=0) >= self.vocabulary:
-            raise SamplingError(f"logit_bias: keys are token ids from 0 to {self.vocabulary - 1}", "logit_bias")
-        if request.options.max_tokens is None:
-            return replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        if sampling.max_tokens > room:
-            raise PromptTooLong(
-                f"the prompt's {len(prompt)} tokens and an answer of {sampling.max_tokens} exceed the context of "
-                f"{self.context}",
-                request.options.max_tokens_field,
-            )
-        return sampling
-
-
-async def _in_thread_if_long(work: Callable[[], T], length: int) -> T:
-    """Return what `work` on a text of that length returns; in a thread if it would block the event loop for long."""
-    return await asyncio.to_thread(work) if length > LONG else work()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from winnow.models import demo
+from winnow.models.chat_templates import TemplateName
 from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
 
@@ -34,10 +35,10 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
-    template: Literal["llama2"] = Field(default="llama2", description="Chat template.")
+    template: TemplateName = Field(default="llama2", description="Chat template.")
     dtype: Dtype | None = Field(default=None, description="Precision of this engine; default: the shared `dtype`.")
     context: int | None = Field(
-        default=None, ge=128, description="Most tokens of this engine; default: the shared `context`."
+        default=None, ge=128, description="Maximum tokens of a sequence in this engine; default: the shared `context`."
     )
 
 

@@ -39,9 +39,8 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
 
 def _check_environment() -> None:
     for variable in os.environ:
-        name = variable.removeprefix(PREFIX).lower()
-        known = name in ALIASES or name.split(DELIMITER)[0] in Settings.model_fields
-        if variable.startswith(PREFIX) and not known:
+        name = variable.removeprefix(PREFIX).lower().replace(DELIMITER, ".")
+        if variable.startswith(PREFIX) and name not in _names():
             raise SettingsError(f"environment variable {variable}: {_unknown(name)}")
 
 
@@ -59,14 +58,23 @@ def _check_file(path: Path, *, required: bool) -> None:
 def _explain(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     name = ".".join(map(str, problem["loc"]))
-    if problem["type"] != "extra_forbidden":
-        return f"{name or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
-    return _unknown(name)
+    if problem["type"] == "extra_forbidden":
+        return _unknown(name)
+    if problem["type"] == "model_type":
+        return f"{name}: a checkpoint, or a table of its settings"
+    flat = next((alias for alias, targets in ALIASES.items() if name in targets and alias not in ENGINES), None)
+    shown = f"{name} ({flat})" if flat else name or "settings"
+    return f"{shown}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _unknown(name: str) -> str:
-    known = [*Settings.model_fields, *ALIASES]
-    for engine in ENGINES:
-        known += (f"{engine}.{field}" for field in type(Settings.model_fields[engine].default).model_fields)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    nearest = difflib.get_close_matches(name, _names(), n=1, cutoff=0)
     return f"unknown setting {name!r}; the nearest is {nearest[0]!r}"
+
+
+def _names() -> list[str]:
+    """Return every name of a setting: flat ones, and nested ones with a dot."""
+    nested = (
+        f"{engine}.{field}" for engine in ENGINES for field in type(Settings.model_fields[engine].default).model_fields
+    )
+    return [*Settings.model_fields, *ALIASES, *nested]

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
+from winnow.models.errors import SettingsError
 from winnow.server.settings.engines import ENGINES
 
 PREFIX = "WINNOW_"
@@ -30,17 +31,21 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "helpfulness_scale": ("helpfulness.scale",),
     "helpfulness_bias": ("helpfulness.bias",),
 }
-"""Flat names of engine settings: what each one sets."""
+"""Flat names of engine settings, each with the nested settings it stands for."""
 
 
 class Environment(EnvSettingsSource):
-    """`WINNOW_…` variables, flat aliases and nested names; an engine's own name with a plain text is its checkpoint."""
+    """`WINNOW_…` variables: flat aliases, and nested names."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """Decode JSON, or take a plain text in place of an engine's table as its checkpoint."""
-        if field_name in ENGINES and not value.lstrip().startswith("{"):
+        """Decode JSON, or take another text in place of an engine's table as its checkpoint."""
+        try:
+            decoded = super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            if field_name not in ENGINES:
+                raise SettingsError(f"environment variable {PREFIX}{field_name.upper()} is not JSON") from None
             return {"checkpoint": value}
-        return super().decode_complex_value(field_name, field, value)
+        return decoded if isinstance(decoded, dict) or field_name not in ENGINES else {"checkpoint": value}
 
     def __call__(self) -> dict[str, Any]:
         """Return the values that are set, nested."""
@@ -57,20 +62,20 @@ class File(TomlConfigSettingsSource):
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of one source with every alias replaced by the settings it stands for; nested names
-    come first.
+    """Return one source's values with every flat name replaced by what it stands for; nested names win.
+
+    An engine's own name with a text instead of a table stands for its checkpoint.
     """
-    nested = {name: value for name, value in values.items() if name not in ALIASES or not _is_alias(name, value)}
-    for alias, targets in ALIASES.items():
-        if alias in values and _is_alias(alias, values[alias]):
-            for engine, _, name in (target.partition(".") for target in targets):
-                own = nested.get(engine, {})
-                if isinstance(own, BaseModel):
-                    own = own.model_dump(exclude_unset=True)
-                nested[engine] = {name: values[alias], **own} if isinstance(own, Mapping) else own
-    return nested
-
-
-def _is_alias(name: str, value: Any) -> bool:
-    """Whether `name` is used as an alias: an engine's own name is one if it holds a checkpoint instead of a table."""
-    return name not in ENGINES or isinstance(value, str)
+    found = {name: value for name, value in values.items() if name not in ALIASES or name in ENGINES}
+    for engine in ENGINES:
+        own = found.get(engine)
+        if isinstance(own, str):
+            found[engine] = {"checkpoint": own}
+        elif isinstance(own, BaseModel):
+            found[engine] = own.model_dump(exclude_unset=True)
+    for alias in (name for name in ALIASES if name in values and name not in ENGINES):
+        for engine, _, name in (target.partition(".") for target in ALIASES[alias]):
+            own = found.get(engine, {})
+            if isinstance(own, Mapping):
+                found[engine] = {name: values[alias], **own}
+    return found

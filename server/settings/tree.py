@@ -1,4 +1,4 @@
-"""The settings tree; a field's description is its documentation, on the command line too."""
+"""The settings tree, with every default."""
 
 from __future__ import annotations
 
@@ -85,41 +85,42 @@ class Settings(BaseSettings):
         None, description="File of keys that may use the server, one a line, or as sha256:HEX; # starts a comment."
     )
     allow_anonymous: bool = Field(
-        False, description="Listen beyond this machine although no key is set: anyone who reaches the port may ask."
+        False,
+        description="Listen on an address that other machines can reach although no key is set; anyone can then send "
+        "requests.",
     )
     trusted_hosts: Commas[str] = Field(
-        (), description="Host headers that are answered, *.example.org for a domain's; default: any."
+        (), description="Accepted Host headers; *.example.org accepts a domain's subdomains. Default: any."
     )
-    accept_any_model: bool = Field(
-        False, description="Answer whatever model a request names, for tools that insist on one."
-    )
+    accept_any_model: bool = Field(False, description="Accept any model name in a request.")
 
     candidates: Annotated[CandidateRange, NoDecode, BeforeValidator(_range)] = Field(
         CandidateRange(min=16, max=16),
-        description="K, sampled for a request that does not say how many; a range, 4-16, lets K of every request "
-        "shrink under load.",
+        description="K of requests that do not set it; a range such as 4-16 lets K shrink under load.",
     )
-    max_candidates: int = Field(64, ge=1, description="Most candidates that a request may ask for.")
+    max_candidates: int = Field(64, ge=1, description="Maximum candidates of a request.")
     combiner: CombinerName = setting(
         "llama2",
         offline=True,
-        description="How R_s and R_h decide: the paper's formula, or one that ranks every unsafe candidate last.",
+        description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
     )
     when_all_unsafe: Literal["return", "refuse"] = Field(
         "return",
         description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason "
         "content_filter).",
     )
-    refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="What a refusal says.")
+    refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="Text of a refusal.")
     safety_patterns: tuple[Pattern, ...] = setting(
         DEFAULT_PATTERNS,
         offline=True,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
     )
-    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of a request that names none.")
-    top_p: float = setting(1.0, offline=True, gt=0, le=1, description="Nucleus of a request that names none.")
+    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature if a request sets none.")
+    top_p: float = setting(
+        1.0, offline=True, gt=0, le=1, description="Nucleus sampling probability if a request sets none."
+    )
     max_tokens: int = setting(
-        512, offline=True, ge=1, description="Most tokens of an answer whose request names no limit."
+        512, offline=True, ge=1, description="Maximum tokens of an answer if a request sets none."
     )
 
     dtype: Dtype = setting(
@@ -163,7 +164,7 @@ class Settings(BaseSettings):
     max_queue_seconds: float | None = Field(
         None,
         gt=0,
-        description="Longest wait to expect in the queue; a request that would wait longer gets 429 at once. "
+        description="Longest expected wait in the queue; a request that would wait longer gets 429 at once. "
         "Default: 10, or 2 where candidates is a range.",
     )
     request_seconds: float = Field(
@@ -173,21 +174,21 @@ class Settings(BaseSettings):
         60.0,
         offline=True,
         gt=0,
-        description="An engine that has answers pending and gives no sign of life for so long ends the server.",
+        description="An engine with pending answers that does not respond for this long ends the server.",
     )
     max_header_bytes: int = Field(65_536, ge=1024, description="Largest head of a request: its line and headers.")
-    max_headers: int = Field(100, ge=10, description="Most headers of a request.")
+    max_headers: int = Field(100, ge=10, description="Maximum headers of a request.")
     header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
     body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
-    shutdown_seconds: float = Field(30.0, ge=0, description="How long requests in flight may finish after SIGTERM.")
+    shutdown_seconds: float = Field(30.0, ge=0, description="Seconds for requests in flight to finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="One line a message: text, or JSON for machines; auto: text on a terminal, else JSON."
     )
     log_content: bool = Field(
-        False, description="Log prompts and answers too. They are what users wrote: mind the law."
+        False, description="Log prompts and answers too; they contain users' text, so privacy law applies."
     )
 
     @model_validator(mode="after")
@@ -232,9 +233,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources, strongest first: flags, the environment, and the file whose path `load` has
-        configured.
-        """
+        """Return the sources, strongest first: flags, the environment, and the file that `load` has configured."""
         assert isinstance(init_settings, InitSettingsSource)
         flags = InitSettingsSource(settings_cls, nested(init_settings.init_kwargs))
         return flags, Environment(settings_cls), File(settings_cls)

@@ -40,7 +40,9 @@ async def test_the_margin_is_returned_in_calibrated_logits() -> None:
 
 async def test_a_flipped_sign_is_found_and_a_negative_scale_corrects_it() -> None:
     cost_model = Scores(better=-3.0, worse=1.0)
-    with pytest.raises(CheckpointError, match=r"demo reward model: its canary failed: .* the sign of its scale"):
+    with pytest.raises(
+        CheckpointError, match=r"demo reward model: its sanity check \(canary\) failed: .* the sign of its scale"
+    ):
         await SAFETY_CHECK.run("demo", cost_model, PROMPT)
     assert await SAFETY_CHECK.run("demo", cost_model, PROMPT, Calibration(-1.0)) == 4.0
 

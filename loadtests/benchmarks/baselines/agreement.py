@@ -1,7 +1,7 @@
 """Checks that the client-side scores equal Winnow's, and pick the same winners.
 
-Checked before anything is timed, on Winnow's own candidates: the times of a baseline that scored
-something else would mean nothing.
+Checked before anything is timed, on Winnow's own candidates: the times of a baseline that scored something else
+would mean nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ TOLERANCE = 1e-3
 class Agreement:
     """The agreement over `candidates` answers to `prompts` prompts.
 
-    `largest_difference` is the largest difference of R_s or R_c, `same_winner` counts the prompts
-    with the same winner.
+    `largest_difference` is the largest difference of R_s or R_c, `same_winner` counts the prompts with
+    the same winner.
     """
 
     prompts: int

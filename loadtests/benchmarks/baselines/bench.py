@@ -1,9 +1,8 @@
-"""`make bench`: Winnow against plain vLLM and against other implementations of best-of-K, on equal
-models, prompts and lengths.
+"""`make bench`: Winnow against plain vLLM and against other implementations of best-of-K.
 
-All servers are up from beginning to end. In each round every system is asked in turn, in an order
-that rotates, with a pause before each: an idle vLLM worker spins for about a second. Ratios are
-taken within a round. The load is offered from this process, on the same cores.
+Models, prompts and lengths are equal. All servers are up from beginning to end. In each round every system is
+asked in turn, in an order that rotates, with a pause before each: an idle vLLM worker spins for about a second.
+Ratios are taken within a round. The load is offered from this process, on the same cores.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ LOG_WIDTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The rounds. `eos_id` is banned, so that all answers are equally long; None leaves them their
-    natural lengths.
-    """
+    """The rounds. `eos_id` is banned, so that all answers are equally long; None leaves them their natural lengths."""
 
     systems: Sequence[Target]
     scenes: Sequence[Scene]

@@ -1,11 +1,10 @@
 """The command line and environment of each server and driver.
 
-The peers' vLLM servers get every setting of Winnow's own engines that is an environment variable or
-a flag: threads that sleep instead of spinning, no worker process behind an engine, eager mode,
-float32, prefix caching, 256 sequences, whole prefills, 1 GiB of KV cache. The comparison is about
-design, not about settings. Two things cannot be had by a flag: half of the threads, which Winnow
-gives a reward model, and the kernels that it replaces to be exact. The servers are also measured as
-most people would start them, without those settings.
+The baselines' vLLM servers get every setting of Winnow's own engines that is an environment variable or a flag:
+threads that sleep instead of spinning, no worker process behind an engine, eager mode, float32, prefix caching,
+256 sequences, whole prefills, 1 GiB of KV cache. The comparison is about design, not about settings. Two things
+cannot be had by a flag: half of the threads, which Winnow gives a reward model, and the kernels that it
+replaces to be exact. The servers are also measured as most people would start them, without those settings.
 """
 
 from __future__ import annotations
@@ -34,11 +33,10 @@ OPTILLM_DIALOG = """\
 {%- endfor -%}
 {%- set messages = state.kept -%}
 """
-"""Precedes the chat template of the baselines' policy, for optillm, the only client that sends it
-messages.
+"""Precedes the chat template of the baselines' policy, for optillm, the only client that sends it messages.
 
-optillm sends empty system messages, and a system message after the user's, for which Llama 2 has no
-place: the first are dropped, the second is appended to the message before it.
+optillm sends empty system messages, and a system message after the user's, for which Llama 2 has no place: the
+first are dropped, the second is appended to the message before it.
 """
 GPU_SHARES: Mapping[demo.ModelName, float] = {"policy": 0.26, "safety-rm": 0.07, "helpfulness-rm": 0.07}
 """An engine's share of a GPU's memory: two sets of three engines live on the card."""
@@ -46,16 +44,12 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def chat_template() -> str:
-    """Return the chat template of the baselines' policy: Winnow's own, which also takes the
-    messages that optillm sends.
-    """
+    """Return the chat template of the baselines' policy: Winnow's own, extended for optillm's messages."""
     return OPTILLM_DIALOG + TEMPLATES["llama2"].jinja
 
 
 def _environment(*, tuned: bool = True) -> dict[str, str]:
-    """Return the environment of Winnow's own engines; if not `tuned`, only the part that keeps a
-    server quiet and small.
-    """
+    """Return the environment of Winnow's own engines; unless `tuned`, only what keeps a server quiet and small."""
     values = {**COMMON, **EAGER, **_OFFLINE}
     if not runs_on_gpu():
         values["VLLM_CPU_KVCACHE_SPACE"] = "1"
@@ -65,8 +59,7 @@ def _environment(*, tuned: bool = True) -> dict[str, str]:
 
 
 def vllm(model: demo.ModelName, port: int, *, tuned: bool = True) -> Command:
-    """Return the command of vLLM's OpenAI server, which generates, or classifies if `model` is a
-    reward model.
+    """Return the command of vLLM's OpenAI server, which generates, or classifies if `model` is a reward model.
 
     If not `tuned`, its threads, processes and prefills are vLLM's defaults.
     """
@@ -87,9 +80,7 @@ def vllm(model: demo.ModelName, port: int, *, tuned: bool = True) -> Command:
 
 
 def winnow(port: int) -> Command:
-    """Return the command of `winnow serve` with its defaults; like vLLM's servers it logs no
-    requests.
-    """
+    """Return the command of `winnow serve` with its defaults; like vLLM's servers it logs no requests."""
     flags = ["--log-level", "warning"]
     if runs_on_gpu():
         flags += ["--policy-memory", str(GPU_SHARES["policy"]), "--rm-memory", str(GPU_SHARES["safety-rm"])]
@@ -105,7 +96,7 @@ def optillm(port: int, peers: Path, policy_url: str, candidates: int) -> Command
 
 
 def its_hub(peers: Path, urls: Mapping[str, str]) -> Command:
-    """Return the command of the driver that runs its_hub in the peers' own environment."""
+    """Return the command of the driver that runs its_hub in the baselines' environment."""
     driver = "winnow.loadtests.benchmarks.baselines.its_hub_driver"
     return Command("its_hub", [str(peers / "bin" / "python"), "-m", driver, *(urls[name] for name in GPU_SHARES)])
 

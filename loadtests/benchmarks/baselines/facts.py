@@ -25,7 +25,7 @@ def describe(peers: Path) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "load before the start": f"{os.getloadavg()[0]:.2f}",
         **{name: _version(name) for name in names},
-        **dict(zip(("its_hub", "optillm"), _peer_versions(peers), strict=True)),
+        **dict(zip(("its_hub", "optillm"), _baseline_versions(peers), strict=True)),
     }
 
 
@@ -36,7 +36,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _peer_versions(peers: Path) -> tuple[str, str]:
+def _baseline_versions(peers: Path) -> tuple[str, str]:
     with contextlib.suppress(OSError, subprocess.CalledProcessError, ValueError):
         command = [str(peers / "bin" / "python"), "-c", _VERSIONS]
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603, our own command

@@ -35,9 +35,9 @@ class Scene:
 class Run:
     """One system in one scene and round.
 
-    `latencies` are of whole answers, in seconds; `seconds` is the duration of the run. `tokens`
-    were sampled in all, 0 if the system does not report it. `answers` holds the text returned to
-    each request by the request's number, for comparing winners.
+    `latencies` are of whole answers, in seconds; `seconds` is the duration of the run. `tokens` were sampled in
+    all, 0 if the system does not report it. `answers` holds the text returned to each request by the request's
+    number, for comparing winners.
     """
 
     scene: str
@@ -65,9 +65,7 @@ Measure = Callable[[Run], float]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Every run of a benchmark. Intervals are the medians and ranges of the rounds; None where
-    nothing was measured.
-    """
+    """Every run of a benchmark. Intervals are the medians and ranges of the rounds; None where nothing was measured."""
 
     runs: tuple[Run, ...]
 
@@ -145,10 +143,10 @@ class Goal:
         return figure.value <= self.bound if self.is_upper else figure.value >= self.bound
 
 
-def _against(peer: str) -> tuple[Goal, Goal]:
+def _against(baseline: str) -> tuple[Goal, Goal]:
     return (
-        Goal(f"{peer}: its p50 against Winnow's", "one", peer, "winnow", p50_ms, 3, False),
-        Goal(f"{peer}: Winnow's requests/s against its", "crowd", "winnow", peer, throughput, 3, False),
+        Goal(f"{baseline}: its p50 against Winnow's", "one", baseline, "winnow", p50_ms, 3, False),
+        Goal(f"{baseline}: Winnow's requests/s against its", "crowd", "winnow", baseline, throughput, 3, False),
     )
 
 

@@ -1,6 +1,4 @@
-"""Starts the processes that the chosen systems need; all stay up until every system has been
-measured.
-"""
+"""Starts the processes that the chosen systems need; all stay up until every system has been measured."""
 
 from __future__ import annotations
 
@@ -82,11 +80,11 @@ def started_fleet(
     Args:
         names: which of `NAMES`.
         sizes: the Ks that will be asked for.
-        peers: folder of the peers' environment.
+        peers: folder of the baselines' environment.
         tell: called with a line for each server that is being started.
 
     Raises:
-        ServerFailed: Winnow or one of vLLM's servers did not start. A peer's program that does not start is `missing`.
+        ServerFailed: Winnow or one of vLLM's servers did not start. A baseline that does not start is `missing`.
     """
     fleet = Fleet(systems.new_client(), Renderer())
     with contextlib.ExitStack() as running:

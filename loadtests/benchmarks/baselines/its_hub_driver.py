@@ -1,9 +1,9 @@
-"""its_hub's `BestOfN` behind lines of JSON (`winnow.loadtests.benchmarks.baselines.subprocess_client`).
+"""its_hub's `BestOfN` behind lines of JSON (see `subprocess_client`).
 
-A script for the peers' own interpreter. The algorithm is its_hub's. The language model and the
-outcome reward model, which it leaves to its users, ask the same vLLM servers with the same bodies
-as the other baselines: `n=1` requests with Winnow's seeds, and `/classify`. Their modules import
-nothing that the peers' environment lacks.
+A script for the interpreter of the baselines' environment, which has all that its modules import. The algorithm
+is its_hub's. The language model and the outcome reward model, which it leaves to its users, ask the same vLLM
+servers with the same bodies as the other baselines: `n=1` requests with Winnow's seeds, and `/classify`.
+
 Usage: its_hub_driver.py POLICY_URL SAFETY_URL HELPFULNESS_URL
 """
 

@@ -1,10 +1,10 @@
-"""Best-of-N with transformers alone, behind lines of JSON
-(`winnow.loadtests.benchmarks.baselines.subprocess_client`).
+"""Best-of-N with transformers alone, behind lines of JSON (see `subprocess_client`).
 
 `generate(num_return_sequences=K)`, then each reward model over one padded batch through
-`AutoModelForSequenceClassification`, as TRL's `BestOfNSampler` did until it was removed. One
-request at a time; it has all threads, and nothing else runs while it is measured. Usage: python -m
-winnow.loadtests.benchmarks.baselines.padded_driver
+`AutoModelForSequenceClassification`, as TRL's `BestOfNSampler` did until it was removed. One request at a
+time; it has all threads, and nothing else runs while it is measured.
+
+Usage: python -m winnow.loadtests.benchmarks.baselines.padded_driver
 """
 
 from __future__ import annotations

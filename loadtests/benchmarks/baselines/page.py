@@ -1,6 +1,4 @@
-"""The benchmark's page: tables for the terminal, and Markdown, JSON and a bar plot for the
-documentation, all generated.
-"""
+"""The benchmark's generated page: tables for the terminal, and Markdown, JSON and a bar plot for the documentation."""
 
 from __future__ import annotations
 
@@ -74,9 +72,7 @@ _IS_MET = {True: "met", False: "missed", None: "not measured"}
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The outcome of a benchmark. `is_forced`: EOS was banned, so that every answer had the same
-    length.
-    """
+    """The outcome of a benchmark. `is_forced`: EOS was banned, so that every answer had the same length."""
 
     figures: Figures
     scenes: Sequence[Scene]
@@ -228,9 +224,7 @@ def _run_as_json(run: Run) -> dict[str, object]:
 
 
 def draw(measured: Measured, path: Path) -> None:
-    """Write the bar plot: median latency of one client and throughput of the crowd, with the range
-    of the rounds.
-    """
+    """Write the bar plot: median latency of one client and throughput of the crowd, with the range of the rounds."""
     shown = list(zip(measured.scenes, _MEASURES, _AXES, strict=False))
     with panels(path, len(shown), size=(11.0, 3.6)) as columns:
         for axes, (scene, measure, label) in zip(columns, shown, strict=True):

@@ -1,9 +1,8 @@
-"""Rendering on the client's side: a dialog as token ids for the policy and as text for the reward
-models.
+"""Rendering on the client's side: a dialog as token ids for the policy and as text for the reward models.
 
-A baseline gets the prompt as token ids, which spares its server the chat template and the
-tokenizer: that favours the baseline. The text is what a user would send to `/classify`; with
-`add_special_tokens` off it is tokenised to the ids that Winnow's reward models read.
+A baseline gets the prompt as token ids, which spares its server the chat template and the tokenizer: that
+favours the baseline. The text is what a user would send to `/classify`; with `add_special_tokens` off it is
+tokenised to the ids that Winnow's reward models read.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ MAX_TOKENS = 64
 class Rendered:
     """A prompt as token ids, and as text with its control tokens spelt out.
 
-    `is_safety`: its answers are ranked by safety alone. `answer_prefix` precedes an answer that is
-    not empty, `eos` follows it.
+    `is_safety`: its answers are ranked by safety alone. `answer_prefix` precedes an answer that is not empty,
+    `eos` follows it.
     """
 
     ids: tuple[int, ...]
@@ -37,9 +36,7 @@ class Rendered:
     eos: str
 
     def with_answer(self, answer: str) -> str:
-        """Return the text that a reward model reads: prompt, answer, and EOS, where the score is
-        taken.
-        """
+        """Return the text that a reward model reads: prompt, answer, and EOS, where the score is taken."""
         return f"{self.text}{self.answer_prefix + answer if answer else ''}{self.eos}"
 
 

@@ -1,8 +1,7 @@
-"""Client-side scoring: both reward models are asked over `/classify`, and Winnow's own combiner
-ranks the answers.
+"""Client-side scoring: both reward models are asked over `/classify`, and Winnow's own combiner ranks the answers.
 
-vLLM applies a sigmoid to a one-label classifier unless `use_activation` is off, so the scores are
-R_s and R_h in (0, 1). In float32 they tie above a logit of about 17 only.
+vLLM applies a sigmoid to a one-label classifier unless `use_activation` is off, so the scores are R_s and R_h
+in (0, 1). In float32 they tie above a logit of about 17 only.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ def best(rewards: Sequence[Reward]) -> int:
 class Scorer:
     """Both reward models' servers.
 
-    All candidates of a prompt go into one request per model, and both models are asked at once; for
-    a safety prompt, the safety model alone.
+    All candidates of a prompt go into one request per model, and both models are asked at once; for a safety
+    prompt, the safety model alone.
     """
 
     http: httpx.AsyncClient

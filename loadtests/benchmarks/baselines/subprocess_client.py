@@ -1,9 +1,8 @@
-"""Baselines that are libraries: each runs in a driver process, which is asked with lines of JSON
-over its standard input.
+"""Baselines that are libraries: each runs in a driver process, which takes requests as lines of JSON.
 
-A line to the driver holds a `number`, a `prompt` (the fields of `Rendered`) and a `request` (those
-of `Request`). It answers in any order, on standard output, with a line that has the same `number`
-and either `text`, `tokens` and `score_tail`, or `error`. Its first line is `{"ready": true}`.
+A line on the driver's standard input holds a `number`, a `prompt` (the fields of `Rendered`) and a `request` (those of
+`Request`). It answers in any order, on standard output, with a line that has the same `number` and either
+`text`, `tokens` and `score_tail`, or `error`. Its first line is `{"ready": true}`.
 """
 
 from __future__ import annotations

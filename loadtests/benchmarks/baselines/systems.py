@@ -1,5 +1,4 @@
-"""The baselines that are asked over HTTP: plain vLLM, best-of-N built around it in two ways, and
-optillm's proxy.
+"""The baselines that are asked over HTTP: plain vLLM, best-of-N built around it in two ways, and optillm's proxy.
 
 All of them get the same prompts, K, limits and sampling options.
 """
@@ -32,9 +31,7 @@ def new_client() -> httpx.AsyncClient:
 
 
 class Baseline:
-    """A `Target` whose failures become replies; subclasses implement `_answer`, whose reply needs
-    no `done`.
-    """
+    """A `Target` whose failures become replies; subclasses implement `_answer`, whose reply needs no `done`."""
 
     __slots__ = ()
 
@@ -56,9 +53,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Candidates of one prompt as texts, their tokens in all, and the time at which the last of
-    them had arrived.
-    """
+    """Candidates of one prompt as texts, their tokens in all, and the time at which the last of them had arrived."""
 
     texts: tuple[str, ...]
     tokens: int
@@ -108,11 +103,10 @@ class BareVllm(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class GenerateThenClassify(Baseline):
-    """Plain vLLM with `n=K`, then both reward models at once with all K texts each: a competent
-    user's own best-of-N.
+    """Plain vLLM with `n=K`, then both reward models at once with all K texts each: a competent user's own best-of-N.
 
-    `is_seeded` False sends no seeds: on CPU a seed kills an engine that cuts prefills in parts, as
-    vLLM's does by default.
+    `is_seeded` False sends no seeds: on CPU a seed kills an engine that cuts prefills in parts, as vLLM's
+    does by default.
     """
 
     render: Renderer
@@ -130,9 +124,7 @@ class GenerateThenClassify(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class SequentialThenScore(Baseline):
-    """K requests one after another, then the scores, as simple scripts and libraries do. Its seeds
-    are Winnow's.
-    """
+    """K requests one after another, then the scores, as simple scripts and libraries do. Its seeds are Winnow's."""
 
     render: Renderer
     policy: Completions
@@ -156,11 +148,10 @@ def _joined(parts: Sequence[Sampled]) -> Sampled:
 
 @dataclass(frozen=True, slots=True)
 class OptiLlm(Baseline):
-    """optillm's proxy before the policy's server: it samples K, and the policy itself rates each,
-    one after another.
+    """optillm's proxy before the policy's server: it samples K, and the policy itself rates each, one after another.
 
-    The proxy passes on neither seed nor `logit_bias`, so its answers always have natural lengths.
-    It fixes K when it starts: `urls` has one proxy for each K.
+    The proxy passes on neither seed nor `logit_bias`, so its answers always have natural lengths. It fixes K
+    when it starts: `urls` has one proxy for each K.
     """
 
     http: httpx.AsyncClient

@@ -1,3 +1,1 @@
-"""`make distill-demo`: `winnow distill` end to end, and the benefit of training on its output,
-measured on the demo world.
-"""
+"""`make distill-demo`: `winnow distill` end to end on the demo world, and the benefit of training on its output."""

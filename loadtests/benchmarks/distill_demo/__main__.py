@@ -1,10 +1,9 @@
-"""`make distill-demo`: `winnow distill` end to end, and the benefit of training on its output,
-measured on the demo world.
+"""`make distill-demo`: `winnow distill` end to end on the demo world, and the benefit of training on its output.
 
-Prompts of the training side go through `winnow distill`. The demo policy is fine-tuned on the
-winners and, as a control, on a random candidate of each prompt; both are judged on held-out
-prompts. Writes a table and a plot. The two tuned policies stay in the work folder and can be served
-by `winnow serve --policy`. Takes ten to fifteen minutes on two cores.
+Prompts of the training side go through `winnow distill`. The demo policy is fine-tuned on the winners and, as a
+control, on a random candidate of each prompt; both are judged on held-out prompts. Writes a table and a plot.
+The two tuned policies stay in the work folder and can be served by `winnow serve --policy`. Takes ten to
+fifteen minutes on two cores.
 """
 
 from __future__ import annotations
@@ -64,9 +63,7 @@ def winners(folder: Path) -> list[Example]:
 
 
 def control(folder: Path, seed: int) -> list[Example]:
-    """Return a random candidate of each prompt, in the input's order: the winners without the
-    choice.
-    """
+    """Return a random candidate of each prompt, in the input's order: the winners without the choice."""
     from pyarrow import parquet
 
     answers: dict[int, list[Example]] = defaultdict(list)
@@ -139,9 +136,7 @@ def main(
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Seed of candidates, control, training and held-out prompts.")] = 0,
 ) -> None:
-    """Distil the best of K into the demo policy, measure the tuned policy, and write a table and a
-    plot.
-    """
+    """Distil the best of K into the demo policy, measure the tuned policy, and write a table and a plot."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     work.mkdir(parents=True, exist_ok=True)

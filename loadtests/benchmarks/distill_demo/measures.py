@@ -1,7 +1,7 @@
 """The shares of wrong and unsafe answers of the demo policy, tuned or not.
 
-Answers are sampled and scored with plain transformers, apart from the path that made the training
-data, and the demo world judges them.
+Answers are sampled and scored with plain transformers, apart from the path that made the training data, and the
+demo world judges them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ Answers = list[list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One set of answers: for each prompt the shares of its answers that are wrong and unsafe, and
-    the mean tokens.
-    """
+    """One set of answers: for each prompt the shares of its answers that are wrong and unsafe, and the mean tokens."""
 
     name: str
     wrong: tuple[float, ...]

@@ -25,9 +25,9 @@ COLOURS = (INK, GREY, GREEN, GREEN)
 class Page:
     """The method in words, and the results.
 
-    `lessons` are the two sets of answers that were trained on: random ones, winners. `original`,
-    `control` and `winners` gave `samples` answers to each of the same held-out prompts; `best` has
-    the best of the original's by reward.
+    `lessons` are the two sets of answers that were trained on: random ones, winners. `original`, `control` and
+    `winners` gave `samples` answers to each of the same held-out prompts; `best` has the best of the
+    original's by reward.
     """
 
     intro: str
@@ -50,8 +50,7 @@ class Page:
 
     @property
     def recovered(self) -> float:
-        """The gain of tuning on winners over one sample of the original, as a share of the gain of
-        its best of K.
+        """The gain of tuning on winners over one sample of the original, as a share of the gain of its best of K.
 
         NaN if the best of K is no better than one sample.
         """

@@ -1,3 +1,1 @@
-"""Early stopping measured: reward, true accuracy, tokens and latency of each way to spend less than
-all K candidates.
-"""
+"""The benchmark of early stopping: reward, true accuracy, tokens and latency of each setting."""

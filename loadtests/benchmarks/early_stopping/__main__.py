@@ -1,9 +1,8 @@
-"""`python -m winnow.loadtests.benchmarks.early_stopping`: cost and saving of each way to spend less
-than all K candidates.
+"""`python -m winnow.loadtests.benchmarks.early_stopping`: cost and saving of each early-stopping setting.
 
-The demo models are served. Their world judges answers by itself, so true accuracy is measured
-beside reward. Writes dials.md, dials.png and dials.json. The figures do not carry over to large
-models, whose sampling and scoring cost differently.
+The demo models are served. Their world judges answers by itself, so true accuracy is measured beside reward.
+Writes dials.md, dials.png and dials.json. The figures do not carry over to large models, whose sampling and
+scoring cost differently.
 """
 
 from __future__ import annotations
@@ -55,9 +54,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def server(url: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the address of the given server, or of one that is started, and its description for the
-    page.
-    """
+    """Yield the address of the given server, or of one that is started, and its description for the page."""
     if url is not None:
         yield url, "A server that was running already, its settings unknown"
         return

@@ -1,9 +1,8 @@
-"""Sends a server the same prompts, with the same seeds, in every setting and under every load:
-`measured`.
+"""Sends a server the same prompts, with the same seeds, in every setting and under every load: `measured`.
 
-A run is a closed loop. Its first and last requests would meet a server that fills or empties, so
-other requests that are not counted precede and follow those that are. Settings run in random order,
-so that a machine that becomes slower favours none.
+A run is a closed loop. Its first and last requests would meet a server that fills or empties, so other requests
+that are not counted precede and follow those that are. Settings run in random order, so that a machine that
+becomes slower favours none.
 """
 
 from __future__ import annotations
@@ -45,9 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A setting under a load: an outcome for each prompt, None where the server refused, and the
-    seconds for all of them.
-    """
+    """A setting under a load: each prompt's outcome, None where the server refused, and the seconds in all."""
 
     setting: Setting
     clients: int
@@ -67,9 +64,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """All runs under one load. `repeat` is exact best of K run a second time: the two differ by
-    noise alone.
-    """
+    """All runs under one load. `repeat` is exact best of K run a second time: the two differ by noise alone."""
 
     clients: int
     repeat: Run

@@ -52,9 +52,7 @@ READING = f"""\
 
 
 def document(measurement: Measurement) -> dict[str, Any]:
-    """Return everything as plain JSON values; null stands for an end of an interval that is beyond
-    the curve.
-    """
+    """Return everything as plain JSON values; null stands for an end of an interval that is beyond the curve."""
     document: dict[str, Any] = _plain(measurement)
     return {"schema": 1, **document}
 

@@ -1,6 +1,4 @@
-"""The picture: for each load, mean R_c against median latency, and below it the share of wrong
-answers against tokens.
-"""
+"""The plot: mean R_c against median latency for each load, and below it the share of wrong answers against tokens."""
 
 from __future__ import annotations
 
@@ -71,9 +69,7 @@ def _column(load: Figures, styles: Styles, upper: Axes, lower: Axes) -> None:
 
 
 def _panel(axes: Axes, load: Figures, styles: Styles, x: Read, y: Read, offset: tuple[int, int]) -> None:
-    """Draw the exact curve with its K, and every early-stopping setting; `offset` is that of the
-    labels, in points.
-    """
+    """Draw the exact curve with its K, and every early-stopping setting; `offset` is that of the labels, in points."""
     axes.plot([x(r) for r in load.exact], [y(r) for r in load.exact], color=INK, marker=".", zorder=2)
     for row in _apart(load.exact, x, y):
         axes.annotate(f"K={row.setting.value}", (x(row), y(row)), xytext=offset, textcoords="offset points", fontsize=8)

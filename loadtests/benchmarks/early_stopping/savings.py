@@ -1,9 +1,8 @@
 """Savings of early stopping against exact best of K, with their uncertainty. Pure.
 
-The reference is the curve of exact best of K: mean R_c against cost. A setting that reached some
-mean R_c is compared with the cost of exact best of K at the same mean R_c. The bootstrap resamples
-prompts, the same ones for every setting, so that a hard or long prompt weighs on both sides of a
-comparison.
+The reference is the curve of exact best of K: mean R_c against cost. A setting that reached some mean R_c is
+compared with the cost of exact best of K at the same mean R_c. The bootstrap resamples prompts, the same ones
+for every setting, so that a hard or long prompt weighs on both sides of a comparison.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ from numpy.typing import NDArray
 from winnow.models.statistics import Interval, bootstrap_interval
 
 TOLERANCE = 0.0005
-"""A mean R_c may miss the ends of the curve by this much: scores repeat from run to run up to
-rounding.
-"""
+"""A mean R_c may miss the ends of the curve by this much: scores repeat from run to run up to rounding."""
 
 Resample = NDArray[np.int64] | Sequence[int]
 """Positions of prompts, drawn with replacement."""
@@ -43,9 +40,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float | None], statistic: Statistic, resamples: Sequence[Resample]) -> Estimate:
-    """Return the statistic of one value per prompt; None, for a prompt that was not answered, is
-    left out.
-    """
+    """Return the statistic of one value per prompt; None, for a prompt that was not answered, is left out."""
     array = np.array([math.nan if value is None else value for value in values])
     known: list[float] = array[~np.isnan(array)].tolist()
     drawn = (array[np.asarray(positions)] for positions in resamples)
@@ -54,9 +49,7 @@ def estimate(values: Sequence[float | None], statistic: Statistic, resamples: Se
 
 
 class Curve:
-    """Cost against mean R_c of exact best of K, made monotone: a larger K never reaches less and
-    never costs less.
-    """
+    """Cost against mean R_c of exact best of K, made monotone: a larger K never reaches less and never costs less."""
 
     def __init__(self, costs: Iterable[float], rewards: Iterable[float]) -> None:
         """Take the points in ascending order of K."""
@@ -66,9 +59,8 @@ class Curve:
     def cost(self, reward: float) -> float:
         """Return the least cost, above 0, that reaches `reward`; ±inf below and above all points.
 
-        Between two points reward is linear in the logarithm of the cost: each doubling of K adds
-        less than the one before, and straight lines over the cost itself would lie well below the
-        true curve.
+        Between two points reward is linear in the logarithm of the cost: each doubling of K adds less than the
+        one before, and straight lines over the cost itself would lie well below the true curve.
         """
         if reward <= self.rewards[0]:
             return self.costs[0] if reward >= self.rewards[0] - TOLERANCE else -math.inf
@@ -93,8 +85,7 @@ def saving(
 ) -> Interval | None:
     """Return the share of cost that a setting saves at equal mean R_c.
 
-    None if its mean R_c is beyond the curve of exact best of K. An end of the interval is infinite
-    if it is.
+    None if its mean R_c is beyond the curve of exact best of K. An end of the interval is infinite if it is.
     """
     curve = Curve((each.value for each in exact_costs), (each.value for each in exact_rewards))
     if not math.isfinite(curve.cost(reward.value)):

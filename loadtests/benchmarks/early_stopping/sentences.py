@@ -71,9 +71,7 @@ def sentence(measurement: Measurement, name: str) -> str:
 
 
 def _at_loads(loads: Mapping[str, Sequence[int]]) -> str:
-    """Return `in tokens at 1 and 8 clients, in latency at 8 clients`; kinds with the same loads
-    share one entry.
-    """
+    """Return `in tokens at 1 and 8 clients, in latency at 8 clients`; kinds with the same loads share one entry."""
     kinds: dict[tuple[int, ...], list[str]] = {}
     for kind, counts in loads.items():
         if counts:
@@ -85,9 +83,7 @@ def _at_loads(loads: Mapping[str, Sequence[int]]) -> str:
 
 
 def fewest_wrong(load: Figures) -> str:
-    """Return a sentence on the exact K with the fewest wrong answers, which need not be the one
-    with the most reward.
-    """
+    """Return a sentence on the exact K with the fewest wrong answers, not always the one with the most reward."""
     if not load.exact:
         return ""
     best = min(load.exact, key=lambda row: row.wrong.value)

@@ -1,7 +1,6 @@
 """The settings that are compared: exact best of K, and each way of spending less.
 
-Every request carries its own bounds of K, so that a server whose `candidates` is a range measures
-the same.
+Every request carries its own bounds of K, so that a server whose `candidates` is a range measures the same.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ PLACES = 128
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way of answering. `value` tells it from others of its `group`; `options` are fields of
-    `best_of_n`.
-    """
+    """One way of answering. `value` tells it from others of its `group`; `options` are fields of `best_of_n`."""
 
     group: str
     value: str
@@ -55,8 +52,7 @@ class Setting:
 class Menu:
     """The settings measured in a closed loop of `clients` clients.
 
-    `share` is the part of the prompts that are asked; a single client takes long and has the least
-    noise.
+    `share` is the part of the prompts that are asked; a single client takes long and has the least noise.
     """
 
     clients: int
@@ -67,9 +63,7 @@ class Menu:
     share: float = 1.0
 
     def settings(self, calibration: Sequence[Sample]) -> list[Setting]:
-        """Return every setting of this load; `calibration` has the answers of exact best of K under
-        it.
-        """
+        """Return every setting of this load; `calibration` has the answers of exact best of K under it."""
         return [
             *map(exact, self.exact),
             *(deadline(event, percent, calibration) for event, percent in self.deadlines),
@@ -90,9 +84,7 @@ def accept(reward: float) -> Setting:
 
 
 def rejection(at_tokens: Sequence[int], keep: float) -> Setting:
-    """Return the setting that aborts the worst candidates after so many tokens, and keeps the share
-    `keep`.
-    """
+    """Return the setting that aborts the worst candidates after so many tokens, and keeps the share `keep`."""
     places = ", ".join(map(str, at_tokens))
     options = {"early_rejection": {"at_tokens": list(at_tokens), "keep": keep}}
     return Setting(f"early_rejection, keep {keep:g}", f"at [{places}]", options=options)

@@ -1,8 +1,7 @@
 """Each setting in figures, and whether early stopping pays: `figures`. Pure.
 
-A setting pays if the 95 % interval of its saving is above 0. For latency it must also be above the
-noise, the difference of the medians of one setting run twice, which an interval over the prompts of
-one run does not include.
+A setting pays if the 95 % interval of its saving is above 0. For latency it must also be above the noise, the
+difference of the medians of one setting run twice, which an interval over the prompts of one run does not include.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ MAX_REFUSED = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """A setting's saving against exact best of K at equal mean R_c, in sampled tokens and in median
-    latency; None if unknown.
-    """
+    """A setting's saving against exact best of K at equal mean R_c, in tokens and median latency; None if unknown."""
 
     tokens: Interval | None
     latency: Interval | None
@@ -35,9 +32,7 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A setting under a load. Shares are of answers, except `refused`, which is of requests. An
-    exact K has no saving.
-    """
+    """A setting under a load. Shares are of answers, `refused` of requests. An exact K has no saving."""
 
     setting: Setting
     reward: Interval
@@ -57,9 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The rows of a load, exact ones first. `noise`: the relative difference of the medians of K =
-    16 run twice.
-    """
+    """The rows of a load, exact ones first. `noise`: the relative difference of the medians of K = 16 run twice."""
 
     clients: int
     prompts: int

@@ -2,8 +2,7 @@
 
 The modules of this package derive everything from the journal and the manifest: the same run gives the
 same bytes. Rows stand in the order of the input, and a file appears whole or not at all. Memory does not
-grow with the texts of a run. This module imports nothing heavy, because the command line reads its
-options from here.
+grow with the texts of a run. This module imports nothing heavy, because the command line imports it.
 """
 
 from __future__ import annotations
@@ -15,13 +14,43 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Format = Literal["sft", "prompt-completion", "preferences", "candidates", "openai-batch"]
 ALL_FORMATS: tuple[Format, ...] = get_args(Format)
-FILES: dict[Format, str] = {
-    "sft": "sft.jsonl",
-    "prompt-completion": "prompt_completion.jsonl",
-    "preferences": "preferences.jsonl",
-    "candidates": "candidates.parquet",
-    "openai-batch": "openai_batch.jsonl",
+CHAT_TEMPLATE = "chat_template.jinja"
+
+
+class FormatFile(NamedTuple):
+    """The file of a format: its name, and its use, a line of Markdown for the dataset card."""
+
+    name: str
+    use: str
+
+
+FILES: dict[Format, FormatFile] = {
+    "sft": FormatFile(
+        "sft.jsonl",
+        f"TRL: `SFTTrainer` on `messages`. With `assistant_only_loss=True` and `{CHAT_TEMPLATE}`, turns of `weight` 0 "
+        "carry no loss. Without them, every token of the dialog carries loss.",
+    ),
+    "prompt-completion": FormatFile(
+        "prompt_completion.jsonl",
+        "TRL: `SFTTrainer`. Only the completion carries loss; earlier turns never do.",
+    ),
+    "preferences": FormatFile(
+        "preferences.jsonl",
+        "TRL: `DPOTrainer`, or `RewardTrainer`, which subtracts `margin`. For the paper's own margins, copy "
+        "`margin_small` or `margin_large` into it.",
+    ),
+    "candidates": FormatFile(
+        "candidates.parquet",
+        '`pandas.read_parquet`, or `load_dataset("parquet", data_files="candidates.parquet")`. '
+        "`datasets` reads all configs of a folder with one reader, so this file is no config beside JSON files.",
+    ),
+    "openai-batch": FormatFile(
+        "openai_batch.jsonl",
+        "One line per input line, in the shape of OpenAI's batch output. A `custom_id` that the input did not name "
+        "is `line-N`. `created` and the timings are 0. Read it as JSON, line by line; it is no config.",
+    ),
 }
+"""A row per format, Parquet or JSON Lines by the suffix; the contents of its rows are in `formats.py`."""
 PairRule = Literal["worst", "median", "random", "second"]
 
 

@@ -1,7 +1,6 @@
 """The dataset card: the contents of the files, their origin, and the limits of a reward.
 
-It depends on the manifests, the counts and the options alone, not on times or paths: the same run gives
-the same bytes.
+It depends on the manifests, the counts and the options alone, not on times or paths.
 """
 
 from __future__ import annotations
@@ -12,39 +11,26 @@ from typing import Any
 
 import orjson
 
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.reporting.pages import flattened
 from winnow.models.statistics import Moments
 from winnow.models.types import SAFETY_THRESHOLD, Branch
-from winnow.server.distill.export import FILES, ExportOptions, Format
+from winnow.server.distill.export import CHAT_TEMPLATE, FILES, ExportOptions, Format
 from winnow.server.distill.export.columns import FIELDS, Column
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.manifest import Manifest
 
-CHAT_TEMPLATE = "chat_template.jinja"
 INTRODUCTION = f"""\
 A policy sampled K answers to each prompt. A safety and a helpfulness reward model scored each answer.
 The two scores were combined as in Llama 2: R_c is R_s if the prompt is a safety prompt or R_s < {SAFETY_THRESHOLD},
 else R_h. The best answer by R_c is the one to train on (rejection sampling)."""
-
-HOW_TO = {
-    "sft": f"TRL: `SFTTrainer` on `messages`. With `assistant_only_loss=True` and `{CHAT_TEMPLATE}`, turns of "
-    "`weight` 0 carry no loss. Without them, every token of the dialog carries loss.",
-    "prompt-completion": "TRL: `SFTTrainer`. Only the completion carries loss; earlier turns never do.",
-    "preferences": "TRL: `DPOTrainer`, or `RewardTrainer`, which subtracts `margin`. For the paper's own margins, copy "
-    "`margin_small` or `margin_large` into it.",
-    "candidates": '`pandas.read_parquet`, or `load_dataset("parquet", data_files="candidates.parquet")`. '
-    "`datasets` reads all configs of a folder with one reader, so this file is no config beside JSON files.",
-    "openai-batch": "One line per input line, in the shape of OpenAI's batch output. A `custom_id` that the input "
-    "did not name is `line-N`. `created` and the timings are 0. Read it as JSON, line by line; it is no config.",
-}
 
 LIMITS = f"""\
 - A reward is one model's guess at what people prefer. It is no measure of truth and does not compare across models.
 - The best of K by a reward is also the best at exploiting the reward model's errors, more so with a larger K.
 - R_s and R_h come from two models. R_c puts them on one scale, as the paper does, but their calibrations may differ.
 - R_s ≥ {SAFETY_THRESHOLD} does not prove an answer safe: in the paper this threshold had precision 0.89, recall 0.55.
-- Ratings are derived from the reward models. No person rated the answers.
-- `{CHAT_TEMPLATE}` writes the Llama-2 chat format. A policy with another format needs its own template."""
+- Ratings are derived from the reward models. No person rated the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +48,11 @@ def card(
     survey: Survey,
     options: ExportOptions,
     parts: Sequence[Part],
+    template: ChatTemplate,
 ) -> str:
     """Return `README.md`: YAML for the Hub and for `datasets`, then Markdown.
 
-    `names` are the folder names of the runs if they were merged.
+    `names` are the folder names of the runs if they were merged; `template` is the policy's.
     """
     title = f"Best-of-N answers to {manifests[0]['input']['name']}"
     sections = [
@@ -77,7 +64,9 @@ def card(
         "\n".join(("## Choices of this export\n", *_options(options))),
         *(_provenance(name, manifest) for name, manifest in zip(names, manifests, strict=True)),
         *("\n".join((f"## Fields: {part.format}\n", *_fields(part))) for part in parts if part.columns),
-        f"## Limits\n\n{LIMITS}",
+        f"## Limits\n\n{LIMITS}\n"
+        f"- `{CHAT_TEMPLATE}` writes the chat format `{template.name}`. A policy with another format needs its own "
+        "template.",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -85,8 +74,7 @@ def card(
 def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
     """Yield the YAML lines.
 
-    `datasets` reads all configs of a folder with one reader, so the Parquet file is a config only if it
-    is alone.
+    `datasets` reads all configs of a folder with one reader, so the Parquet file is only a config alone.
     """
     tables = [part for part in parts if part.columns]
     if len(tables) > 1:
@@ -98,7 +86,7 @@ def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
     for place, part in enumerate(tables):
         yield f"- config_name: {part.format}"
         yield from ([] if place else ["  default: true"])
-        yield from ("  data_files:", "  - split: train", f"    path: {FILES[part.format]}")
+        yield from ("  data_files:", "  - split: train", f"    path: {FILES[part.format].name}")
     if tables:
         yield "dataset_info:"
     for part in tables:
@@ -119,7 +107,8 @@ def _feature(kind: str) -> Iterator[str]:
 def _files(parts: Sequence[Part]) -> Iterator[str]:
     yield from _table("file", "rows", "use")
     for part in parts:
-        yield _cells(f"`{FILES[part.format]}`", f"{part.rows:,}", HOW_TO[part.format])
+        file = FILES[part.format]
+        yield _cells(f"`{file.name}`", f"{part.rows:,}", file.use)
     yield _cells(
         f"`{CHAT_TEMPLATE}`",
         "",

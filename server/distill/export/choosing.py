@@ -17,7 +17,7 @@ from winnow.server.distill.export.sources import Answer, AnsweredPrompt
 RatingName = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 
 
-class Rating(NamedTuple):
+class PreferenceRating(NamedTuple):
     """A step of Llama 2's four-point scale: its least probability, and the paper's margins m(r)."""
 
     name: RatingName
@@ -27,15 +27,17 @@ class Rating(NamedTuple):
 
 
 RATINGS = (
-    Rating("significantly_better", 0.9, 1.0, 3.0),
-    Rating("better", 0.7, 2 / 3, 2.0),
-    Rating("slightly_better", 0.6, 1 / 3, 1.0),
-    Rating("negligibly_better", 0.0, 0.0, 0.0),
+    PreferenceRating("significantly_better", 0.9, 1.0, 3.0),
+    PreferenceRating("better", 0.7, 2 / 3, 2.0),
+    PreferenceRating("slightly_better", 0.6, 1 / 3, 1.0),
+    PreferenceRating("negligibly_better", 0.0, 0.0, 0.0),
 )
-"""A reward model is trained on pairs with −log σ(r_c − r_r), so σ(difference of logits) is its
-probability that people prefer the chosen answer. The steps are odds of 9, 7 and 6 in 10; below them a
-choice is hardly better than tossing a coin, which the paper's annotators called "negligibly better or
-unsure"."""
+"""The steps of the scale, best first: odds of 9, 7 and 6 in 10.
+
+A reward model is trained on pairs with −log σ(r_c − r_r), so σ(difference of logits) is its probability that
+people prefer the chosen answer. Below the steps, a choice is hardly better than tossing a coin; the paper's
+annotators called that "negligibly better or unsure".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Pair:
         return sigmoid(chosen.combined_logit - rejected.combined_logit)
 
     @property
-    def rating(self) -> Rating:
+    def rating(self) -> PreferenceRating:
         """The step of the four-point scale."""
         return next(rating for rating in RATINGS if self.probability >= rating.least)
 

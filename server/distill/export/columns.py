@@ -40,7 +40,7 @@ def row(columns: Sequence[Column[T]], subject: T) -> dict[str, Any]:
 
 def dialog(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return messages as JSON."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [message.as_dict() for message in messages]
 
 
 def assistant(answer: Answer) -> list[dict[str, Any]]:
@@ -201,7 +201,7 @@ PREFERENCES: tuple[Column[Pair], ...] = (
     *_both(
         "context_distilled",
         "bool",
-        "sampled behind a preprompt that is not stored",
+        "sampled with a preprompt that is not stored",
         lambda answer: answer.arm.is_context_distilled,
     ),
     *_both("finish_reason", "string", "`stop` or `length`", lambda answer: answer.candidate.finish_reason),

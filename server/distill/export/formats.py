@@ -1,7 +1,6 @@
 """The export itself: a run's data files, one per format, with a dataset card and a chat template.
 
-A new format is a name in `winnow.server.distill.export` and a row of `_tables`, or a branch of `_writer`
-if it is no table.
+A new format is a row of `winnow.server.distill.export.FILES` and its contents, a row of `_tables`.
 """
 
 from __future__ import annotations
@@ -13,17 +12,19 @@ from pathlib import Path
 from typing import Any, Generic
 
 from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import RunError
 from winnow.models.statistics import Moments
-from winnow.server.distill.export import ALL_FORMATS, FILES, ExportOptions, Format, Written
-from winnow.server.distill.export.card import CHAT_TEMPLATE, Part, card
+from winnow.server.distill.export import ALL_FORMATS, CHAT_TEMPLATE, FILES, ExportOptions, Format, Written
+from winnow.server.distill.export.card import Part, card
 from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
 from winnow.server.distill.export.columns import PREFERENCES, PROMPT_COMPLETION, SFT, Column, T, candidates, row
 from winnow.server.distill.export.openai_batch import model, result
-from winnow.server.distill.export.sources import AnsweredPrompt, Entry, Source
+from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry, MergedRuns
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.export.writers import Writer, json_lines, parquet
 from winnow.server.distill.files import write
+from winnow.server.distill.manifest import Manifest
 from winnow.server.distill.records import Problem
 
 CARD = "README.md"
@@ -33,7 +34,7 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     """Write a run's data files into `out` (default: `folder`/export), with a dataset card and a chat template.
 
     The card describes this export alone, so name all formats that belong together at once. Other files in
-    `out` are kept.
+    `out` are not touched.
 
     Returns:
         The data files in the order of `formats`, each once, with their rows.
@@ -46,26 +47,27 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
         raise RunError(f"name at least one format: {', '.join(ALL_FORMATS)}")
     if "openai-batch" in wanted and options.merge:
         raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
-    source = Source(folder, options.merge)
-    survey = Survey(source)
+    runs = MergedRuns(folder, options.merge)
+    survey = Survey(runs)
     target = folder / "export" if out is None else out
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{target} cannot be made: {error.strerror}") from None
-    name, tables = model(source.manifests[0]), _tables(options, survey.logits)
+    manifest = runs.manifests[0]
+    name, template, tables = model(manifest), _template(manifest), _tables(options, survey.logits)
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(_writer(kind, target / FILES[kind], tables, name)) for kind in wanted]
-        for entry in source:
+        writers = [stack.enter_context(_writer(target / FILES[kind].name, tables.get(kind), name)) for kind in wanted]
+        for entry in runs:
             for writer in writers:
                 writer.add(entry)
     parts = [
         Part(kind, writer.rows, tables[kind].columns if kind in tables else ())
         for kind, writer in zip(wanted, writers, strict=True)
     ]
-    write(target / CHAT_TEMPLATE, TEMPLATES["llama2"].jinja.encode())
-    write(target / CARD, card(source.names, source.manifests, survey, options, parts).encode())
-    return [Written(target / FILES[part.format], part.rows) for part in parts]
+    write(target / CHAT_TEMPLATE, template.jinja.encode())
+    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, template).encode())
+    return [Written(target / FILES[part.format].name, part.rows) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,10 @@ class _Table(Generic[T]):
     columns: Sequence[Column[T]]
     subjects: Callable[[AnsweredPrompt], Iterable[T]]
 
-    def of(self, entry: Entry) -> Iterable[T]:
+    def of(self, entry: ExportEntry) -> Iterable[T]:
         return self.subjects(entry) if isinstance(entry, AnsweredPrompt) else ()
 
-    def rows(self, entry: Entry) -> Iterator[dict[str, Any]]:
+    def rows(self, entry: ExportEntry) -> Iterator[dict[str, Any]]:
         return (row(self.columns, subject) for subject in self.of(entry))
 
 
@@ -91,16 +93,16 @@ def _tables(options: ExportOptions, moments: Moments) -> Mapping[Format, _Table[
     }
 
 
-def _writer(
-    kind: Format, path: Path, tables: Mapping[Format, _Table[Any]], name: str
-) -> contextlib.AbstractContextManager[Writer]:
-    match kind:
-        case "openai-batch":
-            return json_lines(path, lambda entry: [_result(entry, name)])
-        case "candidates":
-            return parquet(path, tables[kind].columns, tables[kind].of)
-        case _:
-            return json_lines(path, tables[kind].rows)
+def _writer(path: Path, table: _Table[Any] | None, name: str) -> contextlib.AbstractContextManager[Writer]:
+    """Return the writer of a table, or of `openai-batch`, which is none; `name` is the policy's."""
+    if table is None:
+        return json_lines(path, lambda entry: [_result(entry, name)])
+    return parquet(path, table.columns, table.of) if path.suffix == ".parquet" else json_lines(path, table.rows)
+
+
+def _template(manifest: Manifest) -> ChatTemplate:
+    """Return the policy's chat template, by default `llama2`: a server does not name its template."""
+    return TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
 
 
 def _best(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pick]]:
@@ -131,5 +133,5 @@ def _every(prompt: AnsweredPrompt) -> Iterator[Pick]:
     return (Pick(prompt, answer) for answer in prompt.answers)
 
 
-def _result(entry: Entry, name: str) -> dict[str, Any]:
+def _result(entry: ExportEntry, name: str) -> dict[str, Any]:
     return result(entry if isinstance(entry, Problem) else entry.lead, name)

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from winnow.clients.schema import AnswerMessage, ChatCompletion, Choice, Usage
+from winnow.clients.schema import AnswerMessage, ChatCompletion, Choice
 from winnow.models.types import Timings
 from winnow.server.api import responses
 from winnow.server.distill.manifest import Manifest
@@ -40,7 +40,6 @@ def result(entry: Record | Problem, name: str) -> dict[str, Any]:
 
 def _completion(record: Record, token: str, name: str) -> ChatCompletion:
     selection = replace(record.selection, timings=NO_TIMINGS)
-    sampled = selection.sampled_tokens
     return ChatCompletion(
         id=token,
         created=0,
@@ -53,10 +52,6 @@ def _completion(record: Record, token: str, name: str) -> ChatCompletion:
             )
             for place, item in enumerate(selection.ranked[: record.n])
         ],
-        usage=Usage(
-            prompt_tokens=record.prompt_tokens,
-            completion_tokens=sampled,
-            total_tokens=record.prompt_tokens + sampled,
-        ),
+        usage=responses.usage(selection, record.prompt_tokens),
         best_of_n=responses.report(selection, with_texts=False),
     )

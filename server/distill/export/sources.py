@@ -1,7 +1,6 @@
 """The prompts of an export with their ranked answers, from one run or from several merged runs.
 
-Texts stay on disk: of each merged run, an index holds 16 bytes of hash and the journal offset of each
-prompt.
+Texts stay on disk: an index of each merged run holds 16 bytes of hash and a journal offset for each prompt.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ DECIDES_REWARDS = (
 class Answer:
     """A scored answer with its rank (0 is the winner) among all answers to its prompt.
 
-    `run` is the folder name of its run, None unless runs were merged; `record` is that run's record of
-    the prompt.
+    `run` is the folder name of its run, None unless runs were merged; `record` is that run's own.
     """
 
     run: str | None
@@ -80,13 +78,13 @@ class AnsweredPrompt:
         return self.lead.messages
 
 
-Entry = AnsweredPrompt | Problem
-Part = tuple[str | None, Record]
+ExportEntry = AnsweredPrompt | Problem
+NamedRecord = tuple[str | None, Record]
 """The name of a run and its record of a prompt."""
 
 
-class Source:
-    """The entries of a run in the order of its input; can be iterated repeatedly.
+class MergedRuns:
+    """The entries of one run, or of several as one, in the order of the first run's input; can be iterated repeatedly.
 
     With `merge`, prompts whose messages are equal become one prompt with the answers of all runs: the
     j-th of equal prompts in one run goes with the j-th in the others. Prompts that only merged runs have
@@ -106,7 +104,7 @@ class Source:
             _check_comparable(self.manifests[0], folder, other, path)
         self._others = [_Index(path) for path in merge]
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ExportEntry]:
         unmatched = [dict(other.offsets) for other in self._others]
         identity = _Identities()
         for entry in journal.read(self._folder):
@@ -119,9 +117,9 @@ class Source:
             for key in list(offsets):
                 yield merged(self._matches(unmatched, key, first))
 
-    def _matches(self, unmatched: list[dict[bytes, int]], key: bytes, first: int = 0) -> list[Part]:
+    def _matches(self, unmatched: list[dict[bytes, int]], key: bytes, first: int = 0) -> list[NamedRecord]:
         """Remove a prompt from the merged runs, from number `first` on, and return their records of it."""
-        parts: list[Part] = []
+        parts: list[NamedRecord] = []
         for number in range(first, len(unmatched)):
             offset = unmatched[number].pop(key, None)
             if offset is not None:
@@ -129,7 +127,7 @@ class Source:
         return parts
 
 
-def merged(parts: Sequence[Part]) -> AnsweredPrompt:
+def merged(parts: Sequence[NamedRecord]) -> AnsweredPrompt:
     """Return the answers of several runs to one prompt, ranked together; ties go to the earlier run.
 
     Raises:

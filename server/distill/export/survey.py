@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from winnow.models.statistics import Moments
 from winnow.models.types import Branch
-from winnow.server.distill.export.sources import AnsweredPrompt, Entry
+from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry
 from winnow.server.distill.records import Problem
 
 
@@ -15,11 +15,10 @@ class Survey:
     """Counts and moments; memory does not grow with the run.
 
     `logits` and `rewards` are of logit(R_c) and R_c over every candidate, `winners` of R_c over the best
-    answers. `problems` counts input lines without answers by kind; `branches` counts candidates by the
-    branch that decided R_c.
+    answers. `problems` counts input lines without answers by kind, `branches` candidates by their branch.
     """
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[ExportEntry]) -> None:
         self.prompts = 0
         self.masked = 0
         self.all_unsafe = 0

@@ -12,7 +12,7 @@ import orjson
 
 from winnow.server.distill import journal
 from winnow.server.distill.export.columns import FIELDS, Column, T
-from winnow.server.distill.export.sources import Entry
+from winnow.server.distill.export.sources import ExportEntry
 from winnow.server.distill.files import whole
 from winnow.server.distill.records import Problem
 
@@ -33,12 +33,12 @@ def json_line(body: Any) -> bytes:
 class JsonLines:
     """A writer of the objects that `rows_of` makes of an entry, one per line."""
 
-    def __init__(self, file: BinaryIO, rows_of: Callable[[Entry], Iterable[Any]]) -> None:
+    def __init__(self, file: BinaryIO, rows_of: Callable[[ExportEntry], Iterable[Any]]) -> None:
         self.rows = 0
         self._file = file
         self._rows_of = rows_of
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ExportEntry) -> None:
         """Write the rows of `entry`."""
         for row in self._rows_of(entry):
             self._file.write(json_line(row))
@@ -49,7 +49,7 @@ class Parquet(Generic[T]):
     """A writer of the subjects that `subjects_of` finds in an entry, as rows of `columns`, a row group at a time."""
 
     def __init__(
-        self, file: BinaryIO, columns: Sequence[Column[T]], subjects_of: Callable[[Entry], Iterable[T]]
+        self, file: BinaryIO, columns: Sequence[Column[T]], subjects_of: Callable[[ExportEntry], Iterable[T]]
     ) -> None:
         import pyarrow
         import pyarrow.parquet
@@ -67,7 +67,7 @@ class Parquet(Generic[T]):
         )
         self._file = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ExportEntry) -> None:
         """Take the rows of `entry`; they are written once a row group is full."""
         self._waiting += self._subjects_of(entry)
         if len(self._waiting) >= ROW_GROUP:
@@ -102,14 +102,16 @@ def _type(kind: str) -> Any:
 
 
 @contextlib.contextmanager
-def json_lines(path: Path, rows_of: Callable[[Entry], Iterable[Any]]) -> Iterator[Writer]:
+def json_lines(path: Path, rows_of: Callable[[ExportEntry], Iterable[Any]]) -> Iterator[Writer]:
     """Open a JSON Lines file that appears when the block has ended without an exception."""
     with whole(path) as file:
         yield JsonLines(file, rows_of)
 
 
 @contextlib.contextmanager
-def parquet(path: Path, columns: Sequence[Column[T]], subjects_of: Callable[[Entry], Iterable[T]]) -> Iterator[Writer]:
+def parquet(
+    path: Path, columns: Sequence[Column[T]], subjects_of: Callable[[ExportEntry], Iterable[T]]
+) -> Iterator[Writer]:
     """Open a Parquet file that appears when the block has ended without an exception."""
     with whole(path) as file, contextlib.closing(Parquet(file, columns, subjects_of)) as writer:
         yield writer
@@ -119,8 +121,8 @@ def write_errors(folder: Path) -> int:
     """Write the input lines without answers to a run's `errors.jsonl`, and return their number.
 
     A line, in input order, has `line` (over the whole input, from 1), `file` and `file_line`, `id` (or null)
-    and `error` {`kind`, `code`, `message`}; the kind is `input` (the line is at fault) or `failed` (every
-    candidate failed).
+    and `error` {`kind`, `code`, `message`}. The kind is `input` if the line is at fault, `failed` if every
+    candidate failed.
 
     Raises:
         RunError: there is no journal, or the file cannot be written.

@@ -24,7 +24,7 @@ KEPT = 100_000
 """The number of prompts whose figures are kept; above it, intervals are narrow anyway."""
 
 
-class Kind(NamedTuple):
+class ArmKind(NamedTuple):
     """A way of sampling answers, shared by the arms of many prompts; ordered by temperature."""
 
     temperature: float
@@ -36,16 +36,16 @@ class Kind(NamedTuple):
         return cls(arm.temperature, arm.is_context_distilled)
 
 
-class Column(NamedTuple):
+class Figure(NamedTuple):
     """A figure of each prompt: its name, its N (or its fifth), and its kind of arm, None for all together."""
 
     name: str
     size: int = 0
-    kind: Kind | None = None
+    kind: ArmKind | None = None
 
 
-Figures: TypeAlias = "Iterator[tuple[Column, IntArray, FloatArray]]"
-"""Columns, each with positions of prompts in the batch, [m], and their values, [m]."""
+Figures: TypeAlias = "Iterator[tuple[Figure, IntArray, FloatArray]]"
+"""Figures, each with positions of prompts in the batch, [m], and their values, [m]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,12 +71,12 @@ class Answers:
     branch: IntArray
     is_cut: NDArray[np.bool_]
     kind: IntArray
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ArmKind, ...]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Answers:
         """Return the answers of `records`, which is not empty."""
-        kinds = sorted({Kind.of(arm) for record in records for arm in record.arms})
+        kinds = sorted({ArmKind.of(arm) for record in records for arm in record.arms})
         kind_of = {kind: position for position, kind in enumerate(kinds)}
         ranked = [(record, answer) for record in records for answer in record.selection.ranked]
         rewards = [answer.reward for _, answer in ranked]
@@ -97,15 +97,15 @@ class Answers:
             tokens=np.array([candidate.tokens for candidate in candidates]),
             branch=np.array([BRANCHES.index(reward.branch) for reward in rewards]),
             is_cut=np.array([candidate.finish_reason == "length" for candidate in candidates]),
-            kind=np.array([kind_of[Kind.of(record.arm_of(answer.candidate))] for record, answer in ranked]),
+            kind=np.array([kind_of[ArmKind.of(record.arm_of(answer.candidate))] for record, answer in ranked]),
             kinds=tuple(kinds),
         )
 
     def stacks(self, kind: int | None = None) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield the prompts that have equally many answers, of one kind if `kind` is given.
 
-        A stack is the positions of m prompts, [m], and those of their n answers, [m, n], best first. Every prompt with
-        an answer is in one stack.
+        A stack is the positions of m prompts, [m], and those of their n answers, [m, n], best first. One stack has
+        every prompt with that number of answers.
         """
         rows = np.flatnonzero(np.ones(len(self.kind), dtype=bool) if kind is None else self.kind == kind)
         counts = np.bincount(self.prompt[rows], minlength=self.prompts)
@@ -118,38 +118,38 @@ class Answers:
         """Yield everything that is averaged over prompts."""
         for prompts, rows in self.stacks():
             rewards = self.reward[rows]
-            yield Column("winner"), prompts, rewards[:, 0]
-            yield Column("mean"), prompts, rewards.mean(axis=1)
-            yield Column("gain"), prompts, rewards[:, 0] - rewards.mean(axis=1)
+            yield Figure("winner"), prompts, rewards[:, 0]
+            yield Figure("mean"), prompts, rewards.mean(axis=1)
+            yield Figure("gain"), prompts, rewards[:, 0] - rewards.mean(axis=1)
             yield from self._curves(prompts, rewards, None)
             yield from _lengths(prompts, self.tokens[rows], self.logit[rows], rewards)
         for position, kind in enumerate(self.kinds):
             for prompts, rows in self.stacks(position):
                 yield from self._curves(prompts, self.reward[rows], kind)
 
-    def _curves(self, prompts: IntArray, rewards: FloatArray, kind: Kind | None) -> Figures:
+    def _curves(self, prompts: IntArray, rewards: FloatArray, kind: ArmKind | None) -> Figures:
         """Yield best and median of N for N = 1, 2, 4, …, and for K if none of a prompt's candidates failed."""
         total = rewards.shape[1]
         ascending = np.sort(rewards, axis=1)
         for size in sizes_up_to(total):
             counts = slice(None) if size & (size - 1) == 0 else self.is_whole[prompts]
-            yield Column("best", size, kind), prompts[counts], (rewards @ best_weights(total, size))[counts]
+            yield Figure("best", size, kind), prompts[counts], (rewards @ best_weights(total, size))[counts]
             if kind is None:
-                yield Column("median", size), prompts[counts], (ascending @ median_weights(total, size))[counts]
+                yield Figure("median", size), prompts[counts], (ascending @ median_weights(total, size))[counts]
 
 
 def _lengths(prompts: IntArray, tokens: IntArray, logits: FloatArray, rewards: FloatArray) -> Figures:
     """Yield length and reward within prompts. Rewards are ranked as logits, which do not saturate."""
     total = tokens.shape[1]
     mean = tokens.mean(axis=1)
-    yield Column("winner_tokens"), prompts, tokens[:, 0].astype(np.float64)
-    yield Column("tokens"), prompts, mean
-    yield Column("longer"), prompts, tokens[:, 0] / np.maximum(mean, 1) - 1
+    yield Figure("winner_tokens"), prompts, tokens[:, 0].astype(np.float64)
+    yield Figure("tokens"), prompts, mean
+    yield Figure("longer"), prompts, tokens[:, 0] / np.maximum(mean, 1) - 1
     if total < 3:
         return
     ranks = midranks(tokens)
     rho = rank_correlation(ranks, midranks(logits))
-    yield Column("rho"), prompts, rho
+    yield Figure("rho"), prompts, rho
     if total < FIFTHS:
         return
     above = rewards - rewards.mean(axis=1, keepdims=True)
@@ -158,7 +158,7 @@ def _lengths(prompts: IntArray, tokens: IntArray, logits: FloatArray, rewards: F
         inside = fifth == part
         counts = inside.sum(axis=1)
         has = (counts > 0) & np.isfinite(rho)
-        yield Column("fifth", part), prompts[has], (above * inside).sum(axis=1)[has] / counts[has]
+        yield Figure("fifth", part), prompts[has], (above * inside).sum(axis=1)[has] / counts[has]
 
 
 class Sample:
@@ -172,7 +172,7 @@ class Sample:
         self.seen = 0
         self._kept = kept
         self._rng = Random(seed)
-        self._columns: dict[Column, FloatArray] = {}
+        self._columns: dict[Figure, FloatArray] = {}
 
     @property
     def rows(self) -> int:
@@ -190,10 +190,10 @@ class Sample:
         used = rows[rows >= 0]
         for values in self._columns.values():
             values[used] = np.nan
-        for column, positions, values in figures:
+        for figure, positions, values in figures:
             places = rows[positions]
             is_kept = places >= 0
-            self._of(column)[places[is_kept]] = values[is_kept]
+            self._of(figure)[places[is_kept]] = values[is_kept]
 
     def _places(self, prompts: int) -> IntArray:
         """Return the row of each prompt of a batch, -1 for one that is not kept (reservoir sampling)."""
@@ -208,12 +208,12 @@ class Sample:
             rows[position] = row
         return rows
 
-    def _of(self, column: Column) -> FloatArray:
-        if column not in self._columns:
-            self._columns[column] = np.full(self._kept, np.nan, dtype=np.float32)
-        return self._columns[column]
+    def _of(self, figure: Figure) -> FloatArray:
+        if figure not in self._columns:
+            self._columns[figure] = np.full(self._kept, np.nan, dtype=np.float32)
+        return self._columns[figure]
 
-    def column(self, column: Column) -> FloatArray:
+    def values(self, figure: Figure) -> FloatArray:
         """Return one figure of every kept prompt, [rows]."""
-        values = self._columns.get(column)
+        values = self._columns.get(figure)
         return np.full(self.rows, np.nan, dtype=np.float32) if values is None else values[: self.rows]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from winnow.models.types import Branch
 from winnow.server.distill.records import Problem, Record
-from winnow.server.distill.report.answers import BRANCHES, Answers, Kind
+from winnow.server.distill.report.answers import BRANCHES, Answers, ArmKind
 
 if TYPE_CHECKING:
     from winnow.models.statistics import FloatArray, IntArray
@@ -30,11 +30,11 @@ class Side:
     """Counts over one side of the comparison: all candidates, or the winners.
 
     `histograms` holds, for R_s, R_h and R_c, the number of answers in each of `BINS` equal bins of (0, 1); `lengths[n]`
-    is the number of answers with n tokens. `gated` counts unsafe answers, `cut` those cut off at the token limit.
+    is the number of answers with n tokens. `unsafe` counts unsafe answers, `cut` those cut off at the token limit.
     """
 
     answers: int = 0
-    gated: int = 0
+    unsafe: int = 0
     cut: int = 0
     branches: Counter[Branch] = field(default_factory=Counter)
     histograms: dict[str, IntArray] = field(
@@ -50,7 +50,7 @@ class Side:
     def add(self, answers: Answers, chosen: NDArray[np.bool_]) -> None:
         """Count the chosen answers of a batch."""
         self.answers += int(chosen.sum())
-        self.gated += int(answers.is_gated[chosen].sum())
+        self.unsafe += int(answers.is_gated[chosen].sum())
         self.cut += int(answers.is_cut[chosen].sum())
         counts = np.bincount(answers.branch[chosen], minlength=len(BRANCHES))
         self.branches.update(dict(zip(BRANCHES, counts.tolist(), strict=True)))
@@ -67,7 +67,7 @@ class Group:
     candidates: int = 0
     winner: float = 0.0
     mean: float = 0.0
-    gated: int = 0
+    unsafe: int = 0
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Counts:
     failed: int = 0
     candidates: Side = field(default_factory=Side)
     winners: Side = field(default_factory=Side)
-    requested: Counter[tuple[Kind | None, int]] = field(default_factory=Counter)
+    requested: Counter[tuple[ArmKind | None, int]] = field(default_factory=Counter)
     combiners: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     problems: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -125,23 +125,23 @@ class Counts:
         group.candidates += len(rewards)
         group.winner += selection.winner.reward.combined
         group.mean += sum(rewards) / len(rewards)
-        group.gated += selection.winner.reward.is_gated
+        group.unsafe += selection.winner.reward.is_gated
 
     def _add_requested(self, record: Record) -> None:
-        requested: Counter[Kind | None] = Counter()
+        requested: Counter[ArmKind | None] = Counter()
         for arm in record.arms:
-            requested[Kind.of(arm)] += arm.candidates
+            requested[ArmKind.of(arm)] += arm.candidates
         self.requested.update([(None, requested.total()), *requested.items()])
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[ArmKind]:
         """Return all kinds of arm, the most common first."""
-        prompts: Counter[Kind] = Counter()
+        prompts: Counter[ArmKind] = Counter()
         for (kind, _), times in self.requested.items():
             if kind is not None:
                 prompts[kind] += times
         return sorted(prompts, key=lambda kind: (-prompts[kind], kind))
 
-    def most_requested(self, kind: Kind | None = None) -> int:
+    def most_requested(self, kind: ArmKind | None = None) -> int:
         """Return K, the number of candidates, of one kind or in all, that most prompts requested; 0 without prompts.
 
         The larger of two equally common numbers counts.

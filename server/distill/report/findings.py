@@ -8,7 +8,7 @@ from typing import Literal
 
 from winnow.models.statistics import Interval
 from winnow.server.distill.records import Record
-from winnow.server.distill.report.answers import Kind
+from winnow.server.distill.report.answers import ArmKind
 from winnow.server.distill.report.counts import Counts
 
 FEW_PROMPTS = 20
@@ -85,7 +85,7 @@ class Findings:
     mean: Interval | None
     gain: Interval | None
     curve: tuple[Point, ...]
-    kinds: dict[Kind, tuple[Point, ...]]
+    kinds: dict[ArmKind, tuple[Point, ...]]
     are_paired: bool
     doublings: tuple[Doubling, ...]
     length: Length | None

@@ -17,7 +17,7 @@ from winnow.models.reporting.plots import Plot
 from winnow.models.statistics import Interval, kl_bound
 from winnow.models.types import SAFETY_THRESHOLD
 from winnow.server.distill.manifest import Manifest
-from winnow.server.distill.report.answers import Kind
+from winnow.server.distill.report.answers import ArmKind
 from winnow.server.distill.report.counts import Group
 from winnow.server.distill.report.findings import FEW_PROMPTS, LONGER, STRONG_RHO, Findings
 from winnow.server.distill.report.plots import BRANCHES, kind_label
@@ -50,7 +50,7 @@ def render(findings: Findings, manifest: Manifest, plots: Sequence[Plot], min_ga
         kl_bound=kl_bound,
         share=share,
         kind_label=kind_label,
-        kind_of=Kind.of,
+        kind_of=ArmKind.of,
         reasons=REASONS,
         branches={branch: label for branch, (label, _) in BRANCHES.items()},
         rules={"threshold": SAFETY_THRESHOLD, "few": FEW_PROMPTS, "rho": STRONG_RHO, "longer": LONGER},

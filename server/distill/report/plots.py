@@ -23,7 +23,7 @@ from winnow.models.reporting.plots import (
 )
 from winnow.models.statistics import Interval, kl_bound
 from winnow.models.types import SAFETY_THRESHOLD, Branch
-from winnow.server.distill.report.answers import Kind
+from winnow.server.distill.report.answers import ArmKind
 from winnow.server.distill.report.counts import BINS, Counts, Side
 from winnow.server.distill.report.findings import Findings, Length, Point
 
@@ -56,7 +56,7 @@ LONGEST = 0.995
 """The share of candidates with bins of their own in the plot of lengths; all longer ones share the last bin."""
 
 
-def kind_label(kind: Kind) -> str:
+def kind_label(kind: ArmKind) -> str:
     """Return the label of a kind of arm in legends and tables."""
     return f"T = {kind.temperature:g}{', preprompt' if kind.has_preprompt else ''}"
 
@@ -110,7 +110,7 @@ def _growth(curve: Sequence[Point]) -> str:
     return f"from {number(first.best.value)} at N = {first.size} to {number(last.best.value)} at N = {last.size}"
 
 
-def reward_by_kind(kinds: Mapping[Kind, Sequence[Point]]) -> Plot:
+def reward_by_kind(kinds: Mapping[ArmKind, Sequence[Point]]) -> Plot:
     """Draw the best of N against N for every kind of arm, as in Llama 2, figure 8; cool colours are low temperatures.
 
     No curve of `kinds` is empty.
@@ -130,12 +130,12 @@ def reward_by_kind(kinds: Mapping[Kind, Sequence[Point]]) -> Plot:
         _reward_limits(axes, [point.best for curve in kinds.values() for point in curve])
         ends = [(kind_label(kind), curve[-1].best.value, colours[kind.temperature]) for kind, curve in kinds.items()]
         label_ends(axes, sizes[-1], ends)
-    told = "; ".join(
+    summary = "; ".join(
         f"{kind_label(kind)}: {number(curve[-1].best.value)} at N = {curve[-1].size}" for kind, curve in kinds.items()
     )
     return Plot(
         png.getvalue(),
-        f"R_c of the best of N, one line per temperature. {told}.",
+        f"R_c of the best of N, one line per temperature. {summary}.",
         "Maximum of N by temperature, with 95 % intervals (Llama 2, figure 8). Dashed: sampled with a preprompt.",
         "reward-by-temperature",
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from winnow.models.statistics import Interval, bootstrap_means, sizes_up_to
 from winnow.server.distill.journal import read
 from winnow.server.distill.records import Problem, Record
-from winnow.server.distill.report.answers import FIFTHS, Answers, Column, Kind, Sample
+from winnow.server.distill.report.answers import FIFTHS, Answers, ArmKind, Figure, Sample
 from winnow.server.distill.report.counts import Counts
 from winnow.server.distill.report.findings import Doubling, Examples, Findings, Length, Point
 
@@ -40,16 +40,16 @@ def gather(folder: Path, examples: int) -> Findings:
         for record in batch:
             shown.add(record)
     kinds = _Kinds.of(counts, sample)
-    found = _intervals(_columns(counts, sample) | kinds.columns(counts, sample))
+    found = _intervals(_figures(counts, sample) | kinds.figures(counts, sample))
     return Findings(
         counts=counts,
-        winner=found.get(Column("winner")),
-        mean=found.get(Column("mean")),
-        gain=found.get(Column("gain")),
+        winner=found.get(Figure("winner")),
+        mean=found.get(Figure("mean")),
+        gain=found.get(Figure("gain")),
         curve=_curve(found, None),
         kinds={kind: curve for kind in kinds.shown if (curve := _curve(found, kind))},
         are_paired=kinds.common is not None,
-        doublings=tuple(Doubling(column.size, gain) for column, gain in found.items() if column.name == "doubling"),
+        doublings=tuple(Doubling(figure.size, gain) for figure, gain in found.items() if figure.name == "doubling"),
         length=_length(found),
         examples=shown.chosen(),
         kept=sample.rows,
@@ -78,7 +78,7 @@ def _batches(folder: Path, counts: Counts) -> Iterator[list[Record]]:
 class _Kinds:
     """The kinds of arm that are compared, none if there is only one, and the rows of prompts that have all of them."""
 
-    shown: list[Kind]
+    shown: list[ArmKind]
     common: NDArray[np.bool_] | None
 
     @classmethod
@@ -86,52 +86,52 @@ class _Kinds:
         shown = sorted(counts.kinds()[:MOST_KINDS])
         if len(shown) < 2:
             return cls([], None)
-        has_all = np.all([np.isfinite(sample.column(Column("best", 1, kind))) for kind in shown], axis=0)
+        has_all = np.all([np.isfinite(sample.values(Figure("best", 1, kind))) for kind in shown], axis=0)
         return cls(shown, has_all if has_all.any() else None)
 
-    def columns(self, counts: Counts, sample: Sample) -> dict[Column, FloatArray]:
+    def figures(self, counts: Counts, sample: Sample) -> dict[Figure, FloatArray]:
         wanted = [
-            Column("best", size, kind) for kind in self.shown for size in sizes_up_to(counts.most_requested(kind))
+            Figure("best", size, kind) for kind in self.shown for size in sizes_up_to(counts.most_requested(kind))
         ]
-        table = {column: sample.column(column) for column in wanted}
+        table = {figure: sample.values(figure) for figure in wanted}
         if self.common is None:
             return table
-        return {column: np.where(self.common, values, np.nan) for column, values in table.items()}
+        return {figure: np.where(self.common, values, np.nan) for figure, values in table.items()}
 
 
-def _columns(counts: Counts, sample: Sample) -> dict[Column, FloatArray]:
-    """Return the columns to average. At each N, all of best, median and mean are over the prompts with N answers."""
+def _figures(counts: Counts, sample: Sample) -> dict[Figure, FloatArray]:
+    """Return the figures to average. At each N, all of best, median and mean are over the prompts with N answers."""
     names = ("winner", "gain", "rho", "winner_tokens", "tokens", "longer")
-    wanted = [*map(Column, names), *(Column("fifth", part) for part in range(FIFTHS))]
-    table = {column: sample.column(column) for column in wanted}
-    mean = table[Column("mean")] = sample.column(Column("mean"))
+    wanted = [*map(Figure, names), *(Figure("fifth", part) for part in range(FIFTHS))]
+    table = {figure: sample.values(figure) for figure in wanted}
+    mean = table[Figure("mean")] = sample.values(Figure("mean"))
     largest = counts.most_requested()
     for size in sizes_up_to(largest):
-        best, median = Column("best", size), Column("median", size)
-        table[best], table[median] = sample.column(best), sample.column(median)
-        table[Column("mean", size)] = np.where(np.isfinite(table[best]), mean, np.nan)
+        best, median = Figure("best", size), Figure("median", size)
+        table[best], table[median] = sample.values(best), sample.values(median)
+        table[Figure("mean", size)] = np.where(np.isfinite(table[best]), mean, np.nan)
         if 2 * size <= largest:
-            table[Column("doubling", size)] = sample.column(Column("best", 2 * size)) - table[best]
+            table[Figure("doubling", size)] = sample.values(Figure("best", 2 * size)) - table[best]
     return table
 
 
-def _intervals(table: dict[Column, FloatArray]) -> dict[Column, Interval]:
-    """Return the mean and the interval of each column that holds a value."""
+def _intervals(table: dict[Figure, FloatArray]) -> dict[Figure, Interval]:
+    """Return the mean and the interval of each figure that holds a value."""
     found = zip(table, bootstrap_means(np.column_stack(list(table.values())), SEED), strict=True)
-    return {column: interval for column, interval in found if interval is not None}
+    return {figure: interval for figure, interval in found if interval is not None}
 
 
-def _curve(found: dict[Column, Interval], kind: Kind | None) -> tuple[Point, ...]:
+def _curve(found: dict[Figure, Interval], kind: ArmKind | None) -> tuple[Point, ...]:
     return tuple(
-        Point(column.size, best, found.get(Column("median", column.size)), found.get(Column("mean", column.size)))
-        for column, best in found.items()
-        if column.name == "best" and column.kind == kind
+        Point(figure.size, best, found.get(Figure("median", figure.size)), found.get(Figure("mean", figure.size)))
+        for figure, best in found.items()
+        if figure.name == "best" and figure.kind == kind
     )
 
 
-def _length(found: dict[Column, Interval]) -> Length | None:
-    if Column("longer") not in found:
+def _length(found: dict[Figure, Interval]) -> Length | None:
+    if Figure("longer") not in found:
         return None
-    winner, mean, longer = (found[Column(name)] for name in ("winner_tokens", "tokens", "longer"))
-    fifths = tuple(found[column] for part in range(FIFTHS) if (column := Column("fifth", part)) in found)
-    return Length(found.get(Column("rho")), winner, mean, longer, fifths if len(fifths) == FIFTHS else ())
+    winner, mean, longer = (found[Figure(name)] for name in ("winner_tokens", "tokens", "longer"))
+    fifths = tuple(found[figure] for part in range(FIFTHS) if (figure := Figure("fifth", part)) in found)
+    return Length(found.get(Figure("rho")), winner, mean, longer, fifths if len(fifths) == FIFTHS else ())

@@ -57,8 +57,8 @@ def test_the_card_is_asked_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("raise SystemExit('RuntimeError: No CUDA GPUs are available')", "No CUDA GPUs are available"),
         ("raise SystemExit(3)", "no reason given"),
-        ("", "did not say"),
-        ("print('nothing of use')", "did not say"),
+        ("", "did not report"),
+        ("print('nothing of use')", "did not report"),
     ],
 )
 def test_without_a_card_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str, reason: str) -> None:
@@ -73,5 +73,5 @@ def test_a_card_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         raise subprocess.TimeoutExpired(sys.executable, 1)
 
     monkeypatch.setattr("subprocess.run", late)
-    with pytest.raises(CheckpointError, match="did not say"):
+    with pytest.raises(CheckpointError, match="did not report"):
         hardware.card()

@@ -166,9 +166,11 @@ def test_the_operators_sizes_are_kept() -> None:
     assert plan.safety.kv_cache == plan.helpfulness.kv_cache == 4 * GIB
     with pytest.raises(DoesNotFit, match="the three engines need"):
         plan_card(card(139.8), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.9)))
-    with pytest.raises(DoesNotFit, match=r"policy_memory 0\.1 is 8\.0 GiB, too little"):
+    with pytest.raises(DoesNotFit, match=r"policy\.memory \(policy_memory\) 0\.1 is 8\.0 GiB, too little"):
         plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.1)))
-    with pytest.raises(DoesNotFit, match=r"rm_kv_cache_gib is 1\.0, too little for one sequence of 4,096"):
+    with pytest.raises(
+        DoesNotFit, match=r"safety\.kv_cache_gib \(rm_kv_cache_gib\) is 1\.0, too little for one sequence of 4,096"
+    ):
         plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(rm=Fixed(kv_cache=GIB)))
 
 
@@ -177,7 +179,7 @@ def test_one_reward_model_alone_can_be_fixed() -> None:
     plan = plan_card(card(79.6), three(LLAMA_2_7B), WORK, (NOT_FIXED, Fixed(kv_cache=4 * GIB), NOT_FIXED))
     assert plan.safety.kv_cache == 4 * GIB
     assert plan.helpfulness == free.helpfulness
-    with pytest.raises(DoesNotFit, match=r"rm_memory 0\.1 is 8\.0 GiB, too little"):
+    with pytest.raises(DoesNotFit, match=r"helpfulness\.memory \(rm_memory\) 0\.1 is 8\.0 GiB, too little"):
         plan_card(card(80), three(LLAMA_2_7B), WORK, (NOT_FIXED, NOT_FIXED, Fixed(share=0.1)))
 
 
@@ -194,5 +196,5 @@ def test_the_machines_memory() -> None:
         plan_ram(Memory("this machine", 2 * GIB, 2 * GIB), demos, caches)
     with pytest.raises(DoesNotFit, match="a machine with 78 GiB free"):
         plan_ram(Memory("this machine", 64 * GIB, 64 * GIB), three(LLAMA_2_7B, "float32"), caches)
-    with pytest.raises(DoesNotFit, match=r"kv_cache_gib is 1\.0, too little"):
+    with pytest.raises(DoesNotFit, match=r"policy\.kv_cache_gib \(kv_cache_gib\) is 1\.0, too little"):
         plan_ram(Memory("this machine", 256 * GIB, 256 * GIB), three(LLAMA_2_7B, "float32"), caches)

@@ -14,10 +14,12 @@ from winnow.models import demo
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.transformers import ReferenceRewardModel
+from winnow.models.engines.vllm import _CheckpointWatcher
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError
 from winnow.models.policy import CandidateHandle
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration
 from winnow.models.sampling import Sampling
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 from winnow.server.service import Service
 
@@ -178,3 +180,14 @@ async def test_a_cancelled_candidate_leaves_the_engine(service: Service) -> None
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert service.policy.unfinished == 0
+
+
+def test_a_checkpoint_that_cuts_a_character_in_two_gives_the_text_before_it(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode_continuation(" a 🙂")
+    seen: list[str] = []
+    handle = CandidateHandle(tuple(range(1, len(ids) + 1)), lambda _, text: seen.append(text))
+    watch = _CheckpointWatcher(handle, tokenizer.decode_continuation)
+    watch(SimpleNamespace(finished=False, outputs=[SimpleNamespace(token_ids=ids)]))  # type: ignore[arg-type]
+    assert len(seen) == len(ids) > 4
+    assert seen[-1] == " a 🙂"
+    assert all(" a 🙂".startswith(text) for text in seen)

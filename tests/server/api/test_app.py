@@ -18,7 +18,7 @@ pytestmark = pytest.mark.engine
 
 
 def argmax(scored: list[dict[str, Any]], is_safety: bool) -> int:
-    """The winner recomputed from the scores in the response, by the paper's formula."""
+    """Return the winner recomputed from the scores in the response, by the paper's formula."""
 
     def combined(item: dict[str, Any]) -> float:
         return float(item["safety"] if is_safety or item["safety"] < 0.15 else item["helpfulness"])
@@ -290,7 +290,7 @@ def test_rewards_refuse_answers_that_do_not_fit(server: LiveServer) -> None:
 
 
 def events(server: LiveServer, **fields: Any) -> list[str]:
-    """The raw server-sent events of a streamed answer."""
+    """Return the raw server-sent events of a streamed answer."""
     body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "Name three fruits."}], "stream": True}
     with server.http as http, http.stream("POST", "/v1/chat/completions", json={**body, **fields}) as response:
         assert response.status_code == 200

@@ -19,15 +19,14 @@ from tests.fakes import ScriptedPolicy, ScriptedRewardModel, WatchedTokenizer
 from tests.live import ScriptedServer, question, scripted, wait_until
 from winnow.clients.schema import ChatCompletion, ErrorBody
 from winnow.models.errors import CandidateFailed, EngineDead, ShuttingDown
-from winnow.models.tokenizer import Tokenizer
-from winnow.server.pipeline.request import LONG
+from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 
 SAFE, GATED = 2.0, -3.0
 
 
 @pytest.fixture(scope="module")
 def plain_server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
-    """A server for tests that only look at its answers."""
+    """Yield a server for tests that only look at its answers."""
     with ScriptedServer.start(scripted(tokenizer)) as running:
         yield running
 
@@ -460,7 +459,7 @@ def test_a_long_text_does_not_block_other_requests(tokenizer: Tokenizer, path: s
     begun, go_on = threading.Event(), threading.Event()
 
     def wait_if_long(text: str) -> None:
-        if len(text) > LONG:
+        if len(text) > LONG_TEXT:
             begun.set()
             assert go_on.wait(30)
 
@@ -488,7 +487,7 @@ def test_a_long_text_does_not_block_other_requests(tokenizer: Tokenizer, path: s
 
 def test_a_text_that_cannot_fit_is_not_tokenised(tokenizer: Tokenizer) -> None:
     def refuse_long(text: str) -> None:
-        assert len(text) < LONG
+        assert len(text) < LONG_TEXT
 
     with ScriptedServer.start(scripted(WatchedTokenizer(tokenizer, refuse_long))) as server:
         response = server.chat("word " * 390_000)

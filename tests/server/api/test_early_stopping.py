@@ -19,7 +19,7 @@ NO_EOS = {"logit_bias": {"2": -100}}
 
 @pytest.fixture(scope="module")
 def plain_server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
-    """A server for tests that only look at its answers."""
+    """Yield a server for tests that only look at its answers."""
     with ScriptedServer.start(scripted(tokenizer)) as running:
         yield running
 
@@ -112,7 +112,7 @@ def test_null_asks_for_nothing(plain_server: ScriptedServer) -> None:
 
 
 def shrunk(server: ScriptedServer, requests: int, **fields: Any) -> list[dict[str, Any]]:
-    """The reports of requests that are in flight together, the largest K first."""
+    """Return the reports of requests that are in flight together, the largest K first."""
     policy = server.service.policy
     assert isinstance(policy, ScriptedPolicy)
     hold = policy.hold = asyncio.Event()

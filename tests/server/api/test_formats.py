@@ -12,7 +12,7 @@ from winnow.server.api.formats import ChatFormat, Returned, TextFormat, chat_log
 
 
 def returned(tokenizer: Tokenizer, ids: list[int], *, raw: bool, top: int = 0) -> Returned:
-    """An answer of these ids; each token's alternatives are itself and the `top - 1` ids before it."""
+    """Return an answer of these ids; each token's alternatives are itself and the `top - 1` ids before it."""
     prefix = "" if raw else " "
     text = tokenizer.decode_continuation(ids).removeprefix(prefix)
     tokens = tuple(TokenLogprob(each, -0.1, ((each, -0.1), *((each - i, -i) for i in range(1, top)))) for each in ids)

@@ -50,7 +50,7 @@ def test_a_port_in_use_is_reported_at_once() -> None:
 
 @contextlib.contextmanager
 def request_in_flight(server: LiveServer, candidates: int, max_tokens: int) -> Iterator[list[httpx.Response]]:
-    """A request that decodes during the block; the list holds its answer once the block has ended."""
+    """Send a request that decodes during the block; the list holds its answer once the block has ended."""
     answers: list[httpx.Response] = []
     body = {"logit_bias": {"2": -100}, "max_tokens": max_tokens, "best_of_n": {"candidates": candidates}}
     request = threading.Thread(target=lambda: answers.append(server.chat(**body)))

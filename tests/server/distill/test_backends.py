@@ -36,7 +36,7 @@ CHOICES = Choices(8, (1.0,), False, 1.0, 64, "llama2", 0)
 
 def tasks(count: int) -> list[Task]:
     return [
-        Task(line, "demo", line, None, "", prompt.messages)
+        Task(line, "demo", line, None, prompt.messages)
         for line, prompt in enumerate(held_out_prompts(count, 11), start=1)
     ]
 
@@ -82,7 +82,7 @@ HELLO = (Message("user", "Hello?"),)
 
 def request(dialog: tuple[Message, ...] = HELLO, options: RequestOptions | None = None, **changes: object) -> Request:
     """Return the request that a run of K = 4 plans for a line, with `changes`."""
-    task = Task(1, "f", 1, None, "", dialog, options=options or RequestOptions())
+    task = Task(1, "f", 1, None, dialog, options=options or RequestOptions())
     (made,) = Planner(replace(CHOICES, candidates=4), RULES, lambda _: False).plan(task).requests
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -164,7 +164,9 @@ async def test_a_request_whose_candidates_all_fail_has_no_answer(tokenizer: Toke
             for backend in (Remote(client), InProcess(broken, 0.001)):
                 with pytest.raises(NoScoredCandidate) as failed:
                     await backend(request())
+                assert str(failed.value).startswith("none of 4 candidates could be scored: ")
                 assert [failure.index for failure in failed.value.failures] == [0, 1, 2, 3]
+                assert {failure.reason for failure in failed.value.failures} == {str(failed.value)}
 
 
 async def test_a_refusal_that_would_hit_every_line_ends_the_run(scripted_server: ScriptedServer) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.runs import manifest as example
 from winnow.models.errors import RunError
 from winnow.server.distill import journal, manifest
-from winnow.server.distill.command import Order, distill
+from winnow.server.distill.command import RunOptions, distill
 from winnow.server.distill.export import ExportOptions
 from winnow.server.distill.export.formats import export
 from winnow.server.distill.plans import Choices
@@ -81,7 +81,7 @@ def run_distill(folder: Path) -> None:
     prompts = folder.parent / "prompts.jsonl"
     prompts.write_bytes(b'{"prompt": "Hello"}\n')
     choices = Choices(1, (1.0,), False, 1.0, 64, "llama2", 0)
-    distill(Order(str(prompts), folder, choices, server="http://127.0.0.1:9/v1"), Settings())
+    distill(RunOptions(str(prompts), folder, choices, server="http://127.0.0.1:9/v1"), Settings())
 
 
 def run_export(folder: Path) -> None:

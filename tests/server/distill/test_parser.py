@@ -71,7 +71,7 @@ ASK, REPLY = ("user", "Hello"), ("assistant", "Hi")
 )
 def test_the_same_prompt_in_every_shape(tmp_path: Path, line: dict[str, object]) -> None:
     found = task(tmp_path, line)
-    assert found == Task(1, "prompts.jsonl", 1, None, found.digest, HELLO)
+    assert found == Task(1, "prompts.jsonl", 1, None, HELLO)
     assert found.digest == task(tmp_path, {"prompt": "Hello"}).digest
 
 

@@ -36,7 +36,7 @@ def choices(**changes: object) -> Choices:
 
 
 def task(line: int = 1, messages: tuple[Message, ...] = QUESTION, **fields: object) -> Task:
-    return Task(line, "f", line, None, "", messages, **fields)  # type: ignore[arg-type]
+    return Task(line, "f", line, None, messages, **fields)  # type: ignore[arg-type]
 
 
 def planned(job: Task, is_safety: bool = False, **changes: object) -> Plan:
@@ -119,7 +119,7 @@ def test_impossible_options() -> None:
         choices(temperatures=(0.0,))
     with pytest.raises(RequestError, match="the limit here is 1024"):
         planned(task(options=RequestOptions(candidates=10**9)))
-    with pytest.raises(RunError, match="at most 1024"):
+    with pytest.raises(RunError, match="the limit here is 1024"):
         choices(candidates=10**9)
     with pytest.raises(RunError, match="at least one temperature"):
         choices(temperatures=())

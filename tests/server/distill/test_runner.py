@@ -52,7 +52,7 @@ def choices(**changes: object) -> Choices:
 def tasks(count: int) -> list[Task]:
     """Lines 1 to `count`; every third one has the same prompt."""
     return [
-        Task(line, "f", line, f"id-{line}", "d", (Message("user", f"Question {line % 3 and line}?"),))
+        Task(line, "f", line, f"id-{line}", (Message("user", f"Question {line % 3 and line}?"),))
         for line in range(1, count + 1)
     ]
 
@@ -218,6 +218,7 @@ async def test_a_prompt_without_a_scored_candidate_is_reported_and_retried_only_
     (entry,) = await run(tmp_path, broken, tasks(1))
     assert isinstance(entry, Problem)
     assert (entry.kind, entry.code) == ("failed", "no_scored_candidate")
+    assert entry.message.startswith("none of 4 candidates could be scored: ")
     assert "not finite" in entry.message
     with Journal(tmp_path) as journal:
         assert journal.done == journal.failed == {1}

@@ -36,7 +36,7 @@ def is_full(admission: Admission, candidates: int, tokens: int = 0) -> bool:
 
 
 def admitted_after(running: Ticket, waiting: Sequence[Ticket]) -> list[Ticket]:
-    """The order in which `waiting` are admitted when each leaves before the next, `running` first."""
+    """Return `waiting` in the order of admission if each leaves before the next, `running` first."""
     order: list[Ticket] = []
     for last in itertools.chain([running], order):
         last.leave()
@@ -46,7 +46,7 @@ def admitted_after(running: Ticket, waiting: Sequence[Ticket]) -> list[Ticket]:
 
 @dataclass(eq=False)
 class Guest:
-    """One request as the test sees it."""
+    """One request with the counts that the test keeps."""
 
     ticket: Ticket
     place: int  # in its flow's queue when it came, from 1

@@ -17,10 +17,11 @@ from winnow.clients.schema import ChatRequest, TextRequest
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import DialogError, PromptTooLong, RequestError, SamplingError
 from winnow.models.safety_classifier import DEFAULT_PATTERNS, SafetyClassifier
-from winnow.models.tokenizer import Tokenizer
+from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
-from winnow.server.pipeline.request import LONG, Defaults, PromptRenderer, RawPrompt, RequestOptions, resolve
+from winnow.server.pipeline.rendering import PromptRenderer
+from winnow.server.pipeline.request import Defaults, RawPrompt, RequestOptions, resolve
 
 DIALOG = (Message("user", "Hello!"),)
 DEFAULTS = Defaults(
@@ -33,7 +34,7 @@ TOKEN_IDS = st.from_regex(r"[0-9]{1,4}", fullmatch=True)
 
 
 def from_body(**options: Any) -> RequestOptions:
-    """The options of an HTTP body, or of a batch line, that asks for them."""
+    """Return the options of an HTTP body, or of a batch line, that asks for `options`."""
     ours = ("candidates", "combiner", "is_safety", "deadline_ms", "accept_reward", "early_rejection")
     best_of_n = {name: options.pop(name) for name in ours if name in options}
     if least := options.pop("least", None):
@@ -49,7 +50,7 @@ def from_body(**options: Any) -> RequestOptions:
 
 @pytest.fixture(params=[RequestOptions, from_body], ids=["offline", "body"])
 def options(request: pytest.FixtureRequest) -> Options:
-    """Makes the options of a line, or those of a body."""
+    """Return the function that makes the options of a line, or those of a body."""
     made: Options = request.param
     return made
 
@@ -299,6 +300,6 @@ async def test_a_long_text_is_tokenised_in_a_thread(tokenizer: Tokenizer, render
 
     watched = WatchedTokenizer(tokenizer, lambda _: threads.append(threading.current_thread()))
     renderer = replace(renderer, tokenizer=watched, context=10**6)
-    for length, is_own in ((LONG, True), (LONG + 1, False)):
+    for length, is_own in ((LONG_TEXT, True), (LONG_TEXT + 1, False)):
         await renderer.render(resolve((Message("user", "x" * length),), RequestOptions(), DEFAULTS))
         assert (threads.pop() is threading.current_thread()) is is_own

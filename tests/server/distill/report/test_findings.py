@@ -20,7 +20,7 @@ from winnow.models.types import CombinerName, Failure, sigmoid
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.records import Arm, Entry, Record
 from winnow.server.distill.report import survey
-from winnow.server.distill.report.answers import Column, Kind, Sample
+from winnow.server.distill.report.answers import ArmKind, Figure, Sample
 from winnow.server.distill.report.findings import Examples, Findings, Length
 from winnow.server.distill.report.page import enough_sentence, length_warnings
 from winnow.server.distill.report.survey import gather
@@ -87,7 +87,7 @@ def test_best_is_by_the_runs_own_ranking(tmp_path: Path) -> None:
     assert paper.curve[-1].best.value == pytest.approx(0.14)
     assert safe.curve[-1].best.value == pytest.approx(0.10)
     assert (paper.counts.safe_passed_over, safe.counts.safe_passed_over) == (1, 0)
-    assert (paper.counts.winners.gated, safe.counts.winners.gated) == (1, 0)
+    assert (paper.counts.winners.unsafe, safe.counts.winners.unsafe) == (1, 0)
 
 
 def test_a_prompt_counts_only_for_the_n_it_has_answers_for(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_kinds_of_arm_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
     both = scripted(1, helpful(0, 1, 2, 3), arms=arms)
     findings = found(tmp_path, [both, scripted(2, helpful(9, 9), arms=(Arm(2, 0.7),))])
     assert findings.are_paired
-    cold, warm = (findings.kinds[Kind(temperature, False)] for temperature in (0.7, 1.3))
+    cold, warm = (findings.kinds[ArmKind(temperature, False)] for temperature in (0.7, 1.3))
     assert [point.size for point in cold] == [1, 2]
     assert cold[-1].best.value == pytest.approx(sigmoid(1))
     assert warm[-1].best.value == pytest.approx(sigmoid(3))
@@ -143,8 +143,8 @@ def test_one_kind_is_no_comparison_and_preprompts_are_a_kind(tmp_path: Path) -> 
     assert found(tmp_path / "one", [scripted(1, helpful(0, 1))]).kinds == {}
     arms = (Arm(1, 1.0), Arm(1, 1.0, "be safe"))
     assert set(found(tmp_path / "two", [scripted(1, helpful(0, 1), arms=arms)]).kinds) == {
-        Kind(1.0, False),
-        Kind(1.0, True),
+        ArmKind(1.0, False),
+        ArmKind(1.0, True),
     }
 
 
@@ -219,7 +219,7 @@ def test_counts(tmp_path: Path) -> None:
     assert counts.problems == {("input", "invalid_json"): 2, ("failed", "invalid_json"): 1}
     assert counts.candidates.answers == len(answers)
     assert counts.candidates.tokens == sum(answer.candidate.tokens for answer in answers)
-    assert counts.candidates.gated == sum(answer.reward.is_gated for answer in answers)
+    assert counts.candidates.unsafe == sum(answer.reward.is_gated for answer in answers)
     assert counts.candidates.cut == sum(answer.candidate.finish_reason == "length" for answer in answers)
     assert counts.winners.answers == 60
     assert counts.winners.tokens == sum(record.selection.winner.candidate.tokens for record in records)
@@ -228,13 +228,13 @@ def test_counts(tmp_path: Path) -> None:
     for name, count in (("R_s", len(answers)), ("R_h", sum(a.reward.helpfulness is not None for a in answers))):
         assert counts.candidates.histograms[name].sum() == count
     unsafe = counts.candidates.histograms["R_s"][:6].sum()
-    assert unsafe == counts.candidates.gated
+    assert unsafe == counts.candidates.unsafe
     assert sum(counts.candidates.branches.values()) == len(answers)
     for name, group in counts.categories.items():
         members = [record for record in records if record.category == name]
         assert group.prompts == len(members)
         assert group.winner == pytest.approx(sum(record.selection.winner.reward.combined for record in members))
-        assert group.gated == sum(record.selection.winner.reward.is_gated for record in members)
+        assert group.unsafe == sum(record.selection.winner.reward.is_gated for record in members)
 
 
 def test_too_many_categories_are_counted_together(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_sample_is_bounded_even_and_whole() -> None:
     """Every prompt has the same chance, and no row mixes two prompts, even if a later one replaces an earlier one."""
-    even, odd = Column("even"), Column("odd")
+    even, odd = Figure("even"), Figure("odd")
     hits = np.zeros(200)
     for seed in range(60):
         sample = Sample(kept=40, seed=seed)
@@ -266,7 +266,7 @@ def test_a_sample_is_bounded_even_and_whole() -> None:
             parts = [(column, np.flatnonzero(values % 2 == rest)) for column, rest in ((even, 0), (odd, 1))]
             sample.add(25, iter([(column, places, values[places]) for column, places in parts]))
         assert (sample.rows, sample.seen, sample.is_partial) == (40, 200, True)
-        columns = np.stack([sample.column(even), sample.column(odd)])
+        columns = np.stack([sample.values(even), sample.values(odd)])
         assert (np.isfinite(columns).sum(axis=0) == 1).all()
         kept = np.nansum(columns, axis=0).astype(int)
         assert len(set(kept.tolist())) == 40

@@ -1,0 +1,140 @@
+"""Rendering of requests for one policy: chat template, safety classifier, and the answer's room in the context."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from winnow.models.chat_templates import ChatTemplate
+from winnow.models.errors import PromptTooLong, RequestError, SamplingError
+from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.sampling import Sampling
+from winnow.models.tokenizer import LONG_TEXT, Tokenizer
+from winnow.models.types import Message, Prompt
+from winnow.server.pipeline.request import Messages, RawPrompt, Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedRequest:
+    """A request ready for `BestOfN.select`; `sampling` is the request's, with its answer fitted to the context."""
+
+    request: Request
+    prompt: Prompt
+    sampling: Sampling
+    sampling_prompt: Prompt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRenderer:
+    """Renders requests for one policy, within its `context` (tokens of prompt and answer) and its `vocabulary`."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    classifier: SafetyClassifier
+    context: int
+    vocabulary: int
+
+    async def render(self, request: Request) -> RenderedRequest:
+        """Render `request` and fit its answer to the context.
+
+        Raises:
+            RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, or a
+                token id is
+                not of this vocabulary.
+        """
+        if isinstance(request.prompt, RawPrompt):
+            prompt = await self._raw(request.prompt.content, request.is_safety)
+            return RenderedRequest(request, prompt, self._fitted(request, prompt, "prompt"))
+        prompt = await self.render_dialog(request.prompt, request.is_safety)
+        if request.sampling_dialog is None or request.sampling_dialog == request.prompt:
+            return RenderedRequest(request, prompt, self._fitted(request, prompt, "messages"))
+        sampling_prompt = await self.render_dialog(request.sampling_dialog, request.is_safety)
+        longest = max(prompt, sampling_prompt, key=len)
+        return RenderedRequest(request, prompt, self._fitted(request, longest, "messages"), sampling_prompt)
+
+    async def render_dialog(self, dialog: Messages, is_safety: bool | None = None) -> Prompt:
+        """Render a dialog; the classifier tags it if `is_safety` is None.
+
+        Raises:
+            MessagesError: the dialog breaks the template's rules.
+            PromptTooLong: it cannot fit the context.
+        """
+        text = "".join(message.content for message in dialog)
+        self._require_possible(text, "messages")
+
+        def render() -> Prompt:
+            tagged = self.classifier(dialog) if is_safety is None else is_safety
+            return self.template.render(dialog, self.tokenizer, is_safety=tagged)
+
+        return await _in_thread_if_long(render, len(text))
+
+    async def _raw(self, content: str | tuple[int, ...], is_safety: bool | None) -> Prompt:
+        if not content:
+            raise RequestError("the prompt is empty; send a text or token ids", "prompt")
+        if isinstance(content, str):
+            self._require_possible(content, "prompt")
+        else:
+            self.require_tokens(content, "prompt")
+            self._room(len(content), "prompt")
+
+        def render() -> Prompt:
+            prompt = self.tokenizer.raw_prompt(content, is_safety=bool(is_safety))
+            tagged = self.classifier([Message("user", prompt.raw_text)]) if is_safety is None else is_safety
+            return replace(prompt, is_safety=tagged)
+
+        return await _in_thread_if_long(render, len(content))
+
+    async def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, tokenised in a thread if it is long."""
+        return await _in_thread_if_long(lambda: self.tokenizer.encode(text), len(text))
+
+    def require_tokens(self, ids: Sequence[int], field: str) -> None:
+        """Check that `ids`, from the request's `field`, are token ids of this vocabulary.
+
+        Raises:
+            RequestError: one is not.
+        """
+        if max(ids, default=0) >= self.vocabulary:
+            raise RequestError(f"{field}: token ids are below {self.vocabulary}", field)
+
+    def _require_possible(self, text: str, field: str) -> None:
+        """Refuse a text that is too long in any tokenisation, before it is tokenised."""
+        fewest = self.tokenizer.fewest_tokens(text.strip())
+        if fewest > self.context:
+            raise self._too_long(f"at least {fewest}", field)
+
+    def _room(self, prompt_tokens: int, field: str) -> int:
+        """Return the tokens that the context has left for an answer, at least one."""
+        room = self.context - prompt_tokens
+        if room < 1:
+            raise self._too_long(str(prompt_tokens), field)
+        return room
+
+    def _too_long(self, tokens: str, field: str) -> PromptTooLong:
+        return PromptTooLong(
+            f"the prompt has {tokens} tokens; the context holds {self.context}, the answer included", field
+        )
+
+    def _fitted(self, request: Request, prompt: Prompt, field: str) -> Sampling:
+        """Return the request's sampling, its answer cut to the room in the context unless the caller set a limit."""
+        sampling, room = request.sampling, self._room(len(prompt), field)
+        if max(sampling.logit_bias, default=0) >= self.vocabulary:
+            raise SamplingError(f"logit_bias: keys are token ids from 0 to {self.vocabulary - 1}", "logit_bias")
+        if request.options.max_tokens is None:
+            return replace(sampling, max_tokens=min(sampling.max_tokens, room))
+        if sampling.max_tokens > room:
+            raise PromptTooLong(
+                f"the prompt's {len(prompt)} tokens and an answer of {sampling.max_tokens} exceed the context of "
+                f"{self.context}",
+                request.options.max_tokens_field,
+            )
+        return sampling
+
+
+async def _in_thread_if_long(work: Callable[[], T], length: int) -> T:
+    """Return what `work` on a text of that length returns; in a thread if it would block the event loop for long."""
+    return await asyncio.to_thread(work) if length > LONG_TEXT else work()
