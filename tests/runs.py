@@ -70,7 +70,7 @@ def record(
     combiner: CombinerName = "llama2",
     **fields: Any,
 ) -> Record:
-    """A finished prompt with random answers; some equal, some gated, some failed (never all)."""
+    """A finished prompt with random answers; some equal, some unsafe, some failed (never all)."""
     drawn = rng.random() < 0.2
     is_safety = drawn if is_safety is None else is_safety
     random_answers, random_failures = _answers(rng, arms, is_safety)
@@ -155,7 +155,7 @@ def manifest(arms: tuple[Arm, ...] = (Arm(8, 1.0),), seed: int = 0) -> dict[str,
         "winnow": "0.1.0",
         "input": {"name": "prompts.jsonl", "sha256": "0" * 64, "bytes": 1234},
         "models": {
-            "policy": {"id": "winnow-demo", "sha256": "1" * 64},
+            "policy": {"id": "winnow-demo", "sha256": "1" * 64, "kind": "vllm", "template": "llama2"},
             "safety": {"id": "safety-rm", "sha256": "2" * 64},
             "helpfulness": {"id": "helpfulness-rm", "sha256": "3" * 64},
         },

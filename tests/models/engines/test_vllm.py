@@ -14,12 +14,10 @@ from winnow.models import demo
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.transformers import ReferenceRewardModel
-from winnow.models.engines.vllm import _CheckpointWatcher
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError
 from winnow.models.policy import CandidateHandle
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration
 from winnow.models.sampling import Sampling
-from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 from winnow.server.service import Service
 
@@ -182,7 +180,10 @@ async def test_a_cancelled_candidate_leaves_the_engine(service: Service) -> None
     assert service.policy.unfinished == 0
 
 
-def test_a_checkpoint_that_cuts_a_character_in_two_gives_the_text_before_it(tokenizer: Tokenizer) -> None:
+def test_a_checkpoint_that_cuts_a_character_in_two_gives_the_text_before_it(service: Service) -> None:
+    from winnow.models.engines.vllm import _CheckpointWatcher  # the service has prepared vLLM's environment
+
+    tokenizer = service.tokenizer
     ids = tokenizer.encode_continuation(" a 🙂")
     seen: list[str] = []
     handle = CandidateHandle(tuple(range(1, len(ids) + 1)), lambda _, text: seen.append(text))

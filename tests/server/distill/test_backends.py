@@ -172,7 +172,7 @@ async def test_a_request_whose_candidates_all_fail_has_no_answer(tokenizer: Toke
 async def test_a_refusal_that_would_hit_every_line_ends_the_run(scripted_server: ScriptedServer) -> None:
     """`-k 100` against a server that allows 64 once made every line a bad line, for good."""
     async with AsyncClient(f"{scripted_server.url}/v1") as client:
-        with pytest.raises(RunError, match="cannot serve this run: 5 candidates asked for"):
+        with pytest.raises(RunError, match="cannot serve this run: 5 candidates"):
             await Remote(client)(request(candidates=5))
         with pytest.raises(RequestError, match="the limit here is 4"):
             await Remote(client)(request(options=RequestOptions(candidates=5)))
