@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,10 +133,8 @@ def _system(name: str, fleet: Fleet, running: contextlib.ExitStack, sizes: Colle
             return running.enter_context(started_target(commands.its_hub(_present(peers), fleet.urls), fleet.render))
         case "optillm":
             _present(peers)
-            proxies = {
-                size: _serve(running, lambda port, k=size: commands.optillm(port, peers, fleet.urls["policy"], k))  # type: ignore[misc]
-                for size in sorted(set(sizes))
-            }
+            start = functools.partial(commands.optillm, peers=peers, policy_url=fleet.urls["policy"])
+            proxies = {size: _serve(running, functools.partial(start, candidates=size)) for size in sorted(set(sizes))}
             return systems.OptiLlm(fleet.http, proxies)
         case "transformers":
             return running.enter_context(started_target(commands.transformers(), fleet.render))
