@@ -49,79 +49,96 @@ def _show(name: str | None) -> None:
         raise typer.Exit
 
 
+ScenarioName = Annotated[
+    str, typer.Argument(help="Name of a scenario that comes with Winnow (see --list), or path of a TOML file.")
+]
+Url = Annotated[str, typer.Option(help="OpenAI base URL of the server, ending in /v1.")]
+Against = Annotated[str | None, typer.Option(help="Second server to compare with; repeats alternate between the two.")]
+Candidates = Annotated[str | None, typer.Option("--candidates", "-k", help="K, or a comma-separated list to sweep.")]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        help="Open loop: requests per second, or a comma-separated list to sweep. "
+        "Poisson arrivals, unless the scenario's are constant."
+    ),
+]
+Concurrency = Annotated[
+    str | None,
+    typer.Option(
+        help="Closed loop instead of a rate: number of clients that each wait for an answer before they send "
+        "the next request, or a comma-separated list to sweep."
+    ),
+]
+Requests = Annotated[int | None, typer.Option(min=1, help="Requests per repeat.")]
+Seconds = Annotated[
+    float | None, typer.Option(help="Length of a repeat; with --requests, the first limit reached ends it.")
+]
+Repeats = Annotated[int | None, typer.Option(min=1, help="Repeats of every measurement; two or more give a range.")]
+WarmUp = Annotated[
+    int | None, typer.Option(min=0, help="Requests before each setting of the sweep that are not counted.")
+]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of an answer.")]
+SloMs = Annotated[
+    float | None, typer.Option(help="Latency objective in milliseconds; goodput counts the answers within it.")
+]
+Stream = Annotated[
+    bool | None, typer.Option("--stream/--no-stream", help="Request streamed answers, to measure the first byte.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals and of the requests.")]
+Prompts = Annotated[
+    Path | None, typer.Option(help='JSON lines with "prompt" or "messages", instead of the scenario\'s prompts.')
+]
+Model = Annotated[str | None, typer.Option(help="Model to request; default: the first that the server lists.")]
+Dialect = Annotated[
+    Literal["winnow", "openai"] | None,
+    typer.Option(help="Field that carries K: best_of_n.candidates, or n; default: detected from the model list."),
+]
+KeyFile = Annotated[Path | None, typer.Option(help="File with the API key, if the server needs one.")]
+AgainstKeyFile = Annotated[
+    Path | None, typer.Option(help="File with the second server's API key; never sent to the first.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for result.json, requests.jsonl and report.html; default: loadtest-SCENARIO."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print result.json instead of a table, and write files only with --out.")
+]
+ListScenarios = Annotated[
+    bool, typer.Option("--list", is_eager=True, callback=_list, help="List the scenarios that come with Winnow.")
+]
+Show = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCENARIO", is_eager=True, callback=_show, help="Print a scenario's TOML, to start your own from."
+    ),
+]
+
+
 def loadtest(
-    scenario: Annotated[
-        str, typer.Argument(help="Name of a scenario that comes with Winnow (see --list), or path of a TOML file.")
-    ] = "chat",
-    url: Annotated[str, typer.Option(help="OpenAI base URL of the server, ending in /v1.")] = BASE_URL,
-    against: Annotated[
-        str | None, typer.Option(help="Second server to compare with; repeats alternate between the two.")
-    ] = None,
-    candidates: Annotated[
-        str | None, typer.Option("--candidates", "-k", help="K, or a comma-separated list to sweep.")
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            help="Open loop: requests per second, or a comma-separated list to sweep. "
-            "Poisson arrivals, unless the scenario's are constant."
-        ),
-    ] = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            help="Closed loop instead of a rate: number of clients that each wait for an answer before they send "
-            "the next request, or a comma-separated list to sweep."
-        ),
-    ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests per repeat.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Length of a repeat; with --requests, the first limit reached ends it.")
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, help="Repeats of every measurement; two or more give a range.")
-    ] = None,
-    warm_up: Annotated[
-        int | None, typer.Option(min=0, help="Requests before each setting of the sweep that are not counted.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of an answer.")] = None,
-    slo_ms: Annotated[
-        float | None, typer.Option(help="Latency objective in milliseconds; goodput counts the answers within it.")
-    ] = None,
-    stream: Annotated[
-        bool | None, typer.Option("--stream/--no-stream", help="Request streamed answers, to measure the first byte.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals and of the requests.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help='JSON lines with "prompt" or "messages", instead of the scenario\'s prompts.')
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model to request; default: the first that the server lists.")
-    ] = None,
-    dialect: Annotated[
-        Literal["winnow", "openai"] | None,
-        typer.Option(help="Field that carries K: best_of_n.candidates, or n; default: detected from the model list."),
-    ] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="File with the API key, if the server needs one.")] = None,
-    against_key_file: Annotated[
-        Path | None, typer.Option(help="File with the second server's API key; never sent to the first.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for result.json, requests.jsonl and report.html; default: loadtest-SCENARIO."),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print result.json instead of a table, and write files only with --out.")
-    ] = False,
-    list_scenarios: Annotated[
-        bool, typer.Option("--list", is_eager=True, callback=_list, help="List the scenarios that come with Winnow.")
-    ] = False,
-    show: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCENARIO", is_eager=True, callback=_show, help="Print a scenario's TOML, to start your own from."
-        ),
-    ] = None,
+    scenario: ScenarioName = "chat",
+    url: Url = BASE_URL,
+    against: Against = None,
+    candidates: Candidates = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    requests: Requests = None,
+    seconds: Seconds = None,
+    repeats: Repeats = None,
+    warm_up: WarmUp = None,
+    max_tokens: MaxTokens = None,
+    slo_ms: SloMs = None,
+    stream: Stream = None,
+    seed: Seed = None,
+    prompts: Prompts = None,
+    model: Model = None,
+    dialect: Dialect = None,
+    api_key_file: KeyFile = None,
+    against_key_file: AgainstKeyFile = None,
+    out: Out = None,
+    json: AsJson = False,
+    list_scenarios: ListScenarios = False,
+    show: Show = None,
 ) -> None:
     """Measure latency and throughput under load, of Winnow or of any OpenAI-compatible server.
 

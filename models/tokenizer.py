@@ -67,6 +67,10 @@ class Tokenizer:
             return []
         return self._encode_continuation(text) if len(text) > LONG_TEXT else list(self._cached_continuation(text))
 
+    def encode_answer(self, prompt: Prompt, answer: str) -> list[int]:
+        """Return the ids of `answer` after `prompt`, without EOS; none for an empty answer."""
+        return self.encode_continuation(prompt.answer_prefix + answer) if answer else []
+
     def _encode_continuation(self, text: str) -> list[int]:
         ids, size = self.encode(ENCODE_ANCHOR + text), len(self._encode_anchor)
         return ids[size:] if ids[:size] == self._encode_anchor else self.encode(text)

@@ -113,9 +113,7 @@ class Service:
         return self.is_alive and not self.lifecycle.is_draining
 
     async def watch(self) -> None:
-        """Watch each engine by itself; the first that dies, or hangs for `stall_seconds`, ends the service's
-        lifecycle.
-        """
+        """Watch each engine by itself; the first that dies, or hangs for `stall_seconds`, ends the lifecycle."""
         await asyncio.gather(*(self._watch(name, engine) for name, engine in self.engines.items()))
 
     async def _watch(self, name: str, engine: EngineStatus) -> None:

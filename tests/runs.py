@@ -24,7 +24,7 @@ from winnow.models.types import (
     Timings,
 )
 from winnow.server.distill.journal import Journal
-from winnow.server.distill.records import FORMAT, Arm, Problem, Record
+from winnow.server.distill.records import FORMAT, Arm, Problem, ProblemKind, Record
 
 WORDS = [
     "the",
@@ -124,8 +124,8 @@ def timeless(record: Record) -> Record:
     return replace(record, selection=replace(record.selection, timings=Timings(0.0, 0.0, 0.0, 0.0, 0.0)))
 
 
-def problem(line: int, kind: str = "input") -> Problem:
-    return Problem(line, None, "prompts.jsonl", line, kind, "invalid_json", "the line is not JSON")  # type: ignore[arg-type]
+def problem(line: int, kind: ProblemKind = "input") -> Problem:
+    return Problem(line, None, "prompts.jsonl", line, kind, "invalid_json", "the line is not JSON")
 
 
 def make_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from winnow.models.chat_templates.base import ChatTemplate
@@ -10,6 +11,9 @@ from winnow.models.policy import Policy
 from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Prompt
+
+CACHED_PROMPTS = 256
+"""Prompts that a reward model with a template of its own keeps rendered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +39,26 @@ class EngineOptions:
     fork: bool
 
 
-@dataclass(frozen=True, slots=True)
 class RewardInput:
     """Renders a prompt and an answer for one reward model; the score is taken at the closing EOS.
 
     With `shares_policy_ids`, tokenizer and template equal the policy's: the prompt's ids are used as
     they are, so that every answer of a prompt hits the same prefix cache. Otherwise the model's own
-    template renders the prompt's messages.
+    template renders the prompt's messages, once for all answers.
     """
 
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    shares_policy_ids: bool = True
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, shares_policy_ids: bool = True) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.shares_policy_ids = shares_policy_ids
+        self._rendered = lru_cache(CACHED_PROMPTS)(self._render)
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
         """Return the ids of `prompt` and `answer`, EOS included."""
         own = prompt if self.shares_policy_ids else self._rendered(prompt)
-        spelt = self.tokenizer.encode_continuation(own.answer_prefix + answer) if answer else []
-        return [*own.token_ids, *spelt, self.tokenizer.eos_id]
+        return [*own.token_ids, *self.tokenizer.encode_answer(own, answer), self.tokenizer.eos_id]
 
-    def _rendered(self, prompt: Prompt) -> Prompt:
+    def _render(self, prompt: Prompt) -> Prompt:
         if prompt.is_raw:
             return self.tokenizer.raw_prompt(prompt.raw_text)
         return self.template.render(prompt.messages, self.tokenizer)

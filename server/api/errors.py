@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
-from pathlib import Path
 
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
@@ -28,7 +26,7 @@ from winnow.models.errors import (
     UnknownModel,
     UntrustedHost,
 )
-from winnow.server.api.logging import request_log
+from winnow.server.api.logging import brief, request_log
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +70,11 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
 
 
 def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:
-    """Return `describe(error)`; note the code in the request's log, and log an unexpected exception.
-
-    Only the kind and the place of an unexpected exception are logged: its text may contain what a user
-    wrote.
-    """
+    """Return `describe(error)`; note the code in the request's log, and log an unexpected exception."""
     status, detail = describe(error)
     request_log(scope).fields["error"] = detail.code or str(status)
     if detail.code == "internal_error":
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
-        logger.error("a request failed unexpectedly: %s at %s", type(error).__name__, place)
+        logger.error("a request failed unexpectedly: %s", brief(error))
     return status, detail
 
 

@@ -59,10 +59,10 @@ def set_up(settings: Settings) -> None:
 def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log the kind and the place of an exception that no task retrieved; an event loop's exception handler."""
     error = context.get("exception")
-    logger.error("unhandled: %s", _brief(error) if error else context.get("message"))
+    logger.error("unhandled: %s", brief(error) if error else context.get("message"))
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """Return an exception's kind and place. Its text may contain what a user wrote, and a traceback has many lines."""
     frames = traceback.extract_tb(error.__traceback__)
     kind = type(error).__name__
@@ -74,7 +74,7 @@ class _Brief(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, logging's name
         """Return the exception's kind and place."""
-        return _brief(ei[1])
+        return brief(ei[1])
 
 
 class _Json(_Brief, OrjsonFormatter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -108,8 +109,8 @@ class Metrics:
         self.safe_passed_over.inc(selection.safe_passed_over)
         self.sampled_tokens.inc(selection.sampled_tokens)
         self.winner_tokens.inc(selection.winner.candidate.tokens)
-        for phase in ("queue", "first_candidate", "generate", "score_tail", "total"):
-            self.seconds.labels(phase).observe(getattr(selection.timings, phase))
+        for phase, seconds in asdict(selection.timings).items():
+            self.seconds.labels(phase).observe(seconds)
         self.reward.observe(selection.winner.reward.combined)
         self.gain.observe(selection.gain)
 

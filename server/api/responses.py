@@ -1,9 +1,8 @@
-"""Selections as the objects of a response: the `best_of_n` report, usage, ratings, progress, and the log's
-fields. Pure.
-"""
+"""Selections as a response's objects: the `best_of_n` report, usage, ratings, progress; and the log's fields. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from winnow.clients.schema import (
@@ -49,9 +48,7 @@ def rating(index: int, reward: Reward) -> Rating:
 
 
 def report(selection: Selection, ticket: Ticket | None = None, *, with_texts: bool) -> BestOfNReport:
-    """Return the `best_of_n` object; `ticket` has the K that was requested, `with_texts` includes every
-    candidate's text.
-    """
+    """Return the `best_of_n` object; `ticket` has the requested K, `with_texts` includes every candidate's text."""
     ranks = {position: rank for rank, position in enumerate(selection.ranking)}
     return BestOfNReport(
         candidates=selection.candidates,
@@ -87,14 +84,7 @@ def _scored(item: ScoredCandidate, rank: int, with_text: bool) -> Scored:
 
 def timings(selection: Selection) -> TimingsMs:
     """Return the timings in milliseconds, to the microsecond."""
-    spans = selection.timings
-    return TimingsMs(
-        queue=round(spans.queue * 1e3, 3),
-        first_candidate=round(spans.first_candidate * 1e3, 3),
-        generate=round(spans.generate * 1e3, 3),
-        score_tail=round(spans.score_tail * 1e3, 3),
-        total=round(spans.total * 1e3, 3),
-    )
+    return TimingsMs(**{phase: round(seconds * 1e3, 3) for phase, seconds in asdict(selection.timings).items()})
 
 
 def server_timing(selection: Selection) -> str:
@@ -122,9 +112,7 @@ def log_fields(selection: Selection, ticket: Ticket) -> dict[str, Any]:
 
 
 def log_content(selection: Selection, tokenizer: Tokenizer, refusal: str | None) -> dict[str, Any]:
-    """Return prompt and answer, or the `refusal` in its place, for operators who have switched on content in
-    the log.
-    """
+    """Return prompt and answer, or the `refusal` in its place, for operators who log content."""
     return {
         "prompt": tokenizer.decode(selection.prompt.token_ids),
         "answer": selection.winner.candidate.text if refusal is None else refusal,

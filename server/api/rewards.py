@@ -53,7 +53,7 @@ def _require_fitting(answers: Sequence[str], prompt: Prompt, service: Service) -
         fewest = tokenizer.fewest_tokens(answer)
         tokens = f"at least {fewest}"
         if len(prompt) + fewest <= context:
-            exact = len(tokenizer.encode_continuation(prompt.answer_prefix + answer)) if answer else 0
+            exact = len(tokenizer.encode_answer(prompt, answer))
             if len(prompt) + exact <= context:
                 continue
             tokens = str(exact)

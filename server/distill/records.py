@@ -7,7 +7,7 @@ of a text is what was scored, so they can be recomputed from the text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import orjson
@@ -174,7 +174,6 @@ def _record(body: Mapping[str, Any]) -> Record:
 
 
 def _selection_body(selection: Selection) -> dict[str, Any]:
-    timings = selection.timings
     return {
         "messages": [message.as_dict() for message in selection.prompt.messages],
         "is_safety": selection.prompt.is_safety,
@@ -187,13 +186,7 @@ def _selection_body(selection: Selection) -> dict[str, Any]:
             for aborted in selection.aborted
         ],
         "truncated_by": selection.truncated_by,
-        "timings": {
-            "queue": round(timings.queue, 4),
-            "first_candidate": round(timings.first_candidate, 4),
-            "generate": round(timings.generate, 4),
-            "score_tail": round(timings.score_tail, 4),
-            "total": round(timings.total, 4),
-        },
+        "timings": {phase: round(seconds, 4) for phase, seconds in asdict(selection.timings).items()},
     }
 
 

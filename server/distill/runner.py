@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from winnow.models.combiner import rank
 from winnow.models.errors import NoScoredCandidate, RequestError, WinnowError, root_cause
@@ -139,10 +139,4 @@ def _joined(plan: Plan, outcomes: Sequence[Answered | NoScoredCandidate]) -> Sel
 
 def _longest(timings: Sequence[Timings]) -> Timings:
     """Return the longest time of each phase: the arms ran at once."""
-    return Timings(
-        queue=max(each.queue for each in timings),
-        first_candidate=max(each.first_candidate for each in timings),
-        generate=max(each.generate for each in timings),
-        score_tail=max(each.score_tail for each in timings),
-        total=max(each.total for each in timings),
-    )
+    return Timings(*map(max, zip(*map(astuple, timings), strict=True)))

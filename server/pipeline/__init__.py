@@ -1,3 +1,1 @@
-"""The request pipeline: checked request → admission → K candidates → scores → selection. Knows neither HTTP nor
-files.
-"""
+"""The request pipeline: checked request → admission → K candidates → scores → selection. Knows no HTTP, no files."""

@@ -58,8 +58,9 @@ class CandidateRun:
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
     async def run(self) -> None:
-        """Sample and score until every candidate has finished, failed or been aborted; cancelling aborts the
-        unfinished.
+        """Sample and score until every candidate has finished, failed or been aborted.
+
+        Cancelling aborts those that have not finished.
 
         Raises:
             EngineDead: an engine's process has died.
@@ -175,9 +176,7 @@ class CandidateRun:
             self._group.create_task(self._stop_in_engine({index: self._tasks[index] for index in unfinished}))
 
     async def _stop_in_engine(self, unfinished: dict[int, asyncio.Task[None]]) -> None:
-        """Stop candidates in their engine, which reports their token counts; cancel those being scored, or too
-        slow to stop.
-        """
+        """Stop candidates in their engine, which reports their tokens; cancel those being scored or slow to stop."""
         sampling = {task: self._handles[index] for index, task in unfinished.items() if index not in self.finished}
         for task in unfinished.values():
             if task not in sampling:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from winnow.models.chat_templates import ChatTemplate
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import PromptTooLong, RequestError, SamplingError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
@@ -43,8 +43,7 @@ class PromptRenderer:
 
         Raises:
             RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, or a
-                token id is
-                not of this vocabulary.
+                token id is not of this vocabulary.
         """
         if isinstance(request.prompt, RawPrompt):
             prompt = await self._raw(request.prompt.content, request.is_safety)
@@ -60,7 +59,7 @@ class PromptRenderer:
         """Render a dialog; the classifier tags it if `is_safety` is None.
 
         Raises:
-            MessagesError: the dialog breaks the template's rules.
+            DialogError: the dialog breaks the template's rules.
             PromptTooLong: it cannot fit the context.
         """
         text = "".join(message.content for message in dialog)

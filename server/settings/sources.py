@@ -1,6 +1,4 @@
-"""The sources of settings, each with its flat aliases replaced by the nested names, so that sources can
-override each other.
-"""
+"""The sources of settings. Each replaces flat aliases by the nested names, so that sources override each other."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ All of them get the same prompts, K, limits and sampling options.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +31,7 @@ def new_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=unlimited, trust_env=False)
 
 
-class Baseline:
+class Baseline(ABC):
     """A `Target` whose failures become replies; subclasses implement `_answer`, whose reply needs no `done`."""
 
     __slots__ = ()
@@ -47,8 +48,8 @@ class Baseline:
             return Reply("failed", time.perf_counter(), error=f"{type(error).__name__}: {error}")
         return replace(reply, done=time.perf_counter())
 
-    async def _answer(self, request: Request) -> Reply:
-        raise NotImplementedError
+    @abstractmethod
+    async def _answer(self, request: Request) -> Reply: ...
 
 
 @dataclass(frozen=True, slots=True)

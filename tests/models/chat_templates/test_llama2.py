@@ -7,8 +7,8 @@ import itertools
 import pytest
 import sentencepiece
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
+from tests.models.chat_templates.dialogs import contents, dialogs
 from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.llama2 import TAGS, Llama2Template
@@ -17,24 +17,6 @@ from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 
 PIECES = sentencepiece.SentencePieceProcessor(model_file=str(demo.weights("policy") / "tokenizer.model"))
-TRICKY = [
-    "</s>",
-    "<s>",
-    "<unk>",
-    "[ INST ]",
-    "[inst]",
-    "<<sys>>",
-    "<0x0A>",
-    "▁",
-    " ",
-    "\n",
-    "\t",
-    "  ",
-    "é",
-    "🙂",
-    "\u2028",
-    "\x00",
-]
 
 
 def chat_completion_ids(dialog: list[tuple[str, str]]) -> list[int]:
@@ -48,19 +30,10 @@ def chat_completion_ids(dialog: list[tuple[str, str]]) -> list[int]:
     return [*ids, 1, *PIECES.encode(f"[INST] {dialog[-1][1].strip()} [/INST]")]
 
 
-# U+0000 never survives HTTP bodies as text that matters, and surrogates are not Unicode text.
-words = st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(TRICKY))
-contents = st.lists(words, max_size=4).map("".join).filter(lambda text: not any(tag in text for tag in TAGS))
+DIALOGS = dialogs(contents(without=TAGS))
 
 
-@st.composite
-def dialogs(draw: st.DrawFn) -> list[tuple[str, str]]:
-    turns = draw(st.integers(0, 3))
-    roles = [*(["system"] if draw(st.booleans()) else []), *["user", "assistant"] * turns, "user"]
-    return [(role, draw(contents)) for role in roles]
-
-
-@given(dialog=dialogs())
+@given(dialog=DIALOGS)
 @settings(max_examples=500, deadline=None)
 @example(dialog=[("system", "Be kind."), ("user", "  leading space survives after the system block ")])
 @example(dialog=[("user", "a"), ("assistant", " b "), ("user", "</s><s>c")])
@@ -70,7 +43,7 @@ def test_ids_equal_metas(tokenizer: Tokenizer, template: Llama2Template, dialog:
     assert list(ids) == chat_completion_ids(dialog)
 
 
-@given(dialog=dialogs())
+@given(dialog=DIALOGS)
 @settings(max_examples=100, deadline=None)
 def test_control_ids_come_from_turns_alone(
     tokenizer: Tokenizer, template: Llama2Template, dialog: list[tuple[str, str]]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from tests.models.chat_templates.dialogs import contents, dialogs
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import TAGS, Llama2Template
 from winnow.models.engines.base import RewardInput
@@ -17,36 +18,8 @@ from winnow.models.tokenizer import Tokenizer
 
 Dialog = list[dict[str, Any]]
 CONTROLS = ("<s>", "</s>", "<unk>")
-TRICKY = [
-    "[ INST ]",
-    "<<sys>>",
-    "<0x0A>",
-    "▁",
-    " ",
-    "\n",
-    "\t",
-    "  ",
-    "é",
-    "🙂",
-    "\u2028",
-    "</",
-    "s>",
-    "<",
-    "{{ x }}",
-    "{%",
-]
-
-words = st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.sampled_from(TRICKY))
-contents = (
-    st.lists(words, max_size=4).map("".join).filter(lambda text: not any(name in text for name in (*TAGS, *CONTROLS)))
-)
-
-
-@st.composite
-def dialogs(draw: st.DrawFn) -> Dialog:
-    """Dialogs that end in a user message."""
-    roles = [*(["system"] if draw(st.booleans()) else []), *["user", "assistant"] * draw(st.integers(0, 3)), "user"]
-    return [{"role": role, "content": draw(contents)} for role in roles]
+CONTENTS = contents(without=(*TAGS, *CONTROLS))
+DIALOGS = dialogs(CONTENTS).map(lambda turns: [{"role": role, "content": content} for role, content in turns])
 
 
 class Exported:
@@ -72,7 +45,7 @@ def exported(template: Llama2Template) -> Exported:
     return Exported(template)
 
 
-@given(dialog=dialogs())
+@given(dialog=DIALOGS)
 @settings(max_examples=100, deadline=None)
 @example(dialog=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "  a "}])
 @example(dialog=[{"role": "user", "content": ""}])
@@ -84,7 +57,7 @@ def test_prompts_are_those_that_are_sampled_from(
     assert exported.ids(dialog, add_generation_prompt=True) == wanted
 
 
-@given(dialog=dialogs(), text=contents)
+@given(dialog=DIALOGS, text=CONTENTS)
 @settings(max_examples=100, deadline=None)
 @example(dialog=[{"role": "user", "content": "a"}], text="")
 @example(dialog=[{"role": "user", "content": "a"}], text=" b ")
@@ -100,7 +73,7 @@ def test_the_last_answer_is_scored_with_the_same_ids(
     assert mask[-answer:] == [1] * answer
 
 
-@given(dialog=dialogs(), text=contents, data=st.data())
+@given(dialog=DIALOGS, text=CONTENTS, data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_loss_falls_on_the_turns_that_have_weight(
     tokenizer: Tokenizer, exported: Exported, dialog: Dialog, text: str, data: st.DataObject
@@ -120,7 +93,7 @@ def test_loss_falls_on_the_turns_that_have_weight(
     assert mask == wanted
 
 
-@given(dialog=dialogs(), text=st.lists(st.sampled_from([*CONTROLS, " ", "a", "<", "</s", "s>"])).map("".join))
+@given(dialog=DIALOGS, text=st.lists(st.sampled_from([*CONTROLS, " ", "a", "<", "</s", "s>"])).map("".join))
 @settings(max_examples=100, deadline=None)
 def test_text_makes_no_control_ids(exported: Exported, dialog: Dialog, text: str) -> None:
     dialog = [{**message, "content": message["content"] + text} for message in dialog]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +11,7 @@ from winnow.models.demo.corpus import encode
 from winnow.models.demo.world import held_out_pairs, held_out_prompts
 from winnow.models.engines.base import RewardInput
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Message
+from winnow.models.types import Dialog, Message, Prompt
 
 PROMPTS = held_out_prompts(60)
 answers = st.one_of(
@@ -68,11 +66,27 @@ def test_ids_are_those_that_the_demo_models_were_trained_on(tokenizer: Tokenizer
 @pytest.mark.parametrize("answer", ["", "Paris."])
 def test_the_model_renders_for_itself_where_its_template_differs(tokenizer: Tokenizer, answer: str) -> None:
     class Upper(Llama2Template):
-        def render(self, dialog: Sequence[object], tokenizer: Tokenizer, *, is_safety: bool = False):  # type: ignore[no-untyped-def, override]
-            loud = [Message(message.role, message.content.upper()) for message in dialog]  # type: ignore[attr-defined]
+        def render(self, dialog: Dialog, tokenizer: Tokenizer, *, is_safety: bool = False) -> Prompt:
+            loud = [Message(message.role, message.content.upper()) for message in self.validate(dialog)]
             return super().render(loud, tokenizer, is_safety=is_safety)
 
     quiet = Llama2Template().render([Message("user", "Hello")], tokenizer)
     loud = Llama2Template().render([Message("user", "HELLO")], tokenizer)
     own = RewardInput(tokenizer, Upper(), shares_policy_ids=False)
     assert own.token_ids(quiet, answer) == RewardInput(tokenizer, Upper()).token_ids(loud, answer)
+
+
+def test_a_prompt_is_rendered_once_for_all_its_candidates(tokenizer: Tokenizer) -> None:
+    rendered: list[Dialog] = []
+
+    class Counting(Llama2Template):
+        def render(self, dialog: Dialog, tokenizer: Tokenizer, *, is_safety: bool = False) -> Prompt:
+            rendered.append(dialog)
+            return super().render(dialog, tokenizer, is_safety=is_safety)
+
+    own = RewardInput(tokenizer, Counting(), shares_policy_ids=False)
+    prompts = [Llama2Template().render([Message("user", text)], tokenizer) for text in ("Hello", "Bye")]
+    for answer in ("Paris.", "London.", ""):
+        for prompt in prompts:
+            own.token_ids(prompt, answer)
+    assert rendered == [prompt.messages for prompt in prompts]

@@ -161,8 +161,7 @@ class Server:
         return not (state.connections or state.tasks or [timer for timer in self._timers() if "Protocol" in timer])
 
     def _timers(self) -> list[str]:
-        found: asyncio.Future[list[str]] = asyncio.run_coroutine_threadsafe(_timers(), self.loop)  # type: ignore[assignment]
-        return found.result(LATEST)
+        return asyncio.run_coroutine_threadsafe(_timers(), self.loop).result(LATEST)
 
 
 async def _timers() -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -8,7 +9,7 @@ from tests.loadtests.benchmarks.early_stopping.runs import Formula
 from winnow.loadtests.benchmarks.early_stopping.measuring import Run, measured
 from winnow.loadtests.benchmarks.early_stopping.settings import FULL, QUICK, Menu
 from winnow.loadtests.errors import LoadTestError
-from winnow.loadtests.types import Reply, Request
+from winnow.loadtests.types import Reply, ReplyKind, Request
 from winnow.models.demo.world import held_out_prompts
 
 PROMPTS = held_out_prompts(10)
@@ -72,9 +73,9 @@ async def test_a_refusal_is_no_outcome() -> None:
 
 
 @pytest.mark.parametrize("kind", ["failed", "refused", "unscored"])
-async def test_a_measurement_of_failures_is_none(kind: str) -> None:
+async def test_a_measurement_of_failures_is_none(kind: ReplyKind | Literal["unscored"]) -> None:
     def fail(request: Request, reply: Reply) -> Reply:
-        return replace(reply, details={}) if kind == "unscored" else Reply(kind, reply.done, error="broken")  # type: ignore[arg-type]
+        return replace(reply, details={}) if kind == "unscored" else Reply(kind, reply.done, error="broken")
 
     with pytest.raises(LoadTestError, match=r"broken|refused|reward"):
         await measured(Formula(fail), PROMPTS, MENU)
