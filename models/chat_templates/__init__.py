@@ -6,7 +6,7 @@ from typing import Literal
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.chat_templates.llama2 import Llama2Template
 
-__all__ = ["TEMPLATES", "ChatTemplate", "TemplateName"]
+__all__ = ["TEMPLATES", "TemplateName"]
 
 TemplateName = Literal["llama2"]
 TEMPLATES: Mapping[TemplateName, ChatTemplate] = {"llama2": Llama2Template()}
