@@ -16,6 +16,7 @@ from winnow.models.errors import (
     ClientGone,
     DeadlineExceeded,
     EngineDead,
+    ForeignOrigin,
     HeadTooLarge,
     InvalidKey,
     NoScoredCandidate,
@@ -49,7 +50,9 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case HeadTooLarge():
             return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="headers_too_large")
         case UntrustedHost():
-            return 400, ErrorDetail(message=str(error), type="invalid_request_error", code="untrusted_host")
+            return 421, ErrorDetail(message=str(error), type="invalid_request_error", code="untrusted_host")
+        case ForeignOrigin():
+            return 403, ErrorDetail(message=str(error), type="invalid_request_error", code="foreign_origin")
         case Overloaded():
             return 429, ErrorDetail(message=str(error), type="rate_limit_error", code="overloaded")
         case EngineDead():
@@ -95,8 +98,6 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
             return {"Retry-After": str(error.retry_after)}
         case InvalidKey():
             return {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}
-        case ShuttingDown():
-            return {"Connection": "close"}
         case HTTPException() if error.headers:
             return {**error.headers, "x-should-retry": "false"}
     is_final = status < 500 or isinstance(error, NoScoredCandidate | DeadlineExceeded)
