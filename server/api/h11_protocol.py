@@ -128,6 +128,8 @@ class _BoundedProtocol(H11Protocol):
         status, detail = self.limits.describe(code)
         is_running = self.cycle is not None and not self.cycle.response_complete
         name = request_id(cast(Scope, self.scope) if is_running else {"headers": self.conn.headers})
+        client = self.client[0] if self.client else "unknown"
+        logger.info("refused", extra={"request_id": name, "status": status, "error": code, "client": client})
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -135,8 +137,6 @@ class _BoundedProtocol(H11Protocol):
             headers = [*self.server_state.default_headers, (b"x-request-id", name.encode())]
             self.transport.write(self.conn.answer(status, headers, detail))
         self._lingering_transport.linger()
-        client = self.client[0] if self.client else "unknown"
-        logger.info("refused", extra={"request_id": name, "status": status, "error": code, "client": client})
 
     def arm(self, seconds: float, late: Callable[[], None]) -> None:
         """Call `late` after `seconds`, in place of any deadline set before."""

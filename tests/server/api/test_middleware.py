@@ -235,6 +235,20 @@ def test_the_log_has_one_line_per_request_and_no_user_content(
         assert KEY not in told
 
 
+def test_a_refused_body_has_one_id_in_the_answer_and_both_log_lines(
+    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "winnow")
+    with ScriptedServer.start(scripted(tokenizer, body_seconds=0.1)) as server:
+        head = "POST /tokenize HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 9\n\n"
+        status, answer = raw(server, head)
+        wait_until(lambda: len(caplog.records) >= 2, 5)
+    shown = {record.request_id for record in caplog.records if hasattr(record, "request_id")}
+    assert status == 408
+    assert [f"x-request-id: {name}\r\n" in answer for name in shown] == [True]
+    assert len(caplog.records) == 2
+
+
 def test_content_is_logged_only_with_log_content(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
     with ScriptedServer.start(scripted(tokenizer, log_content=True)) as server:
