@@ -64,8 +64,7 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case NoScoredCandidate():
             return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
         case RequestValidationError():
-            problem = error.errors()[0]
-            return 400, describe_invalid(problem, problem["loc"][1:])
+            return 400, describe_invalid(error.errors(), error.body, skip=1)
         case HTTPException():
             return error.status_code, ErrorDetail(message=str(error.detail), type="invalid_request_error")
         case _:
