@@ -31,7 +31,7 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
         app.include_router(router)
     _answer_unknown(app, [route for router in routers for route in router.routes if isinstance(route, APIRoute)])
     app.add_middleware(RequestMiddleware, service=service, keys=keys, metrics=metrics)
-    app.openapi = documented(app.openapi, service.settings.model_name, bool(keys))  # type: ignore[method-assign]
+    app.openapi = documented(app.openapi, service.settings, has_keys=bool(keys))  # type: ignore[method-assign]
     return app
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from winnow.clients.schema import ErrorBody
 from winnow.server.api.middleware import OPEN_PATHS
+from winnow.server.settings import Settings
 
 Documented = dict[int | str, dict[str, Any]]
 
@@ -33,6 +34,13 @@ STREAM: Documented = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its stream."}
 }
 
+COUNTS: Mapping[str, Sequence[str]] = {
+    "BestOfNOptions": ["candidates"],
+    "CandidateRange": ["max", "min"],
+    "ChatRequest": ["best_of", "n"],
+    "TextRequest": ["best_of", "n"],
+}
+"""Fields that count candidates, of which a server has a maximum, by the name of their object."""
 _QUESTION = [{"role": "user", "content": "Name three fruits."}]
 EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "/v1/chat/completions": {
@@ -79,30 +87,48 @@ EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Bodies for each route that takes one, without the model's name; the tests send them."""
 
 
-def documented(describe: Callable[[], dict[str, Any]], model: str, has_keys: bool) -> Callable[[], dict[str, Any]]:
-    """Return FastAPI's description of the routes, completed; `model` is the served one.
+def documented(
+    describe: Callable[[], dict[str, Any]], settings: Settings, *, has_keys: bool
+) -> Callable[[], dict[str, Any]]:
+    """Return FastAPI's description of the routes, completed with what it does not know.
 
     FastAPI adds a 422 by itself, but an invalid body gets 400 here.
     """
 
     def openapi() -> dict[str, Any]:
         document = describe()
+        schemas = document["components"]["schemas"]
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                operation["responses"].pop("422", None)
-                if path in OPEN_PATHS:
-                    operation["security"] = []
-                if path in EXAMPLES:
-                    content = operation["requestBody"]["content"]["application/json"]
-                    content["examples"] = {
-                        name: {"value": {"model": model, **body}} for name, body in EXAMPLES[path].items()
-                    }
+                _complete(path, operation, settings.model_name)
         for name in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
-        about = "A key of the server's." if has_keys else "This server has no keys: any key is accepted, and none."
-        bearer = {"type": "http", "scheme": "bearer", "description": about}
-        document["components"]["securitySchemes"] = {"bearer": bearer}
+            schemas.pop(name, None)
+        for name, fields in COUNTS.items():
+            for field in fields:
+                _set_maximum(schemas[name]["properties"][field], settings.max_candidates)
+        about = "A key of this server's." if has_keys else "This server has no keys; it needs none and ignores any."
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": about}
+        }
         document["security"] = [{"bearer": []}, *([] if has_keys else [{}])]
         return document
 
     return openapi
+
+
+def _complete(path: str, operation: dict[str, Any], model: str) -> None:
+    """Complete the description of one route in place."""
+    operation["responses"].pop("422", None)
+    if path in OPEN_PATHS:
+        operation["security"] = []
+    if path in EXAMPLES:
+        examples = {name: {"value": {"model": model, **body}} for name, body in EXAMPLES[path].items()}
+        operation["requestBody"]["content"]["application/json"]["examples"] = examples
+
+
+def _set_maximum(schema: dict[str, Any], maximum: int) -> None:
+    """Set the largest value of an integer, in each alternative that is one."""
+    if schema.get("type") == "integer":
+        schema["maximum"] = maximum
+    for alternative in schema.get("anyOf", ()):
+        _set_maximum(alternative, maximum)
