@@ -37,7 +37,7 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
 
 def _answer_unknown(app: FastAPI, routes: list[APIRoute]) -> None:
     """Answer requests that match no route."""
-    served = {route.path_format: sorted(route.methods) for route in routes}
+    served = {route.path_format: sorted(route.methods) for route in routes} | {str(app.openapi_url): ["GET"]}
 
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):

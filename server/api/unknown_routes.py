@@ -40,11 +40,13 @@ ELSEWHERE: Mapping[str, str] = {
 """Segments of other servers' paths, and what to say of them."""
 SYNONYMS: Mapping[str, str] = {
     "chat": "/v1/chat/completions",
+    "docs": "/openapi.json",
     "generate": "/v1/completions",
     "healthz": "/health",
     "livez": "/health",
     "ping": "/health",
     "readyz": "/ready",
+    "redoc": "/openapi.json",
     "tags": "/v1/models",
 }
 """Last segments of other servers' paths, and what has their purpose here."""

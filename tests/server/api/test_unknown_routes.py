@@ -53,6 +53,8 @@ def server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
         ("/api/chat", "/v1/chat/completions"),
         ("/api/tags", "/v1/models"),
         ("/healthz", "/health"),
+        ("/docs", "/openapi.json"),
+        ("/v1/openapi.json", "/openapi.json"),
     ],
 )
 def test_a_404_says_which_path_was_meant(server: ScriptedServer, path: str, meant: str) -> None:
