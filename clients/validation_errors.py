@@ -89,7 +89,11 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
     """Return the error for pydantic's `errors` about `body`; `skip` parts of each location lead to the body."""
     if errors[0]["type"] == "json_invalid":
         return ErrorDetail(message="the body is not valid JSON", type="invalid_request_error", code="invalid_json")
-    problem, kinds = _most_fitting([_Problem.of(error, skip, body) for error in errors])
+    first = _Problem.of(errors[0], skip, body)
+    if first.union is None:
+        problem, kinds = first, [first.wanted] if first.is_mismatch else []
+    else:
+        problem, kinds = _most_fitting([_Problem.of(error, skip, body) for error in errors], first.union)
     place, code = problem.place, "invalid_request"
     if problem.kind == "literal_error" and place[-1:] == ("type",) and len(place) > 1:
         place, code = place[:-1], "unsupported"
@@ -103,14 +107,11 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
     return ErrorDetail(message=message, type="invalid_request_error", param=param, code=code)
 
 
-def _most_fitting(problems: Sequence[_Problem]) -> tuple[_Problem, list[str]]:
-    """Return the problem to report, the first unless it is a union's, and the kinds that its value may have."""
-    first = problems[0]
-    if first.union is None:
-        return first, [first.wanted] if first.is_mismatch else []
+def _most_fitting(problems: Sequence[_Problem], union: tuple[int | str, ...]) -> tuple[_Problem, list[str]]:
+    """Return the problem of the member of `union` that fits best, and the kinds that the value there may have."""
     members: dict[str, _Problem] = {}
     for problem in problems:
-        if problem.union == first.union:
+        if problem.union == union:
             members.setdefault(problem.member, problem)
     best = max(members.values(), key=lambda problem: problem.fitness)
     alike = [each.wanted for each in members.values() if each.is_mismatch and each.place == best.place]

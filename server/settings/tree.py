@@ -31,8 +31,15 @@ from winnow.server.settings.hosts import origin, trusted_host
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
 
 
-def _split(value: object) -> object:
+def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_each(value: object) -> object:
+    """Split each item too: these names hold no commas, and a flag may be given one after another or with commas."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        return _split(value)
+    return [part for item in value for part in _split(item)]
 
 
 def _without_brackets(host: str) -> str:
@@ -64,6 +71,8 @@ Origin = Annotated[str, AfterValidator(origin)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 """A list that the environment writes with commas."""
+Names = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_each)]
+"""A list that may be written with commas anywhere."""
 
 
 class Settings(BaseSettings):
@@ -97,12 +106,12 @@ class Settings(BaseSettings):
         description="Listen on an address that other machines can reach although no key is set; anyone can then send "
         "requests.",
     )
-    trusted_hosts: Commas[TrustedHost] = Field(
+    trusted_hosts: Names[TrustedHost] = Field(
         (),
         description="Accepted Host headers: names, *.example.org, addresses, networks such as 10.0.0.0/8, or *. "
         "Default: any with keys, loopback without.",
     )
-    cors_origins: Commas[Origin] = Field(
+    cors_origins: Names[Origin] = Field(
         (),
         description="Web pages that may use the server from a browser (CORS): https://app.example.org, "
         "https://*.example.org, or * for all.",
