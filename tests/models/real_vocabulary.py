@@ -10,13 +10,18 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pytest
 import sentencepiece
+import tokenizers
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from transformers.convert_slow_tokenizer import generate_merges
+
+from winnow.models.engines.checkpoint import load_tokenizer
+from winnow.models.tokenizer import Tokenizer
 
 Layout = Literal["prepend", "first", "always"]
 SHIPPED: dict[str, tuple[dict[str, Any], Layout]] = {
@@ -49,6 +54,22 @@ def pieces() -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_proto=_model())
 
 
+@cache
+def pieces_in_the_middle() -> sentencepiece.SentencePieceProcessor:
+    """The reference in the middle of a text: SentencePiece without the dummy space."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(_model())
+    proto.normalizer_spec.add_dummy_prefix = False
+    return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+
+
+@cache
+def shipped(way: str) -> Tokenizer:
+    """The product's tokenizer, from files that `ship` wrote."""
+    with TemporaryDirectory() as folder:
+        return load_tokenizer(str(ship(way, Path(folder))), "policy")
+
+
 def ship(way: str, folder: Path) -> Path:
     """Write the tokenizer's files into `folder`, as one of `SHIPPED` has them, and return `folder`."""
     settings, layout = SHIPPED[way]
@@ -69,7 +90,9 @@ def _tokenizer_json(layout: Layout) -> str:
     vocabulary = {piece.piece: index for index, piece in enumerate(proto.pieces)}
     scores = {piece.piece: piece.score for piece in proto.pieces}
     merges = generate_merges(vocabulary, scores, [*CONTROLS.values()])
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
     if layout == "prepend":
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
