@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from winnow.models.spelling import require_spelling, without_dummy_space
 from winnow.models.types import Prompt
@@ -84,6 +84,13 @@ class Tokenizer:
     def decode_continuation(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` in the middle of a text: keeps a leading space, leaves control ids out."""
         return self.decode([*self._decode_anchor, *ids], skip_control=True).removeprefix(DECODE_ANCHOR)
+
+    def ids_of_jinja(self, jinja: str, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+        """Return the ids that users of the wrapped tokenizer get by a Jinja template, and 1 for those with loss."""
+        rendered = self._tokenizer.apply_chat_template(
+            list(messages), chat_template=jinja, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return list(rendered["input_ids"]), list(rendered["assistant_masks"])
 
     def fewest_tokens(self, text: str) -> int:
         """Return a lower bound on `len(encode(text))` at no cost, from the length of the longest piece."""

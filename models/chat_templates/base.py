@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from winnow.models.tokenizer import Tokenizer
@@ -18,7 +19,16 @@ class ChatTemplate(Protocol):
 
     @property
     def jinja(self) -> str:
-        """The same format as a Jinja chat template for Hugging Face tokenizers, for exports."""
+        """The first of `jinja_forms`."""
+        ...
+
+    @property
+    def jinja_forms(self) -> Sequence[str]:
+        """The same format as Jinja chat templates for Hugging Face tokenizers, for exports; `exactness` chooses.
+
+        Rendered text is tokenised whole, and tokenizers differ in what they do at a control token's edges. So one
+        template need not be right for all tokenizers of one vocabulary.
+        """
         ...
 
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ from winnow.models.types import Dialog, Message, Prompt
 BEGIN_INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
 BEGIN_SYSTEM, END_SYSTEM = "<<SYS>>\n", "\n<</SYS>>\n\n"
 ANSWER_PREFIX = " "
+JINJA_BEGIN = "set begin = '[INST] '"
 TAGS = (BEGIN_INSTRUCTION, END_INSTRUCTION, "<<SYS>>", "<</SYS>>")
 
 
@@ -28,8 +29,14 @@ class Llama2Template:
 
     @property
     def jinja(self) -> str:
-        """The format as a Jinja chat template for Hugging Face tokenizers."""
-        return files(__package__).joinpath("llama2.jinja").read_text(encoding="utf-8")
+        """The format as a Jinja chat template for Hugging Face tokenizers; see `ChatTemplate.jinja_forms`."""
+        return self.jinja_forms[0]
+
+    @property
+    def jinja_forms(self) -> tuple[str, ...]:
+        """One form for tokenizers that put a space behind BOS, and one that spells the space for those that do not."""
+        jinja = files(__package__).joinpath("llama2.jinja").read_text(encoding="utf-8")
+        return jinja, jinja.replace(JINJA_BEGIN, JINJA_BEGIN.replace("'[", "' ["))
 
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:
         """Return the messages of `dialog`; see `ChatTemplate.validate`."""
