@@ -109,6 +109,11 @@ class Tokenizer:
         """Return the token as the vocabulary spells it; empty for an id that only pads the vocabulary."""
         return str(self._tokenizer.convert_ids_to_tokens(token_id) or "")
 
+    @property
+    def control_tokens(self) -> list[str]:
+        """The names of the control ids, in their order."""
+        return [self.token_name(token_id) for token_id in sorted(self.control_ids)]
+
     def equals(self, other: Tokenizer) -> bool:
         """Whether both give the same ids for the same text, as far as vocabulary and control ids tell."""
         mine = (self._tokenizer.get_vocab(), self.bos_id, self.eos_id)

@@ -19,15 +19,15 @@ class ChatTemplate(Protocol):
 
     @property
     def jinja(self) -> str:
-        """The first of `jinja_forms`."""
+        """The first of `jinja_forms()`."""
         ...
 
-    @property
-    def jinja_forms(self) -> Sequence[str]:
-        """The same format as Jinja chat templates for Hugging Face tokenizers, for exports; `exactness` chooses.
+    def jinja_forms(self, control_tokens: Sequence[str] = ()) -> Sequence[str]:
+        """Return the same format as Jinja chat templates for Hugging Face tokenizers, for exports; `exactness` chooses.
 
         Rendered text is tokenised whole, and tokenizers differ in what they do at a control token's edges. So one
-        template need not be right for all tokenizers of one vocabulary.
+        template need not be right for all tokenizers of one vocabulary. `control_tokens` are names of control tokens
+        that a message must not make, besides BOS, EOS, UNK and PAD.
         """
         ...
 

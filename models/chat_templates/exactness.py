@@ -19,12 +19,21 @@ TEXTS = ("Hi", "  a ", "", ", and", "\n\nb\t(c)", "中文 🙂", " e\n", '{"x": 
 
 def exact_jinja(template: ChatTemplate, tokenizer: Tokenizer) -> str | None:
     """Return the form of `template` that is exact with `tokenizer`, or None if none is."""
-    return next((jinja for jinja in template.jinja_forms if is_exact(jinja, template, tokenizer)), None)
+    more = [name for name in tokenizer.control_tokens if _reads(template.jinja, tokenizer, name)]
+    return next((jinja for jinja in template.jinja_forms(more) if is_exact(jinja, template, tokenizer)), None)
 
 
 def is_exact(jinja: str, template: ChatTemplate, tokenizer: Tokenizer) -> bool:
-    """Whether `jinja` gives the ids of `template`, for prompts and answers, with loss on the answers alone."""
+    """Whether `jinja` gives the ids of `template`, with loss on answers alone, and no text makes a control token."""
+    if any(_reads(jinja, tokenizer, name) for name in tokenizer.control_tokens):
+        return False
     return all(_agrees(jinja, template, tokenizer, dialog, answer) for dialog, answer in _dialogs())
+
+
+def _reads(jinja: str, tokenizer: Tokenizer, name: str) -> bool:
+    """Whether a user who writes `name` gets the control token, besides the BOS of the turn."""
+    ids, _ = tokenizer.ids_of_jinja(jinja, [{"role": "user", "content": f"a{name}b"}])
+    return not tokenizer.control_ids.isdisjoint(ids[1:])
 
 
 def _agrees(jinja: str, template: ChatTemplate, tokenizer: Tokenizer, dialog: Sequence[Message], answer: str) -> bool:

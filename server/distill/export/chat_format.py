@@ -58,7 +58,6 @@ class ChatFormat:
         """Whether a message or an answer spells a control token: the template puts a space into its name."""
         if self.tokenizer is None:
             return False
-        names = [self.tokenizer.token_name(token_id) for token_id in self.tokenizer.control_ids]
         texts = [message.content for message in prompt.messages]
         texts += [answer.candidate.text for answer in prompt.answers]
-        return any(name in text for name in names for text in texts)
+        return any(name in text for name in self.tokenizer.control_tokens for text in texts)

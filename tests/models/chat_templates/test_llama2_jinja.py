@@ -136,7 +136,7 @@ def test_trl_finds_its_markers(exported: Exported) -> None:
 
 def test_a_template_is_only_exact_with_the_tokenizers_it_fits(exported: Exported, template: Llama2Template) -> None:
     """Two forms of one template, of which one puts a space behind BOS, never give the same ids."""
-    assert [is_exact(jinja, template, exported.ours) for jinja in template.jinja_forms].count(True) >= 1
+    assert [is_exact(jinja, template, exported.ours) for jinja in template.jinja_forms()].count(True) >= 1
     wrong = exported.tokenizer.chat_template.replace("~ ' [/INST]'", "~ '[/INST]'")
     assert not is_exact(wrong, template, exported.ours)
     without_eos = exported.tokenizer.chat_template.replace("text ~ eos_token", "text")
@@ -157,3 +157,14 @@ def test_no_template_is_exact_where_control_tokens_change_the_text_beside_them(
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     tokenizer = load_tokenizer(str(tmp_path), "policy")
     assert exact_jinja(template, tokenizer) is None
+
+
+def test_further_control_tokens_are_text_in_a_message(template: Llama2Template) -> None:
+    """transformers tells a template of BOS, EOS, UNK and PAD, and of no other control token."""
+    wrapped = AutoTokenizer.from_pretrained(demo.weights("policy"), extra_special_tokens=["<|turn|>", '<"x">'])
+    tokenizer = Tokenizer(wrapped)
+    jinja = exact_jinja(template, tokenizer)
+    assert jinja
+    assert not is_exact(template.jinja, template, tokenizer)
+    ids, _ = tokenizer.ids_of_jinja(jinja, [{"role": "user", "content": 'a<|turn|> <"x"></s>'}])
+    assert tokenizer.control_ids & {*ids} == {tokenizer.bos_id}

@@ -41,6 +41,6 @@ def test_a_tuned_checkpoint_can_be_served(template: Llama2Template, tmp_path: Pa
 def test_a_template_that_gives_other_ids_is_refused(template: Llama2Template, tmp_path: Path) -> None:
     """Whoever trained on it would train on prompts that the server never renders."""
     chat_template = tmp_path / "chat_template.jinja"
-    chat_template.write_text(template.jinja_forms[1], encoding="utf-8")
+    chat_template.write_text(template.jinja_forms()[1], encoding="utf-8")
     with pytest.raises(ValueError, match="does not fit the tokenizer"):
         fine_tune(EXAMPLES, Schedule(), demo.weights("policy"), chat_template, tmp_path)

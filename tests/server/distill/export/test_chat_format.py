@@ -80,7 +80,7 @@ def test_token_ids_are_those_that_were_scored(tmp_path: Path, template: Llama2Te
         assert row["completion_mask"] == [0] * len(prompt) + [1] * (len(whole) - len(prompt))
         assert row["labels"] == [-100] * len(prompt) + whole[len(prompt) :]
         assert row["line"] == item.line
-    assert f"In {len(items)} prompts a message or an answer spells a control token" in card(folder)
+    assert f"spells a control token such as `</s>`: {len(items)}." in card(folder)
 
 
 def card(folder: Path) -> str:
@@ -132,7 +132,7 @@ def test_a_named_tokenizer_decides(way: str, tmp_path: Path, caplog: pytest.LogC
     shipped = ship(way, tmp_path / "policy")
     export(folder, ["sft"], ExportOptions(tokenizer=str(shipped)))
     form = (folder / "export" / "chat_template.jinja").read_text(encoding="utf-8")
-    assert Llama2Template().jinja_forms.index(form) == ["PreTrainedTokenizerFast", "LlamaTokenizer"].index(way)
+    assert Llama2Template().jinja_forms().index(form) == ["PreTrainedTokenizerFast", "LlamaTokenizer"].index(way)
     assert "as compared for this export" in card(folder)
     assert str(tmp_path) not in card(folder)
     assert not caplog.records
