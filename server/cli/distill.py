@@ -198,6 +198,7 @@ def export(
             tokenizer=tokenizer,
             merge=tuple(merge or ()),
         )
+        logging.basicConfig(format="winnow: %(message)s")
         for item in run(folder, _formats(formats), options, out):
             print(f"{item.rows:>9,}  {item.path}")
 

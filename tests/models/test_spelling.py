@@ -14,9 +14,11 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.models.real_vocabulary import SHIPPED, pieces, pieces_in_the_middle, shipped
+from tests.models.real_vocabulary import SHIPPED, pieces, pieces_in_the_middle, ship, shipped
 from tests.models.test_tokenizer import FRAGMENTS
 from winnow.models import demo
+from winnow.models.chat_templates.exactness import exact_jinja
+from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
@@ -62,6 +64,17 @@ def test_a_first_character_is_never_joined_to_a_space(start: str) -> None:
     ids = shipped("LlamaTokenizer").encode_continuation(start + "there was")
     assert ids == pieces_in_the_middle().encode(start + "there was")
     assert shipped("LlamaTokenizer").token_bytes(ids[0])[:1] == start.encode()[:1]
+
+
+def test_a_tokenizer_without_a_dummy_space_gets_none(tmp_path: Path, template: Llama2Template) -> None:
+    ship("LlamaTokenizer", tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "add_prefix_space": False}))
+    tokenizer = load_tokenizer(str(tmp_path), "policy")
+    for text in ("", " ", "Hello", "  Hello", "[INST] a", "中\n"):
+        assert tokenizer.encode(text) == pieces_in_the_middle().encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert exact_jinja(template, tokenizer)
 
 
 def byte_level() -> FastTokenizer:

@@ -46,7 +46,7 @@ class ChatFormat:
             return (
                 f"`{CHAT_TEMPLATE}` writes the chat format `{name}`. It is not checked, because the policy's tokenizer "
                 "is not known here: the same vocabulary, shipped otherwise, may need another form of the template. "
-                "`winnow export RUN --tokenizer CHECKPOINT` compares the ids."
+                "`winnow export RUN --tokenizer CHECKPOINT` compares the ids, and can export them."
             )
         return (
             f"`{CHAT_TEMPLATE}` writes the chat format `{name}`. It gives the policy's tokenizer the ids that were "
