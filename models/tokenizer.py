@@ -13,9 +13,6 @@ from winnow.models.types import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DECODE_ANCHOR = "a"
-"""Continuations are decoded after it. A newline would not do: it may be a byte token, which the decoder
-joins with bytes that follow."""
 LONG_TEXT = 20_000
 """Characters above which a text is tokenised in a thread, so that the event loop serves others meanwhile."""
 CACHED_TEXTS = 2048
@@ -49,7 +46,9 @@ class Tokenizer:
         has_dummy_space = backend.encode("a", add_special_tokens=False).ids == self._encode(" a")
         self.dummy_space = " " if has_dummy_space else ""
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
-        self._decode_anchor = self.encode(DECODE_ANCHOR)
+        self._names = _names(tokenizer)
+        self._bytes = [b"" if id in self.control_ids else _spell(name) for id, name in enumerate(self._names)]
+        """What each token spells in the middle of a text, so that the bytes of an answer are exactly its tokens'."""
         # Both reward models encode an answer, and `/v1/rewards` checks its length before: once is enough.
         self._cached_continuation = lru_cache(CACHED_TEXTS)(self._encode)
         require_spelling(self, backend)
@@ -78,12 +77,19 @@ class Tokenizer:
         return Prompt(tuple(text_or_ids), is_safety=is_safety, raw_text=text)
 
     def decode(self, ids: Sequence[int], *, skip_control: bool = False) -> str:
-        """Return the text of `ids` at the start of a text; `skip_control` leaves control ids out."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_control))
+        """Return the text of `ids` at the start of a text; `skip_control` leaves control ids out.
+
+        Bytes that make no whole character, as where a limit cuts one in two, are left out; whole characters stay.
+        """
+        spell = self.token_bytes if skip_control else self._shown_bytes
+        return b"".join(map(spell, ids)).removeprefix(self.dummy_space.encode()).decode(errors="ignore")
 
     def decode_continuation(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` in the middle of a text: keeps a leading space, leaves control ids out."""
-        return self.decode([*self._decode_anchor, *ids], skip_control=True).removeprefix(DECODE_ANCHOR)
+        """Return the text of `ids` in the middle of a text: keeps a leading space, leaves control ids out.
+
+        Bytes that make no whole character are left out, as in `decode`.
+        """
+        return b"".join(map(self.token_bytes, ids)).decode(errors="ignore")
 
     def ids_of_jinja(self, jinja: str, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
         """Return the ids that users of the wrapped tokenizer get by a Jinja template, and 1 for those with loss."""
@@ -98,16 +104,15 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the UTF-8 bytes of one token in the middle of a text; empty for a control id."""
-        if token_id in self.control_ids:
-            return b""
-        piece = self.token_name(token_id)
-        if _BYTE_PIECE.fullmatch(piece):
-            return bytes([int(piece[3:5], 16)])
-        return piece.replace("▁", " ").encode()
+        return self._bytes[token_id] if token_id < len(self._bytes) else b""
+
+    def _shown_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of one token; a control id's are those of its name."""
+        return self.token_name(token_id).encode() if token_id in self.control_ids else self.token_bytes(token_id)
 
     def token_name(self, token_id: int) -> str:
         """Return the token as the vocabulary spells it; empty for an id that only pads the vocabulary."""
-        return str(self._tokenizer.convert_ids_to_tokens(token_id) or "")
+        return self._names[token_id] if token_id < len(self._names) else ""
 
     @property
     def control_tokens(self) -> list[str]:
@@ -118,3 +123,14 @@ class Tokenizer:
         """Whether both give the same ids for the same text, as far as vocabulary and control ids tell."""
         mine = (self._tokenizer.get_vocab(), self.bos_id, self.eos_id)
         return mine == (other._tokenizer.get_vocab(), other.bos_id, other.eos_id)
+
+
+def _names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the name of each token by its id; empty where an id has none."""
+    names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}
+    return [names.get(token_id, "") for token_id in range(max(names) + 1)]
+
+
+def _spell(name: str) -> bytes:
+    """Return the bytes that the token called `name` stands for."""
+    return bytes([int(name[3:5], 16)]) if _BYTE_PIECE.fullmatch(name) else name.replace("▁", " ").encode()

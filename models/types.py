@@ -43,8 +43,9 @@ class Prompt:
     engines must add none. `messages` is the dialog they were rendered from, so that a reward model can
     render it for itself; it is empty for a raw prompt, whose text is `raw_text`. `answer_prefix` is the
     text between the last prompt token and the first character of the answer, which the answer's own
-    tokens begin with (Llama 2 puts a space there). `is_safety` marks a prompt whose answers are ranked
-    by safety alone (Llama 2, section 3.2.3).
+    tokens begin with (Llama 2 puts a space there). `tags` are the template's own: an answer ends where one
+    of them begins, so that it can be sent back as history. `is_safety` marks a prompt whose answers are
+    ranked by safety alone (Llama 2, section 3.2.3).
     """
 
     token_ids: tuple[int, ...]
@@ -52,6 +53,7 @@ class Prompt:
     is_safety: bool = False
     answer_prefix: str = ""
     raw_text: str = ""
+    tags: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -78,7 +80,7 @@ class TokenLogprob:
 class Candidate:
     """One finished answer sampled from the policy.
 
-    `text` is the sampled text, cut at a stop string if one was met; the reward models score it.
+    `text` is the sampled text, cut at a stop string or a tag of the template; the reward models score it.
     `tokens` counts the sampled tokens, EOS included. `seconds` is the time from submission to the last
     token. `logprobs` are those of the sampled tokens, EOS left out, if requested.
     """

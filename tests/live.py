@@ -179,7 +179,7 @@ def scripted(
     chosen = Settings(**settings)
     return Service(
         chosen,
-        TEMPLATES["llama2"],
+        TEMPLATES["llama2"].with_tags(chosen.tags),
         tokenizer,
         SafetyClassifier(chosen.safety_patterns),
         policy or ScriptedPolicy(),

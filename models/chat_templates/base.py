@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Dialog, Message, Prompt
+
+TagRule = Literal["refuse", "neutralise"]
+"""What happens to a tag of the format in a user's or system message: the dialog is refused, or the tag is made text."""
 
 
 class ChatTemplate(Protocol):
@@ -32,15 +35,23 @@ class ChatTemplate(Protocol):
         ...
 
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:
-        """Return the messages.
+        """Return the messages as they are rendered: an assistant's tags are always neutralised.
 
         Raises:
             DialogError: the template cannot render them; names the message and the reason.
         """
         ...
 
+    def with_tags(self, rule: TagRule) -> ChatTemplate:
+        """Return the template with another rule for tags in users' and system messages; the default is to refuse."""
+        ...
+
     def reserved_tag(self, text: str) -> str | None:
-        """Return a tag of the format that `text` contains, which no message may, or None."""
+        """Return a tag of the format that `text` contains, or None."""
+        ...
+
+    def neutralise(self, text: str) -> str:
+        """Return `text` with each tag of the format spelled differently, so that it is text and no tag."""
         ...
 
     def render(self, dialog: Dialog, tokenizer: Tokenizer, *, is_safety: bool = False) -> Prompt:

@@ -2,16 +2,19 @@
 
 Covers the `[INST]`/`<<SYS>>` format of Meta's reference (`llama/generation.py`, `chat_completion`): ids
 are built turn by turn, so that nothing a user writes can become a control id and no BOS is doubled.
-Other formats are templates of their own.
+The tags are ordinary pieces of the vocabulary, which ids cannot tell from the same text; so no message is
+rendered with one in it. Other formats are templates of their own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
 
+from winnow.models.chat_templates.base import TagRule
 from winnow.models.errors import DialogError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Dialog, Message, Prompt
@@ -24,10 +27,16 @@ JINJA_BEGIN = "set begin = '[INST] '"
 TAGS = (BEGIN_INSTRUCTION, END_INSTRUCTION, "<<SYS>>", "<</SYS>>")
 
 
+@dataclass(frozen=True, slots=True)
 class Llama2Template:
     """The Llama-2 chat format; a `ChatTemplate`."""
 
-    name = "llama2"
+    tags: TagRule = "refuse"
+
+    @property
+    def name(self) -> str:
+        """The template's name in the settings."""
+        return "llama2"
 
     @property
     def jinja(self) -> str:
@@ -43,20 +52,36 @@ class Llama2Template:
 
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:
         """Return the messages of `dialog`; see `ChatTemplate.validate`."""
-        messages = tuple(_messages(dialog))
+        messages = tuple(self._accepted(index, message) for index, message in enumerate(_messages(dialog)))
         if not messages:
             raise DialogError(None, "messages is empty; send at least one user message")
-        for index, message in enumerate(messages):
-            if not isinstance(message.content, str):
-                raise DialogError(index, "content must be a string")
-            if tag := self.reserved_tag(message.content):
-                raise DialogError(index, f"content holds the template's own tag {tag}, which is not allowed")
         _check_roles([message.role for message in messages])
         return messages
+
+    def _accepted(self, index: int, message: Message) -> Message:
+        """Return the message without tags: an assistant's are history, and its author cannot take them out."""
+        if not isinstance(message.content, str):
+            raise DialogError(index, "content must be a string")
+        tag = self.reserved_tag(message.content)
+        if tag is None:
+            return message
+        if message.role != "assistant" and self.tags == "refuse":
+            raise DialogError(index, f"content holds the template's own tag {tag}, which is not allowed")
+        return Message(message.role, self.neutralise(message.content))
+
+    def with_tags(self, rule: TagRule) -> Llama2Template:
+        """Return the template with another rule for tags in users' and system messages."""
+        return replace(self, tags=rule)
 
     def reserved_tag(self, text: str) -> str | None:
         """Return the first of the format's tags that `text` contains, or None."""
         return next((tag for tag in TAGS if tag in text), None)
+
+    def neutralise(self, text: str) -> str:
+        """Return `text` with a space behind the first character of each tag: `[ INST]` is not a tag."""
+        for tag in TAGS:
+            text = text.replace(tag, f"{tag[0]} {tag[1:]}")
+        return text
 
     def render(self, dialog: Dialog, tokenizer: Tokenizer, *, is_safety: bool = False) -> Prompt:
         """Return the prompt whose ids equal those of Meta's `chat_completion`; see `ChatTemplate.render`."""
@@ -68,7 +93,7 @@ class Llama2Template:
             ids += [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
         last = f"{BEGIN_INSTRUCTION} {turns[-1].strip()} {END_INSTRUCTION}"
         ids += [tokenizer.bos_id, *tokenizer.encode(last)]
-        return Prompt(tuple(ids), messages, is_safety, ANSWER_PREFIX)
+        return Prompt(tuple(ids), messages, is_safety, ANSWER_PREFIX, tags=TAGS)
 
 
 def _messages(dialog: Dialog) -> Iterator[Message]:

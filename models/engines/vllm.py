@@ -170,12 +170,12 @@ class VllmPolicy(_Engine):
             raise CandidateStopped(len(output.token_ids))
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
-        text = self._text(prompt, output, sampling)
-        cut = _cut(text, _own_stops(prompt, sampling))
+        text = self._answer_text(prompt, output.token_ids)
+        answer = _cut(text, prompt, sampling)
         return Candidate(
             index=index,
-            text=cut,
-            finish_reason="stop" if len(cut) < len(text) else output.finish_reason,
+            text=answer,
+            finish_reason="stop" if len(answer) < len(text) else output.finish_reason,
             tokens=len(output.token_ids),
             seconds=asyncio.get_running_loop().time() - started,
             logprobs=self._logprobs(output, sampling.alternatives),
@@ -194,15 +194,9 @@ class VllmPolicy(_Engine):
             if handle.checkpoints:
                 # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
-                look = _CheckpointWatcher(handle, lambda ids: self._answer_text(prompt, ids))
+                look = _CheckpointWatcher(handle, lambda ids: _cut(self._answer_text(prompt, ids), prompt, sampling))
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
         return (await self._last(stream, look)).outputs[0]
-
-    def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
-        """Return the answer's text, cut by vLLM at a stop string if it looked for any."""
-        if _vllm_stops(prompt, sampling):
-            return str(output.text).removeprefix(prompt.answer_prefix)
-        return self._answer_text(prompt, output.token_ids)
 
     def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
         """Return the text of `ids` sampled after `prompt`, without the answer prefix."""
@@ -255,9 +249,7 @@ class _CheckpointWatcher:
         while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
             self._passed += 1
             if at_checkpoint:
-                part = self._text_of(ids[: checkpoints[self._passed - 1]])
-                # A checkpoint may cut a character in two: its first bytes are no text yet.
-                at_checkpoint(self._passed - 1, part.rstrip("\ufffd"))
+                at_checkpoint(self._passed - 1, self._text_of(ids[: checkpoints[self._passed - 1]]))
 
 
 def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
@@ -268,21 +260,22 @@ def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) 
     )
 
 
-def _own_stops(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
-    """Return the stop strings to look for here: vLLM would find them in the answer prefix, before the answer."""
-    prefix = prompt.answer_prefix
-    return tuple(stop for stop in sampling.stop if prefix and stop.startswith(prefix))
-
-
 def _vllm_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
-    """Return the stop strings that vLLM looks for as it decodes."""
-    own = _own_stops(prompt, sampling)
-    return [stop for stop in sampling.stop if stop not in own]
+    """Return the stop strings at which vLLM ends a candidate.
+
+    One that begins with the answer prefix is not among them: vLLM would find it before the answer.
+    """
+    prefix = prompt.answer_prefix
+    return [stop for stop in sampling.stop if not (prefix and stop.startswith(prefix))]
 
 
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Return `text` up to the first of `stops` in it."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+def _cut(text: str, prompt: Prompt, sampling: Sampling) -> str:
+    """Return an answer's text up to the first stop string or tag of the template in it.
+
+    All are looked for here, in one spelling of the text, whether or not vLLM has ended the candidate for one.
+    """
+    ends = (*sampling.stop, *prompt.tags)
+    return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
 
 
 def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import NamedTuple
 
 from winnow.clients.schema import (
@@ -51,29 +51,43 @@ def returned(selection: Selection, n: int, refusal: str | None) -> list[Returned
 
 
 class _TextToken(NamedTuple):
-    """A sampled token with its bytes, and the bytes of the alternatives at its place."""
+    """A sampled token with its bytes, the bytes of the alternatives at its place, and where it starts in the text.
+
+    A token that goes on with a character starts where that character does.
+    """
 
     token: TokenLogprob
     piece: bytes
     alternatives: tuple[bytes, ...]
+    start: int
 
 
 def _text_tokens(answer: Returned, tokenizer: Tokenizer) -> list[_TextToken]:
-    """Return the tokens of the answer's text: no control ids, nothing after a stop string, no prefix."""
+    """Return the tokens of the answer's text: no control ids, nothing after a stop string or tag, no prefix."""
     found: list[_TextToken] = []
-    size, start = len(answer.text.encode()), 0
-    for place, token in enumerate(answer.logprobs or ()):
-        prefix = answer.prefix.encode() if place == 0 else b""
-        piece = tokenizer.token_bytes(token.token_id).removeprefix(prefix)
-        if start < size and token.token_id not in tokenizer.control_ids:
+    decoder, start = codecs.getincrementaldecoder("utf-8")(errors="ignore"), 0
+    prefix = answer.prefix.encode()
+    for token in answer.logprobs or ():
+        if start >= len(answer.text):
+            break
+        spelt = tokenizer.token_bytes(token.token_id)
+        piece = spelt.removeprefix(prefix)
+        if token.token_id not in tokenizer.control_ids:
             alternatives = tuple(tokenizer.token_bytes(token_id).removeprefix(prefix) for token_id, _ in token.top)
-            found.append(_TextToken(token, piece, alternatives))
-        start += len(piece)
+            found.append(_TextToken(token, piece, alternatives, start))
+        text = decoder.decode(piece)
+        if text or piece != spelt:
+            prefix = b""
+        start += len(text)
     return found
 
 
 def _token_text(piece: bytes, token_id: int, tokenizer: Tokenizer) -> str:
-    return piece.decode(errors="replace") or tokenizer.token_name(token_id)
+    """Return the token's text; the vocabulary's name for it, such as `<0xE4>`, where it is not text by itself."""
+    try:
+        return piece.decode() or tokenizer.token_name(token_id)
+    except UnicodeDecodeError:
+        return tokenizer.token_name(token_id)
 
 
 def chat_logprobs(answer: Returned, tokenizer: Tokenizer) -> ChatLogprobs | None:
@@ -91,7 +105,7 @@ def chat_logprobs(answer: Returned, tokenizer: Tokenizer) -> ChatLogprobs | None
                     for (token_id, logprob), other in zip(token.top, alternatives, strict=True)
                 ],
             )
-            for token, piece, alternatives in _text_tokens(answer, tokenizer)
+            for token, piece, alternatives, _ in _text_tokens(answer, tokenizer)
         ]
     )
 
@@ -101,12 +115,11 @@ def text_logprobs(answer: Returned, tokenizer: Tokenizer) -> TextLogprobs | None
     content = chat_logprobs(answer, tokenizer)
     if content is None:
         return None
-    starts = list(accumulate((bytes(item.bytes or ()) for item in content.content), initial=b""))
     return TextLogprobs(
         tokens=[item.token for item in content.content],
         token_logprobs=[item.logprob for item in content.content],
         top_logprobs=[{top.token: top.logprob for top in reversed(item.top_logprobs)} for item in content.content],
-        text_offset=[len(start.decode(errors="ignore")) for start in starts[:-1]],
+        text_offset=[token.start for token in _text_tokens(answer, tokenizer)],
     )
 
 

@@ -35,11 +35,12 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
         service.admission.require_room(places)
         prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety)
-        await asyncio.to_thread(_require_fitting, body.answers, prompt, service)
+        answers = [service.template.neutralise(answer) for answer in body.answers]
+        await asyncio.to_thread(_require_fitting, answers, prompt, service)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
         async with interrupted_by(disconnected(request), ClientGone), in_turn(service, ticket):
             with metrics.candidates_in_flight(places):
-                scored = await _rate(service, prompt, body.answers, places)
+                scored = await _rate(service, prompt, answers, places)
         ratings = [responses.rating(index, reward) for index, reward in enumerate(scored)]
         return json_response(Rewards(model=service.settings.model_name, rewards=ratings))
 

@@ -106,7 +106,8 @@ def distill(options: RunOptions, settings: Settings) -> int:
         if journal.done:
             logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
         planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
-        session = _Session(options, source, TEMPLATES[settings.policy.template], journal, planner)
+        template = TEMPLATES[settings.policy.template].with_tags(settings.tags)
+        session = _Session(options, source, template, journal, planner)
         lines = [row.line for row in source.rows()]
         if not journal.done.issuperset(lines):
             session.run(settings, len(lines))
@@ -134,6 +135,7 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
             "combiner": choices.combiner,
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
+            "tags": settings.tags,
             **({} if options.server else _engine_settings(settings)),
         },
         "recipe": {

@@ -115,9 +115,8 @@ class _Parser:
         is_safety = body.get("is_safety")
         if not (is_safety is None or isinstance(is_safety, bool)):
             raise BadLine("invalid_type", "is_safety must be true or false")
-        system, category, instruction = (_text(body, key) for key in ("system", "category", "instruction"))
-        if tag := self._template.reserved_tag(f"{system} {instruction}"):
-            raise BadLine("invalid_messages", f"system or instruction holds the template's own tag {tag}; take it out")
+        category = _text(body, "category")
+        system, instruction = self._accepted(body, "system"), self._accepted(body, "instruction")
         messages = self._dialog(shape, body[shape])
         if system is not None:
             if messages[0].role == "system":
@@ -125,6 +124,11 @@ class _Parser:
             messages = (Message("system", system), *messages)
         options = RequestOptions(is_safety=is_safety)
         return Task(row.line, row.file, row.file_line, id, messages, category, instruction, options)
+
+    def _accepted(self, body: Mapping[str, Any], key: str) -> str | None:
+        """Return the text under a key as a message may contain it; a blank one counts as none."""
+        text = _text(body, key)
+        return text and self._checked(key, [Message("user", text)])[0].content
 
     def _dialog(self, shape: str, value: Any) -> tuple[Message, ...]:
         """Return the messages under a shape's key, without the data set's own answer."""

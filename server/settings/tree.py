@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from winnow.clients.schema import CandidateRange
 from winnow.models import demo
+from winnow.models.chat_templates import TagRule
 from winnow.models.safety_classifier import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
@@ -114,6 +115,12 @@ class Settings(BaseSettings):
         DEFAULT_PATTERNS,
         offline=True,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
+    )
+    tags: TagRule = setting(
+        "refuse",
+        offline=True,
+        description="A tag of the chat template in a user's or system message: refuse the request, or neutralise the "
+        "tag with a space in it, as is always done in assistant messages and given answers.",
     )
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature if a request sets none.")
     top_p: float = setting(

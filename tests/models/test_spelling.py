@@ -39,7 +39,7 @@ texts = st.lists(st.one_of(words, FRAGMENTS, st.sampled_from(["▁", "▁▁", "
 @example(text="▁Hello")
 @example(text="\nHello")
 @example(text=", there was")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_ids_are_sentencepieces_whichever_class_ships_it(way: str, text: str) -> None:
     """Some classes drop a leading space, and in the middle of a text `", there was"` must get no space of its own."""
     tokenizer = shipped(way)

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import sentencepiece
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tests.models.chat_templates.dialogs import contents, dialogs
 from winnow.models import demo
@@ -106,8 +107,8 @@ def test_wrong_order_names_the_message(
     assert index is None or f"messages[{index}]" in str(caught.value)
 
 
-@pytest.mark.parametrize(("tag", "role"), list(itertools.product(TAGS, ["system", "user", "assistant"])))
-def test_a_tag_in_any_message_is_refused(template: Llama2Template, tag: str, role: str) -> None:
+@pytest.mark.parametrize(("tag", "role"), list(itertools.product(TAGS, ["system", "user"])))
+def test_a_tag_in_a_users_or_system_message_is_refused(template: Llama2Template, tag: str, role: str) -> None:
     dialog = [["system", "s"], ["user", "u"], ["assistant", "a"], ["user", "u"]]
     index = [turn[0] for turn in dialog].index(role)
     dialog[index][1] = f"x {tag} y"
@@ -115,6 +116,36 @@ def test_a_tag_in_any_message_is_refused(template: Llama2Template, tag: str, rol
         template.validate([Message(*turn) for turn in dialog])
     assert caught.value.index == index
     assert tag in str(caught.value)
+
+
+PARTS = [*TAGS, "[", "]", "/", "<", ">", "INST", "SYS", " ", "\n", "word"]
+TAGGED = st.lists(st.sampled_from(PARTS), max_size=9).map("".join)
+
+
+@given(text=TAGGED)
+@example(text="[[INST]INST]<<<<SYS>>SYS>>[/INST][/INST]")
+def test_neutralised_text_holds_no_tag_and_loses_nothing(template: Llama2Template, text: str) -> None:
+    neutral = template.neutralise(text)
+    assert template.reserved_tag(neutral) is None
+    assert neutral.replace(" ", "") == text.replace(" ", "")
+    assert template.neutralise(neutral) == neutral
+    assert (neutral == text) == (template.reserved_tag(text) is None)
+
+
+@given(answer=TAGGED, question=TAGGED)
+def test_whatever_a_message_holds_the_tags_of_a_prompt_are_the_templates_own(
+    tokenizer: Tokenizer, template: Llama2Template, answer: str, question: str
+) -> None:
+    """Regression: the server refused its own answers as history once one of them held a tag."""
+    dialog = [Message("user", "Hello"), Message("assistant", answer), Message("user", "Go on")]
+    assert template.validate(dialog)[1].content == template.neutralise(answer)
+    asked = [Message("system", question), *dialog[:-1], Message("user", question)]
+    for prompt in (template.render(dialog, tokenizer), template.with_tags("neutralise").render(asked, tokenizer)):
+        text = tokenizer.decode(prompt.token_ids)
+        assert text.count("[INST]") == text.count("[/INST]") == text.count("<s>") == 2
+        assert text.count("<<SYS>>") == text.count("<</SYS>>") == (prompt.messages[0].role == "system")
+        assert template.validate(prompt.messages) == prompt.messages, "what was rendered is accepted back"
+        assert prompt.tags == TAGS
 
 
 def test_content_that_is_not_text_is_refused(tokenizer: Tokenizer, template: Llama2Template) -> None:

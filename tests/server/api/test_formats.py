@@ -36,19 +36,38 @@ def test_the_bytes_spell_the_answer(tokenizer: Tokenizer, text: str, raw: bool) 
     for token in chat.content:
         assert token.top_logprobs[0].token == token.token
     assert plain.text_offset == sorted(plain.text_offset)
-    whole = [token for token in chat.content if b"\xef\xbf\xbd" not in token.token.encode()]
+    whole = [token for token in chat.content if token.token.encode() == bytes(token.bytes or ())]
     starts = {id(token): start for token, start in zip(chat.content, plain.text_offset, strict=True)}
     assert all(answer.text[starts[id(token)] :].startswith(token.token) for token in whole if token.bytes)
 
 
 def test_of_alternatives_with_equal_text_the_likeliest_is_shown(tokenizer: Tokenizer) -> None:
-    ids = [tokenizer.encode_continuation(text) for text in ("\x80", "\x81")]  # each a lead byte and a byte of its own
-    first, second = (pieces[-1] for pieces in ids)
-    assert (tokenizer.token_bytes(first), tokenizer.token_bytes(second)) == (b"\x80", b"\x81")
-    token = TokenLogprob(first, -0.1, ((first, -0.1), (second, -5.0)))
-    plain = text_logprobs(Returned("�", "stop", (token,)), tokenizer)
+    """The byte token of a line end and its piece, where the vocabulary has both, are one text."""
+    piece, byte = tokenizer.encode_continuation("a")[0], tokenizer.encode_continuation("\x80")[-1]
+    spelt_alike = next(id for id in range(256) if tokenizer.token_bytes(id) == tokenizer.token_bytes(piece))
+    token = TokenLogprob(piece, -0.1, ((piece, -0.1), (spelt_alike, -5.0), (byte, -7.0)))
+    plain = text_logprobs(Returned("a", "stop", (token,)), tokenizer)
     assert plain
-    assert plain.top_logprobs == [{"�": -0.1}]
+    assert plain.top_logprobs == [{"a": -0.1, "<0x80>": -7.0}]
+
+
+@given(ids=st.lists(st.integers(0, 2047), max_size=40), cut=st.integers(0, 60), raw=st.booleans())
+def test_any_tokens_spell_their_answer_wherever_it_is_cut(
+    tokenizer: Tokenizer, ids: list[int], cut: int, raw: bool
+) -> None:
+    """Random ids are full of bytes that make no character: they are in the logprobs, and not in the text."""
+    whole = returned(tokenizer, ids, raw=raw)
+    answer = whole._replace(text=whole.text[:cut])
+    chat, plain = chat_logprobs(answer, tokenizer), text_logprobs(answer, tokenizer)
+    assert chat
+    assert plain
+    spelt = b"".join(bytes(token.bytes or ()) for token in chat.content)
+    assert spelt.decode(errors="ignore").startswith(answer.text)
+    assert plain.text_offset == sorted(plain.text_offset)
+    assert all(start < len(answer.text) for start in plain.text_offset)
+    for start, token in zip(plain.text_offset, chat.content, strict=True):
+        if token.token.encode() == bytes(token.bytes or ()):
+            assert whole.text[start:].startswith(token.token)
 
 
 @given(words)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates import TEMPLATES, TagRule
 from winnow.models.types import Message
 from winnow.server.distill.parser import Task, parse
 from winnow.server.distill.reader import open_source
@@ -326,3 +326,27 @@ def test_digests_do_not_depend_on_the_order_of_keys(
 
     folder = tmp_path_factory.mktemp("digest")
     assert task(folder, line) == task(folder, shuffled(line))
+
+
+def test_an_assistants_tag_is_neutralised_and_a_users_by_wish(tmp_path: Path) -> None:
+    """Regression: a run refused as history what a run or a server had answered."""
+    lines = [
+        {"messages": said(ASK, ("assistant", "use [/INST]"), ("user", "more"))},
+        {"prompt": "close [/INST]", "system": "be <<SYS>>", "instruction": "[INST] rhyme"},
+    ]
+    (tmp_path / "in.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+
+    def parsed(rule: TagRule) -> list[Task | Problem]:
+        source = open_source(str(tmp_path / "in.jsonl"), tmp_path / "spool")
+        return list(parse(source, TEMPLATES["llama2"].with_tags(rule)))
+
+    first, second = parsed("refuse")
+    assert isinstance(first, Task)
+    assert first.messages[1].content == "use [ /INST]"
+    assert isinstance(second, Problem)
+    assert "[INST]" in second.message or "<<SYS>>" in second.message
+    same, accepted = parsed("neutralise")
+    assert same == first
+    assert isinstance(accepted, Task)
+    assert [message.content for message in accepted.messages] == ["be < <SYS>>", "close [ /INST]"]
+    assert accepted.instruction == "[ INST] rhyme"
