@@ -145,8 +145,6 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
         },
     }
     manifest.claim(options.out, wanted, is_begun=is_begun)
-    if not options.server:
-        tokenizer_copy.keep(options.out, settings.policy.checkpoint)
 
 
 def _models(settings: Settings) -> dict[str, Any]:
@@ -217,6 +215,8 @@ class _Session:
 
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
+        # Not before: a refused run leaves nothing behind.
+        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, service.settings.policy.checkpoint)
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():
