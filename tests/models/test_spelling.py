@@ -39,13 +39,29 @@ texts = st.lists(st.one_of(words, FRAGMENTS, st.sampled_from(["▁", "▁▁", "
 @example(text="▁Hello")
 @example(text="\nHello")
 @example(text=", there was")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_ids_are_sentencepieces_whichever_class_ships_it(way: str, text: str) -> None:
     """Some classes drop a leading space, and in the middle of a text `", there was"` must get no space of its own."""
     tokenizer = shipped(way)
     assert tokenizer.encode(text) == pieces().encode(text)
     assert list(tokenizer.raw_prompt(text).token_ids) == [1, *pieces().encode(text)]
     assert tokenizer.encode_continuation(text) == pieces_in_the_middle().encode(text)
+
+
+@pytest.mark.parametrize("way", SHIPPED)
+@given(text=texts, data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_an_answer_cut_at_any_token_keeps_its_whole_characters(way: str, text: str, data: st.DataObject) -> None:
+    """Regression: a cut inside a character turned the run of byte tokens before it into U+FFFD."""
+    tokenizer = shipped(way)
+    ids = tokenizer.encode_continuation(f" {text}")
+    cut = ids[: data.draw(st.integers(0, len(ids)))]
+    kept = tokenizer.decode_continuation(cut)
+    assert f" {text}".replace("▁", " ").startswith(kept)
+    dropped = b"".join(map(tokenizer.token_bytes, cut)).removeprefix(kept.encode())
+    assert len(dropped) < 4
+    assert not dropped.decode(errors="ignore")
+    assert tokenizer.decode([*tokenizer.encode("x"), *cut]) == "x" + kept
 
 
 @given(text=texts, data=st.data())

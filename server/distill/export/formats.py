@@ -88,7 +88,7 @@ def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> Ch
     """Return the chat format of the policy; by default its template is `llama2`: a server does not name its own."""
     tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
     template = TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
-    return ChatFormat.of(template, tokenizer)
+    return ChatFormat.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
 
 
 def _with_ids(wanted: tuple[Format, ...], chat: ChatFormat) -> tuple[Format, ...]:

@@ -59,7 +59,7 @@ def exported(
 
 
 @given(dialog=DIALOGS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(dialog=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "  a "}])
 @example(dialog=[{"role": "user", "content": ""}])
 def test_prompts_are_those_that_are_sampled_from(template: Llama2Template, exported: Exported, dialog: Dialog) -> None:
@@ -68,21 +68,8 @@ def test_prompts_are_those_that_are_sampled_from(template: Llama2Template, expor
     assert exported.ids(dialog, add_generation_prompt=True) == wanted
 
 
-TAGGED = st.lists(st.sampled_from([*TAGS, "[", "]", "<", ">", " ", "a"]), max_size=5).map("".join)
-
-
-@given(question=TAGGED, answer=TAGGED)
-@settings(max_examples=60, deadline=None)
-def test_tags_in_messages_are_neutralised_as_for_sampling(
-    template: Llama2Template, exported: Exported, question: str, answer: str
-) -> None:
-    turns = [("system", question), ("user", question), ("assistant", answer), ("user", "more")]
-    dialog: Dialog = [{"role": role, "content": content} for role, content in turns]
-    assert exported.ids(dialog) == list(template.with_tags("neutralise").render(dialog, exported.ours).token_ids)
-
-
 @given(dialog=DIALOGS, text=CONTENTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(dialog=[{"role": "user", "content": "a"}], text="")
 @example(dialog=[{"role": "user", "content": "a"}], text=" b ")
 @example(dialog=[{"role": "user", "content": "a"}], text="\n\nb")
@@ -98,7 +85,7 @@ def test_the_last_answer_is_scored_with_the_same_ids(
 
 
 @given(dialog=DIALOGS, text=CONTENTS, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_loss_falls_on_the_turns_that_have_weight(
     exported: Exported, dialog: Dialog, text: str, data: st.DataObject
 ) -> None:
@@ -118,12 +105,27 @@ def test_loss_falls_on_the_turns_that_have_weight(
 
 
 @given(dialog=DIALOGS, text=st.lists(st.sampled_from([*CONTROLS, " ", "a", "<", "</s", "s>"])).map("".join))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_text_makes_no_control_ids(exported: Exported, dialog: Dialog, text: str) -> None:
     dialog = [{**message, "content": message["content"] + text} for message in dialog]
     whole = exported.ids([*dialog, {"role": "assistant", "content": text}])
     turns = sum(message["role"] == "user" for message in dialog)
     assert (whole.count(1), whole.count(2), whole.count(0)) == (turns, turns, 0)
+
+
+@given(dialog=dialogs(contents(without=CONTROLS)), text=contents(without=CONTROLS))
+@settings(max_examples=25, deadline=None)
+@example(dialog=[("system", "<<SYS>>a<</SYS>>"), ("user", "[INST]b[/INST]")], text="c [/INST] d")
+def test_a_tag_in_a_message_is_spelt_as_the_server_spells_it(
+    template: Llama2Template, exported: Exported, dialog: list[tuple[str, str]], text: str
+) -> None:
+    """So that history which the server accepts gives the same ids in training, and no tag closes a turn."""
+    neutral = template.with_tags("neutralise")
+    messages = [{"role": role, "content": f"[[/INST]{content}<<SYS>>"} for role, content in dialog]
+    prompt = neutral.render(messages, exported.ours)
+    assert exported.ids(messages) == list(prompt.token_ids)
+    whole = exported.ids([*messages, {"role": "assistant", "content": text}])
+    assert whole == RewardInput(exported.ours, template).token_ids(prompt, neutral.neutralise(text))
 
 
 @pytest.mark.parametrize(
