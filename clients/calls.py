@@ -178,8 +178,7 @@ def _content(kind: type[Request], body: Mapping[str, Any]) -> bytes:
     try:
         kind.model_validate_json(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        detail = describe_invalid(problem, problem["loc"])
+        detail = describe_invalid(error.errors(include_url=False), body)
         raise kind_of(detail.code, 400)(detail.message, code=detail.code, param=detail.param) from None
     return content
 

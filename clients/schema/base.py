@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 CombinerName = Literal["llama2", "safe_first"]
 BranchName = Literal["safety_prompt", "unsafe", "helpful"]
@@ -42,6 +50,14 @@ class Request(BaseModel):
             if name in body and not any(type(body[name]) is type(value) and body[name] == value for value in values):
                 raise PydanticCustomError("unsupported", "{param} is not supported", {"param": name})
         return {name: value for name, value in body.items() if name not in cls.neutral}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the JSON schema, which has the neutral fields too."""
+        body = handler.resolve_ref_schema(handler(schema))
+        for name, values in cls.neutral.items():
+            body["properties"][name] = {"enum": list(values), "description": "Not supported; ignored at these values."}
+        return body
 
 
 def invalid(param: str | None, message: str) -> PydanticCustomError:

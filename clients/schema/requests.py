@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from winnow.clients.schema.base import Neutral, Request, invalid
 from winnow.clients.schema.best_of_n import BestOfNOptions, Count
@@ -51,6 +51,10 @@ class ChatMessage(Request):
     def text(self) -> str:
         """Content as one string."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+Dialog = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra={"minItems": 1})]
+"""Messages; the template refuses an empty list, with the code of dialogs."""
 
 
 class StreamOptions(Request):
@@ -149,7 +153,7 @@ class ChatRequest(CompletionRequest):
         "web_search_options": (None,),
     }
 
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Dialog
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -182,7 +186,7 @@ class TextRequest(CompletionRequest):
     neutral: ClassVar[Neutral] = {**CompletionRequest.neutral, "suffix": (None,)}
 
     prompt: (
-        str
+        Annotated[str, Field(json_schema_extra={"minLength": 1})]
         | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
         | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
     )
@@ -214,9 +218,18 @@ class TokenizeRequest(Request):
     `add_special_tokens` puts BOS before a text; a dialog always has its own special tokens.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ]
+        }
+    )
+
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
+    messages: Dialog | None = None
     add_special_tokens: bool = True
     return_token_strs: bool | None = False
 
@@ -238,6 +251,6 @@ class RewardsRequest(Request):
     """Body of `POST /v1/rewards`: answers to one dialog, to be scored."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Dialog
     answers: Annotated[list[str], Field(max_length=MAX_ANSWERS, fail_fast=True)]
     is_safety: bool | None = None

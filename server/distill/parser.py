@@ -168,8 +168,7 @@ class _Parser:
         try:
             request = ChatRequest.model_validate(body.get("body"))
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            detail = describe_invalid(problem, problem["loc"])
+            detail = describe_invalid(error.errors(include_url=False, include_input=False), body.get("body"))
             raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
         asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
         if name := next((name for name, value in asked.items() if value is not None and value is not False), None):

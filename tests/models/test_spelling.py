@@ -48,6 +48,22 @@ def test_ids_are_sentencepieces_whichever_class_ships_it(way: str, text: str) ->
     assert tokenizer.encode_continuation(text) == pieces_in_the_middle().encode(text)
 
 
+@pytest.mark.parametrize("way", SHIPPED)
+@given(text=texts, data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_an_answer_cut_at_any_token_keeps_its_whole_characters(way: str, text: str, data: st.DataObject) -> None:
+    """Regression: a cut inside a character turned the run of byte tokens before it into U+FFFD."""
+    tokenizer = shipped(way)
+    ids = tokenizer.encode_continuation(f" {text}")
+    cut = ids[: data.draw(st.integers(0, len(ids)))]
+    kept = tokenizer.decode_continuation(cut)
+    assert f" {text}".replace("▁", " ").startswith(kept)
+    dropped = b"".join(map(tokenizer.token_bytes, cut)).removeprefix(kept.encode())
+    assert len(dropped) < 4
+    assert not dropped.decode(errors="ignore")
+    assert tokenizer.decode([*tokenizer.encode("x"), *cut]) == "x" + kept
+
+
 @given(text=texts, data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_two_halves_of_a_text_spell_it(text: str, data: st.DataObject) -> None:
