@@ -42,11 +42,11 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     The card describes this export alone, so name all formats that belong together at once. Other files in
     `out` are not touched.
 
-    Returns:
-        The data files in the order of `formats`, each once, with their rows.
-
     If no chat template gives the policy's tokenizer the ids that were sampled, `token-ids` are written instead of one.
     All formats at once leave out `token-ids` where the tokenizer is not known.
+
+    Returns:
+        The data files in the order of `formats`, each once, with their rows.
 
     Raises:
         RunError: no format is named, the folder holds no run, runs cannot be merged, `token-ids` are wanted without a
