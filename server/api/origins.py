@@ -74,17 +74,15 @@ class Origins:
 
         Keys travel in `Authorization`, which a page sets itself, so that credentials are not allowed.
         """
-        given = _values(scope["headers"], b"origin")
-        if self._all:
-            allowed = [(b"access-control-allow-origin", b"*")] if given else []
-        elif self._exact or self._domains:
-            named = [(b"access-control-allow-origin", given[0].encode("latin-1"))] if self._names(given) else []
-            allowed = [(b"vary", b"Origin"), *named]
-        else:
+        if not (self._all or self._exact or self._domains):
             return []
-        is_readable = len(allowed) and allowed[-1][0] != b"vary"
-        exposed = [(b"access-control-expose-headers", ", ".join(EXPOSED).encode())] if is_readable else []
-        return [*allowed, *exposed]
+        given = _values(scope["headers"], b"origin")
+        vary = [] if self._all else [(b"vary", b"Origin")]
+        if not self._names(given):
+            return vary
+        allowed = b"*" if self._all else given[0].encode("latin-1")
+        exposed = ", ".join(EXPOSED).encode()
+        return [*vary, (b"access-control-allow-origin", allowed), (b"access-control-expose-headers", exposed)]
 
     def _names(self, given: Sequence[str]) -> bool:
         if self._all or len(given) != 1:

@@ -32,15 +32,16 @@ from winnow.server.settings.hosts import origin, trusted_host
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
 
 
-def _split(value: Any) -> Any:
+def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _split_each(value: object) -> object:
-    """Split each item too: these names hold no commas, and a flag may be given one after another or with commas."""
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        return _split(value)
-    return [part for item in value for part in _split(item)]
+def _split_each(value: Any) -> Any:
+    """Split each item at commas, which these names do not have; flags may be given one by one or with commas."""
+    items = [value] if isinstance(value, str) and not value.lstrip().startswith('["') else _split(value)
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        return items
+    return [part.strip() for item in items for part in item.split(",") if part.strip()]
 
 
 def _without_brackets(host: str) -> str:

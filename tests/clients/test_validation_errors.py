@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from winnow.clients import schema
 from winnow.clients.schema import ChatRequest, ErrorDetail, Request, TextRequest, TokenizeRequest
 from winnow.clients.validation_errors import MAX_PATH, describe_invalid
 
@@ -76,32 +78,44 @@ def test_the_part_at_fault_is_named(kind: type[Request], body: Any, message: str
     assert refusal(kind, body).message == message
 
 
-KINDS: dict[str, tuple[type | tuple[type, ...], ...]] = {
-    "content": (str, list),
-    "stop": (str, list, type(None)),
-    "prompt": (str, list),
-    "candidates": (int, dict, type(None)),
-}
+def kinds(annotation: Any) -> set[type]:
+    """Return the kinds of JSON value that an annotation takes."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kinds(arguments[0])
+    if origin in (Union, UnionType):
+        return set().union(*map(kinds, arguments))
+    if isinstance(annotation, type) and issubclass(annotation, Request):
+        return {dict}
+    return {origin or annotation}
 
 
-@given(st.sampled_from(sorted(KINDS)), JSON)
-def test_a_union_reports_the_kind_of_its_value_only_if_no_member_has_it(field: str, value: Any) -> None:
-    kind: type[Request] = TextRequest if field == "prompt" else ChatRequest
-    body: dict[str, Any] = {
-        "content": content(value),
-        "stop": chat(stop=value),
-        "prompt": {"model": "m", "prompt": value},
-        "candidates": count(value),
-    }[field]
-    try:
-        kind.model_validate(body)
-    except ValidationError as error:
-        detail = describe_invalid(error.errors(include_url=False), body)
-        assert detail.param
-        assert field in detail.param
-        is_kind = isinstance(value, KINDS[field]) and not isinstance(value, bool)
-        says_kind = "Input should be a" in detail.message and detail.param.endswith(field)
-        assert says_kind == (not is_kind)
+UNIONS = [
+    (owner, name, found)
+    for owner in vars(schema).values()
+    if isinstance(owner, type) and issubclass(owner, Request)
+    for name, field in owner.model_fields.items()
+    if len((found := kinds(field.annotation)) - {NoneType}) > 1
+]
+
+
+def test_the_unions_are_found() -> None:
+    assert {name for _, name, _ in UNIONS} >= {"content", "stop", "prompt", "candidates"}
+
+
+@given(st.sampled_from(UNIONS), JSON)
+def test_a_union_refuses_the_kind_of_a_value_only_if_no_member_has_it(
+    union: tuple[type[Request], str, set[type]], value: Any
+) -> None:
+    owner, field, allowed = union
+    body = {field: value}
+    with pytest.raises(ValidationError) as caught:
+        owner.model_validate({**body, "not a field": 1})
+    about = [error for error in caught.value.errors(include_url=False) if error["loc"][0] == field]
+    if about:
+        detail = describe_invalid(about, body)
+        assert (detail.param or "").startswith(field)
+        assert (detail.message.startswith(f"{field}: Input should be a")) == (type(value) not in allowed)
 
 
 @given(st.text(max_size=300))

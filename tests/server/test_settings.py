@@ -153,6 +153,7 @@ def test_keys_and_hosts_come_from_the_environment_with_commas(monkeypatch: pytes
 @pytest.mark.parametrize("written", ["a.org,b.org", ["a.org", "b.org"], ["a.org, b.org"], ("A.org.", "b.org,")])
 def test_hosts_are_written_one_by_one_or_with_commas(written: object) -> None:
     assert load(trusted_hosts=written).trusted_hosts == ("a.org", "b.org")
+    assert load(trusted_hosts="[::1],b.org").trusted_hosts == load(trusted_hosts=["[::1]", "b.org"]).trusted_hosts
 
 
 @pytest.mark.parametrize("wrong", [["http://a.org"], ["a.org:80"], 5])

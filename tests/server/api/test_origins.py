@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.live import ScriptedServer, question, scripted
 from winnow.models.errors import ForeignOrigin, SettingsError
@@ -85,6 +87,19 @@ def test_named_origins_are_allowed_whatever_site_they_are_of() -> None:
         assert not allows(*named, origin=page)
     assert not allows(*named, sec_fetch_site="cross-site")
     assert allows("*", origin="null", sec_fetch_site="cross-site")
+
+
+TEXT = st.text(st.characters(max_codepoint=255), max_size=30)
+
+
+@given(TEXT | TEXT.map("https://{}".format), TEXT)
+def test_no_header_of_a_browser_breaks_the_check(page: str, host: str) -> None:
+    headers = [(b"origin", page.encode("latin-1")), (b"host", host.encode("latin-1"))]
+    asking = {"method": "OPTIONS", "headers": [*headers, (b"access-control-request-method", b"POST")]}
+    origins = Origins(Settings(cors_origins=("https://*.example.org", PAGE)).cors_origins)
+    assert not allows(PAGE, "https://*.example.org", host="localhost", origin=page)
+    assert not origins.is_preflight(asking)
+    assert origins.headers(asking) == [(b"vary", b"Origin")]
 
 
 @pytest.mark.parametrize("wrong", ["app.example.org", "https://a.org/page", "https://", "null", "https://a*b.org"])
