@@ -30,7 +30,7 @@ from winnow.clients.schema import (
     TokenizeRequest,
     Tokens,
 )
-from winnow.clients.validation_errors import describe_invalid
+from winnow.clients.validation_errors import describe_all
 
 T = TypeVar("T")
 Dialog = str | Sequence[Mapping[str, Any]]
@@ -58,10 +58,13 @@ class Options(TypedDict, total=False):
     top_k: int | None
     min_p: float | None
     max_tokens: int | None
+    min_tokens: int | None
+    ignore_eos: bool | None
     stop: str | Sequence[str] | None
     seed: int | None
     presence_penalty: float | None
     frequency_penalty: float | None
+    repetition_penalty: float | None
     logit_bias: Mapping[int, float] | None
     logprobs: bool | None
     top_logprobs: int | None
@@ -178,8 +181,7 @@ def _content(kind: type[Request], body: Mapping[str, Any]) -> bytes:
     try:
         kind.model_validate_json(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        detail = describe_invalid(problem, problem["loc"])
+        detail = describe_all(error.errors(include_url=False))
         raise kind_of(detail.code, 400)(detail.message, code=detail.code, param=detail.param) from None
     return content
 

@@ -27,6 +27,7 @@ from winnow.clients.schema.best_of_n import (
 )
 from winnow.clients.schema.requests import (
     MAX_PROMPT_TOKENS,
+    UNSEEDED,
     ChatMessage,
     ChatRequest,
     CompletionRequest,
@@ -36,6 +37,7 @@ from winnow.clients.schema.requests import (
     TextPart,
     TextRequest,
     TokenizeRequest,
+    WithoutEffect,
 )
 from winnow.clients.schema.responses import (
     AnswerMessage,
@@ -63,12 +65,12 @@ from winnow.clients.schema.responses import (
 )
 
 __all__ = [
-    "MAX_PROMPT_TOKENS", "AbortReason", "AbortedCandidate", "AnswerMessage", "BestOfNOptions", "BestOfNReport",
-    "BranchName", "CandidateRange", "ChatCompletion", "ChatCompletionChunk", "ChatLogprobs", "ChatMessage",
-    "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest", "Delta", "DetokenizeRequest",
-    "Detokenized", "EarlyRejectionOptions", "ErrorBody", "ErrorDetail", "Failed", "FinishReason", "ModelCard",
-    "ModelList", "Progress", "ProgressReport", "Rating", "Request", "Response", "Rewards", "RewardsRequest",
-    "SampledLogprob", "Scored", "Status", "StreamOptions", "TextChoice", "TextCompletion", "TextLogprobs",
-    "TextPart", "TextRequest", "TimingsMs", "TokenLogprob", "TokenizeRequest", "Tokens", "Truncation", "Usage",
-    "Version",
+    "MAX_PROMPT_TOKENS", "UNSEEDED", "AbortReason", "AbortedCandidate", "AnswerMessage", "BestOfNOptions",
+    "BestOfNReport", "BranchName", "CandidateRange", "ChatCompletion", "ChatCompletionChunk", "ChatLogprobs",
+    "ChatMessage", "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest", "Delta",
+    "DetokenizeRequest", "Detokenized", "EarlyRejectionOptions", "ErrorBody", "ErrorDetail", "Failed", "FinishReason",
+    "ModelCard", "ModelList", "Progress", "ProgressReport", "Rating", "Request", "Response", "Rewards",
+    "RewardsRequest", "SampledLogprob", "Scored", "Status", "StreamOptions", "TextChoice", "TextCompletion",
+    "TextLogprobs", "TextPart", "TextRequest", "TimingsMs", "TokenLogprob", "TokenizeRequest", "Tokens", "Truncation",
+    "Usage", "Version", "WithoutEffect",
 ]  # fmt: skip

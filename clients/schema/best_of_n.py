@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from winnow.clients.schema.base import (
+    INTEGRAL,
     AbortReason,
     BranchName,
     CombinerName,
@@ -18,7 +19,7 @@ from winnow.clients.schema.base import (
     invalid,
 )
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), INTEGRAL]
 MAX_CHECKPOINTS = 16
 MAX_DEADLINE_MS = 3_600_000
 

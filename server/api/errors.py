@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from winnow.clients.schema import ErrorBody, ErrorDetail
-from winnow.clients.validation_errors import describe_invalid
+from winnow.clients.validation_errors import describe_all
 from winnow.models.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -61,8 +61,7 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case NoScoredCandidate():
             return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
         case RequestValidationError():
-            problem = error.errors()[0]
-            return 400, describe_invalid(problem, problem["loc"][1:])
+            return 400, describe_all(error.errors(), skip=1)
         case HTTPException():
             return error.status_code, ErrorDetail(message=str(error.detail), type="invalid_request_error")
         case _:

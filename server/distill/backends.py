@@ -177,9 +177,12 @@ class Remote:
                     top_k=sampling.top_k or None,
                     min_p=sampling.min_p or None,
                     max_tokens=limit or sampling.max_tokens,
+                    min_tokens=sampling.min_tokens or None,
+                    ignore_eos=sampling.ignore_eos or None,
                     stop=sampling.stop or None,
                     presence_penalty=sampling.presence_penalty or None,
                     frequency_penalty=sampling.frequency_penalty or None,
+                    repetition_penalty=None if sampling.repetition_penalty == 1 else sampling.repetition_penalty,
                     logit_bias=sampling.logit_bias or None,
                     seed=sampling.seed,
                 )

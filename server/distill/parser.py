@@ -18,7 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from winnow.clients.schema import ChatRequest
-from winnow.clients.validation_errors import describe_invalid
+from winnow.clients.validation_errors import describe_all
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import BadLine, DialogError, SamplingError
 from winnow.models.types import Message
@@ -37,6 +37,8 @@ _HASHED = (
     "frequency_penalty", "logit_bias", "seed", "combiner",
 )  # fmt: skip
 """The options that are part of a task's digest, in the order in which they are hashed."""
+_HASHED_IF_GIVEN = ("min_tokens", "ignore_eos", "repetition_penalty")
+"""Further options of that kind, hashed only where they are set."""
 
 
 _hash = partial(hashlib.blake2b, digest_size=16)
@@ -64,6 +66,8 @@ class Task:
     def digest(self) -> str:
         """The 128-bit hash, in hex, of the id and everything asked, independent of the line's place."""
         options = {name: getattr(self.options, name) for name in _HASHED}
+        given = {name: getattr(self.options, name) for name in _HASHED_IF_GIVEN}
+        options |= {name: value for name, value in given.items() if value is not None}
         if self.options.logit_bias:
             biases = token_biases(self.options.logit_bias).items()
             options["logit_bias"] = dict(sorted((str(token), bias) for token, bias in biases))
@@ -168,8 +172,7 @@ class _Parser:
         try:
             request = ChatRequest.model_validate(body.get("body"))
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            detail = describe_invalid(problem, problem["loc"])
+            detail = describe_all(error.errors(include_url=False, include_input=False))
             raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
         asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
         if name := next((name for name, value in asked.items() if value is not None and value is not False), None):

@@ -123,13 +123,15 @@ class PromptRenderer:
         sampling, room = request.sampling, self._room(len(prompt), field)
         if max(sampling.logit_bias, default=0) >= self.vocabulary:
             raise SamplingError(f"logit_bias: keys are token ids from 0 to {self.vocabulary - 1}", "logit_bias")
-        if request.options.max_tokens is None:
+        if request.options.max_tokens is None and sampling.min_tokens <= room:
             return replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        if sampling.max_tokens > room:
+        least, limit = sampling.max_tokens, request.options.max_tokens_field
+        if request.options.max_tokens is None:
+            least, limit = sampling.min_tokens, "min_tokens"
+        if least > room:
             raise PromptTooLong(
-                f"the prompt's {len(prompt)} tokens and an answer of {sampling.max_tokens} exceed the context of "
-                f"{self.context}",
-                request.options.max_tokens_field,
+                f"the prompt's {len(prompt)} tokens and an answer of {least} exceed the context of {self.context}",
+                limit,
             )
         return sampling
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from winnow.clients.schema import ChatMessage, ChatRequest, CompletionRequest
+from winnow.clients.schema import UNSEEDED, ChatMessage, ChatRequest, CompletionRequest
 from winnow.models.errors import RequestError, SamplingError
 from winnow.models.sampling import Sampling
 from winnow.models.types import CombinerName, Message
@@ -49,9 +49,12 @@ class RequestOptions:
     top_k: int | None = None
     min_p: float | None = None
     max_tokens: int | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
     stop: tuple[str, ...] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
     logit_bias: Mapping[str, float] | None = None
     seed: int | None = None
     alternatives: int | None = None
@@ -77,11 +80,14 @@ class RequestOptions:
             top_k=body.top_k,
             min_p=body.min_p,
             max_tokens=body.token_limit,
+            min_tokens=body.min_tokens or None,
+            ignore_eos=body.ignore_eos or None,
             stop=body.stop_strings or None,
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
+            repetition_penalty=None if body.repetition_penalty == 1 else body.repetition_penalty,
             logit_bias=body.logit_bias or None,
-            seed=body.seed,
+            seed=None if body.seed == UNSEEDED else body.seed,
             alternatives=body.alternatives,
             combiner=body.options.combiner,
             is_safety=body.options.is_safety,
@@ -187,8 +193,15 @@ def _least(options: RequestOptions, defaults: Defaults, candidates: int, n: int)
 
 
 def _sampling(options: RequestOptions, defaults: Defaults) -> Sampling:
+    max_tokens, min_tokens = options.max_tokens or defaults.max_tokens, options.min_tokens or 0
+    if min_tokens > max_tokens:
+        raise SamplingError(
+            f"min_tokens ({min_tokens}) is above {options.max_tokens_field} ({max_tokens})", "min_tokens"
+        )
     return Sampling(
-        max_tokens=options.max_tokens or defaults.max_tokens,
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        ignore_eos=bool(options.ignore_eos),
         temperature=defaults.temperature if options.temperature is None else options.temperature,
         top_p=options.top_p or defaults.top_p,
         top_k=max(0, options.top_k or 0),
@@ -196,6 +209,7 @@ def _sampling(options: RequestOptions, defaults: Defaults) -> Sampling:
         stop=options.stop or (),
         presence_penalty=options.presence_penalty or 0.0,
         frequency_penalty=options.frequency_penalty or 0.0,
+        repetition_penalty=options.repetition_penalty or 1.0,
         logit_bias=token_biases(options.logit_bias or {}),
         seed=options.seed,
         alternatives=options.alternatives,

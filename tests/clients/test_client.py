@@ -16,7 +16,16 @@ from winnow.clients import (
     Unsupported,
 )
 from winnow.clients.calls import Options
-from winnow.clients.schema import BestOfNOptions, ChatRequest, Detokenized, Rating, Rewards, Status, Tokens
+from winnow.clients.schema import (
+    BestOfNOptions,
+    ChatRequest,
+    Detokenized,
+    Rating,
+    Rewards,
+    Status,
+    Tokens,
+    WithoutEffect,
+)
 
 REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
 KEY = "sk-secret-0123456789"
@@ -82,10 +91,13 @@ async def test_every_option_arrives(opening: Open) -> None:
         "top_k": 5,
         "min_p": 0.1,
         "max_tokens": 7,
+        "min_tokens": 2,
+        "ignore_eos": True,
         "stop": ("a", "b"),
         "seed": 3,
         "presence_penalty": 0.5,
         "frequency_penalty": -0.5,
+        "repetition_penalty": 1.2,
         "logit_bias": {5: 1.5},
         "logprobs": True,
         "top_logprobs": 2,
@@ -122,8 +134,9 @@ def test_the_options_are_those_of_the_schema() -> None:
     """A new field of the schema must be available in the client."""
     made_by_the_client = {"messages", "stream", "stream_options", "best_of_n", "progress"}
     other_names = {"best_of", "max_completion_tokens"}
-    fields = ChatRequest.model_fields.keys() | BestOfNOptions.model_fields.keys() | {"request_id"}
-    assert fields - made_by_the_client - other_names == Options.__annotations__.keys()
+    without_effect = WithoutEffect.model_fields.keys() - {"user", "request_id"}
+    fields = ChatRequest.model_fields.keys() | BestOfNOptions.model_fields.keys()
+    assert fields - made_by_the_client - other_names - without_effect == Options.__annotations__.keys()
 
 
 @pytest.mark.parametrize(

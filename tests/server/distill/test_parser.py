@@ -188,7 +188,7 @@ def test_batch_lines(tmp_path: Path) -> None:
         (batch(temperature="hot" + SECRET), "invalid_request", "temperature"),
         (batch(messages=[]), "invalid_messages", "body.messages"),
         (batch(said(("user", ""))), "empty_prompt", "body.messages"),
-        (batch(said(("tool", SECRET))), "invalid_request", "messages[0].role"),
+        (batch(said(("tool", SECRET))), "unsupported", "messages[0].role"),
         (batch(tools=[{"type": "function"}]), "unsupported", "tools"),
         (batch(**{"made\nup": SECRET}), "unsupported", "made?up"),
         (batch(stream=True), "unsupported", "stream"),
@@ -214,7 +214,11 @@ def test_batch_lines(tmp_path: Path) -> None:
         (b"[" * 100_000 + b"]" * 100_000, "invalid_json", "depth"),
         (b"[" * 900 + b"]" * 900, "not_an_object", "object"),
         (b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}", "invalid_type", "prompt[0]"),
-        (orjson.dumps(batch())[:-2] + b',"metadata":' + b'{"a":' * 900 + b"1" + b"}" * 902, "unsupported", "metadata"),
+        (
+            orjson.dumps(batch())[:-2] + b',"response_format":' + b'{"a":' * 900 + b"1" + b"}" * 902,
+            "unsupported",
+            "response_format",
+        ),
         (orjson.dumps({"k" * 100_000: 1}), "unknown_shape", "kkk"),
     ],
 )
