@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     n: int | None  # number of answers to return
     is_safety: bool | None  # None: the server's safety classifier decides
     combiner: CombinerName | None
+    merge_turns: bool | None  # join messages of one role in a row instead of refusing them
     return_candidates: bool | None  # put every candidate's text into `Answer.candidates`
     temperature: float | None
     top_p: float | None
@@ -121,9 +122,9 @@ def streamed(dialog: Dialog, model: str, options: Options, *, progress: bool) ->
     return completion(dialog, model, options, **streaming)
 
 
-def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool | None) -> Call[list[Rating]]:
+def rewards(dialog: Dialog, answers: Sequence[str], model: str, options: Mapping[str, Any]) -> Call[list[Rating]]:
     """Return the call of `POST /v1/rewards`."""
-    body = {"model": model, "messages": _messages(dialog), "answers": answers, "is_safety": is_safety}
+    body = {"model": model, "messages": _messages(dialog), "answers": answers, **options}
     return Call(
         "/v1/rewards",
         lambda reply, _: Rewards.model_validate_json(reply).rewards,
@@ -131,11 +132,14 @@ def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool 
     )
 
 
-def tokenize(text: Dialog, *, add_special_tokens: bool, return_token_strs: bool) -> Call[Tokens]:
+def tokenize(text: Dialog, options: Mapping[str, Any]) -> Call[Tokens]:
     """Return the call of `POST /tokenize`, for a raw text or for a dialog."""
     content = "prompt" if isinstance(text, str) else "messages"
-    body = {content: text, "add_special_tokens": add_special_tokens, "return_token_strs": return_token_strs}
-    return Call("/tokenize", lambda reply, _: Tokens.model_validate_json(reply), _content(TokenizeRequest, body))
+    return Call(
+        "/tokenize",
+        lambda reply, _: Tokens.model_validate_json(reply),
+        _content(TokenizeRequest, {content: text, **options}),
+    )
 
 
 def detokenize(tokens: Sequence[int]) -> Call[str]:

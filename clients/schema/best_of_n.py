@@ -57,7 +57,8 @@ def _count_or_range(value: Any) -> str:
 class BestOfNOptions(Request):
     """Options of the selection; None takes the server's default.
 
-    With `is_safety` None the server's safety classifier decides. `return_candidates` adds every candidate's text to
+    With `is_safety` None the server's safety classifier decides. `merge_turns` joins messages of one role in a row,
+    which are refused otherwise. `return_candidates` adds every candidate's text to
     `scored`. `progress` sends an event on the stream whenever a candidate has been scored. Early stopping:
     `deadline_ms` counts from the request's arrival; the first candidate whose R_c reaches `accept_reward` ends the
     selection; `early_rejection` is approximate.
@@ -74,6 +75,7 @@ class BestOfNOptions(Request):
     early_rejection: EarlyRejectionOptions | None = None
     is_safety: bool | None = None
     combiner: CombinerName | None = None
+    merge_turns: bool | None = None
     return_candidates: bool | None = None
     progress: bool | None = None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from winnow.clients.schema.base import INTEGRAL, Neutral, Request, integral, invalid
+from winnow.clients.schema.base import INTEGRAL, CombinerName, Neutral, Request, integral, invalid
 from winnow.clients.schema.best_of_n import BestOfNOptions, Count
 from winnow.clients.schema.compatibility import CHAT, MESSAGE, STREAM, TEXT
 
@@ -235,6 +235,7 @@ class TokenizeRequest(Request):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
+    merge_turns: bool | None = None
     add_special_tokens: bool = True
     return_token_strs: bool | None = False
 
@@ -253,9 +254,11 @@ class DetokenizeRequest(Request):
 
 
 class RewardsRequest(Request):
-    """Body of `POST /v1/rewards`: answers to one dialog, to be scored."""
+    """Body of `POST /v1/rewards`: answers to one dialog, to be scored and ranked."""
 
     model: str
     messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
     answers: Annotated[list[str], Field(max_length=MAX_ANSWERS, fail_fast=True)]
     is_safety: bool | None = None
+    combiner: CombinerName | None = None
+    merge_turns: bool | None = None

@@ -194,7 +194,9 @@ class VllmPolicy(_Engine):
             if handle.checkpoints:
                 # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
-                look = _CheckpointWatcher(handle, lambda ids: self._cut(self._answer_text(prompt, ids), prompt, sampling, ids))
+                look = _CheckpointWatcher(
+                    handle, lambda ids: self._cut(self._answer_text(prompt, ids), prompt, sampling, ids)
+                )
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
         return (await self._last(stream, look)).outputs[0]
 

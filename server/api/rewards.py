@@ -34,7 +34,7 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         require_model(body.model, service)
         places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
         service.admission.require_room(places)
-        prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety)
+        prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety, body.merge_turns)
         answers = [service.template.neutralise(answer) for answer in body.answers]
         await asyncio.to_thread(_require_fitting, answers, prompt, service)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))

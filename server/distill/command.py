@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow.clients import AsyncClient, WinnowClientError
-from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import runs_on_gpu
@@ -106,8 +105,7 @@ def distill(options: RunOptions, settings: Settings) -> int:
         if journal.done:
             logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
         planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
-        template = TEMPLATES[settings.policy.template].with_tags(settings.tags)
-        session = _Session(options, source, template, journal, planner)
+        session = _Session(options, source, settings.chat_template, journal, planner)
         lines = [row.line for row in source.rows()]
         if not journal.done.issuperset(lines):
             session.run(settings, len(lines))
@@ -136,6 +134,7 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
             "tags": settings.tags,
+            "merge_turns": settings.merge_turns,
             **({} if options.server else _engine_settings(settings)),
         },
         "recipe": {

@@ -149,14 +149,18 @@ class _Parser:
                     "invalid_type", f"{shape}[{index}] must be an object with {role} and {content}, both texts"
                 )
             messages.append(Message(_ROLES.get(name, name), text))
-        if shape != "prompt" and messages and messages[-1].role == "assistant":
+        while shape != "prompt" and messages and messages[-1].role == "assistant":
             messages.pop()
+            if not self._template.merge_turns:
+                break
         return self._checked(shape, messages)
 
-    def _checked(self, where: str, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def _checked(
+        self, where: str, messages: Sequence[Message], template: ChatTemplate | None = None
+    ) -> tuple[Message, ...]:
         """Return the messages if the template can render them and the last one is not blank."""
         try:
-            checked = self._template.validate(messages)
+            checked = (template or self._template).validate(messages)
         except DialogError as error:
             raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
         if not checked[-1].content.strip():
@@ -181,7 +185,9 @@ class _Parser:
             token_biases(request.logit_bias or {})
         except SamplingError as error:
             raise BadLine(error.code, f"body: {error}") from None
-        messages = self._checked("body.messages", messages_of(request.messages))
+        merge = request.options.merge_turns
+        template = self._template if merge is None else self._template.with_merging(merge)
+        messages = self._checked("body.messages", messages_of(request.messages), template)
         return Task(row.line, row.file, row.file_line, id, messages, options=RequestOptions.of(request))
 
 

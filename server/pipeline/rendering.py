@@ -48,15 +48,19 @@ class PromptRenderer:
         if isinstance(request.prompt, RawPrompt):
             prompt = await self._raw(request.prompt.content, request.is_safety)
             return RenderedRequest(request, prompt, self._fitted(request, prompt, "prompt"))
-        prompt = await self.render_dialog(request.prompt, request.is_safety)
+        prompt = await self.render_dialog(request.prompt, request.is_safety, request.options.merge_turns)
         if request.sampling_dialog is None or request.sampling_dialog == request.prompt:
             return RenderedRequest(request, prompt, self._fitted(request, prompt, "messages"))
-        sampling_prompt = await self.render_dialog(request.sampling_dialog, request.is_safety)
+        sampling_prompt = await self.render_dialog(
+            request.sampling_dialog, request.is_safety, request.options.merge_turns
+        )
         longest = max(prompt, sampling_prompt, key=len)
         return RenderedRequest(request, prompt, self._fitted(request, longest, "messages"), sampling_prompt)
 
-    async def render_dialog(self, dialog: Messages, is_safety: bool | None = None) -> Prompt:
-        """Render a dialog; the classifier tags it if `is_safety` is None.
+    async def render_dialog(
+        self, dialog: Messages, is_safety: bool | None = None, merge_turns: bool | None = None
+    ) -> Prompt:
+        """Render a dialog; the classifier tags it if `is_safety` is None, and the template decides on merging turns.
 
         Raises:
             DialogError: the dialog breaks the template's rules.
@@ -65,9 +69,12 @@ class PromptRenderer:
         text = "".join(message.content for message in dialog)
         self._require_possible(text, "messages")
 
+        template = self.template if merge_turns is None else self.template.with_merging(merge_turns)
+
         def render() -> Prompt:
-            tagged = self.classifier(dialog) if is_safety is None else is_safety
-            return self.template.render(dialog, self.tokenizer, is_safety=tagged)
+            messages = template.validate(dialog)
+            tagged = self.classifier(messages) if is_safety is None else is_safety
+            return template.render(messages, self.tokenizer, is_safety=tagged)
 
         return await _in_thread_if_long(render, len(text))
 

@@ -60,6 +60,7 @@ class RequestOptions:
     alternatives: int | None = None
     combiner: CombinerName | None = None
     is_safety: bool | None = None
+    merge_turns: bool | None = None
     deadline_ms: float | None = None
     accept_reward: float | None = None
     early_rejection: EarlyRejection | None = None
@@ -91,6 +92,7 @@ class RequestOptions:
             alternatives=body.alternatives,
             combiner=body.options.combiner,
             is_safety=body.options.is_safety,
+            merge_turns=body.options.merge_turns,
             deadline_ms=body.options.deadline_ms,
             accept_reward=body.options.accept_reward,
             early_rejection=EarlyRejection(tuple(early.at_tokens), early.keep) if early else None,

@@ -85,6 +85,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "n": 2,
         "is_safety": True,
         "combiner": "safe_first",
+        "merge_turns": True,
         "return_candidates": True,
         "temperature": 1,
         "top_p": 0.9,
@@ -122,6 +123,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "early_rejection",
         "is_safety",
         "combiner",
+        "merge_turns",
         "return_candidates",
     }
     assert flat["best_of_n"].keys() == inner
