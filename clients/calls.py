@@ -29,6 +29,7 @@ from winnow.clients.schema import (
     Status,
     TokenizeRequest,
     Tokens,
+    UsageScope,
 )
 from winnow.clients.validation_errors import describe_all
 
@@ -53,6 +54,7 @@ class Options(TypedDict, total=False):
     is_safety: bool | None  # None: the server's safety classifier decides
     combiner: CombinerName | None
     merge_turns: bool | None  # join messages of one role in a row instead of refusing them
+    usage: UsageScope | None  # "winner": count the tokens of the returned answers only
     return_candidates: bool | None  # put every candidate's text into `Answer.candidates`
     temperature: float | None
     top_p: float | None

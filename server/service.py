@@ -67,6 +67,7 @@ class Service:
             self.helpfulness,
             settings.safety.calibration,
             settings.helpfulness.calibration,
+            settings.empty_last,
         )
 
     @property

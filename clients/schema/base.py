@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 CombinerName = Literal["llama2", "safe_first"]
 BranchName = Literal["safety_prompt", "unsafe", "helpful"]
+Reduction = Literal["load", "deadline", "temperature"]
 Truncation = Literal["deadline", "accept_reward"]
 AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
 FinishReason = Literal["stop", "length", "content_filter"]

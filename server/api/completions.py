@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
@@ -20,9 +20,10 @@ from winnow.clients.schema import (
     ErrorBody,
     TextCompletion,
     TextRequest,
+    Usage,
 )
 from winnow.models.errors import ClientGone, DeadlineExceeded
-from winnow.models.types import Progress, Selection
+from winnow.models.types import Progress, Reduction, Selection
 from winnow.server.aio import cancel, interrupted_by
 from winnow.server.api import responses
 from winnow.server.api.documentation import ANSWER, BODY, REFUSED, STREAM
@@ -115,12 +116,14 @@ class Completion:
                 )
         selection = dataclasses.replace(
             selection,
+            requested=request.requested,
+            reduced_by=self._reduced_by,
             timings=selection.timings.after(queue_seconds),
             truncated_by="deadline" if self.ticket.reduced_by == "deadline" else selection.truncated_by,
         )
-        self.metrics.observe(selection, self.ticket)
+        self.metrics.observe(selection)
         fields = request_log(self.scope).fields
-        fields.update(responses.log_fields(selection, self.ticket))
+        fields.update(responses.log_fields(selection))
         if self.service.settings.log_content:
             fields.update(responses.log_content(selection, self.service.tokenizer, self._refusal(selection)))
         return selection
@@ -133,13 +136,12 @@ class Completion:
         """
         async with interrupted_by(disconnected(http_request), ClientGone):
             selection = await self.select()
-        usage = responses.usage(selection, len(selection.prompt))
-        body = self._format().body(self._returned(selection), usage, self._report(selection))
-        return json_response(body, headers={"Server-Timing": responses.server_timing(selection)})
+        body = self._format().body(self._returned(selection), self._usage(selection), self._report(selection))
+        return json_response(body, headers={"Server-Timing": responses.server_timing(selection), **self._headers})
 
     def stream(self) -> Response:
         """Return the answer as server-sent events: an empty first chunk at once, the winner when it is known."""
-        return _EventStream(self._events(), self.ticket)
+        return _EventStream(self._events(), self.ticket, self._headers)
 
     async def _events(self) -> AsyncGenerator[str, None]:
         latest = LatestProgress() if self.body.options.progress else None
@@ -188,7 +190,7 @@ class Completion:
         if is_separate:
             events.append(wire_format.chunk([], report=report))
         if include_usage:
-            events.append(wire_format.chunk([], usage=responses.usage(selection, len(selection.prompt))))
+            events.append(wire_format.chunk([], usage=self._usage(selection)))
         return [_event(chunk) for chunk in events]
 
     def _format(self) -> ChatFormat | TextFormat:
@@ -200,9 +202,22 @@ class Completion:
     def _returned(self, selection: Selection) -> list[Returned]:
         return returned(selection, self.rendered.request.n, self._refusal(selection))
 
+    @property
+    def _reduced_by(self) -> Reduction | None:
+        """Why K is smaller than requested, as far as it is known: the load decides on admission."""
+        return "temperature" if self.rendered.request.is_reduced else self.ticket.reduced_by
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"X-Winnow-Reduced-By": self._reduced_by} if self._reduced_by else {}
+
+    def _usage(self, selection: Selection) -> Usage:
+        returned = self.rendered.request.n if self.body.options.usage == "winner" else None
+        return responses.usage(selection, len(selection.prompt), returned)
+
     def _report(self, selection: Selection) -> BestOfNReport:
         with_texts = bool(self.body.options.return_candidates) and self._refusal(selection) is None
-        return responses.report(selection, self.ticket, with_texts=with_texts)
+        return responses.report(selection, with_texts=with_texts)
 
     def _refusal(self, selection: Selection) -> str | None:
         """Return the refusal text if every candidate is unsafe and `when_all_unsafe` is "refuse", else None."""
@@ -215,8 +230,8 @@ class _EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str, None], ticket: Ticket) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(self, events: AsyncGenerator[str, None], ticket: Ticket, headers: Mapping[str, str]) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         self.events = events
         self.ticket = ticket
 

@@ -131,6 +131,7 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
             "top_p": choices.top_p,
             "max_tokens": choices.max_tokens,
             "combiner": choices.combiner,
+            "empty_last": settings.empty_last,
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
             "tags": settings.tags,
@@ -207,7 +208,7 @@ class _Session:
     def run(self, settings: Settings, total: int) -> None:
         """Answer the lines that are not done, of `total` lines in all."""
         if self.options.server:
-            _interruptible(self._remote(total))
+            _interruptible(self._remote(settings, total))
         else:
             with started(settings) as service:
                 _interruptible(self._in_process(service, total))
@@ -223,9 +224,10 @@ class _Session:
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
-    async def _remote(self, total: int) -> None:
+    async def _remote(self, settings: Settings, total: int) -> None:
         async with _client(self.options, MAX_RETRIES) as client:
-            await self._run(Remote(client), total, self.options.in_flight or IN_FLIGHT_REMOTE)
+            backend = Remote(client, empty_last=settings.empty_last)
+            await self._run(backend, total, self.options.in_flight or IN_FLIGHT_REMOTE)
 
     async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
         problems = len(self.journal.problems & self.journal.done)

@@ -179,6 +179,7 @@ class _Parser:
             detail = describe_all(error.errors(include_url=False, include_input=False))
             raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
         asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
+        asked["usage"] = request.options.usage == "winner"
         if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
             raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
         try:

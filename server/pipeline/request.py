@@ -121,13 +121,14 @@ class Defaults:
 class Request:
     """A checked request. It can still exceed the served model's context or vocabulary, which `PromptRenderer` checks.
 
-    `candidates` is K, `least` the smallest K accepted under load; `n` are returned. `is_safety` None lets the
-    classifier decide. `sampling.max_tokens` is the caller's own limit, or the default, which is cut to the
-    context. `options` are the caller's, unchanged. `sampling_dialog` replaces the dialog for sampling only
-    (context distillation, ghost attention).
+    `candidates` is K, out of the `requested`; `least` is the smallest K accepted under load; `n` are returned.
+    `is_safety` None lets the classifier decide. `sampling.max_tokens` is the caller's own limit, or the default,
+    which is cut to the context. `options` are the caller's, unchanged. `sampling_dialog` replaces the dialog for
+    sampling only (context distillation, ghost attention).
     """
 
     prompt: Messages | RawPrompt
+    requested: int
     candidates: int
     least: int
     n: int
@@ -137,6 +138,11 @@ class Request:
     is_safety: bool | None = None
     early_stopping: EarlyStopping = NEVER
     sampling_dialog: Messages | None = None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether K is smaller than requested: at temperature 0 all candidates would be equal."""
+        return self.candidates < self.requested
 
     @property
     def has_options(self) -> bool:
@@ -150,10 +156,11 @@ def resolve(prompt: Messages | RawPrompt, options: RequestOptions, defaults: Def
     Raises:
         RequestError: the caller has to change something; the message says what.
     """
-    candidates, n = _counts(options, defaults)
+    requested, candidates, n = _counts(options, defaults)
     deadline = None if options.deadline_ms is None else arrived + options.deadline_ms / 1e3
     return Request(
         prompt=prompt,
+        requested=requested,
         candidates=candidates,
         least=_least(options, defaults, candidates, n),
         n=n,
@@ -165,26 +172,33 @@ def resolve(prompt: Messages | RawPrompt, options: RequestOptions, defaults: Def
     )
 
 
-def _counts(options: RequestOptions, defaults: Defaults) -> tuple[int, int]:
-    """Return K and n. At temperature 0 all candidates would be equal, so K is 1 unless the caller sets it."""
+def _counts(options: RequestOptions, defaults: Defaults) -> tuple[int, int, int]:
+    """Return the requested K, the K to sample, and n.
+
+    If the caller names no K, it is the default, or n if that is more. At temperature 0 all candidates would be equal,
+    so that one is sampled unless the caller sets K.
+    """
     greedy = (defaults.temperature if options.temperature is None else options.temperature) == 0
     n = options.n or 1
-    candidates = options.candidates or (1 if greedy else defaults.candidates)
-    if candidates > defaults.max_candidates:
-        raise RequestError(
-            f"{candidates} candidates requested; the limit here is {defaults.max_candidates}", options.candidates_field
-        )
+    requested = options.candidates or max(n, defaults.candidates)
+    candidates = 1 if greedy and not options.candidates else requested
     if greedy and max(candidates, n) > 1:
         raise SamplingError(
             f"at temperature 0 all {max(candidates, n)} candidates would be the same answer; raise temperature, "
             "or ask for 1",
             "temperature",
         )
+    if requested > defaults.max_candidates:
+        if not options.candidates:
+            raise RequestError(f"n ({n}) answers need {n} candidates; the limit here is {defaults.max_candidates}", "n")
+        raise RequestError(
+            f"{requested} candidates requested; the limit here is {defaults.max_candidates}", options.candidates_field
+        )
     if n > candidates:
         raise RequestError(
             f"n ({n}) answers cannot be returned from {candidates} candidates; raise {options.candidates_field}", "n"
         )
-    return candidates, n
+    return requested, candidates, n
 
 
 def _least(options: RequestOptions, defaults: Defaults, candidates: int, n: int) -> int:

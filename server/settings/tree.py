@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         offline=True,
         description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
     )
+    empty_last: bool = setting(
+        True,
+        offline=True,
+        description="Rank an answer without text below every other, whatever its reward.",
+    )
     when_all_unsafe: Literal["return", "refuse"] = Field(
         "return",
         description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason "

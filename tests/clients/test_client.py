@@ -87,6 +87,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "combiner": "safe_first",
         "merge_turns": True,
         "return_candidates": True,
+        "usage": "winner",
         "temperature": 1,
         "top_p": 0.9,
         "top_k": 5,
@@ -125,6 +126,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "combiner",
         "merge_turns",
         "return_candidates",
+        "usage",
     }
     assert flat["best_of_n"].keys() == inner
     for name in options.keys() - {*inner, "request_id"}:
@@ -185,7 +187,7 @@ async def test_the_served_model_is_fetched_once(opening: Open) -> None:
 
 
 async def test_the_other_routes(opening: Open) -> None:
-    rating = Rating(index=0, safety=0.9, helpfulness=0.5, combined=0.5, branch="helpful")
+    rating = Rating(index=0, safety=0.9, helpfulness=0.5, combined=0.5, branch="helpful", rank=0)
     script = Script(
         [
             reply(Rewards(model="m", rewards=[rating])),

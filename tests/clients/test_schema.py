@@ -49,6 +49,7 @@ def test_the_names_equal_those_of_the_models() -> None:
     """The clients may not import the models, so these names exist twice; they must not drift apart."""
     assert set(get_args(schema.BranchName)) == set(types.Branch)
     assert get_args(schema.CombinerName) == get_args(types.CombinerName)
+    assert get_args(schema.Reduction) == get_args(types.Reduction)
     assert get_args(schema.Truncation) == get_args(types.Truncation)
     assert get_args(schema.AbortReason) == get_args(types.AbortReason)
     refusal = {"content_filter"}  # the operator's refusal is not the end of a candidate
