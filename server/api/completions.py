@@ -28,13 +28,14 @@ from winnow.server.aio import cancel, interrupted_by
 from winnow.server.api import responses
 from winnow.server.api.documentation import ANSWER, BODY, REFUSED, STREAM
 from winnow.server.api.errors import explain
-from winnow.server.api.formats import ChatFormat, Returned, TextFormat, returned
+from winnow.server.api.formats import ChatFormat, TextFormat
 from winnow.server.api.logging import request_log
 from winnow.server.api.metrics import Metrics
 from winnow.server.api.request_body import json_response, route_class
 from winnow.server.api.request_parsing import parse
+from winnow.server.api.returned import Returned, returned
 from winnow.server.pipeline.admission import Ticket
-from winnow.server.pipeline.rendering import RenderedRequest
+from winnow.server.pipeline.rendering import RenderedRequest, in_thread_if_long
 from winnow.server.service import Service
 
 
@@ -151,7 +152,10 @@ class Completion:
             yield _event(wire_format.opening())
             async for event in self._events_while(selecting, latest, wire_format):
                 yield event
-            for event in self._final_events(selecting.result(), wire_format):
+            selection = selecting.result()
+            # Without log-probabilities the texts are cut at the borders of tokens, which they are encoded for.
+            length = sum(len(item.candidate.text) for item in selection.ranked[: self.rendered.request.n])
+            for event in await in_thread_if_long(lambda: self._final_events(selection, wire_format), length):
                 yield event
         except Exception as error:
             # The boundary of a stream: the headers are out, so any failure has to travel as an event.
@@ -181,12 +185,16 @@ class Completion:
 
         The `best_of_n` object has a chunk of its own with `choices: []` for clients that asked for something
         beyond OpenAI's plain stream. Other clients may index `choices[0]` in every chunk; for them it travels
-        on the finish chunk.
+        on the last finish chunk.
         """
         include_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
         is_separate = include_usage or self.body.best_of_n is not None
         answers, report = self._returned(selection), self._report(selection)
-        events = [*wire_format.pieces(answers), wire_format.end(answers, None if is_separate else report)]
+        events: list[BaseModel] = []
+        for index, answer in enumerate(answers):
+            is_last = index == len(answers) - 1
+            events += wire_format.pieces(index, answer)
+            events.append(wire_format.end(index, answer, report if is_last and not is_separate else None))
         if is_separate:
             events.append(wire_format.chunk([], report=report))
         if include_usage:

@@ -76,7 +76,7 @@ class PromptRenderer:
             tagged = self.classifier(messages) if is_safety is None else is_safety
             return template.render(messages, self.tokenizer, is_safety=tagged)
 
-        return await _in_thread_if_long(render, len(text))
+        return await in_thread_if_long(render, len(text))
 
     async def _raw(self, content: str | tuple[int, ...], is_safety: bool | None) -> Prompt:
         if not content:
@@ -92,11 +92,11 @@ class PromptRenderer:
             tagged = self.classifier([Message("user", prompt.raw_text)]) if is_safety is None else is_safety
             return replace(prompt, is_safety=tagged)
 
-        return await _in_thread_if_long(render, len(content))
+        return await in_thread_if_long(render, len(content))
 
     async def encode(self, text: str) -> list[int]:
         """Return the ids of a text, tokenised in a thread if it is long."""
-        return await _in_thread_if_long(lambda: self.tokenizer.encode(text), len(text))
+        return await in_thread_if_long(lambda: self.tokenizer.encode(text), len(text))
 
     def require_tokens(self, ids: Sequence[int], field: str) -> None:
         """Check that `ids`, from the request's `field`, are token ids of this vocabulary.
@@ -143,6 +143,6 @@ class PromptRenderer:
         return sampling
 
 
-async def _in_thread_if_long(work: Callable[[], T], length: int) -> T:
-    """Return what `work` on a text of that length returns; in a thread if it would block the event loop for long."""
+async def in_thread_if_long(work: Callable[[], T], length: int) -> T:
+    """Return the result of `work` on texts of that length; in a thread if it would block the event loop for long."""
     return await asyncio.to_thread(work) if length > LONG_TEXT else work()
