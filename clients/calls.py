@@ -31,7 +31,7 @@ from winnow.clients.schema import (
     Tokens,
     UsageScope,
 )
-from winnow.clients.validation_errors import describe_all
+from winnow.clients.validation_errors import describe_invalid
 
 T = TypeVar("T")
 Dialog = str | Sequence[Mapping[str, Any]]
@@ -187,7 +187,7 @@ def _content(kind: type[Request], body: Mapping[str, Any]) -> bytes:
     try:
         kind.model_validate_json(content)
     except ValidationError as error:
-        detail = describe_all(error.errors(include_url=False))
+        detail = describe_invalid(error.errors(include_url=False), body)
         raise kind_of(detail.code, 400)(detail.message, code=detail.code, param=detail.param) from None
     return content
 

@@ -12,11 +12,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 CombinerName = Literal["llama2", "safe_first"]
 BranchName = Literal["safety_prompt", "unsafe", "helpful"]
@@ -69,6 +71,17 @@ class Request(BaseModel):
         if name not in cls.neutral:
             return False
         return value is None or any(_equal(value, neutral) for neutral in cls.neutral[name])
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the JSON schema, which has the neutral fields too."""
+        body = handler.resolve_ref_schema(handler(schema))
+        for name, values in cls.neutral.items():
+            body["properties"][name] = {
+                "enum": [None, *values],
+                "description": "Not supported; ignored at these values.",
+            }
+        return body
 
 
 def _equal(value: Any, other: Any) -> bool:

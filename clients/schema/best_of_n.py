@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from winnow.clients.schema.base import (
     INTEGRAL,
@@ -52,10 +52,6 @@ class EarlyRejectionOptions(Request):
         return self
 
 
-def _count_or_range(value: Any) -> str:
-    return "[range]" if isinstance(value, dict | CandidateRange) else "[count]"
-
-
 class BestOfNOptions(Request):
     """Options of the selection; None takes the server's default.
 
@@ -66,12 +62,7 @@ class BestOfNOptions(Request):
     selection; `early_rejection` is approximate. `usage` "winner" counts the tokens of the returned answers alone.
     """
 
-    candidates: (
-        Annotated[
-            Annotated[Count, Tag("[count]")] | Annotated[CandidateRange, Tag("[range]")], Discriminator(_count_or_range)
-        ]
-        | None
-    ) = None
+    candidates: Count | CandidateRange | None = None
     deadline_ms: Annotated[float, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     accept_reward: Annotated[float, Field(ge=0, le=1)] | None = None
     early_rejection: EarlyRejectionOptions | None = None

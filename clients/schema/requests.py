@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from winnow.clients.schema.base import INTEGRAL, CombinerName, Neutral, Request, integral, invalid
@@ -62,6 +62,10 @@ class ChatMessage(Request):
     def text(self) -> str:
         """Content as one string."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+Dialog = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra={"minItems": 1})]
+"""Messages; the template refuses an empty list, with the code of dialogs."""
 
 
 class StreamOptions(Request):
@@ -162,7 +166,7 @@ class ChatRequest(CompletionRequest):
 
     neutral: ClassVar[Neutral] = CHAT
 
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Dialog
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), INTEGRAL] | None = None
@@ -186,11 +190,21 @@ class ChatRequest(CompletionRequest):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
+_Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+_TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
+_PromptInput = (
+    _Text
+    | _TokenIds
+    | Annotated[list[_Text], Field(min_length=1, max_length=1)]
+    | Annotated[list[_TokenIds], Field(min_length=1, max_length=1)]
+)
+
+
 def _one_prompt(value: Any) -> Any:
     """Return the prompt itself where it stands in a list of one."""
     if isinstance(value, list) and value and isinstance(value[0], str | list):
         if len(value) > 1:
-            raise invalid(None, f"prompt: one prompt a request; send these {len(value)} in requests of their own")
+            raise invalid(None, "prompt: one prompt a request; send a request for each")
         value = value[0]
     return integral(value)
 
@@ -203,10 +217,7 @@ class TextRequest(CompletionRequest):
 
     neutral: ClassVar[Neutral] = TEXT
 
-    prompt: Annotated[
-        str | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)],
-        BeforeValidator(_one_prompt),
-    ]
+    prompt: Annotated[_Text | _TokenIds, BeforeValidator(_one_prompt, json_schema_input_type=_PromptInput)]
     echo: bool | None = False
     logprobs: Annotated[int, Field(ge=0, le=20), INTEGRAL] | None = None
 
@@ -232,9 +243,18 @@ class TokenizeRequest(Request):
     `add_special_tokens` puts BOS before a text; a dialog always has its own special tokens.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ]
+        }
+    )
+
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
+    messages: Dialog | None = None
     merge_turns: bool | None = None
     add_special_tokens: bool = True
     return_token_strs: bool | None = False
@@ -257,7 +277,7 @@ class RewardsRequest(Request):
     """Body of `POST /v1/rewards`: answers to one dialog, to be scored and ranked."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Dialog
     answers: Annotated[list[str], Field(max_length=MAX_ANSWERS, fail_fast=True)]
     is_safety: bool | None = None
     combiner: CombinerName | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Literal, Protocol
 
@@ -37,7 +37,16 @@ class ChatTemplate(Protocol):
 
     @property
     def jinja(self) -> str:
-        """The same format as a Jinja chat template for Hugging Face tokenizers, for exports."""
+        """The first of `jinja_forms()`."""
+        ...
+
+    def jinja_forms(self, control_tokens: Sequence[str] = ()) -> Sequence[str]:
+        """Return the same format as Jinja chat templates for Hugging Face tokenizers, for exports; `exactness` chooses.
+
+        Rendered text is tokenised whole, and tokenizers differ in what they do at a control token's edges. So one
+        template need not be right for all tokenizers of one vocabulary. `control_tokens` are names of control tokens
+        that a message must not make, besides BOS, EOS, UNK and PAD.
+        """
         ...
 
     @property

@@ -8,7 +8,8 @@ rendered with one in it. Other formats are templates of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
@@ -21,6 +22,8 @@ from winnow.models.types import Dialog, Message, Prompt
 BEGIN_INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
 BEGIN_SYSTEM, END_SYSTEM = "<<SYS>>\n", "\n<</SYS>>\n\n"
 ANSWER_PREFIX = " "
+JINJA_CONTROLS = "[bos_token, eos_token, unk_token, pad_token]"
+JINJA_BEGIN = "set begin = '[INST] '"
 TAGS = (BEGIN_INSTRUCTION, END_INSTRUCTION, "<<SYS>>", "<</SYS>>")
 
 
@@ -38,8 +41,15 @@ class Llama2Template:
 
     @property
     def jinja(self) -> str:
-        """The format as a Jinja chat template for Hugging Face tokenizers."""
-        return files(__package__).joinpath("llama2.jinja").read_text(encoding="utf-8")
+        """The format as a Jinja chat template for Hugging Face tokenizers; the first of `jinja_forms()`."""
+        return self.jinja_forms()[0]
+
+    def jinja_forms(self, control_tokens: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return a form for tokenizers that put a space behind BOS, and one that writes it, for those that do not."""
+        jinja = files(__package__).joinpath("llama2.jinja").read_text(encoding="utf-8")
+        if control_tokens:
+            jinja = jinja.replace(JINJA_CONTROLS, f"{JINJA_CONTROLS} + {json.dumps(control_tokens)}")
+        return jinja, jinja.replace(JINJA_BEGIN, JINJA_BEGIN.replace("'[", "' ["))
 
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:
         """Return the messages of `dialog`; see `ChatTemplate.validate`."""

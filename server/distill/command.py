@@ -23,7 +23,7 @@ from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.errors import EngineDead, RunError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.server.aio import cancel
-from winnow.server.distill import manifest, progress, recipe
+from winnow.server.distill import manifest, progress, recipe, tokenizer_copy
 from winnow.server.distill.backends import Backend, InProcess, Remote
 from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
 from winnow.server.distill.export.formats import export
@@ -145,6 +145,8 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
         },
     }
     manifest.claim(options.out, wanted, is_begun=is_begun)
+    if not options.server:
+        tokenizer_copy.keep(options.out, settings.policy.checkpoint)
 
 
 def _models(settings: Settings) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from winnow.clients.schema import ChatRequest
-from winnow.clients.validation_errors import describe_all
+from winnow.clients.validation_errors import describe_invalid
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import BadLine, DialogError, SamplingError
 from winnow.models.types import Message
@@ -176,7 +176,7 @@ class _Parser:
         try:
             request = ChatRequest.model_validate(body.get("body"))
         except ValidationError as error:
-            detail = describe_all(error.errors(include_url=False, include_input=False))
+            detail = describe_invalid(error.errors(include_url=False, include_input=False), body.get("body"))
             raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
         asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
         asked["usage"] = request.options.usage == "winner"

@@ -128,8 +128,11 @@ class PromptRenderer:
     def _fitted(self, request: Request, prompt: Prompt, field: str) -> Sampling:
         """Return the request's sampling, its answer cut to the room in the context unless the caller set a limit."""
         sampling, room = request.sampling, self._room(len(prompt), field)
-        if max(sampling.logit_bias, default=0) >= self.vocabulary:
-            raise SamplingError(f"logit_bias: keys are token ids from 0 to {self.vocabulary - 1}", "logit_bias")
+        if (highest := max(sampling.logit_bias, default=0)) >= self.vocabulary:
+            raise SamplingError(
+                f"logit_bias: the key {highest} is not a token id; they go from 0 to {self.vocabulary - 1}",
+                "logit_bias",
+            )
         if request.options.max_tokens is None and sampling.min_tokens <= room:
             return replace(sampling, max_tokens=min(sampling.max_tokens, room))
         least, limit = sampling.max_tokens, request.options.max_tokens_field

@@ -238,6 +238,7 @@ def token_biases(given: Mapping[str, float]) -> dict[int, float]:
     Raises:
         SamplingError: a key is not a token id.
     """
-    if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in given):
-        raise SamplingError("logit_bias: keys are token ids", "logit_bias")
+    for token in given:
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise SamplingError(f'logit_bias: the key {token[:20]!r} is not a token id, as in "300"', "logit_bias")
     return {int(token): bias for token, bias in given.items()}

@@ -29,11 +29,24 @@ from winnow.server.settings.engines import (
     SafetySettings,
     setting,
 )
+from winnow.server.settings.hosts import origin, trusted_host
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
 
 
-def _split(value: object) -> object:
+def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_each(value: object) -> object:
+    """Split each item too: these names hold no commas, and a flag may be given one after another or with commas."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        return _split(value)
+    return [part for item in value for part in _split(item)]
+
+
+def _without_brackets(host: str) -> str:
+    """Accept an IPv6 address as a URL has it."""
+    return host.removeprefix("[").removesuffix("]")
 
 
 def _range(value: object) -> object:
@@ -55,9 +68,13 @@ def _compiles(pattern: str) -> str:
 
 
 T = TypeVar("T")
+TrustedHost = Annotated[str, AfterValidator(trusted_host)]
+Origin = Annotated[str, AfterValidator(origin)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 """A list that the environment writes with commas."""
+Names = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_each)]
+"""A list that may be written with commas anywhere."""
 
 
 class Settings(BaseSettings):
@@ -75,7 +92,7 @@ class Settings(BaseSettings):
     served_model_name: str | None = Field(
         None, description="Model id on the wire; default: the policy's last path part."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: Annotated[str, AfterValidator(_without_brackets)] = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
 
     api_keys: Commas[SecretStr] = setting(
@@ -91,8 +108,15 @@ class Settings(BaseSettings):
         description="Listen on an address that other machines can reach although no key is set; anyone can then send "
         "requests.",
     )
-    trusted_hosts: Commas[str] = Field(
-        (), description="Accepted Host headers; *.example.org accepts a domain's subdomains. Default: any."
+    trusted_hosts: Names[TrustedHost] = Field(
+        (),
+        description="Accepted Host headers: names, *.example.org, addresses, networks such as 10.0.0.0/8, or *. "
+        "Default: any with keys, loopback without.",
+    )
+    cors_origins: Names[Origin] = Field(
+        (),
+        description="Web pages that may use the server from a browser (CORS): https://app.example.org, "
+        "https://*.example.org, or * for all.",
     )
     accept_any_model: bool = Field(False, description="Accept any model name in a request.")
 
@@ -199,6 +223,11 @@ class Settings(BaseSettings):
     header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
     body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
+    idle_seconds: float = Field(
+        75.0,
+        gt=0,
+        description="Longest silence on a connection between requests; longer than a balancer keeps its connections.",
+    )
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="Seconds for requests in flight to finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")

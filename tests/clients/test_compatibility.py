@@ -28,7 +28,7 @@ from winnow.clients.schema import (
     TextRequest,
     WithoutEffect,
 )
-from winnow.clients.validation_errors import describe_all
+from winnow.clients.validation_errors import describe_invalid
 from winnow.server.pipeline.request import RequestOptions
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -41,7 +41,7 @@ def refused(kind: type[BaseModel], body: dict[str, Any]) -> ErrorDetail:
     """Return the error that `body` gets."""
     with pytest.raises(ValidationError) as error:
         kind.model_validate_json(json.dumps(body))
-    return describe_all(error.value.errors(include_url=False))
+    return describe_invalid(error.value.errors(include_url=False), body)
 
 
 @pytest.mark.parametrize(

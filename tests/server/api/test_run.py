@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,9 @@ import pytest
 from tests.live import WINNOW, LiveServer, is_running, wait_until
 from winnow.models import demo
 from winnow.models.errors import SettingsError
-from winnow.server.api.run import _require_scratch
+from winnow.server.api.auth import ApiKeys
+from winnow.server.api.run import _require_keys, _require_scratch
+from winnow.server.settings import Settings
 
 
 def winnow(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -108,6 +111,44 @@ def test_sigterm_lets_the_request_in_flight_finish() -> None:
             assert not answers
         assert server.process.wait(10) == 0
         assert answers[0].status_code == 200
+
+
+def test_idle_connections_do_not_hold_up_the_end() -> None:
+    with LiveServer.start("--no-canary", "--idle-seconds", "3600", program=SCRIPTED) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as stack:
+            silent, _half, kept = (stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(3))
+            _half.sendall(b"GET /health HTTP/1.1\r\nHost: ")
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+            assert server.stop() == 0
+            assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_written_as_in_urls(host: str) -> None:
+    """Regression: the ready line said http://::1:8000."""
+    with LiveServer.start("--no-canary", "--host", host, program=SCRIPTED) as server:
+        assert server.url.startswith("http://[::1]:")
+        with server.http as http:
+            assert http.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_told"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, True),
+        ({"host": "::", "allow_anonymous": True}, True),
+        ({"host": "0.0.0.0", "allow_anonymous": True, "trusted_hosts": "10.0.0.0/8"}, False),
+    ],
+)
+def test_an_operator_without_keys_is_told_which_hosts_are_answered(
+    settings: dict[str, Any], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _require_keys(Settings(**settings), ApiKeys())
+    assert any("trusted_hosts" in record.getMessage() for record in caplog.records) == is_told
 
 
 def test_an_engine_that_dies_stops_the_server_with_status_1() -> None:

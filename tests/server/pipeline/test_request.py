@@ -233,6 +233,7 @@ def test_a_key_of_logit_bias_is_a_token_id(options: Options, key: str) -> None:
     with pytest.raises(SamplingError) as refused:
         resolve(DIALOG, options(logit_bias={"5": 1.0, key: 1.0}), DEFAULTS)
     assert (refused.value.param, refused.value.code) == ("logit_bias", "invalid_sampling")
+    assert repr(key[:20]) in str(refused.value)
 
 
 def test_logit_bias_is_by_token_id(options: Options) -> None:
@@ -311,6 +312,7 @@ async def test_the_vocabulary_bounds_logit_bias(renderer: PromptRenderer, option
     with pytest.raises(SamplingError, match=str(VOCABULARY - 1)) as refused:
         await renderer.render(resolve(DIALOG, options(logit_bias={str(VOCABULARY): 1}), DEFAULTS))
     assert refused.value.param == "logit_bias"
+    assert f"key {VOCABULARY}" in str(refused.value)
 
 
 async def test_a_raw_text_and_its_ids_are_the_same_prompt(renderer: PromptRenderer, options: Options) -> None:
