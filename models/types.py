@@ -14,6 +14,8 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length"]
 CombinerName = Literal["llama2", "safe_first"]
+Reduction = Literal["load", "deadline", "temperature"]
+"""The reason for which fewer candidates were started than were requested."""
 Truncation = Literal["deadline", "accept_reward"]
 """The reason that ended a selection before all of its candidates had finished."""
 AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
@@ -91,6 +93,11 @@ class Candidate:
     tokens: int
     seconds: float = 0.0
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the answer has no text, or white space only."""
+        return not self.text.strip()
 
 
 class Branch(StrEnum):
@@ -227,7 +234,9 @@ class Progress:
 class Selection:
     """The outcome of one best-of-N run; responses, metrics, journals and reports are views of it.
 
-    `scored` is in candidate order, `ranking` holds positions into `scored`, best first; never empty.
+    `scored` is in candidate order, `ranking` holds positions into `scored`, best first; never empty. With
+    `empty_last` an answer without text ranks below every other. `requested` is the K that was asked for, None if
+    it is the number of candidates that were started; `reduced_by` is why those are fewer.
     """
 
     prompt: Prompt
@@ -238,6 +247,9 @@ class Selection:
     timings: Timings
     aborted: tuple[Aborted, ...] = ()
     truncated_by: Truncation | None = None
+    empty_last: bool = True
+    requested: int | None = None
+    reduced_by: Reduction | None = None
 
     @property
     def winner(self) -> ScoredCandidate:
@@ -260,13 +272,19 @@ class Selection:
         return any(item.reason == "early_rejection" for item in self.aborted)
 
     @property
+    def contenders(self) -> tuple[ScoredCandidate, ...]:
+        """The candidates that could win: those with text, if there are any and `empty_last` is set; else all."""
+        with_text = tuple(item for item in self.scored if not item.candidate.is_empty)
+        return with_text if with_text and self.empty_last else self.scored
+
+    @property
     def all_unsafe(self) -> bool:
-        """Whether every candidate is unsafe, the winner included."""
-        return all(item.reward.is_gated for item in self.scored)
+        """Whether every candidate that could win is unsafe, the winner included."""
+        return all(item.reward.is_gated for item in self.contenders)
 
     @property
     def safe_passed_over(self) -> bool:
-        """Whether the winner is unsafe although another candidate is not: the paper's formula allows that."""
+        """Whether the winner is unsafe although another that could win is not: the paper's formula allows that."""
         return self.winner.reward.is_gated and not self.all_unsafe
 
     @property

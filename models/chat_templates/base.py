@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Literal, Protocol
 
 from winnow.models.tokenizer import Tokenizer
@@ -10,6 +11,20 @@ from winnow.models.types import Dialog, Message, Prompt
 
 TagRule = Literal["refuse", "neutralise"]
 """What happens to a tag of the format in a user's or system message: the dialog is refused, or the tag is made text."""
+
+
+def merged(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return `messages` with those in a row that have one role as one message, with a blank line between their texts.
+
+    A text that is blank is left out, unless all are.
+    """
+    runs = [list(run) for _, run in groupby(messages, key=lambda message: message.role)]
+    return tuple(run[0] if len(run) == 1 else Message(run[0].role, _joined(run)) for run in runs)
+
+
+def _joined(messages: Iterable[Message]) -> str:
+    texts = (message.content.strip("\n") for message in messages)
+    return "\n\n".join(text for text in texts if text.strip())
 
 
 class ChatTemplate(Protocol):
@@ -34,8 +49,13 @@ class ChatTemplate(Protocol):
         """
         ...
 
+    @property
+    def merge_turns(self) -> bool:
+        """Whether messages of one role in a row are one turn; else they are refused, but for leading system ones."""
+        ...
+
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:
-        """Return the messages as they are rendered: an assistant's tags are always neutralised.
+        """Return the messages as they are rendered: leading system messages are one, an assistant's tags neutralised.
 
         Raises:
             DialogError: the template cannot render them; names the message and the reason.
@@ -44,6 +64,10 @@ class ChatTemplate(Protocol):
 
     def with_tags(self, rule: TagRule) -> ChatTemplate:
         """Return the template with another rule for tags in users' and system messages; the default is to refuse."""
+        ...
+
+    def with_merging(self, merge_turns: bool) -> ChatTemplate:
+        """Return the template with another `merge_turns`; the default is to refuse."""
         ...
 
     def reserved_tag(self, text: str) -> str | None:

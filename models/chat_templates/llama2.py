@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
 
-from winnow.models.chat_templates.base import TagRule
+from winnow.models.chat_templates.base import TagRule, merged
 from winnow.models.errors import DialogError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Dialog, Message, Prompt
@@ -32,6 +32,7 @@ class Llama2Template:
     """The Llama-2 chat format; a `ChatTemplate`."""
 
     tags: TagRule = "refuse"
+    merge_turns: bool = False
 
     @property
     def name(self) -> str:
@@ -55,8 +56,11 @@ class Llama2Template:
         messages = tuple(self._accepted(index, message) for index, message in enumerate(_messages(dialog)))
         if not messages:
             raise DialogError(None, "messages is empty; send at least one user message")
-        _check_roles([message.role for message in messages])
-        return messages
+        _check_roles([message.role for message in messages], merge_turns=self.merge_turns)
+        if self.merge_turns:
+            return merged(messages)
+        systems = _leading_systems([message.role for message in messages])
+        return (*merged(messages[:systems]), *messages[systems:])
 
     def _accepted(self, index: int, message: Message) -> Message:
         """Return the message without tags: an assistant's are history, and its author cannot take them out."""
@@ -72,6 +76,10 @@ class Llama2Template:
     def with_tags(self, rule: TagRule) -> Llama2Template:
         """Return the template with another rule for tags in users' and system messages."""
         return replace(self, tags=rule)
+
+    def with_merging(self, merge_turns: bool) -> Llama2Template:
+        """Return the template with another rule for two messages of one role in a row."""
+        return replace(self, merge_turns=merge_turns)
 
     def reserved_tag(self, text: str) -> str | None:
         """Return the first of the format's tags that `text` contains, or None."""
@@ -106,20 +114,26 @@ def _messages(dialog: Dialog) -> Iterator[Message]:
             raise DialogError(index, "is not a message with a role and a content")
 
 
-def _check_roles(roles: list[str]) -> None:
+def _leading_systems(roles: list[str]) -> int:
+    return next((index for index, role in enumerate(roles) if role != "system"), len(roles))
+
+
+def _check_roles(roles: list[str], *, merge_turns: bool) -> None:
+    first = _leading_systems(roles)
     for index, role in enumerate(roles):
         if role not in ("system", "user", "assistant"):
             raise DialogError(index, "role must be system, user or assistant")
-        if role == "system" and index:
+        if role == "system" and index > first:
             raise DialogError(index, "a system message may only stand first")
-    first = 1 if roles[0] == "system" else 0
     if first == len(roles):
         raise DialogError(0, "a system message alone asks nothing; add a user message")
     if roles[first] != "user":
-        raise DialogError(first, "the first message after an optional system message must be the user's")
+        raise DialogError(first, "the first message after the system messages must be the user's")
     for index, (before, after) in enumerate(pairwise(roles[first:]), start=first + 1):
-        if before == after:
-            raise DialogError(index, f"two {after} messages in a row; user and assistant must alternate")
+        if before == after and not merge_turns:
+            raise DialogError(
+                index, f"two {after} messages in a row; user and assistant must alternate, unless merge_turns is set"
+            )
     if roles[-1] != "user":
         raise DialogError(len(roles) - 1, "the last message must be the user's")
 

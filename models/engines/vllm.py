@@ -171,7 +171,7 @@ class VllmPolicy(_Engine):
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
         text = self._answer_text(prompt, output.token_ids)
-        answer = _cut(text, prompt, sampling)
+        answer = self._cut(text, prompt, sampling, output.token_ids)
         return Candidate(
             index=index,
             text=answer,
@@ -194,13 +194,25 @@ class VllmPolicy(_Engine):
             if handle.checkpoints:
                 # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
-                look = _CheckpointWatcher(handle, lambda ids: _cut(self._answer_text(prompt, ids), prompt, sampling))
+                look = _CheckpointWatcher(
+                    handle, lambda ids: self._cut(self._answer_text(prompt, ids), prompt, sampling, ids)
+                )
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
         return (await self._last(stream, look)).outputs[0]
 
     def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
         """Return the text of `ids` sampled after `prompt`, without the answer prefix."""
         return self._tokenizer.decode_continuation(ids).removeprefix(prompt.answer_prefix)
+
+    def _cut(self, text: str, prompt: Prompt, sampling: Sampling, ids: Sequence[int]) -> str:
+        """Return an answer's text, which `ids` spell, up to the first stop string or tag of the template in it.
+
+        All are looked for here, in one spelling of the text, whether or not vLLM has ended the candidate for one. As
+        there, a stop string that is complete within the first `min_tokens` tokens does not count.
+        """
+        first = len(self._answer_text(prompt, ids[: sampling.min_tokens]))
+        stops = (text.find(stop, max(0, first + 1 - len(stop))) for stop in sampling.stop)
+        return text[: min((at for at in (*stops, *map(text.find, prompt.tags)) if at >= 0), default=len(text))]
 
     def _logprobs(self, output: CompletionOutput, alternatives: int | None) -> tuple[TokenLogprob, ...] | None:
         if alternatives is None:
@@ -269,19 +281,12 @@ def _vllm_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
     return [stop for stop in sampling.stop if not (prefix and stop.startswith(prefix))]
 
 
-def _cut(text: str, prompt: Prompt, sampling: Sampling) -> str:
-    """Return an answer's text up to the first stop string or tag of the template in it.
-
-    All are looked for here, in one spelling of the text, whether or not vLLM has ended the candidate for one.
-    """
-    ends = (*sampling.stop, *prompt.tags)
-    return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
-
-
 def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:
     stops = _vllm_stops(prompt, sampling)
     return SamplingParams(
         max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
+        ignore_eos=sampling.ignore_eos,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -289,6 +294,7 @@ def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParam
         stop=stops,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
         seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
         logprobs=sampling.alternatives,

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow.clients import AsyncClient, WinnowClientError
-from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import runs_on_gpu
@@ -106,8 +105,7 @@ def distill(options: RunOptions, settings: Settings) -> int:
         if journal.done:
             logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
         planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
-        template = TEMPLATES[settings.policy.template].with_tags(settings.tags)
-        session = _Session(options, source, template, journal, planner)
+        session = _Session(options, source, settings.chat_template, journal, planner)
         lines = [row.line for row in source.rows()]
         if not journal.done.issuperset(lines):
             session.run(settings, len(lines))
@@ -133,9 +131,11 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
             "top_p": choices.top_p,
             "max_tokens": choices.max_tokens,
             "combiner": choices.combiner,
+            "empty_last": settings.empty_last,
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
             "tags": settings.tags,
+            "merge_turns": settings.merge_turns,
             **({} if options.server else _engine_settings(settings)),
         },
         "recipe": {
@@ -208,7 +208,7 @@ class _Session:
     def run(self, settings: Settings, total: int) -> None:
         """Answer the lines that are not done, of `total` lines in all."""
         if self.options.server:
-            _interruptible(self._remote(total))
+            _interruptible(self._remote(settings, total))
         else:
             with started(settings) as service:
                 _interruptible(self._in_process(service, total))
@@ -226,9 +226,10 @@ class _Session:
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
-    async def _remote(self, total: int) -> None:
+    async def _remote(self, settings: Settings, total: int) -> None:
         async with _client(self.options, MAX_RETRIES) as client:
-            await self._run(Remote(client), total, self.options.in_flight or IN_FLIGHT_REMOTE)
+            backend = Remote(client, empty_last=settings.empty_last)
+            await self._run(backend, total, self.options.in_flight or IN_FLIGHT_REMOTE)
 
     async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
         problems = len(self.journal.problems & self.journal.done)

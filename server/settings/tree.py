@@ -17,7 +17,8 @@ from pydantic_settings import (
 
 from winnow.clients.schema import CandidateRange
 from winnow.models import demo
-from winnow.models.chat_templates import TagRule
+from winnow.models.chat_templates import TEMPLATES, TagRule
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.safety_classifier import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
@@ -130,6 +131,11 @@ class Settings(BaseSettings):
         offline=True,
         description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
     )
+    empty_last: bool = setting(
+        True,
+        offline=True,
+        description="Rank an answer without text below every other, whatever its reward.",
+    )
     when_all_unsafe: Literal["return", "refuse"] = Field(
         "return",
         description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason "
@@ -146,6 +152,11 @@ class Settings(BaseSettings):
         offline=True,
         description="A tag of the chat template in a user's or system message: refuse the request, or neutralise the "
         "tag with a space in it, as is always done in assistant messages and given answers.",
+    )
+    merge_turns: bool = setting(
+        False,
+        offline=True,
+        description="Join messages of one role in a row, a blank line between them, instead of refusing them.",
     )
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature if a request sets none.")
     top_p: float = setting(
@@ -246,6 +257,11 @@ class Settings(BaseSettings):
             return self.served_model_name
         checkpoint = self.policy.checkpoint
         return "winnow-demo" if checkpoint == str(demo.weights("policy")) else Path(checkpoint).name
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The policy's chat template, with the rules of these settings."""
+        return TEMPLATES[self.policy.template].with_tags(self.tags).with_merging(self.merge_turns)
 
     @property
     def queue_seconds(self) -> float:

@@ -218,6 +218,12 @@ def candidates(moments: Moments) -> tuple[Column[Pick], ...]:
         *ORIGIN,
         Column("is_winner", "bool", "the best answer to its prompt", lambda pick: pick.answer.rank == 0),
         Column("text", "string", "the answer", lambda pick: pick.answer.candidate.text),
+        Column(
+            "empty",
+            "bool",
+            "no text, or white space only; ranks below all others",
+            lambda pick: pick.answer.candidate.is_empty,
+        ),
         *SAMPLING,
         Column(
             "preprompt",

@@ -95,6 +95,10 @@ U, A, S = ("user", "u"), ("assistant", "a"), ("system", "s")
         ([S], 0, "alone"),
         ([S, A, U], 1, "user"),
         ([U, S, U], 1, "first"),
+        ([S, S], 0, "alone"),
+        ([S, S, A], 2, "user"),
+        ([S, S, U, S, U], 3, "first"),
+        ([S, S, U, U], 3, "merge_turns"),
         ([("tool", "t"), U], 0, "role"),
     ],
 )
@@ -152,3 +156,35 @@ def test_content_that_is_not_text_is_refused(tokenizer: Tokenizer, template: Lla
     for bad in ({"role": "user"}, {"role": "user", "content": None}, "user", {"role": ["user"], "content": "x"}):
         with pytest.raises(DialogError):
             template.render([bad], tokenizer)  # type: ignore[list-item]
+
+
+def test_leading_system_messages_are_one(tokenizer: Tokenizer, template: Llama2Template) -> None:
+    parts = [Message("system", text) for text in ("Be brief.\n", "", "\nBe kind.", "  ", " Sign. ")]
+    joined = (Message("system", "Be brief.\n\nBe kind.\n\n Sign. "), Message("user", "U"))
+    assert template.validate([*parts, Message("user", "U")]) == joined
+    assert template.render([*parts, Message("user", "U")], tokenizer) == template.render(joined, tokenizer)
+    alone = (Message("system", "\nas it is\n"), Message("user", "U"))
+    assert template.validate(alone) == alone
+    blank = [Message("system", ""), Message("system", " "), Message("user", "U")]
+    assert template.validate(blank)[0] == Message("system", "")
+
+
+@given(dialog=DIALOGS)
+@settings(max_examples=100, deadline=None)
+def test_merging_does_not_change_a_dialog_that_alternates(
+    template: Llama2Template, dialog: list[tuple[str, str]]
+) -> None:
+    messages = tuple(Message(*turn) for turn in dialog)
+    assert template.with_merging(True).validate(messages) == template.validate(messages) == messages
+
+
+def test_turns_in_a_row_are_merged_if_asked(template: Llama2Template) -> None:
+    dialog = [Message(*turn) for turn in (S, S, U, ("user", "v"), A, ("assistant", "b"), U, ("user", ""))]
+    merging = template.with_merging(True)
+    expected = [("system", "s\n\ns"), ("user", "u\n\nv"), ("assistant", "a\n\nb"), ("user", "u")]
+    assert merging.validate(dialog) == tuple(Message(*turn) for turn in expected)
+    assert merging.validate(merging.validate(dialog)) == merging.validate(dialog)
+    assert not template.merge_turns
+    for refused in ([A, A, U], [U, U, A], [U, S, U], [S, S]):
+        with pytest.raises(DialogError):
+            merging.validate([Message(*turn) for turn in refused])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import TokenLogprob
-from winnow.server.api.formats import ChatFormat, Returned, TextFormat, chat_logprobs, text_logprobs
+from winnow.server.api.formats import ChatFormat, TextFormat
+from winnow.server.api.returned import PIECE, Returned, chat_logprobs, pieces, text_logprobs
 
 
 def returned(tokenizer: Tokenizer, ids: list[int], *, raw: bool, top: int = 0) -> Returned:
@@ -70,10 +73,46 @@ def test_any_tokens_spell_their_answer_wherever_it_is_cut(
             assert whole.text[start:].startswith(token.token)
 
 
-@given(words)
-def test_the_pieces_of_a_stream_are_the_text(tokenizer: Tokenizer, text: str) -> None:
-    answer = Returned(text, "stop")
-    chat = [chunk.choices[0].delta.content or "" for chunk in ChatFormat("m", tokenizer).pieces([answer])]
-    plain = [chunk.choices[0].text for chunk in TextFormat("m", tokenizer, "").pieces([answer])]
+@given(text=words, raw=st.booleans())
+def test_the_pieces_of_a_stream_are_the_text(tokenizer: Tokenizer, text: str, raw: bool) -> None:
+    answer = Returned(text, "stop", None, "" if raw else " ")
+    chat = [chunk.choices[0].delta.content or "" for chunk in ChatFormat("m", tokenizer).pieces(0, answer)]
+    plain = [chunk.choices[0].text for chunk in TextFormat("m", tokenizer, "").pieces(0, answer)]
     assert "".join(chat) == "".join(plain) == text
+    assert chat == plain
     assert len(chat) >= 2
+    borders, spelt = {0}, b""
+    for token_id in tokenizer.encode_continuation(answer.prefix + text):
+        spelt += tokenizer.token_bytes(token_id)
+        borders.add(len(spelt.decode(errors="ignore").removeprefix(answer.prefix)))
+    assert set(accumulate(map(len, chat))) <= borders, "a piece ends inside a token"
+
+
+@given(ids=st.lists(st.integers(0, 2047), max_size=60), cut=st.integers(0, 200), raw=st.booleans())
+@example(ids=[300] * 30, cut=200, raw=False)
+def test_each_piece_has_the_log_probabilities_of_its_tokens(
+    tokenizer: Tokenizer, ids: list[int], cut: int, raw: bool
+) -> None:
+    whole = returned(tokenizer, ids, raw=raw, top=2)
+    answer = whole._replace(text=whole.text[:cut])
+    chat = [chunk.choices[0] for chunk in ChatFormat("m", tokenizer).pieces(1, answer)]
+    plain = [chunk.choices[0] for chunk in TextFormat("m", tokenizer, "echo").pieces(1, answer)]
+    assert "".join(choice.delta.content or "" for choice in chat) == answer.text
+    assert "".join(choice.text for choice in plain) == "echo" + answer.text
+    assert [choice.delta.role for choice in chat] == ["assistant", *[None] * (len(chat) - 1)]
+    content = [token for choice in chat if choice.logprobs for token in choice.logprobs.content]
+    assert content == getattr(chat_logprobs(answer, tokenizer), "content", None)
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        joined = [item for choice in plain for item in getattr(choice.logprobs, name)]
+        assert joined == getattr(text_logprobs(answer, tokenizer), name)
+    for choice in chat[:-1]:
+        assert choice.logprobs
+        spelt = b"".join(bytes(token.bytes or ()) for token in choice.logprobs.content).decode(errors="ignore")
+        assert spelt.startswith(choice.delta.content or "")
+
+
+def test_a_long_answer_has_many_pieces(tokenizer: Tokenizer) -> None:
+    text = "The capital of France is Paris. " * 20
+    sizes = [len(piece.text) for piece in pieces(Returned(text, "stop", None, " "), tokenizer)]
+    assert len(sizes) > 15
+    assert max(sizes) < 2 * PIECE
