@@ -41,7 +41,7 @@ def talk(url: str, *, candidates: int | None, show: bool, system: str | None, ap
 
 
 def _failed(console: Console, error: Exception) -> int:
-    console.print(f"winnow: {error}", style="red", markup=False)
+    console.print(f"winnow: {error}", style="red", markup=False, soft_wrap=True)
     return 1
 
 

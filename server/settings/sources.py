@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from winnow.server.settings.service_links import service_links
 PREFIX = "WINNOW_"
 DELIMITER = "__"
 """Between an engine and its setting in the environment: `WINNOW_SAFETY__DTYPE`."""
+
+_TABLE = re.compile(r"""\s*\{\s*["'}]""")
+"""The beginning of a text that is meant as a JSON table, and of hardly any path."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "policy": ("policy.checkpoint",),
@@ -54,9 +58,11 @@ class Environment(EnvSettingsSource):
         """Decode JSON, or take another text in place of an engine's table as its checkpoint."""
         try:
             decoded = super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            if field_name not in ENGINES:
-                raise SettingsError(f"environment variable {PREFIX}{field_name.upper()} is not JSON") from None
+        except (ValueError, RecursionError):
+            if field_name not in ENGINES or _TABLE.match(value):
+                raise SettingsError(
+                    f'environment variable {PREFIX}{field_name.upper()} is not JSON, such as {{"name": "value"}}'
+                ) from None
             return {"checkpoint": value}
         return decoded if isinstance(decoded, dict) or field_name not in ENGINES else {"checkpoint": value}
 

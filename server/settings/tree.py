@@ -46,7 +46,7 @@ def _listed(value: object) -> object:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise ValueError("""it begins with [ and is not a JSON list, such as ["one", "[tT]wo"]""") from None
+        raise ValueError("""a text that begins with [ must be a JSON list, such as ["one", "two"]""") from None
 
 
 def _range(value: object) -> object:

@@ -301,7 +301,7 @@ def test_each_command_ends_in_one_line(
     done = subprocess.run(
         [WINNOW, *COMMANDS[command], AWAY],
         capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL,
-        env=environment | {variable: value.format(port=closed_port), "COLUMNS": "400"},
+        env=environment | {variable: value.format(port=closed_port)},
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = (done.stderr + (done.stdout if command == "chat" else "")).splitlines()

@@ -207,6 +207,10 @@ def test_an_engine_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WINNOW_SAFETY__BIAS", "1")
     safety = load().safety
     assert (safety.checkpoint, safety.scale, safety.bias) == ("models/s", 2.0, 1.0)
+    for broken in ('{"scale": 2', "{'scale': 2}", '{"scale": ' + "[" * 100_000):
+        monkeypatch.setenv("WINNOW_SAFETY", broken)
+        with pytest.raises(SettingsError, match="WINNOW_SAFETY is not JSON, such as"):
+            load()
 
 
 def test_what_cannot_be_decoded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
