@@ -13,7 +13,7 @@ import httpx
 from winnow.clients import calls
 from winnow.clients.answers import Answer, Event
 from winnow.clients.calls import Call, Dialog, Options
-from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, refusal, request_id, result
+from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
 from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
@@ -36,7 +36,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connection = Connection(base_url, api_key, timeout, max_retries)
-        self._http = httpx.AsyncClient(transport=transport, **self._connection.http_options)
+        self._http = httpx.AsyncClient(**self._connection.http_options(transport))
         self._sleep = sleep
         self._served: str | None = None
         self._model_lock = asyncio.Lock()
@@ -137,7 +137,7 @@ class AsyncClient:
         async with aclosing(await self._send(call)) as response:
             with self._connection.reading():
                 await response.aread()
-            return result(call, response)
+            return self._connection.result(call, response)
 
     async def _send(self, call: Call[Any]) -> httpx.Response:
         """Return a successful response, its body unread, after as many retries as needed; the caller closes it."""
@@ -150,7 +150,7 @@ class AsyncClient:
                     return response
                 async with aclosing(response):
                     await response.aread()
-                pause = self._connection.pause(call, refusal(call, response), retried)
+                pause = self._connection.pause(call, self._connection.refusal(call, response), retried)
             except httpx.RequestError as problem:
                 pause = self._connection.pause(call, self._connection.unanswered(problem), retried)
             await self._sleep(pause)

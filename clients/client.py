@@ -14,7 +14,7 @@ import httpx
 from winnow.clients import calls
 from winnow.clients.answers import Answer, Event
 from winnow.clients.calls import Call, Dialog, Options
-from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, refusal, request_id, result
+from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
 from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
@@ -32,11 +32,13 @@ class Client:
         timeout: limits in seconds for connecting and for silence within an answer; a number sets both.
         max_retries: retries of a call that found no server, or one that was busy or failing. A call whose answer has
             begun is not retried. All attempts of a call carry the same `X-Request-Id`.
-        transport: an httpx transport, for proxies, certificates and tests; closed with the client.
+        transport: an httpx transport, for proxies, certificates and tests; closed with the client. Without one, the
+            environment's proxies and certificates are used, as in curl; loopback addresses are reached directly.
         sleep: called with the seconds to wait between retries.
 
     Raises:
         ValueError: the address or the key is malformed.
+        UnusableEnvironment: a variable for proxies or certificates that this address needs cannot be used.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._connection = Connection(base_url, api_key, timeout, max_retries)
-        self._http = httpx.Client(transport=transport, **self._connection.http_options)
+        self._http = httpx.Client(**self._connection.http_options(transport))
         self._sleep = sleep
         self._served: str | None = None
         self._model_lock = threading.Lock()
@@ -162,7 +164,7 @@ class Client:
         with closing(self._send(call)) as response:
             with self._connection.reading():
                 response.read()
-            return result(call, response)
+            return self._connection.result(call, response)
 
     def _send(self, call: Call[Any]) -> httpx.Response:
         """Return a successful response, its body unread, after as many retries as needed; the caller closes it."""
@@ -175,7 +177,7 @@ class Client:
                     return response
                 with closing(response):
                     response.read()
-                pause = self._connection.pause(call, refusal(call, response), retried)
+                pause = self._connection.pause(call, self._connection.refusal(call, response), retried)
             except httpx.RequestError as problem:
                 pause = self._connection.pause(call, self._connection.unanswered(problem), retried)
             self._sleep(pause)

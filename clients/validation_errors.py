@@ -139,8 +139,7 @@ def _unsupported(errors: Sequence[Mapping[str, Any]], body: Any, skip: int) -> l
         return found
     problems = [_Problem.of(error, skip, body) for error in errors]
     meant = {each.union: _most_fitting(problems, each.union)[0] for each in found if each.union is not None}
-    kept = [each for each in found if each.union is None or _is_meant(each, meant[each.union])]
-    return kept
+    return [each for each in found if each.union is None or _is_meant(each, meant[each.union])]
 
 
 def _is_meant(problem: _Problem, best: _Problem) -> bool:

@@ -26,6 +26,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines.base import EngineOptions, RewardInput
+from winnow.models.engines.output import EngineOutput
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling, candidate_seed
@@ -33,6 +34,8 @@ from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Candidate, Prompt, TokenLogprob
 
 T = TypeVar("T")
+MAX_REASON = 400
+"""Characters of an engine's own error that are shown."""
 
 
 def start_policy(options: EngineOptions, tokenizer: Tokenizer) -> VllmPolicy:
@@ -54,17 +57,27 @@ def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> Vll
 
 
 def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
+    output = EngineOutput(options.name)
     try:
         config = _arguments(options, **role).create_engine_config()
         if options.fork:
             # On CPU vLLM wants spawned engines, each of which imports everything again: ready in 31 s instead of 17 s.
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        with output.inherited():
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise CheckpointError(
-            f"vLLM could not start the {options.name} engine on {options.checkpoint}: {reason}"
+            f"vLLM could not start the {options.name} engine on {options.checkpoint}: {_cause(error, output)}"
         ) from error
+
+
+def _cause(error: Exception, output: EngineOutput) -> str:
+    """Return why an engine did not start, in one line: what its process said last, or how it ended."""
+    told = output.cause()
+    if told is None and "': -9}" in str(error):  # as vLLM tells of the exit status
+        told = "its process was killed, probably for want of memory; see `winnow plan` for what it needs"
+    reason = " ".join((told or str(error)).split())[:MAX_REASON] or type(error).__name__
+    return f"{reason.rstrip('.')}; `winnow serve --log-level debug` shows the engine's own output"
 
 
 def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:

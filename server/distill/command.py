@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from winnow.clients import AsyncClient, WinnowClientError
+from winnow.clients import AsyncClient, UnusableEnvironment, WinnowClientError
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import runs_on_gpu
@@ -191,7 +191,7 @@ def _remote_models(options: RunOptions) -> dict[str, Any]:
 def _client(options: RunOptions, retries: int) -> AsyncClient:
     try:
         return AsyncClient(options.server or "", api_key=options.api_key, max_retries=retries)
-    except ValueError as error:
+    except (ValueError, UnusableEnvironment) as error:
         raise RunError(str(error).replace("base_url", "--server")) from None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -34,7 +35,21 @@ from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File,
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return _listed(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _listed(value: object) -> object:
+    """Return the list that a text stands for: a JSON list if it begins with [, else the text alone; none if blank."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [value] if value.strip() else []
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("""a text that begins with [ must be a JSON list, such as ["one", "two"]""") from None
 
 
 def _split_each(value: Any) -> Any:
@@ -73,9 +88,11 @@ TrustedHost = Annotated[str, AfterValidator(trusted_host)]
 Origin = Annotated[str, AfterValidator(origin)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
-"""A list that the environment writes with commas."""
+"""A list that a text writes with commas, or as JSON."""
 Names = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_each)]
 """A list that may be written with commas anywhere."""
+Texts = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_listed)]
+"""A list whose items may have commas: a text is one item, or a JSON list."""
 
 
 class Settings(BaseSettings):
@@ -84,6 +101,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid", validate_default=True
     )
+
+    file: ClassVar[Path | None] = None
+    """The file that is read; a subclass of `load` has one."""
 
     policy: PolicySettings = Field(PolicySettings(), description="The policy's engine.")
     safety: SafetySettings = Field(SafetySettings(), description="The safety reward model's engine.")
@@ -142,7 +162,7 @@ class Settings(BaseSettings):
         "content_filter).",
     )
     refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="Text of a refusal.")
-    safety_patterns: tuple[Pattern, ...] = setting(
+    safety_patterns: Texts[Pattern] = setting(
         DEFAULT_PATTERNS,
         offline=True,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
@@ -286,7 +306,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources, strongest first: flags, the environment, and the file that `load` has configured."""
+        """Return the sources, strongest first: flags, the environment, and the file."""
         assert isinstance(init_settings, InitSettingsSource)
         flags = InitSettingsSource(settings_cls, nested(init_settings.init_kwargs))
-        return flags, Environment(settings_cls), File(settings_cls)
+        return flags, Environment(settings_cls), File(settings_cls, cls.file)
