@@ -1,7 +1,8 @@
 """Translation of pydantic's validation errors into error bodies, for the server and for the clients. Pure.
 
 Pydantic reports a value that fits no member of a union once for each member. The one reported here is the member that
-was probably meant: the one whose kind fits, or that fits furthest; if none does, all kinds are named.
+was probably meant: the one whose kind fits, or that fits furthest; if none does, all kinds are named. Fields that are
+not supported are named all at once, and before anything else.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from winnow.clients.schema import ErrorDetail
+from winnow.clients.schema.compatibility import TOOLS
 
 MAX_PATH = 200
 """Characters of a field's path that an error shows; the name may be arbitrary text from a client."""
+MAX_NAMED = 50
+"""Fields that one error names."""
 _KINDS = {
     "bool_type": "true or false",
     "dict_type": "an object",
@@ -65,6 +69,27 @@ class _Problem:
         return cls(error["type"], error["msg"], error.get("ctx") or {}, tuple(place), value, union, member)
 
     @property
+    def is_unsupported(self) -> bool:
+        """Whether the field is unknown, or known and not supported."""
+        return self.kind in ("extra_forbidden", "unsupported")
+
+    @property
+    def is_type(self) -> bool:
+        """Whether the value is the type of an object, and not a supported one."""
+        return self.kind == "literal_error" and self.place[-1:] == ("type",) and len(self.place) > 1
+
+    @property
+    def param(self) -> str | None:
+        """The path of the field at fault."""
+        return _path(self.place[:-1] if self.is_type else self.place, self.context.get("param"))
+
+    @property
+    def shown_type(self) -> str:
+        """The type at fault, unless it is an odd text."""
+        is_plain = isinstance(self.value, str) and _PLAIN.fullmatch(self.value)
+        return f"type {self.value}" if is_plain else "this type"
+
+    @property
     def is_mismatch(self) -> bool:
         """Whether the value is of another kind."""
         return self.kind in _KINDS
@@ -89,22 +114,55 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
     """Return the error for pydantic's `errors` about `body`; `skip` parts of each location lead to the body."""
     if errors[0]["type"] == "json_invalid":
         return ErrorDetail(message="the body is not valid JSON", type="invalid_request_error", code="invalid_json")
+    if unsupported := _unsupported(errors, body, skip):
+        return _refusal(unsupported)
     first = _Problem.of(errors[0], skip, body)
     if first.union is None:
         problem, kinds = first, [first.wanted] if first.is_mismatch else []
     else:
         problem, kinds = _most_fitting([_Problem.of(error, skip, body) for error in errors], first.union)
-    place, code = problem.place, "invalid_request"
-    if problem.kind == "literal_error" and place[-1:] == ("type",) and len(place) > 1:
-        place, code = place[:-1], "unsupported"
-    param = _path(place, problem.context.get("param"))
-    if problem.kind in ("extra_forbidden", "unsupported"):
-        message, code = f"{param} is not supported", "unsupported"
-    elif problem.kind == "invalid_request":
-        message = problem.text
-    else:
-        message = f"{param or 'the body'}: {_reason(problem, kinds, is_type=code == 'unsupported')}"
-    return ErrorDetail(message=message, type="invalid_request_error", param=param, code=code)
+    message = problem.text
+    if kinds:
+        message = f"Input should be {', '.join(kinds[:-1])}{' or ' if len(kinds) > 1 else ''}{kinds[-1]}"
+    if problem.kind != "invalid_request":
+        message = f"{problem.param or 'the body'}: {message}"
+    return ErrorDetail(message=message, type="invalid_request_error", param=problem.param, code="invalid_request")
+
+
+def _unsupported(errors: Sequence[Mapping[str, Any]], body: Any, skip: int) -> list[_Problem]:
+    """Return all unsupported fields and types; of a union only those that are what is wrong with the member meant."""
+    likely = (error for error in errors if error["type"] in ("extra_forbidden", "unsupported", "literal_error"))
+    found = [
+        each for each in (_Problem.of(error, skip, body) for error in likely) if each.is_unsupported or each.is_type
+    ]
+    if all(each.union is None for each in found):
+        return found
+    problems = [_Problem.of(error, skip, body) for error in errors]
+    meant = {each.union: _most_fitting(problems, each.union)[0] for each in found if each.union is not None}
+    return [each for each in found if each.union is None or _is_meant(each, meant[each.union])]
+
+
+def _is_meant(problem: _Problem, best: _Problem) -> bool:
+    return problem == best or (problem.is_unsupported and best.is_unsupported and problem.member == best.member)
+
+
+def _refusal(problems: Sequence[_Problem]) -> ErrorDetail:
+    """Return the error that names every unsupported field."""
+    names = list(dict.fromkeys(map(_name, problems)))
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    message = f"{', '.join(names[:MAX_NAMED])}{more} {'is' if len(names) == 1 else 'are'} not supported"
+    if len(names) == 1 and problems[0].is_type:
+        expected = str(problems[0].context.get("expected", "")).replace("'", "")
+        message = f"{problems[0].param}: {problems[0].shown_type} is not supported, only {expected}"
+    if any(each.context.get("param", each.place[-1]) in TOOLS for each in problems):
+        message += "; there is no tool calling here"
+    return ErrorDetail(message=message, type="invalid_request_error", param=problems[0].param, code="unsupported")
+
+
+def _name(problem: _Problem) -> str:
+    """Return an unsupported field, with its type or value where only that is not supported."""
+    value = problem.shown_type if problem.is_type else problem.context.get("value")
+    return f"{problem.param} ({value})" if value else str(problem.param)
 
 
 def _most_fitting(problems: Sequence[_Problem], union: tuple[int | str, ...]) -> tuple[_Problem, list[str]]:
@@ -116,19 +174,6 @@ def _most_fitting(problems: Sequence[_Problem], union: tuple[int | str, ...]) ->
     best = max(members.values(), key=lambda problem: problem.fitness)
     alike = [each.wanted for each in members.values() if each.is_mismatch and each.place == best.place]
     return best, list(dict.fromkeys(alike)) if best.is_mismatch else []
-
-
-def _reason(problem: _Problem, kinds: Sequence[str], *, is_type: bool) -> str:
-    if kinds:
-        return f"Input should be {', '.join(kinds[:-1])}{' or ' if len(kinds) > 1 else ''}{kinds[-1]}"
-    if is_type:
-        expected = str(problem.context.get("expected", "")).replace("'", "")
-        is_plain = isinstance(problem.value, str) and _PLAIN.fullmatch(problem.value)
-        return f"{f'type {problem.value}' if is_plain else 'this type'} is not supported, only {expected}"
-    if problem.kind == "too_long" and problem.context.get("max_length") == 1:
-        name = next((part for part in reversed(problem.place) if isinstance(part, str)), "item")
-        return f"one {name} a request; send a request for each"
-    return problem.text
 
 
 def _path(place: Sequence[int | str], field: str | None) -> str | None:

@@ -209,6 +209,7 @@ async def _serve(service: Service, keys: ApiKeys, listener: socket.socket) -> No
     finally:
         cancel(watch)
         cancel(exit_when_over)
+        gc.unfreeze()  # else what native modules hold is never freed, and they report it as leaks on the way out
         logger.info("stopped; ending the engines")
         if not service.is_alive:
             raise EngineDead("an engine died or hung; the server has stopped")

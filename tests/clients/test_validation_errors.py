@@ -69,7 +69,7 @@ def content(value: Any) -> dict[str, Any]:
         (TextRequest, {"model": "m", "prompt": ["a", "b"]}, "prompt: one prompt a request; send a request for each"),
         (TextRequest, {"model": "m", "prompt": [1, -1]}, "prompt[1]: Input should be greater than or equal to 0"),
         (TextRequest, {"model": "m", "prompt": [1, "a"]}, "prompt[1]: Input should be an integer"),
-        (TextRequest, {"model": "m", "prompt": [None]}, "prompt[0]: Input should be a string or an integer"),
+        (TextRequest, {"model": "m", "prompt": [None]}, "prompt[0]: Input should be an integer"),
         (TokenizeRequest, {}, "send either prompt or messages"),
     ],
 )  # fmt: skip

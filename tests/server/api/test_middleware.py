@@ -273,7 +273,7 @@ def test_clients_cannot_create_label_values(open_server: ScriptedServer) -> None
 
 def test_keys_come_from_a_file_and_errors_never_show_one(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"# staff\n{KEY}\n\n{OTHER} # the other\n", encoding="utf-8")
+    file.write_text(f"# staff\r\n{KEY}\r\n\r\n{OTHER} # the other\r\n", encoding="utf-8-sig", newline="")
     keys = ApiKeys.of(Settings(api_keys_file=file))
     assert len(keys) == 2
     assert keys.holder([(b"authorization", f"Bearer {OTHER}".encode())]) is not None

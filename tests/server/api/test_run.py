@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from tests.live import WINNOW, LiveServer, is_running, wait_until
+from tests.live import WINNOW, LiveServer, is_running, question, wait_until
+from tests.models.test_spelling import byte_level
 from winnow.models import demo
 from winnow.models.errors import SettingsError
 from winnow.server.api.auth import ApiKeys
@@ -41,6 +43,19 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(command: str, tmp_path: 
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("winnow: ")
+
+
+def test_a_tokenizer_of_another_kind_is_refused_before_engines_start(tmp_path: Path) -> None:
+    """Log-probabilities then showed tokens such as `Ġfruits`, whose bytes do not spell the answer."""
+    for path in demo.weights("policy").iterdir():
+        if "token" not in path.name:
+            (tmp_path / path.name).symlink_to(path)
+    controls = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=byte_level(), **controls).save_pretrained(tmp_path)
+    done = winnow("serve", "--port", "0", "--policy", str(tmp_path))
+    assert done.returncode == 1
+    assert "another kind than Llama 2's" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_a_port_in_use_is_reported_at_once() -> None:
@@ -98,6 +113,50 @@ def test_ctrl_c_lets_requests_in_flight_finish_and_a_second_one_does_not() -> No
         assert long[0].status_code == 503
         assert long[0].json()["error"]["code"] == "shutting_down"
         assert wait_until(lambda: not any(map(is_running, engines)), 10)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("command", ["serve", "distill"])
+def test_an_engine_that_cannot_start_is_one_line_with_its_cause(command: str, tmp_path: Path) -> None:
+    """Its process printed two tracebacks first, and the line itself named no cause."""
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hello"}\n')
+    arguments = (
+        ["--port", "0"] if command == "serve" else [str(tmp_path / "prompts.jsonl"), "--out", str(tmp_path / "run")]
+    )
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "100000"}
+    done = subprocess.run(
+        [WINNOW, command, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = (line for line in done.stderr.splitlines() if "starting three engines" not in line)
+    assert line.startswith("winnow: vLLM could not start the policy engine")
+    assert "Error: Available memory" in line
+
+
+@pytest.mark.engine
+def test_a_small_server_starts_answers_and_ends_without_a_word(tmp_path: Path) -> None:
+    """It asked for 1 GiB of KV cache an engine, and on its way out native modules reported leaks among the logs."""
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [WINNOW, "serve", "--port", "0", "--max-sequences", "4", "--context", "256", "--candidates", "4"],
+            stderr=stderr,
+        )
+    try:
+        assert wait_until(lambda: "ready: http" in log.read_text() or process.poll() is not None, 180), log.read_text()
+        address = log.read_text().partition("ready: ")[2].split()[0]
+        answer = httpx.post(f"{address}/chat/completions", json=question(), timeout=60, trust_env=False)
+        assert answer.status_code == 200
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        resident = [int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children]
+        assert max(resident) * os.sysconf("SC_PAGESIZE") < 2**30, "weights and caches of some MiB, and the libraries"
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert all(line.startswith("{") for line in log.read_text().splitlines()), log.read_text()
 
 
 SCRIPTED = (sys.executable, "-m", "tests.scripted_serve")
