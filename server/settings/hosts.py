@@ -74,7 +74,7 @@ def trusted_host(text: str) -> str:
         if _NAME.fullmatch(entry):
             return entry
     raise ValueError(
-        f"{text!r} is not a host; write a name or an address alone, without scheme and port, or *.example.org, "
+        f"{text[:60]!r} is not a host; write a name or an address alone, without scheme and port, or *.example.org, "
         "10.0.0.0/8, *"
     )
 
@@ -91,7 +91,9 @@ def origin(text: str) -> str:
     found = _ORIGIN.fullmatch(text)
     parts = split_authority(found[2].removeprefix("*.")) if found else None
     if not found or parts is None or "*" in parts[0]:
-        raise ValueError(f"{text!r} is not an origin; write it as in https://app.example.org, without a path, or *")
+        raise ValueError(
+            f"{text[:60]!r} is not an origin; write it as in https://app.example.org, without a path, or *"
+        )
     scheme, (host, port) = found[1].lower(), parts
     star = "*." if found[2].startswith("*.") else ""
     tail = "" if port in (None, DEFAULT_PORTS.get(scheme)) else f":{port}"

@@ -54,7 +54,7 @@ def _listed(value: object) -> object:
 
 def _split_each(value: Any) -> Any:
     """Split each item at commas, which these names do not have; flags may be given one by one or with commas."""
-    items = [value] if isinstance(value, str) and not value.lstrip().startswith('["') else _split(value)
+    items = [value] if isinstance(value, str) and _IPV6.match(value) else _split(value)
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         return items
     return [part.strip() for item in items for part in item.split(",") if part.strip()]
@@ -83,6 +83,8 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+_IPV6 = re.compile(r"\s*\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")
+"""The start of a text that looks like a list in JSON, and is an address in brackets."""
 T = TypeVar("T")
 TrustedHost = Annotated[str, AfterValidator(trusted_host)]
 Origin = Annotated[str, AfterValidator(origin)]
