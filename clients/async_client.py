@@ -16,7 +16,7 @@ from winnow.clients.calls import Call, Dialog, Options
 from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
-from winnow.clients.schema import ModelCard, Rating, Tokens
+from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
 from winnow.clients.streams import StreamedAnswer
 
 T = TypeVar("T")
@@ -73,22 +73,38 @@ class AsyncClient:
                         yield event
 
     async def rewards(
-        self, dialog: Dialog, answers: Sequence[str], *, model: str | None = None, is_safety: bool | None = None
+        self,
+        dialog: Dialog,
+        answers: Sequence[str],
+        *,
+        model: str | None = None,
+        is_safety: bool | None = None,
+        combiner: CombinerName | None = None,
+        merge_turns: bool | None = None,
     ) -> list[Rating]:
         """See `Client.rewards`."""
-        return await self._call(calls.rewards(dialog, answers, await self._model(model), is_safety))
+        options = {"is_safety": is_safety, "combiner": combiner, "merge_turns": merge_turns}
+        return await self._call(calls.rewards(dialog, answers, await self._model(model), options))
 
     async def models(self) -> list[ModelCard]:
         """See `Client.models`."""
         return await self._call(calls.models())
 
     async def tokenize(
-        self, text: Dialog, *, add_special_tokens: bool = True, return_token_strs: bool = False
+        self,
+        text: Dialog,
+        *,
+        add_special_tokens: bool = True,
+        return_token_strs: bool = False,
+        merge_turns: bool | None = None,
     ) -> Tokens:
         """See `Client.tokenize`."""
-        return await self._call(
-            calls.tokenize(text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs)
-        )
+        options = {
+            "add_special_tokens": add_special_tokens,
+            "return_token_strs": return_token_strs,
+            "merge_turns": merge_turns,
+        }
+        return await self._call(calls.tokenize(text, options))
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See `Client.detokenize`."""

@@ -17,7 +17,7 @@ from winnow.clients.calls import Call, Dialog, Options
 from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
-from winnow.clients.schema import ModelCard, Rating, Tokens
+from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
 from winnow.clients.streams import StreamedAnswer
 
 T = TypeVar("T")
@@ -100,20 +100,38 @@ class Client:
                     yield from streamed.feed(data)
 
     def rewards(
-        self, dialog: Dialog, answers: Sequence[str], *, model: str | None = None, is_safety: bool | None = None
+        self,
+        dialog: Dialog,
+        answers: Sequence[str],
+        *,
+        model: str | None = None,
+        is_safety: bool | None = None,
+        combiner: CombinerName | None = None,
+        merge_turns: bool | None = None,
     ) -> list[Rating]:
-        """Return the reward models' scores of `answers` to `dialog`, in the same order."""
-        return self._call(calls.rewards(dialog, answers, self._model(model), is_safety))
+        """Return the reward models' scores of `answers` to `dialog`, with their ranks, in the same order."""
+        options = {"is_safety": is_safety, "combiner": combiner, "merge_turns": merge_turns}
+        return self._call(calls.rewards(dialog, answers, self._model(model), options))
 
     def models(self) -> list[ModelCard]:
         """Return the served models; there is exactly one. Its id, fetched once, is the default of every `model`."""
         return self._call(calls.models())
 
-    def tokenize(self, text: Dialog, *, add_special_tokens: bool = True, return_token_strs: bool = False) -> Tokens:
+    def tokenize(
+        self,
+        text: Dialog,
+        *,
+        add_special_tokens: bool = True,
+        return_token_strs: bool = False,
+        merge_turns: bool | None = None,
+    ) -> Tokens:
         """Return the token ids of a text, by default with BOS before it, or of messages rendered by the template."""
-        return self._call(
-            calls.tokenize(text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs)
-        )
+        options = {
+            "add_special_tokens": add_special_tokens,
+            "return_token_strs": return_token_strs,
+            "merge_turns": merge_turns,
+        }
+        return self._call(calls.tokenize(text, options))
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""

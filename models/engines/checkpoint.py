@@ -22,6 +22,14 @@ from winnow.models.tokenizer import Tokenizer
 Kind = Literal["policy", "reward model"]
 _ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
 
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",  # its model type decides the tokenizer's class
+)
+
 
 def is_local(checkpoint: str) -> bool:
     """Whether `checkpoint` names a folder rather than a hub id (`owner/name`)."""
@@ -162,6 +170,19 @@ def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
         return Tokenizer(loaded)
     except ValueError as error:
         raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
+
+
+def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
+    """Return the files of `checkpoint` that `load_tokenizer` reads, by their names; a hub id's are fetched.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    try:
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint)
+        return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
 
 
 def require_same_tokenizer(policy: Tokenizer, reward_model: Tokenizer, checkpoint: str) -> None:

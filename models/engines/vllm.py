@@ -183,12 +183,12 @@ class VllmPolicy(_Engine):
             raise CandidateStopped(len(output.token_ids))
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
-        text = self._text(prompt, output, sampling)
-        cut = _cut(text, _own_stops(prompt, sampling))
+        text = self._answer_text(prompt, output.token_ids)
+        answer = self._cut(text, prompt, sampling, output.token_ids)
         return Candidate(
             index=index,
-            text=cut,
-            finish_reason="stop" if len(cut) < len(text) else output.finish_reason,
+            text=answer,
+            finish_reason="stop" if len(answer) < len(text) else output.finish_reason,
             tokens=len(output.token_ids),
             seconds=asyncio.get_running_loop().time() - started,
             logprobs=self._logprobs(output, sampling.alternatives),
@@ -207,19 +207,25 @@ class VllmPolicy(_Engine):
             if handle.checkpoints:
                 # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
-                look = _CheckpointWatcher(handle, lambda ids: self._answer_text(prompt, ids))
+                look = _CheckpointWatcher(
+                    handle, lambda ids: self._cut(self._answer_text(prompt, ids), prompt, sampling, ids)
+                )
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
         return (await self._last(stream, look)).outputs[0]
-
-    def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
-        """Return the answer's text, cut by vLLM at a stop string if it looked for any."""
-        if _vllm_stops(prompt, sampling):
-            return str(output.text).removeprefix(prompt.answer_prefix)
-        return self._answer_text(prompt, output.token_ids)
 
     def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
         """Return the text of `ids` sampled after `prompt`, without the answer prefix."""
         return self._tokenizer.decode_continuation(ids).removeprefix(prompt.answer_prefix)
+
+    def _cut(self, text: str, prompt: Prompt, sampling: Sampling, ids: Sequence[int]) -> str:
+        """Return an answer's text, which `ids` spell, up to the first stop string or tag of the template in it.
+
+        All are looked for here, in one spelling of the text, whether or not vLLM has ended the candidate for one. As
+        there, a stop string that is complete within the first `min_tokens` tokens does not count.
+        """
+        first = len(self._answer_text(prompt, ids[: sampling.min_tokens]))
+        stops = (text.find(stop, max(0, first + 1 - len(stop))) for stop in sampling.stop)
+        return text[: min((at for at in (*stops, *map(text.find, prompt.tags)) if at >= 0), default=len(text))]
 
     def _logprobs(self, output: CompletionOutput, alternatives: int | None) -> tuple[TokenLogprob, ...] | None:
         if alternatives is None:
@@ -268,9 +274,7 @@ class _CheckpointWatcher:
         while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
             self._passed += 1
             if at_checkpoint:
-                part = self._text_of(ids[: checkpoints[self._passed - 1]])
-                # A checkpoint may cut a character in two: its first bytes are no text yet.
-                at_checkpoint(self._passed - 1, part.rstrip("\ufffd"))
+                at_checkpoint(self._passed - 1, self._text_of(ids[: checkpoints[self._passed - 1]]))
 
 
 def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
@@ -281,27 +285,21 @@ def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) 
     )
 
 
-def _own_stops(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
-    """Return the stop strings to look for here: vLLM would find them in the answer prefix, before the answer."""
-    prefix = prompt.answer_prefix
-    return tuple(stop for stop in sampling.stop if prefix and stop.startswith(prefix))
-
-
 def _vllm_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
-    """Return the stop strings that vLLM looks for as it decodes."""
-    own = _own_stops(prompt, sampling)
-    return [stop for stop in sampling.stop if stop not in own]
+    """Return the stop strings at which vLLM ends a candidate.
 
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Return `text` up to the first of `stops` in it."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+    One that begins with the answer prefix is not among them: vLLM would find it before the answer.
+    """
+    prefix = prompt.answer_prefix
+    return [stop for stop in sampling.stop if not (prefix and stop.startswith(prefix))]
 
 
 def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:
     stops = _vllm_stops(prompt, sampling)
     return SamplingParams(
         max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
+        ignore_eos=sampling.ignore_eos,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -309,6 +307,7 @@ def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParam
         stop=stops,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
         seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
         logprobs=sampling.alternatives,

@@ -18,6 +18,8 @@ from pydantic_settings import (
 
 from winnow.clients.schema import CandidateRange
 from winnow.models import demo
+from winnow.models.chat_templates import TEMPLATES, TagRule
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.safety_classifier import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
@@ -28,6 +30,7 @@ from winnow.server.settings.engines import (
     SafetySettings,
     setting,
 )
+from winnow.server.settings.hosts import origin, trusted_host
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
 
 
@@ -49,6 +52,19 @@ def _listed(value: object) -> object:
         raise ValueError("""a text that begins with [ must be a JSON list, such as ["one", "two"]""") from None
 
 
+def _split_each(value: Any) -> Any:
+    """Split each item at commas, which these names do not have; flags may be given one by one or with commas."""
+    items = [value] if isinstance(value, str) and not value.lstrip().startswith('["') else _split(value)
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        return items
+    return [part.strip() for item in items for part in item.split(",") if part.strip()]
+
+
+def _without_brackets(host: str) -> str:
+    """Accept an IPv6 address as a URL has it."""
+    return host.removeprefix("[").removesuffix("]")
+
+
 def _range(value: object) -> object:
     """Accept `16` for a fixed K, `4-16` for one that the load may shrink; in the file also `{min = 4, max = 16}`."""
     if isinstance(value, str):
@@ -68,9 +84,13 @@ def _compiles(pattern: str) -> str:
 
 
 T = TypeVar("T")
+TrustedHost = Annotated[str, AfterValidator(trusted_host)]
+Origin = Annotated[str, AfterValidator(origin)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 """A list that a text writes with commas, or as JSON."""
+Names = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_each)]
+"""A list that may be written with commas anywhere."""
 Texts = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_listed)]
 """A list whose items may have commas: a text is one item, or a JSON list."""
 
@@ -93,7 +113,7 @@ class Settings(BaseSettings):
     served_model_name: str | None = Field(
         None, description="Model id on the wire; default: the policy's last path part."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: Annotated[str, AfterValidator(_without_brackets)] = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
 
     api_keys: Commas[SecretStr] = setting(
@@ -109,8 +129,15 @@ class Settings(BaseSettings):
         description="Listen on an address that other machines can reach although no key is set; anyone can then send "
         "requests.",
     )
-    trusted_hosts: Commas[str] = Field(
-        (), description="Accepted Host headers; *.example.org accepts a domain's subdomains. Default: any."
+    trusted_hosts: Names[TrustedHost] = Field(
+        (),
+        description="Accepted Host headers: names, *.example.org, addresses, networks such as 10.0.0.0/8, or *. "
+        "Default: any with keys, loopback without.",
+    )
+    cors_origins: Names[Origin] = Field(
+        (),
+        description="Web pages that may use the server from a browser (CORS): https://app.example.org, "
+        "https://*.example.org, or * for all.",
     )
     accept_any_model: bool = Field(False, description="Accept any model name in a request.")
 
@@ -124,6 +151,11 @@ class Settings(BaseSettings):
         offline=True,
         description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
     )
+    empty_last: bool = setting(
+        True,
+        offline=True,
+        description="Rank an answer without text below every other, whatever its reward.",
+    )
     when_all_unsafe: Literal["return", "refuse"] = Field(
         "return",
         description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason "
@@ -134,6 +166,17 @@ class Settings(BaseSettings):
         DEFAULT_PATTERNS,
         offline=True,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
+    )
+    tags: TagRule = setting(
+        "refuse",
+        offline=True,
+        description="A tag of the chat template in a user's or system message: refuse the request, or neutralise the "
+        "tag with a space in it, as is always done in assistant messages and given answers.",
+    )
+    merge_turns: bool = setting(
+        False,
+        offline=True,
+        description="Join messages of one role in a row, a blank line between them, instead of refusing them.",
     )
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature if a request sets none.")
     top_p: float = setting(
@@ -201,6 +244,11 @@ class Settings(BaseSettings):
     header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
     body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
+    idle_seconds: float = Field(
+        75.0,
+        gt=0,
+        description="Longest silence on a connection between requests; longer than a balancer keeps its connections.",
+    )
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="Seconds for requests in flight to finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
@@ -229,6 +277,11 @@ class Settings(BaseSettings):
             return self.served_model_name
         checkpoint = self.policy.checkpoint
         return "winnow-demo" if checkpoint == str(demo.weights("policy")) else Path(checkpoint).name
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The policy's chat template, with the rules of these settings."""
+        return TEMPLATES[self.policy.template].with_tags(self.tags).with_merging(self.merge_turns)
 
     @property
     def queue_seconds(self) -> float:

@@ -151,6 +151,18 @@ def test_keys_and_hosts_come_from_the_environment_with_commas(monkeypatch: pytes
     assert "wk-first-key" not in repr(settings)
 
 
+@pytest.mark.parametrize("written", ["a.org,b.org", ["a.org", "b.org"], ["a.org, b.org"], ("A.org.", "b.org,")])
+def test_hosts_are_written_one_by_one_or_with_commas(written: object) -> None:
+    assert load(trusted_hosts=written).trusted_hosts == ("a.org", "b.org")
+    assert load(trusted_hosts="[::1],b.org").trusted_hosts == load(trusted_hosts=["[::1]", "b.org"]).trusted_hosts
+
+
+@pytest.mark.parametrize("wrong", [["http://a.org"], ["a.org:80"], 5])
+def test_a_host_that_is_none_is_one_line(wrong: object) -> None:
+    with pytest.raises(SettingsError, match="trusted_hosts"):
+        load(trusted_hosts=wrong)
+
+
 def test_what_could_never_be_admitted_is_refused() -> None:
     with pytest.raises(SettingsError, match="max_candidates_in_flight"):
         load(max_candidates=64, max_candidates_in_flight=32)

@@ -11,14 +11,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from tests.live import WINNOW, LiveServer, is_running, question, wait_until
+from tests.models.test_spelling import byte_level
 from winnow.models import demo
 from winnow.models.errors import SettingsError
-from winnow.server.api.run import _require_scratch
+from winnow.server.api.auth import ApiKeys
+from winnow.server.api.run import _require_keys, _require_scratch
+from winnow.server.settings import Settings
 
 
 def winnow(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +43,19 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(command: str, tmp_path: 
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("winnow: ")
+
+
+def test_a_tokenizer_of_another_kind_is_refused_before_engines_start(tmp_path: Path) -> None:
+    """Log-probabilities then showed tokens such as `Ġfruits`, whose bytes do not spell the answer."""
+    for path in demo.weights("policy").iterdir():
+        if "token" not in path.name:
+            (tmp_path / path.name).symlink_to(path)
+    controls = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=byte_level(), **controls).save_pretrained(tmp_path)
+    done = winnow("serve", "--port", "0", "--policy", str(tmp_path))
+    assert done.returncode == 1
+    assert "another kind than Llama 2's" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_a_port_in_use_is_reported_at_once() -> None:
@@ -152,6 +170,44 @@ def test_sigterm_lets_the_request_in_flight_finish() -> None:
             assert not answers
         assert server.process.wait(10) == 0
         assert answers[0].status_code == 200
+
+
+def test_idle_connections_do_not_hold_up_the_end() -> None:
+    with LiveServer.start("--no-canary", "--idle-seconds", "3600", program=SCRIPTED) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as stack:
+            silent, _half, kept = (stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(3))
+            _half.sendall(b"GET /health HTTP/1.1\r\nHost: ")
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+            assert server.stop() == 0
+            assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_written_as_in_urls(host: str) -> None:
+    """Regression: the ready line said http://::1:8000."""
+    with LiveServer.start("--no-canary", "--host", host, program=SCRIPTED) as server:
+        assert server.url.startswith("http://[::1]:")
+        with server.http as http:
+            assert http.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_told"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, True),
+        ({"host": "::", "allow_anonymous": True}, True),
+        ({"host": "0.0.0.0", "allow_anonymous": True, "trusted_hosts": "10.0.0.0/8"}, False),
+    ],
+)
+def test_an_operator_without_keys_is_told_which_hosts_are_answered(
+    settings: dict[str, Any], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _require_keys(Settings(**settings), ApiKeys())
+    assert any("trusted_hosts" in record.getMessage() for record in caplog.records) == is_told
 
 
 def test_an_engine_that_dies_stops_the_server_with_status_1() -> None:
