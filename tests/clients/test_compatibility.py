@@ -134,6 +134,17 @@ def test_all_unsupported_fields_are_named_at_once() -> None:
     assert (error.code, error.param in names) == ("unsupported", True)
 
 
+def test_parts_of_messages_are_named_with_the_other_fields() -> None:
+    parts = [{"type": "text", "text": "a", "x": 1, "y": 2}, {"type": "image_url", "image_url": {"url": "u"}}]
+    for part, names in zip(parts, (("[0].x", "[0].y"), ("[0] (type image_url)",)), strict=True):
+        message = {"role": "user", "content": [part]}
+        error = refused(ChatRequest, {**CHAT, "messages": [message], "tools": [{"type": "function"}], "n": "2"})
+        listed = [f"messages[0].content{name}" for name in names]
+        assert sorted(error.message.partition(" are not")[0].split(", ")) == sorted([*listed, "tools"])
+        assert error.message.endswith("are not supported; there is no tool calling here")
+        assert error.code == "unsupported"
+
+
 @pytest.mark.parametrize(
     "fields",
     [
