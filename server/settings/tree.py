@@ -54,10 +54,15 @@ def _listed(value: object) -> object:
 
 def _split_each(value: Any) -> Any:
     """Split each item at commas, which these names do not have; flags may be given one by one or with commas."""
-    items = [value] if isinstance(value, str) and not value.lstrip().startswith('["') else _split(value)
+    items = [value] if isinstance(value, str) and not _is_json(value) else _split(value)
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         return items
     return [part.strip() for item in items for part in item.split(",") if part.strip()]
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is a JSON list, or means to be one; an IPv6 address in brackets is none."""
+    return re.match(r"""\s*\[\s*(["']|\])""", text) is not None
 
 
 def _without_brackets(host: str) -> str:
