@@ -117,3 +117,17 @@ def test_the_table_shows_targets_and_notes(compared: Result) -> None:
     text = console.export_text()
     for words in ("quick", "<slow>", "quick ÷ <slow>", "answer p50: 0.50 ×", "same text: 24 of 24", "50 %", HOSTILE):
         assert words in text
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40])
+def test_the_table_is_whole_at_every_width(compared: Result, width: int) -> None:
+    """At 80 columns the points' labels used to collapse to nothing, and the numbers to `9…`."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(compared, console)
+    text = console.export_text()
+    assert "…" not in text
+    heading, *_ = (line for line in text.splitlines() if "answers" in line)
+    assert "p50" in heading or width == 40
+    for label in ("K = 2", "K = 4"):
+        assert label in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
