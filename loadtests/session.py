@@ -100,15 +100,15 @@ def _run(options: Options, scenario: Scenario, folder: Path | None, default: Pat
             raise lost or _nothing_measured()
         if lost:
             yield lost
-        if folder is not None:
-            yield from _failure(write, result, folder)
+        unwritten = list(_failure(write, result, folder)) if folder else []
     undelivered = _print(result, as_json=options.as_json)
     if undelivered and folder is None:  # the result has no other place
         folder = default
-        yield from _failure(write, result, folder)
+        unwritten = list(_failure(write, result, folder))
+    yield from unwritten
     if undelivered and undelivered.errno not in (errno.EPIPE, errno.EBADF):  # a reader who left, or never was
         yield LoadTestError(f"standard output cannot be written: {undelivered.strerror}; the result is in {folder}")
-    if folder is not None:
+    if folder is not None and not unwritten:
         yield from _failure(_announce, result, folder)
 
 

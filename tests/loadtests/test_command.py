@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,9 @@ def test_a_key_is_sent_but_never_shown(tokenizer: Tokenizer, tmp_path: Path) -> 
     assert KEY not in out + err + "".join(path.read_text() for path in (tmp_path / "r").iterdir())
 
 
-COMMAND = [sys.executable, "-c", "from winnow.server.cli.main import main; main()", "loadtest", "closed"]
+PROGRAM = "import sys; sys.modules['matplotlib'] = None; from winnow.server.cli.main import main; main()"
+COMMAND = [sys.executable, "-c", PROGRAM, "loadtest", "closed"]
+"""The command in a process of its own, without the page, which takes longer to draw than the rest."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -151,6 +154,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_request(
 
 def test_a_run_that_measures_nothing_leaves_no_folder(tmp_path: Path) -> None:
     assert loadtest("chat", "--url", "http://127.0.0.1:9/v1", "--out", "new/deep")[0] == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_ends_the_wait_for_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        process = subprocess.Popen(
+            [*COMMAND, "--url", url, "--out", "r"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=tmp_path,
+        )  # fmt: skip
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (1, "", "winnow: interrupted before anything was measured\n")
     assert not list(tmp_path.iterdir())
 
 

@@ -15,6 +15,7 @@ from tests.loadtests.targets import Scripted, answered
 from tests.loadtests.test_runner import ran
 from tests.loadtests.test_scenario import scenario
 from tests.loadtests.virtual import now
+from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.report import write_report
 from winnow.loadtests.results import SCHEMA, Result, write
 from winnow.loadtests.tables import show
@@ -109,6 +110,14 @@ def test_the_files_have_the_measurements(compared: Result, tmp_path: Path) -> No
     ]
     assert len(lines) == 2 * 2 * 2 * 20
     assert {line["kind"] for line in lines} == {"answered", "refused", "left"}
+
+
+def test_the_result_is_kept_where_the_requests_do_not_fit(compared: Result, tmp_path: Path) -> None:
+    (tmp_path / "requests.jsonl").mkdir()
+    with pytest.raises(LoadTestError, match=r"requests\.jsonl cannot be written"):
+        write(compared, tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["schema"] == SCHEMA
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["requests.jsonl", "result.json"]
 
 
 def test_the_table_shows_targets_and_notes(compared: Result) -> None:
