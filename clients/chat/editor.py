@@ -47,7 +47,7 @@ class Editor:
         Raises:
             ValueError: the history file cannot be read or written.
         """
-        self._input = input or create_input()
+        self._input = input or _keyboard()
         self._output = output or _terminal()
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
@@ -125,6 +125,14 @@ class Editor:
 
 def _encoding() -> str:
     return getattr(sys.stdin, "encoding", None) or "utf-8"
+
+
+def _keyboard() -> Input:
+    if sys.platform == "win32":
+        return create_input()
+    from winnow.clients.chat.keyboard import Keyboard
+
+    return Keyboard(sys.stdin)
 
 
 def _terminal() -> Output:

@@ -137,6 +137,8 @@ def test_a_conversation_by_keyboard(server: Server, terminal: Terminal) -> None:
     terminal.type(paste("z" * 10_000))
     terminal.type("\r")
     terminal.wait_for(*answered)
+    terminal.type("y" * 10_000 + "\nlines of a terminal\nthat marks no pastes\n")
+    terminal.wait_for(*answered)
     terminal.type(paste("one\rtwo\r\rthree") + "\r")
     terminal.wait_for(*answered)
     terminal.type(f"{CTRL_R}hell")
@@ -154,7 +156,9 @@ def test_a_conversation_by_keyboard(server: Server, terminal: Terminal) -> None:
     terminal.wait_for("is.", "best of 3", "you › ", "typed", "ahead", *answered)
     terminal.type(CTRL_D)
     assert terminal.process.wait(PATIENCE) == 0
-    assert server.messages == ["hello", "z" * 10_000, "one\ntwo\n\nthree", "hello", "slow", "slow", "typed\nahead"]
+    unmarked = "y" * 10_000 + "\nlines of a terminal\nthat marks no pastes"
+    assert server.messages[:4] == ["hello", "z" * 10_000, unmarked, "one\ntwo\n\nthree"]
+    assert server.messages[4:] == ["hello", "slow", "slow", "typed\nahead"]
     assert terminal.modes() == before
 
 
