@@ -26,14 +26,17 @@ def chat(
 ) -> None:
     """Talk to a server from the terminal.
 
-    Enter sends, Alt-Enter or Ctrl-J starts a new line, and pasted lines are one message. Ctrl-R searches earlier
-    messages. Ctrl-C stops an answer or clears the message, Ctrl-D leaves. /help lists the commands; a message that
-    begins with a slash is typed with two: //path.
+    Enter sends, Alt-Enter or Ctrl-J starts a new line; pasted lines are one
+    message. Ctrl-R searches earlier messages, Ctrl-C stops an answer or clears
+    the message, Ctrl-D leaves. /help lists the commands; a message that begins
+    with a slash is typed with two, as in //path.
 
-    Without a terminal each line of standard input is a message, answers go to standard output and errors to
-    standard error. A message that gets no answer does not stop the rest.
+    Without a terminal each line of standard input is a message. Answers go to
+    standard output, errors to standard error; a message that gets no answer
+    does not stop the others.
 
-    Exit status: 0; without a terminal 1 if a message got no answer; 1 if there is no server.
+    Exit status: 0 after a conversation in a terminal, and if every message of
+    a pipe was answered; 1 if one was not, or if there is no server.
     """
     from winnow.clients.chat.conversation import talk
 
