@@ -17,6 +17,7 @@ from typing import Any
 from rich.text import Text
 
 from winnow.loadtests.errors import LoadTestError
+from winnow.loadtests.local_faults import local_fault
 from winnow.loadtests.output import reserved
 from winnow.loadtests.progress import show_progress
 from winnow.loadtests.results import Result, document, write
@@ -86,7 +87,10 @@ def run_loadtest(options: Options) -> None:
     default = Path(f"loadtest-{scenario.name}")
     folder = options.out or (None if options.as_json else default)
     with contextlib.nullcontext() if folder is None else reserved(folder):
-        failures = list(_run(options, scenario, folder, default))
+        try:
+            failures = list(_run(options, scenario, folder, default))
+        except OSError as error:
+            raise LoadTestError(local_fault(error) or str(error)) from error
     if failures:
         raise LoadTestError("; ".join(map(str, failures)))
 

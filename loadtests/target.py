@@ -105,7 +105,7 @@ class OpenAITarget:
                 async for chunk in response.aiter_bytes():
                     parser.feed(chunk, time.perf_counter())
                 return parser.reply(time.perf_counter())
-        except httpx.RequestError as problem:
+        except (httpx.RequestError, OSError) as problem:
             return self._failed(_unanswered(self._connection, problem))
         except (InvalidCompletion, RefusedByServer) as problem:
             return self._failed(problem)
@@ -166,16 +166,18 @@ async def _served(connection: Connection, transport: httpx.AsyncBaseTransport | 
             if not response.is_success:
                 raise refusal(call, response)
             return first_model(response.content)
-        except httpx.RequestError as problem:
+        except (httpx.RequestError, OSError) as problem:
             raise LoadTestError(str(_unanswered(connection, problem))) from None
         except (InvalidCompletion, RefusedByServer) as error:
             raise LoadTestError(_printable(f"{connection.base_url}: {error}"[:MAX_ERROR])) from None
 
 
-def _unanswered(connection: Connection, problem: httpx.RequestError) -> Exception:
+def _unanswered(connection: Connection, problem: httpx.RequestError | OSError) -> Exception:
     """Return the error for a request that got no response, which names this machine if the fault is its own."""
-    fault = local_fault(problem)
-    return LoadTestError(fault) if fault else connection.unanswered(problem)
+    if fault := local_fault(problem):
+        return LoadTestError(fault)
+    # httpx lets an error of the system through where it has to load a part of itself.
+    return problem if isinstance(problem, OSError) else connection.unanswered(problem)
 
 
 def _printable(text: str) -> str:

@@ -107,9 +107,13 @@ async def test_this_machines_limits_are_not_blamed_on_the_server() -> None:
     def starve(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("All connection attempts failed") from OSError(errno.EMFILE, "Too many open files")
 
-    found, _ = await answer(starve, request())
-    assert found.kind == "failed"
-    assert "this machine's limit of open files" in (found.error or "")
+    def starve_at_import(_: httpx.Request) -> httpx.Response:
+        raise OSError(errno.EMFILE, "Too many open files", "httpcore/__init__.py")
+
+    for fault in (starve, starve_at_import):
+        found, _ = await answer(fault, request())
+        assert found.kind == "failed"
+        assert "this machine's limit of open files" in (found.error or "")
     with pytest.raises(LoadTestError, match="ulimit -n"):
         await open_target(URL, transport=Recorded(starve))
 
