@@ -8,6 +8,7 @@ https only. No message shows a proxy's user name or password.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -175,8 +176,9 @@ def _certificates() -> ssl.SSLContext:
     _require_key_log()
     variable = "SSL_CERT_FILE" if file else "SSL_CERT_DIR"
     try:
-        if not file:
-            os.listdir(folder)  # OpenSSL passes over a folder that is not there
+        # OpenSSL passes over folders that are not there, and reads several with colons between them.
+        if folder and not file and not any(map(os.path.isdir, folder.split(os.pathsep))):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return ssl.create_default_context(cafile=file or None, capath=None if file else folder)
     except ssl.SSLError:
         reason = "holds no certificate in PEM form"
