@@ -94,7 +94,8 @@ def route_to(address: httpx.URL) -> Route:
     named = proxies.get(kind)
     if not named or any(_covers(entry, address) for entry in re.split(r"[,\s]+", proxies.get("no", ""))):
         return Route(address)
-    variable = next((name for name in os.environ if name == f"{kind}_proxy"), f"{kind.upper()}_PROXY")
+    names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)  # lower case first
+    variable = names[0] if names else f"the system's {kind} proxy"
     return Route(address, _proxy(named, variable, address), variable)
 
 
