@@ -26,6 +26,7 @@ from winnow.clients.schema import (
     StreamOptions,
     TextPart,
     TextRequest,
+    TokenizeRequest,
     WithoutEffect,
 )
 from winnow.clients.validation_errors import describe_invalid
@@ -63,7 +64,9 @@ VLLM_DEFAULTS = """
 import json
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
 bodies = ChatCompletionRequest(messages=[]), CompletionRequest(prompt="x")
+bodies += TokenizeChatRequest(messages=[]), TokenizeCompletionRequest(prompt="x")
 print(json.dumps([{"defaults": json.loads(b.model_dump_json()), "fields": list(type(b).model_fields)} for b in bodies]))
 """
 
@@ -73,7 +76,11 @@ def test_every_field_of_vllms_is_accepted_at_its_default_and_at_null() -> None:
     """Clients that write every field of vLLM's requests, at its default, are answered as those that write none."""
     program = [sys.executable, "-c", VLLM_DEFAULTS]  # a process of its own: vLLM imports torch, with warnings
     found = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-    for (kind, body), theirs in zip(BODIES, json.loads(found), strict=True):
+    *completions, chat, text = json.loads(found)
+    for theirs, body in ((chat, CHAT), (text, TEXT)):
+        asked = TokenizeRequest.model_validate_json(json.dumps({**theirs["defaults"], **body}))
+        assert not asked.return_token_strs
+    for (kind, body), theirs in zip(BODIES, completions, strict=True):
         fields = set(theirs["fields"]) - GIVEN
         assert fields <= kind.model_fields.keys() | kind.neutral.keys()
         asked = kind.model_validate_json(json.dumps({**theirs["defaults"], **body}))
