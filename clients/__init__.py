@@ -36,6 +36,7 @@ from winnow.clients.errors import (
     TimedOut,
     UnreadableAnswer,
     Unsupported,
+    UnusableEnvironment,
     WinnowClientError,
 )
 from winnow.clients.schema import Progress
@@ -65,5 +66,6 @@ __all__ = [
     "TimedOut",
     "UnreadableAnswer",
     "Unsupported",
+    "UnusableEnvironment",
     "WinnowClientError",
 ]

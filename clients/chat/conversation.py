@@ -11,7 +11,7 @@ from winnow.clients.chat.commands import Unsendable, help_text, parse
 from winnow.clients.chat.screen import Screen
 from winnow.clients.chat.sources import PipedLines, Source
 from winnow.clients.client import Client
-from winnow.clients.errors import WinnowClientError
+from winnow.clients.errors import UnusableEnvironment, WinnowClientError
 
 Messages = list[dict[str, str]]
 
@@ -37,7 +37,7 @@ def talk(
     try:
         source = open_source(history)
         client = Client(url, api_key=api_key, max_retries=0)
-    except ValueError as error:
+    except (ValueError, UnusableEnvironment) as error:
         screen.fail(str(error))
         return 1
     try:
@@ -49,9 +49,6 @@ def talk(
                 return Conversation(client, screen, source, candidates, show, system).run()
     except WinnowClientError as error:
         screen.fail(str(error))
-        return 1
-    except OSError as error:
-        screen.give_up(error)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -180,6 +180,7 @@ def export(
     top_k: Annotated[int, typer.Option(min=1, help=_described("top_k"))] = 1,
     pairs: Annotated[PairRule, typer.Option(help=_described("pairs"))] = "worst",
     deduplicate: Annotated[bool, typer.Option("--deduplicate", help=_described("deduplicate"))] = False,
+    tokenizer: Annotated[str | None, typer.Option(help=_described("tokenizer"))] = None,
     merge: Annotated[list[Path] | None, typer.Option(help=_described("merge"))] = None,
 ) -> None:
     """Write a run's answers as training data, with a dataset card; from its journal alone, as often as you like."""
@@ -194,8 +195,10 @@ def export(
             top_k=top_k,
             pairs=pairs,
             deduplicate=deduplicate,
+            tokenizer=tokenizer,
             merge=tuple(merge or ()),
         )
+        logging.basicConfig(format="winnow: %(message)s")
         for item in run(folder, _formats(formats), options, out):
             print(f"{item.rows:>9,}  {item.path}")
 

@@ -16,15 +16,14 @@ from typing import Any, NoReturn
 
 import orjson
 
-from winnow.clients import AsyncClient, WinnowClientError
-from winnow.models.chat_templates import TEMPLATES
+from winnow.clients import AsyncClient, UnusableEnvironment, WinnowClientError
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.errors import EngineDead, RunError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.server.aio import cancel
-from winnow.server.distill import manifest, progress, recipe
+from winnow.server.distill import manifest, progress, recipe, tokenizer_copy
 from winnow.server.distill.backends import Backend, InProcess, Remote
 from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
 from winnow.server.distill.export.formats import export
@@ -106,7 +105,7 @@ def distill(options: RunOptions, settings: Settings) -> int:
         if journal.done:
             logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
         planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
-        session = _Session(options, source, TEMPLATES[settings.policy.template], journal, planner)
+        session = _Session(options, source, settings.chat_template, journal, planner)
         lines = [row.line for row in source.rows()]
         if not journal.done.issuperset(lines):
             session.run(settings, len(lines))
@@ -132,8 +131,11 @@ def _claim(options: RunOptions, settings: Settings, source: Source, recipe_diges
             "top_p": choices.top_p,
             "max_tokens": choices.max_tokens,
             "combiner": choices.combiner,
+            "empty_last": settings.empty_last,
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
+            "tags": settings.tags,
+            "merge_turns": settings.merge_turns,
             **({} if options.server else _engine_settings(settings)),
         },
         "recipe": {
@@ -189,7 +191,7 @@ def _remote_models(options: RunOptions) -> dict[str, Any]:
 def _client(options: RunOptions, retries: int) -> AsyncClient:
     try:
         return AsyncClient(options.server or "", api_key=options.api_key, max_retries=retries)
-    except ValueError as error:
+    except (ValueError, UnusableEnvironment) as error:
         raise RunError(str(error).replace("base_url", "--server")) from None
 
 
@@ -206,13 +208,15 @@ class _Session:
     def run(self, settings: Settings, total: int) -> None:
         """Answer the lines that are not done, of `total` lines in all."""
         if self.options.server:
-            _interruptible(self._remote(total))
+            _interruptible(self._remote(settings, total))
         else:
             with started(settings) as service:
                 _interruptible(self._in_process(service, total))
 
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
+        # Not before: a refused run leaves nothing behind.
+        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, service.settings.policy.checkpoint)
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():
@@ -222,9 +226,10 @@ class _Session:
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
-    async def _remote(self, total: int) -> None:
+    async def _remote(self, settings: Settings, total: int) -> None:
         async with _client(self.options, MAX_RETRIES) as client:
-            await self._run(Remote(client), total, self.options.in_flight or IN_FLIGHT_REMOTE)
+            backend = Remote(client, empty_last=settings.empty_last)
+            await self._run(backend, total, self.options.in_flight or IN_FLIGHT_REMOTE)
 
     async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
         problems = len(self.journal.problems & self.journal.done)

@@ -37,6 +37,8 @@ _HASHED = (
     "frequency_penalty", "logit_bias", "seed", "combiner",
 )  # fmt: skip
 """The options that are part of a task's digest, in the order in which they are hashed."""
+_HASHED_IF_GIVEN = ("min_tokens", "ignore_eos", "repetition_penalty")
+"""Further options of that kind, hashed only where they are set."""
 
 
 _hash = partial(hashlib.blake2b, digest_size=16)
@@ -64,6 +66,8 @@ class Task:
     def digest(self) -> str:
         """The 128-bit hash, in hex, of the id and everything asked, independent of the line's place."""
         options = {name: getattr(self.options, name) for name in _HASHED}
+        given = {name: getattr(self.options, name) for name in _HASHED_IF_GIVEN}
+        options |= {name: value for name, value in given.items() if value is not None}
         if self.options.logit_bias:
             biases = token_biases(self.options.logit_bias).items()
             options["logit_bias"] = dict(sorted((str(token), bias) for token, bias in biases))
@@ -115,9 +119,8 @@ class _Parser:
         is_safety = body.get("is_safety")
         if not (is_safety is None or isinstance(is_safety, bool)):
             raise BadLine("invalid_type", "is_safety must be true or false")
-        system, category, instruction = (_text(body, key) for key in ("system", "category", "instruction"))
-        if tag := self._template.reserved_tag(f"{system} {instruction}"):
-            raise BadLine("invalid_messages", f"system or instruction holds the template's own tag {tag}; take it out")
+        category = _text(body, "category")
+        system, instruction = self._accepted(body, "system"), self._accepted(body, "instruction")
         messages = self._dialog(shape, body[shape])
         if system is not None:
             if messages[0].role == "system":
@@ -125,6 +128,11 @@ class _Parser:
             messages = (Message("system", system), *messages)
         options = RequestOptions(is_safety=is_safety)
         return Task(row.line, row.file, row.file_line, id, messages, category, instruction, options)
+
+    def _accepted(self, body: Mapping[str, Any], key: str) -> str | None:
+        """Return the text under a key as a message may contain it; a blank one counts as none."""
+        text = _text(body, key)
+        return text and self._checked(key, [Message("user", text)])[0].content
 
     def _dialog(self, shape: str, value: Any) -> tuple[Message, ...]:
         """Return the messages under a shape's key, without the data set's own answer."""
@@ -141,14 +149,18 @@ class _Parser:
                     "invalid_type", f"{shape}[{index}] must be an object with {role} and {content}, both texts"
                 )
             messages.append(Message(_ROLES.get(name, name), text))
-        if shape != "prompt" and messages and messages[-1].role == "assistant":
+        while shape != "prompt" and messages and messages[-1].role == "assistant":
             messages.pop()
+            if not self._template.merge_turns:
+                break
         return self._checked(shape, messages)
 
-    def _checked(self, where: str, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def _checked(
+        self, where: str, messages: Sequence[Message], template: ChatTemplate | None = None
+    ) -> tuple[Message, ...]:
         """Return the messages if the template can render them and the last one is not blank."""
         try:
-            checked = self._template.validate(messages)
+            checked = (template or self._template).validate(messages)
         except DialogError as error:
             raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
         if not checked[-1].content.strip():
@@ -164,17 +176,19 @@ class _Parser:
         try:
             request = ChatRequest.model_validate(body.get("body"))
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            detail = describe_invalid(problem, problem["loc"])
+            detail = describe_invalid(error.errors(include_url=False, include_input=False), body.get("body"))
             raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
         asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
+        asked["usage"] = request.options.usage == "winner"
         if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
             raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
         try:
             token_biases(request.logit_bias or {})
         except SamplingError as error:
             raise BadLine(error.code, f"body: {error}") from None
-        messages = self._checked("body.messages", messages_of(request.messages))
+        merge = request.options.merge_turns
+        template = self._template if merge is None else self._template.with_merging(merge)
+        messages = self._checked("body.messages", messages_of(request.messages), template)
         return Task(row.line, row.file, row.file_line, id, messages, options=RequestOptions.of(request))
 
 

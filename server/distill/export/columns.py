@@ -15,12 +15,13 @@ from winnow.server.distill.export.choosing import Pair, Pick
 from winnow.server.distill.export.sources import Answer
 
 T = TypeVar("T")
-Kind = Literal["int64", "float64", "bool", "string", "messages", "weighted_messages"]
+Kind = Literal["int64", "float64", "bool", "string", "ids", "messages", "weighted_messages"]
 FIELDS: dict[str, dict[str, str]] = {
     "messages": {"role": "string", "content": "string"},
     "weighted_messages": {"role": "string", "content": "string", "weight": "int64"},
 }
-"""The kinds that are lists of objects, with the fields of those objects; all other kinds are plain values."""
+"""The kinds that are lists of objects, with the fields of those objects; `ids` are lists of int64, and all other kinds
+are plain values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,12 @@ def candidates(moments: Moments) -> tuple[Column[Pick], ...]:
         *ORIGIN,
         Column("is_winner", "bool", "the best answer to its prompt", lambda pick: pick.answer.rank == 0),
         Column("text", "string", "the answer", lambda pick: pick.answer.candidate.text),
+        Column(
+            "empty",
+            "bool",
+            "no text, or white space only; ranks below all others",
+            lambda pick: pick.answer.candidate.is_empty,
+        ),
         *SAMPLING,
         Column(
             "preprompt",

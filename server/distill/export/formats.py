@@ -6,26 +6,32 @@ A new format is a row of `winnow.server.distill.export.FILES` and its contents, 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.errors import RunError
 from winnow.models.statistics import Moments
+from winnow.server.distill import tokenizer_copy
 from winnow.server.distill.export import ALL_FORMATS, CHAT_TEMPLATE, FILES, ExportOptions, Format, Written
 from winnow.server.distill.export.card import Part, card
+from winnow.server.distill.export.chat_format import ChatFormat
 from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
 from winnow.server.distill.export.columns import PREFERENCES, PROMPT_COMPLETION, SFT, Column, T, candidates, row
 from winnow.server.distill.export.openai_batch import model, result
 from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry, MergedRuns
 from winnow.server.distill.export.survey import Survey
+from winnow.server.distill.export.token_ids import TOKEN_IDS, encoded
 from winnow.server.distill.export.writers import Writer, json_lines, parquet
 from winnow.server.distill.files import write
 from winnow.server.distill.manifest import Manifest
 from winnow.server.distill.records import Problem
+
+logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 
@@ -36,11 +42,16 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     The card describes this export alone, so name all formats that belong together at once. Other files in
     `out` are not touched.
 
+    If no chat template gives the policy's tokenizer the ids that were sampled, `token-ids` are written instead of one.
+    All formats at once leave out `token-ids` where the tokenizer is not known.
+
     Returns:
         The data files in the order of `formats`, each once, with their rows.
 
     Raises:
-        RunError: no format is named, the folder holds no run, runs cannot be merged, or a file cannot be written.
+        RunError: no format is named, the folder holds no run, runs cannot be merged, `token-ids` are wanted without a
+            tokenizer, or a file cannot be written.
+        CheckpointError: the tokenizer cannot be loaded.
     """
     wanted = tuple(dict.fromkeys(formats))
     if not wanted:
@@ -49,25 +60,56 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
         raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
     runs = MergedRuns(folder, options.merge)
     survey = Survey(runs)
+    chat = _chat_format(folder, runs.manifests[0], options)
+    wanted = _with_ids(wanted, chat)
     target = folder / "export" if out is None else out
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{target} cannot be made: {error.strerror}") from None
     manifest = runs.manifests[0]
-    name, template, tables = model(manifest), _template(manifest), _tables(options, survey.logits)
+    name, tables, respelt = model(manifest), _tables(options, survey.logits, chat), 0
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_writer(target / FILES[kind].name, tables.get(kind), name)) for kind in wanted]
         for entry in runs:
+            respelt += isinstance(entry, AnsweredPrompt) and chat.spells_a_control_token(entry)
             for writer in writers:
                 writer.add(entry)
     parts = [
         Part(kind, writer.rows, tables[kind].columns if kind in tables else ())
         for kind, writer in zip(wanted, writers, strict=True)
     ]
-    write(target / CHAT_TEMPLATE, template.jinja.encode())
-    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, template).encode())
+    _write_template(target / CHAT_TEMPLATE, chat)
+    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, chat, respelt).encode())
     return [Written(target / FILES[part.format].name, part.rows) for part in parts]
+
+
+def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ChatFormat:
+    """Return the chat format of the policy; by default its template is `llama2`: a server does not name its own."""
+    tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
+    template = TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
+    return ChatFormat.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
+
+
+def _with_ids(wanted: tuple[Format, ...], chat: ChatFormat) -> tuple[Format, ...]:
+    """Return the formats that can be written, with `token-ids` where no chat template is exact."""
+    if chat.tokenizer is None and "token-ids" in wanted:
+        if set(wanted) != set(ALL_FORMATS):
+            raise RunError(
+                "token-ids need the policy's tokenizer, which the run does not hold; name it with --tokenizer"
+            )
+        return tuple(kind for kind in wanted if kind != "token-ids")
+    return wanted if chat.jinja or "token-ids" in wanted else (*wanted, "token-ids")
+
+
+def _write_template(path: Path, chat: ChatFormat) -> None:
+    """Write the chat template, or remove an earlier one if none is exact."""
+    if not chat.is_exact:
+        logger.warning("%s", chat.about)
+    if chat.jinja:
+        write(path, chat.jinja.encode())
+    else:
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +126,16 @@ class _Table(Generic[T]):
         return (row(self.columns, subject) for subject in self.of(entry))
 
 
-def _tables(options: ExportOptions, moments: Moments) -> Mapping[Format, _Table[Any]]:
-    return {
+def _tables(options: ExportOptions, moments: Moments, chat: ChatFormat) -> Mapping[Format, _Table[Any]]:
+    tables: dict[Format, _Table[Any]] = {
         "sft": _Table(SFT, _best(options)),
         "prompt-completion": _Table(PROMPT_COMPLETION, _best(options)),
         "preferences": _Table(PREFERENCES, _pairs(options)),
         "candidates": _Table(candidates(moments), _every),
     }
+    if chat.tokenizer:
+        tables["token-ids"] = _Table(TOKEN_IDS, encoded(_best(options), chat.template, chat.tokenizer))
+    return tables
 
 
 def _writer(path: Path, table: _Table[Any] | None, name: str) -> contextlib.AbstractContextManager[Writer]:
@@ -98,11 +143,6 @@ def _writer(path: Path, table: _Table[Any] | None, name: str) -> contextlib.Abst
     if table is None:
         return json_lines(path, lambda entry: [_result(entry, name)])
     return parquet(path, table.columns, table.of) if path.suffix == ".parquet" else json_lines(path, table.rows)
-
-
-def _template(manifest: Manifest) -> ChatTemplate:
-    """Return the policy's chat template, by default `llama2`: a server does not name its template."""
-    return TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
 
 
 def _best(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pick]]:

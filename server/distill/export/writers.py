@@ -96,6 +96,8 @@ Writer = JsonLines | Parquet[Any]
 def _type(kind: str) -> Any:
     import pyarrow
 
+    if kind == "ids":
+        return pyarrow.list_(pyarrow.int64())
     if kind not in FIELDS:
         return pyarrow.type_for_alias(kind)
     return pyarrow.list_(pyarrow.struct([(name, _type(inner)) for name, inner in FIELDS[kind].items()]))

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -517,3 +518,36 @@ def test_lines_hold_every_odd_text(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", list(items))
     assert [row["messages"][0]["content"] for row in exported(folder, "sft", tmp_path)] == odd
     assert io.StringIO((tmp_path / "sft.jsonl").read_text(encoding="utf-8")).readlines()[0].startswith('{"messages"')
+
+
+def test_an_empty_answer_is_no_training_row_and_never_chosen(tmp_path: Path) -> None:
+    folder = scored(tmp_path / "run", [4.0, 1.0, -2.0], ["", "plum", "kiwi"])
+    out = tmp_path / "out"
+    (row,) = exported(folder, "sft", out, top_k=1)
+    assert (row["messages"][-1]["content"], row["rank"]) == ("plum", 0)
+    assert len(exported(folder, "sft", out, top_k=3)) == 2
+    (pair,) = exported(folder, "preferences", out)
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("plum", "kiwi")
+    rows = exported(folder, "candidates", out)
+    assert [(row["text"], row["empty"], row["rank"]) for row in rows] == [
+        ("plum", False, 0),
+        ("kiwi", False, 1),
+        ("", True, 2),
+    ]
+
+
+def test_an_empty_answer_is_rejected_only_where_its_reward_is_lower(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (pair,) = exported(scored(tmp_path / "lower", [-4.0, 1.0], [" ", "plum"]), "preferences", out)
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("plum", " ")
+    assert exported(scored(tmp_path / "higher", [4.0, 1.0], ["", "plum"]), "preferences", out) == []
+    assert exported(scored(tmp_path / "none", [4.0, 1.0], ["", " "]), "preferences", out) == []
+    assert exported(tmp_path / "none", "sft", out) == []
+
+
+def test_batch_results_say_that_temperature_0_reduced_k(tmp_path: Path) -> None:
+    item = record(1, Random(0), (Arm(1, 0.0),))
+    reduced = replace(item, selection=replace(item.selection, requested=16, reduced_by="temperature"))
+    (row,) = exported(write_run(tmp_path / "run", [reduced]), "openai-batch", tmp_path / "out")
+    report = row["response"]["body"]["best_of_n"]
+    assert (report["candidates"], report["requested"], report["reduced_by"]) == (1, 16, "temperature")
