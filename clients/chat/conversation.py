@@ -50,9 +50,6 @@ def talk(
     except WinnowClientError as error:
         screen.fail(str(error))
         return 1
-    except OSError as error:
-        screen.give_up(error)
-        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
 

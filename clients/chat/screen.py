@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from collections.abc import Iterator
 from itertools import chain
 
@@ -31,8 +28,8 @@ class Screen:
     """Standard output for answers, standard error for what went wrong."""
 
     def __init__(self) -> None:
-        self._console = _Console(highlight=False, emoji=False)
-        self._errors = _Console(highlight=False, emoji=False, stderr=True)
+        self._console = Console(highlight=False, emoji=False)
+        self._errors = Console(highlight=False, emoji=False, stderr=True)
 
     def note(self, text: str) -> None:
         """Print a remark."""
@@ -41,14 +38,6 @@ class Screen:
     def fail(self, text: str) -> None:
         """Print an error."""
         _print(self._errors, f"winnow: {harmless(text)}", "red")
-
-    def give_up(self, error: OSError) -> None:
-        """Say that standard output cannot be written, unless its reader left on purpose; discard what is buffered."""
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            with contextlib.suppress(OSError):
-                self.fail(f"standard output cannot be written: {error.strerror}")
 
     def stream(self, events: Iterator[Event]) -> Answer | None:
         """Print an answer while it arrives, and return it."""
@@ -74,12 +63,6 @@ class Screen:
     def scores(self, answer: Answer, *, candidates: bool) -> None:
         """Print the scores of an answer, or of all candidates as a table."""
         self._console.print(_table(answer, self._console.width) if candidates else Text(_summary(answer), "dim"))
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Raise the error, as for any other stream that cannot be written; rich would end the process here."""
-        raise
 
 
 def _print(console: Console, text: str, style: str) -> None:

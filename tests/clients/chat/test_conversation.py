@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import io
 import json
@@ -155,18 +154,6 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(capsys: pytest.Captur
     assert [dialog[-1] for dialog in dialogs(script)] == ["France?", "Spain?", "full?", "/etc"]
     assert dialogs(script)[-1] == ["France?", "Paris.", "/etc"]
     assert "stopped" in capsys.readouterr().out
-
-
-def test_an_output_that_cannot_be_written_is_one_line(
-    chatting: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Screen, "stream", full)
-    monkeypatch.setattr("os.dup2", lambda *_: None)  # standard output is the test's
-    status, _, errors = chatting(Script([streaming(stream())]), "first\nsecond\n")
-    assert (status, errors) == (1, "winnow: standard output cannot be written: No space left on device\n")
 
 
 def test_the_candidates_are_shown_best_first(chatting: Chat) -> None:
