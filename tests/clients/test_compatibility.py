@@ -9,6 +9,8 @@ import typing
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types import completion_create_params as text_params
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
@@ -28,6 +30,7 @@ from winnow.clients.schema import (
     TextRequest,
     TokenizeRequest,
     WithoutEffect,
+    compatibility,
 )
 from winnow.clients.validation_errors import describe_invalid
 from winnow.server.pipeline.request import RequestOptions
@@ -227,3 +230,27 @@ def test_the_prompts_log_probabilities_are_refused_with_the_reason() -> None:
     """lm-evaluation-harness asks for them in tasks that compare likelihoods."""
     error = refused(TextRequest, {**TEXT, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0})
     assert (error.param, "loglikelihood" in error.message) == ("echo", True)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 70) | st.floats(-3, 3) | st.sampled_from(["", "text", "tool", "user"]),
+    lambda items: (
+        st.lists(items, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "text", "role", "content", "min", "max", "name", "x"]), items)
+    ),
+    max_leaves=8,
+)
+NAMES = sorted({*ChatRequest.model_fields, *TextRequest.model_fields, *compatibility.CHAT, *compatibility.TEXT, "x"})
+
+
+@given(kind=st.sampled_from([ChatRequest, TextRequest]), body=st.dictionaries(st.sampled_from(NAMES), ANY_JSON))
+def test_any_body_is_accepted_or_gets_one_error(kind: type[CompletionRequest], body: dict[str, Any]) -> None:
+    whole = {**(CHAT if kind is ChatRequest else TEXT), **body}
+    try:
+        RequestOptions.of(kind.model_validate(whole))
+    except ValidationError as error:
+        detail = describe_invalid(error.errors(include_url=False), whole)
+        assert detail.code in ("invalid_request", "unsupported")
+        assert detail.message
+        for name in whole.keys() - kind.model_fields.keys() - kind.neutral.keys():
+            assert name in detail.message
