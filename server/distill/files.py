@@ -1,15 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that a refused run leaves as they were."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from winnow.models.errors import RunError
+from winnow.models.errors import RunError, WinnowError
 
 
 @contextlib.contextmanager
@@ -43,6 +43,43 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+REFUSALS = (WinnowError, ImportError)
+"""What a refusal is: the run could not begin, because of the input, the settings, an engine or a missing package."""
+
+
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents. Those that were made here are removed if the block is refused and they are empty.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+    try:
+        yield
+    except REFUSALS:
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def undone(files: Sequence[Path], keep: Callable[[], bool]) -> Iterator[None]:
+    """Remove `files` if the block is refused, unless there is something to `keep`."""
+    try:
+        yield
+    except REFUSALS:
+        if not keep():
+            for file in files:
+                file.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

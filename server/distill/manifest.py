@@ -17,8 +17,9 @@ NAME = "manifest.json"
 Manifest = Mapping[str, Any]
 """Nested plain values, without times and paths, so that equal runs have equal manifests.
 
-`format`, `winnow` (the version), `input` {name, sha256, bytes}, `models` {policy, safety, helpfulness: {id, sha256,
-kind, template, dtype, context}, or server: {id, sha256}}, `settings` and `recipe`.
+`format`, `winnow` (the version), `input` {name, sha256, bytes, format}, `models` {policy, safety, helpfulness: {id,
+sha256, kind, template, dtype, context}, or server: {id, sha256}}, `settings` and `recipe`. The policy is also
+`served_as` a name, that of the model on the wire.
 """
 
 
@@ -69,6 +70,8 @@ def require_readable(folder: Path) -> None:
     """
     if (folder / NAME).exists():
         load(folder)
+    elif (folder / journal.NAME).exists():
+        journal.offsets(folder)
 
 
 def _differences(was: Any, now: Any, name: str) -> Iterator[str]:

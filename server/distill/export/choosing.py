@@ -63,7 +63,7 @@ class Pair:
         return self.prompt.lead.selection.combiner == "safe_first" and is_gated == (False, True)
 
     @property
-    def margin(self) -> float:
+    def difference(self) -> float:
         """The difference in R_c, in [0, 1], or in R_s where safety decided."""
         chosen, rejected = self.chosen.reward, self.rejected.reward
         if self.is_decided_by_safety:

@@ -1,6 +1,7 @@
 """The export itself: a run's data files, one per format, with a dataset card and a chat template.
 
-A new format is a row of `winnow.server.distill.export.FILES` and its contents, a row of `_tables`.
+A new format is a row of `winnow.server.distill.export.FILES` and its contents in `_table`. Every format is written as
+Parquet too, for `datasets`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import RunError
 from winnow.models.statistics import Moments
-from winnow.server.distill.export import ALL_FORMATS, CHAT_TEMPLATE, FILES, ExportOptions, Format, Written
+from winnow.server.distill.export import (
+    ALL_FORMATS,
+    CHAT_TEMPLATE,
+    FILES,
+    ExportOptions,
+    Format,
+    Written,
+    table_of,
+)
 from winnow.server.distill.export.card import Part, card
 from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
-from winnow.server.distill.export.columns import PREFERENCES, PROMPT_COMPLETION, SFT, Column, T, candidates, row
-from winnow.server.distill.export.openai_batch import model, result
+from winnow.server.distill.export.columns import PROMPT_COMPLETION, SFT, Column, T, candidates, preferences, row
+from winnow.server.distill.export.openai_batch import COLUMNS, model, result
 from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry, MergedRuns
 from winnow.server.distill.export.survey import Survey
-from winnow.server.distill.export.writers import Writer, json_lines, parquet
+from winnow.server.distill.export.writers import Row, Writer, json_lines, parquet
 from winnow.server.distill.files import write
 from winnow.server.distill.manifest import Manifest
 from winnow.server.distill.records import Problem
@@ -51,53 +60,63 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     survey = Survey(runs)
     target = folder / "export" if out is None else out
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        for kind in wanted:
+            (target / table_of(kind)).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{target} cannot be made: {error.strerror}") from None
-    manifest = runs.manifests[0]
-    name, template, tables = model(manifest), _template(manifest), _tables(options, survey.logits)
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(_writer(target / FILES[kind].name, tables.get(kind), name)) for kind in wanted]
-        for entry in runs:
-            for writer in writers:
-                writer.add(entry)
-    parts = [
-        Part(kind, writer.rows, tables[kind].columns if kind in tables else ())
-        for kind, writer in zip(wanted, writers, strict=True)
-    ]
+    tables = {kind: _table(kind, options, survey.logits, model(runs.manifests[0])) for kind in wanted}
+    parts = _write(target, runs, tables)
+    template = _template(runs.manifests[0])
     write(target / CHAT_TEMPLATE, template.jinja.encode())
     write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, template).encode())
     return [Written(target / FILES[part.format].name, part.rows) for part in parts]
 
 
+def _write(target: Path, runs: MergedRuns, tables: Mapping[Format, _Table[Any]]) -> list[Part]:
+    """Write every table in one pass over the runs; a row is made once for all of its files."""
+    with contextlib.ExitStack() as stack:
+        writers = {
+            kind: [stack.enter_context(file) for file in _files(target, kind, table)] for kind, table in tables.items()
+        }
+        for entry in runs:
+            for kind, table in tables.items():
+                rows = list(table.rows(entry))
+                for writer in writers[kind]:
+                    writer.add(rows)
+    return [Part(kind, writers[kind][0].rows, table.columns) for kind, table in tables.items()]
+
+
 @dataclass(frozen=True, slots=True)
 class _Table(Generic[T]):
-    """The columns of a format, and the subjects of its rows in a prompt."""
+    """The columns of a format, and the subjects of its rows in an entry."""
 
     columns: Sequence[Column[T]]
-    subjects: Callable[[AnsweredPrompt], Iterable[T]]
+    subjects: Callable[[ExportEntry], Iterable[T]]
 
-    def of(self, entry: ExportEntry) -> Iterable[T]:
-        return self.subjects(entry) if isinstance(entry, AnsweredPrompt) else ()
-
-    def rows(self, entry: ExportEntry) -> Iterator[dict[str, Any]]:
-        return (row(self.columns, subject) for subject in self.of(entry))
+    def rows(self, entry: ExportEntry) -> Iterator[Row]:
+        return (row(self.columns, subject) for subject in self.subjects(entry))
 
 
-def _tables(options: ExportOptions, moments: Moments) -> Mapping[Format, _Table[Any]]:
-    return {
-        "sft": _Table(SFT, _best(options)),
-        "prompt-completion": _Table(PROMPT_COMPLETION, _best(options)),
-        "preferences": _Table(PREFERENCES, _pairs(options)),
-        "candidates": _Table(candidates(moments), _every),
-    }
+def _table(kind: Format, options: ExportOptions, moments: Moments, name: str) -> _Table[Any]:
+    """Return the contents of a format; `name` is that of the served model."""
+    if kind == "openai-batch":
+        return _Table(COLUMNS, lambda entry: [_result(entry, name)])
+    if kind == "candidates":
+        return _Table(candidates(moments), _answered(_every))
+    if kind == "preferences":
+        return _Table(preferences(options.margin), _answered(_pairs(options)))
+    return _Table(SFT if kind == "sft" else PROMPT_COMPLETION, _answered(_best(options)))
 
 
-def _writer(path: Path, table: _Table[Any] | None, name: str) -> contextlib.AbstractContextManager[Writer]:
-    """Return the writer of a table, or of `openai-batch`, which is none; `name` is the policy's."""
-    if table is None:
-        return json_lines(path, lambda entry: [_result(entry, name)])
-    return parquet(path, table.columns, table.of) if path.suffix == ".parquet" else json_lines(path, table.rows)
+def _answered(subjects: Callable[[AnsweredPrompt], Iterable[T]]) -> Callable[[ExportEntry], Iterable[T]]:
+    return lambda entry: subjects(entry) if isinstance(entry, AnsweredPrompt) else ()
+
+
+def _files(target: Path, kind: Format, table: _Table[Any]) -> Iterator[contextlib.AbstractContextManager[Writer]]:
+    """Yield the files of a format, the one that people name first; see `winnow.server.distill.export.table_of`."""
+    if not FILES[kind].name.endswith(".parquet"):
+        yield json_lines(target / FILES[kind].name)
+    yield parquet(target / table_of(kind), table.columns)
 
 
 def _template(manifest: Manifest) -> ChatTemplate:
@@ -133,5 +152,5 @@ def _every(prompt: AnsweredPrompt) -> Iterator[Pick]:
     return (Pick(prompt, answer) for answer in prompt.answers)
 
 
-def _result(entry: ExportEntry, name: str) -> dict[str, Any]:
+def _result(entry: ExportEntry, name: str) -> Row:
     return result(entry if isinstance(entry, Problem) else entry.lead, name)

@@ -154,7 +154,7 @@ def test_batch_lines(tmp_path: Path) -> None:
         ({"messages": SECRET}, "invalid_type", "messages"),
         ({"messages": [SECRET]}, "invalid_type", "messages[0]"),
         ({"messages": [*said(ASK), {"role": "assistant", "content": None}]}, "invalid_type", "messages[1]"),
-        ({"conversations": said(ASK)}, "invalid_type", "conversations[0]"),
+        ({"conversations": [{"speaker": "human", "value": SECRET}]}, "invalid_type", "conversations[0]"),
         ({"prompt": SECRET, "id": 1.5}, "invalid_type", "id"),
         ({"prompt": SECRET, "id": True}, "invalid_type", "id"),
         ({"prompt": SECRET, "is_safety": 1}, "invalid_type", "is_safety"),

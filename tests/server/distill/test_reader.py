@@ -23,8 +23,9 @@ from pyarrow import parquet
 
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import RunError
+from winnow.server.distill.lines import MAX_ROW_BYTES
 from winnow.server.distill.parser import Task, parse
-from winnow.server.distill.reader import MAX_LINE_BYTES, SUFFIXES, Source, open_source, require_apart
+from winnow.server.distill.reader import SUFFIXES, Source, open_source, require_apart
 from winnow.server.distill.records import Problem
 
 Lines = list[dict[str, Any]]
@@ -197,9 +198,9 @@ def test_hashes(tmp_path: Path) -> None:
 
 def test_every_kind_of_bad_line_in_one_file(tmp_path: Path) -> None:
     """Each bad line is one problem with its number, and all good lines are found."""
-    good, long = b'{"prompt": "good"}', b'{"prompt": "' + b"x" * MAX_LINE_BYTES + b'"}'
-    full = b'{"prompt": "' + b"x" * (MAX_LINE_BYTES - 14) + b'"}'
-    assert len(full) == MAX_LINE_BYTES
+    good, long = b'{"prompt": "good"}', b'{"prompt": "' + b"x" * MAX_ROW_BYTES + b'"}'
+    full = b'{"prompt": "' + b"x" * (MAX_ROW_BYTES - 14) + b'"}'
+    assert len(full) == MAX_ROW_BYTES
     lines: list[tuple[bytes, str]] = [
         (BOM + b'{"prompt": "a", "id": "1"}', "good"),
         (b'{"prompt": "b", "id": "1"}', "duplicate_id"),
@@ -221,8 +222,8 @@ def test_every_kind_of_bad_line_in_one_file(tmp_path: Path) -> None:
         (b"[" * 50_000, "invalid_json"),
         (good, "good"),
         (good, "good"),
-        (long[: MAX_LINE_BYTES + 5], "line_too_long"),
-        (long[: MAX_LINE_BYTES + 6], "line_too_long"),
+        (long[: MAX_ROW_BYTES + 5], "line_too_long"),
+        (long[: MAX_ROW_BYTES + 6], "line_too_long"),
         (b'["prompt"]', "not_an_object"),
         (good[:-1], "invalid_json"),
     ]
@@ -239,14 +240,14 @@ def test_long_lines_cost_no_memory(tmp_path: Path) -> None:
     for name, opener in (("p.jsonl", open), ("p.jsonl.gz", gzip.open)):
         with opener(tmp_path / name, "wb") as file:  # type: ignore[operator]
             for _ in range(6):
-                file.write(b"x" * MAX_LINE_BYTES)
+                file.write(b"x" * MAX_ROW_BYTES)
             file.write(b'\n{"prompt": "after"}\n')
         tracemalloc.start()
         found = list(read(opened(tmp_path / name)))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert [getattr(item, "code", "good") for item in found] == ["line_too_long", "good"]
-        assert peak < 3.5 * MAX_LINE_BYTES
+        assert peak < 3.5 * MAX_ROW_BYTES
 
 
 @pytest.mark.parametrize("name", ["jsonl", "gzip", "parquet"])

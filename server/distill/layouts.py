@@ -1,0 +1,304 @@
+"""The layouts of rows: under which keys data sets keep a prompt, and how each becomes a dialog.
+
+`LAYOUTS` is the whole table; docs/offline.md shows an example of each. A line of an OpenAI batch is none of
+them, see `winnow.server.distill.parser`. A row may hold its prompt in several ways, if they say the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from winnow.models.errors import BadLine
+from winnow.models.types import Message
+
+Body = Mapping[str, Any]
+"""A row without its nulls."""
+BATCH = "custom_id"
+"""The key of a line of an OpenAI batch."""
+DIALOGS = ("messages", "conversations", "conversation")
+"""The keys of lists of messages, which may end with the data set's own answer."""
+MOST_KEYS, MOST_SHOWN = 10, 300
+FIRST_TURN = (
+    "rows with several turns are answered for the first turn alone: a later one needs the answer to the one before it"
+)
+ROOTS = "of a thread only its first message is a prompt; replies are passed over"
+ROLES = {
+    "developer": "system",
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+"""Other names for the roles system, user and assistant; capitals do not matter."""
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A row's prompt: the dialog to answer, the key it stands under, and a remark on what was left out, if any."""
+
+    messages: tuple[Message, ...]
+    key: str
+    remark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A row that is a reply within a thread, and so no prompt."""
+
+    remark: str = ROOTS
+
+
+class Layout(NamedTuple):
+    """A layout: its name in errors, the test for rows that have it, and the function that reads them."""
+
+    name: str
+    fits: Callable[[Body], bool]
+    read: Callable[[Body], Reading | Reply]
+
+
+def read(body: Body) -> Reading | Reply:
+    """Return the prompt of a row.
+
+    Raises:
+        BadLine: the row has no known layout, its prompt is malformed, or it has two different prompts.
+    """
+    found = [(layout.name, layout.read(body)) for layout in LAYOUTS if layout.fits(body)]
+    if not found:
+        raise BadLine("unknown_shape", f"the row has none of {', '.join(NAMES)}; its keys are: {_keys(body)}")
+    readings = [(name, reading) for name, reading in found if isinstance(reading, Reading)]
+    if not readings:
+        return found[0][1]
+    (first, prompt), *others = readings
+    if first == "prompt" and others and all(_begins_with(other.messages, prompt.messages) for _, other in others):
+        readings = others
+    chosen = readings[0][1]
+    if any(reading.messages != chosen.messages for _, reading in readings):
+        raise BadLine("ambiguous", f"the row has {names_in(body)}, which are not the same prompt; keep one of them")
+    return chosen
+
+
+def names_in(body: Body) -> str:
+    """Return the names of the layouts that a row has, for an error."""
+    names = [layout.name for layout in LAYOUTS if layout.fits(body)]
+    return " and ".join([BATCH, *names] if BATCH in body else names)
+
+
+def printable(text: str) -> str:
+    """Return text from the input, bounded, without control characters."""
+    return "".join(character if character.isprintable() else "?" for character in text[:MOST_SHOWN])
+
+
+def text_of(body: Body, key: str) -> str | None:
+    """Return the text under a key; a blank one counts as none."""
+    value = body.get(key)
+    if not (value is None or isinstance(value, str)):
+        raise BadLine("invalid_type", f"{key} must be a text")
+    return value if value and value.strip() else None
+
+
+def _keys(body: Body) -> str:
+    keys = printable(", ".join(islice(body, MOST_KEYS))) or "none"
+    nested = next((key for key, value in body.items() if isinstance(value, list) and value and _is_row(value[0])), None)
+    return keys + (f" (if the rows are the list under {printable(nested)}, write that list alone)" if nested else "")
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Mapping) and any(layout.fits(value) for layout in LAYOUTS)
+
+
+def _begins_with(whole: Sequence[Message], start: Sequence[Message]) -> bool:
+    """Whether a dialog begins with another one; a system message that only it has does not count."""
+    if start and start[0].role != "system":
+        whole = [message for message in whole if message.role != "system"]
+    pairs = zip(whole, start, strict=False)
+    return len(whole) >= len(start) and all(
+        (one.role, one.content.strip()) == (other.role, other.content.strip()) for one, other in pairs
+    )
+
+
+# Messages
+
+
+def _messages(key: str, value: object) -> list[Message]:
+    if not isinstance(value, list):
+        raise BadLine("invalid_type", f"{key} must be a list of messages")
+    return [_message(f"{key}[{index}]", item) for index, item in enumerate(value)]
+
+
+def _message(place: str, item: object) -> Message:
+    """Return a message with `role` and `content`, ShareGPT's `from` and `value`, or oasst's `role` and `text`."""
+    given = {key: value for key, value in item.items() if value is not None} if isinstance(item, Mapping) else {}
+    role = given.get("role", given.get("from"))
+    content = given.get("content", given.get("value", given.get("text")))
+    if isinstance(content, list):
+        content = "".join(_part(f"{place}.content[{index}]", part) for index, part in enumerate(content))
+    if not (isinstance(role, str) and isinstance(content, str)):
+        raise BadLine(
+            "invalid_type", f"{place} must be an object with role and content (or from and value), each a text"
+        )
+    return Message(ROLES.get(role.lower(), role.lower()), content)
+
+
+def _part(place: str, part: object) -> str:
+    """Return the text of a content part."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    shown = f"of type {printable(kind)}" if isinstance(kind, str) and kind != "text" else "without a text"
+    raise BadLine("unsupported", f"{place} is a part {shown}; parts must have the type text")
+
+
+def _asked(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a dialog without the answer at its end, which is the data set's own."""
+    return tuple(messages[:-1] if messages and messages[-1].role == "assistant" else messages)
+
+
+# Transcripts, as in hh-rlhf
+
+
+def _is_transcript(value: object) -> bool:
+    return isinstance(value, str) and bool(re.match(r"\s*Human:", value)) and "\n\nAssistant:" in value
+
+
+def _transcript(text: str) -> tuple[Message, ...]:
+    """Return the dialog of a transcript up to its last answer."""
+    _, *parts = _TURN.split(text)
+    roles = [ROLES.get(name.lower(), name.lower()) for name in parts[::2]]
+    return _asked([Message(role, turn.strip()) for role, turn in zip(roles, parts[1::2], strict=True)])
+
+
+# One function a layout
+
+
+def _read_prompt(body: Body) -> Reading:
+    value = body["prompt"]
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str):  # the root of an oasst tree
+        return Reading((_message("prompt", value),), "prompt", ROOTS if value.get("replies") else None)
+    if _is_transcript(value):
+        return Reading(_transcript(value), "prompt")
+    if isinstance(value, str):
+        return Reading((Message("user", value),), "prompt")
+    if not isinstance(value, list):
+        raise BadLine("invalid_type", "prompt must be a text or a list of messages")
+    return Reading(tuple(_messages("prompt", value)), "prompt")
+
+
+def _dialog(key: str) -> Layout:
+    """Return the layout of a list of messages under `key`."""
+    return Layout(key, lambda body: key in body, lambda body: Reading(_asked(_messages(key, body[key])), key))
+
+
+def _is_preference(body: Body) -> bool:
+    """Whether the prompt stands in `chosen`; with a `prompt` beside it, `chosen` may be the answer alone."""
+    if "chosen" not in body:
+        return False
+    return _holds_prompt(body["chosen"]) or not any(layout.fits(body) for layout in LAYOUTS if layout.name != "chosen")
+
+
+def _holds_prompt(side: object) -> bool:
+    if not isinstance(side, list):
+        return _is_transcript(side)
+    roles = (item.get("role") or item.get("from") for item in side if isinstance(item, Mapping))
+    return any(isinstance(role, str) and ROLES.get(role.lower(), role.lower()) != "assistant" for role in roles)
+
+
+def _read_preference(body: Body) -> Reading:
+    sides = [_side(key, body[key]) for key in ("chosen", "rejected") if key in body]
+    if any(side != sides[0] for side in sides):
+        raise BadLine("ambiguous", "chosen and rejected have different prompts; write the right one into prompt alone")
+    return Reading(sides[0], "chosen")
+
+
+def _side(key: str, value: object) -> tuple[Message, ...]:
+    if isinstance(value, str) and _is_transcript(value):
+        return _transcript(value)
+    if isinstance(value, list) and _holds_prompt(value):
+        return _asked(_messages(key, value))
+    raise BadLine(
+        "invalid_type",
+        f"{key} holds no prompt: it must be a transcript of Human: and Assistant: turns, or a list of messages "
+        "that begins with the user's; otherwise name the prompt in prompt",
+    )
+
+
+def _read_turns(body: Body) -> Reading:
+    """Return the first of the user's turns (MT-bench); objects with a role are a dialog."""
+    turns = body["turns"]
+    if not (isinstance(turns, list) and turns):
+        raise BadLine("invalid_type", "turns must be a list of the user's turns, at least one")
+    if isinstance(turns[0], Mapping) and ("role" in turns[0] or "from" in turns[0]):
+        return Reading(_asked(_messages("turns", turns)), "turns")
+    first = turns[0].get("content") if isinstance(turns[0], Mapping) else turns[0]
+    if not isinstance(first, str):
+        raise BadLine("invalid_type", "turns[0] must be a text")
+    return Reading((Message("user", first),), "turns", FIRST_TURN if len(turns) > 1 else None)
+
+
+def _is_instruction(body: Body) -> bool:
+    """Whether `instruction` is the prompt (alpaca, dolly); beside another prompt it is for ghost attention."""
+    if "instruction" not in body:
+        return False
+    if "input" in body or "output" in body:
+        return True
+    return not (_has_any(body, "prompt", *DIALOGS, "transcript", "turns", BATCH) or _holds_prompt(body.get("chosen")))
+
+
+def _has_any(body: Body, *keys: str) -> bool:
+    return any(key in body for key in keys)
+
+
+def _read_instruction(body: Body) -> Reading:
+    """Return the instruction, and behind a blank line its `input` (alpaca) or `context` (dolly)."""
+    instruction, *inputs = (text_of(body, key) for key in ("instruction", "input", "context"))
+    given = [text for text in inputs if text]
+    if len(given) > 1:
+        raise BadLine("ambiguous", "the row has input and context beside instruction; keep one of them")
+    return Reading((Message("user", "\n\n".join([instruction or "", *given])),), "instruction")
+
+
+def _is_thread(body: Body) -> bool:
+    return "text" in body and "role" in body and not _has_any(body, *KEYS[: KEYS.index("role")])
+
+
+def _read_thread(body: Body) -> Reading | Reply:
+    """Return the message of an oasst row, if it begins a thread."""
+    if "parent_id" in body:
+        return Reply()
+    return Reading((_message("the row", body),), "text", ROOTS if body.get("replies") else None)
+
+
+def _read_transcript(body: Body) -> Reading:
+    if not _is_transcript(body["transcript"]):
+        raise BadLine("invalid_type", "transcript must be a text of Human: and Assistant: turns")
+    return Reading(_transcript(body["transcript"]), "transcript")
+
+
+LAYOUTS = (
+    Layout("prompt", lambda body: "prompt" in body, _read_prompt),
+    *map(_dialog, DIALOGS),
+    Layout("chosen", _is_preference, _read_preference),
+    Layout("transcript", lambda body: "transcript" in body, _read_transcript),
+    Layout("turns", lambda body: "turns" in body, _read_turns),
+    Layout("instruction", _is_instruction, _read_instruction),
+    Layout("text with role", _is_thread, _read_thread),
+)
+NAMES = (*(layout.name for layout in LAYOUTS), BATCH)
+KEYS = ("prompt", *DIALOGS, "chosen", "transcript", "turns", "instruction", "role", BATCH)
+"""The keys of which a row has at least one."""
+COMPANIONS = ("rejected", "input", "output", "context", "text", "parent_id", "replies")
+"""Further keys that layouts look at."""
+OPTIONS = ("id", "is_safety", "system", "category", "instruction")
+"""The options of a row; `instruction` is one beside another prompt only."""
+ENVELOPE = ("method", "url", "body")
+"""The other keys of a line of an OpenAI batch."""
+COLUMNS = tuple(dict.fromkeys((*KEYS, *COMPANIONS, *OPTIONS, *ENVELOPE)))
+"""Every key that is looked at; the others of a row are ignored."""
