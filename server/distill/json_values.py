@@ -12,10 +12,12 @@ from collections.abc import Iterator
 import orjson
 
 from winnow.models.errors import BadLine, RunError
-from winnow.server.distill.lines import BOM, CHUNK, MAX_ROW_BYTES, Stream, too_long
+from winnow.server.distill.lines import BOM, MAX_ROW_BYTES, Stream, too_long
 
 Value = tuple[int, bytes | BadLine]
 """A value, or the reason why it cannot be read, with the line of the file on which it begins."""
+READ = 1 << 16
+"""Bytes that are read at once."""
 _SPACE = b" \t\r\n"
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+("|\\\Z)', re.DOTALL)
 """The rest of a string, up to its end or to a backslash at the end of a chunk."""
@@ -23,7 +25,7 @@ _OUTSIDE = re.compile(rb'["\[\]{},]')
 
 
 def is_json_lines(head: bytes) -> bool:
-    """Whether a file that begins with `head` (`CHUNK` bytes, or all) has one value a line.
+    """Whether a file that begins with `head` (a mebibyte, or all) has one value a line.
 
     Otherwise it is an array, or its first object stands on several lines.
     """
@@ -46,7 +48,7 @@ def values(stream: Stream, file: str) -> Iterator[Value]:
     """
     scanner: _Scanner | None = None
     before = b""
-    while chunk := stream.read(CHUNK):
+    while chunk := stream.read(READ):
         if scanner is None:
             before += chunk
             chunk = before.removeprefix(BOM)
@@ -127,7 +129,7 @@ class _Scanner:
 
     def _keep(self, piece: bytes) -> None:
         self._size += len(piece)
-        if self._size <= MAX_ROW_BYTES + CHUNK:
+        if self._size <= MAX_ROW_BYTES + READ:
             self._pieces.append(piece)
         else:  # too long a value is never held whole
             self._begun = self._begun or self._first_line()

@@ -108,9 +108,9 @@ def require_readable(source: Source, template: ChatTemplate) -> None:
         return
     (code, _), *_ = Counter(item.code for item in problems).most_common(1)
     first = next(item for item in problems if item.code == code)
-    rows = f"none of its first {len(found)} rows is" if len(found) > 1 else "its first row is not"
+    rows = f"none of its first {len(found)} rows can" if len(found) > 1 else "its first row cannot"
     raise RunError(
-        f"{source.name}: {rows} understood as {source.kind}. Row {first.line} of the input, line {first.file_line} of "
+        f"{source.name}: {rows} be read as {source.kind}. Row {first.line} of the input, line {first.file_line} of "
         f"{first.file}: {first.message}. docs/offline.md shows the layouts; --input-format names another format"
     )
 
