@@ -6,7 +6,6 @@ them, see `winnow.server.distill.parser`. A row may hold its prompt in several w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from winnow.models.errors import BadLine
 from winnow.models.types import Message
+from winnow.server.distill.dialogs import asked, holds_prompt, is_transcript, message, messages, printable, transcript
 
 Body = Mapping[str, Any]
 """A row without its nulls."""
@@ -21,24 +21,11 @@ BATCH = "custom_id"
 """The key of a line of an OpenAI batch."""
 DIALOGS = ("messages", "conversations", "conversation")
 """The keys of lists of messages, which may end with the data set's own answer."""
-MOST_KEYS, MOST_SHOWN = 10, 300
+MOST_KEYS = 10
 FIRST_TURN = (
     "rows with several turns are answered for the first turn alone: a later one needs the answer to the one before it"
 )
 ROOTS = "of a thread only its first message is a prompt; replies are passed over"
-ROLES = {
-    "developer": "system",
-    "human": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
-"""Other names for the roles system, user and assistant; capitals do not matter."""
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +79,6 @@ def names_in(body: Body) -> str:
     return " and ".join([BATCH, *names] if BATCH in body else names)
 
 
-def printable(text: str) -> str:
-    """Return text from the input, bounded, without control characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:MOST_SHOWN])
-
-
 def text_of(body: Body, key: str) -> str | None:
     """Return the text under a key; a blank one counts as none."""
     value = body.get(key)
@@ -125,90 +107,32 @@ def _begins_with(whole: Sequence[Message], start: Sequence[Message]) -> bool:
     )
 
 
-# Messages
-
-
-def _messages(key: str, value: object) -> list[Message]:
-    if not isinstance(value, list):
-        raise BadLine("invalid_type", f"{key} must be a list of messages")
-    return [_message(f"{key}[{index}]", item) for index, item in enumerate(value)]
-
-
-def _message(place: str, item: object) -> Message:
-    """Return a message with `role` and `content`, ShareGPT's `from` and `value`, or oasst's `role` and `text`."""
-    given = {key: value for key, value in item.items() if value is not None} if isinstance(item, Mapping) else {}
-    role = given.get("role", given.get("from"))
-    content = given.get("content", given.get("value", given.get("text")))
-    if isinstance(content, list):
-        content = "".join(_part(f"{place}.content[{index}]", part) for index, part in enumerate(content))
-    if not (isinstance(role, str) and isinstance(content, str)):
-        raise BadLine(
-            "invalid_type", f"{place} must be an object with role and content (or from and value), each a text"
-        )
-    return Message(ROLES.get(role.lower(), role.lower()), content)
-
-
-def _part(place: str, part: object) -> str:
-    """Return the text of a content part."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    shown = f"of type {printable(kind)}" if isinstance(kind, str) and kind != "text" else "without a text"
-    raise BadLine("unsupported", f"{place} is a part {shown}; parts must have the type text")
-
-
-def _asked(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return a dialog without the answer at its end, which is the data set's own."""
-    return tuple(messages[:-1] if messages and messages[-1].role == "assistant" else messages)
-
-
-# Transcripts, as in hh-rlhf
-
-
-def _is_transcript(value: object) -> bool:
-    return isinstance(value, str) and bool(re.match(r"\s*Human:", value)) and "\n\nAssistant:" in value
-
-
-def _transcript(text: str) -> tuple[Message, ...]:
-    """Return the dialog of a transcript up to its last answer."""
-    _, *parts = _TURN.split(text)
-    roles = [ROLES.get(name.lower(), name.lower()) for name in parts[::2]]
-    return _asked([Message(role, turn.strip()) for role, turn in zip(roles, parts[1::2], strict=True)])
-
-
 # One function a layout
 
 
 def _read_prompt(body: Body) -> Reading:
     value = body["prompt"]
     if isinstance(value, Mapping) and isinstance(value.get("text"), str):  # the root of an oasst tree
-        return Reading((_message("prompt", value),), "prompt", ROOTS if value.get("replies") else None)
-    if _is_transcript(value):
-        return Reading(_transcript(value), "prompt")
+        return Reading((message("prompt", value),), "prompt", ROOTS if value.get("replies") else None)
+    if is_transcript(value):
+        return Reading(transcript(value), "prompt")
     if isinstance(value, str):
         return Reading((Message("user", value),), "prompt")
     if not isinstance(value, list):
         raise BadLine("invalid_type", "prompt must be a text or a list of messages")
-    return Reading(tuple(_messages("prompt", value)), "prompt")
+    return Reading(tuple(messages("prompt", value)), "prompt")
 
 
 def _dialog(key: str) -> Layout:
     """Return the layout of a list of messages under `key`."""
-    return Layout(key, lambda body: key in body, lambda body: Reading(_asked(_messages(key, body[key])), key))
+    return Layout(key, lambda body: key in body, lambda body: Reading(asked(messages(key, body[key])), key))
 
 
 def _is_preference(body: Body) -> bool:
     """Whether the prompt stands in `chosen`; with a `prompt` beside it, `chosen` may be the answer alone."""
     if "chosen" not in body:
         return False
-    return _holds_prompt(body["chosen"]) or not any(layout.fits(body) for layout in LAYOUTS if layout.name != "chosen")
-
-
-def _holds_prompt(side: object) -> bool:
-    if not isinstance(side, list):
-        return _is_transcript(side)
-    roles = (item.get("role") or item.get("from") for item in side if isinstance(item, Mapping))
-    return any(isinstance(role, str) and ROLES.get(role.lower(), role.lower()) != "assistant" for role in roles)
+    return holds_prompt(body["chosen"]) or not any(layout.fits(body) for layout in LAYOUTS if layout.name != "chosen")
 
 
 def _read_preference(body: Body) -> Reading:
@@ -219,10 +143,10 @@ def _read_preference(body: Body) -> Reading:
 
 
 def _side(key: str, value: object) -> tuple[Message, ...]:
-    if isinstance(value, str) and _is_transcript(value):
-        return _transcript(value)
-    if isinstance(value, list) and _holds_prompt(value):
-        return _asked(_messages(key, value))
+    if isinstance(value, str) and is_transcript(value):
+        return transcript(value)
+    if isinstance(value, list) and holds_prompt(value):
+        return asked(messages(key, value))
     raise BadLine(
         "invalid_type",
         f"{key} holds no prompt: it must be a transcript of Human: and Assistant: turns, or a list of messages "
@@ -236,7 +160,7 @@ def _read_turns(body: Body) -> Reading:
     if not (isinstance(turns, list) and turns):
         raise BadLine("invalid_type", "turns must be a list of the user's turns, at least one")
     if isinstance(turns[0], Mapping) and ("role" in turns[0] or "from" in turns[0]):
-        return Reading(_asked(_messages("turns", turns)), "turns")
+        return Reading(asked(messages("turns", turns)), "turns")
     first = turns[0].get("content") if isinstance(turns[0], Mapping) else turns[0]
     if not isinstance(first, str):
         raise BadLine("invalid_type", "turns[0] must be a text")
@@ -249,7 +173,7 @@ def _is_instruction(body: Body) -> bool:
         return False
     if "input" in body or "output" in body:
         return True
-    return not (_has_any(body, "prompt", *DIALOGS, "transcript", "turns", BATCH) or _holds_prompt(body.get("chosen")))
+    return not (_has_any(body, "prompt", *DIALOGS, "transcript", "turns", BATCH) or holds_prompt(body.get("chosen")))
 
 
 def _has_any(body: Body, *keys: str) -> bool:
@@ -273,13 +197,13 @@ def _read_thread(body: Body) -> Reading | Reply:
     """Return the message of an oasst row, if it begins a thread."""
     if "parent_id" in body:
         return Reply()
-    return Reading((_message("the row", body),), "text", ROOTS if body.get("replies") else None)
+    return Reading((message("the row", body),), "text", ROOTS if body.get("replies") else None)
 
 
 def _read_transcript(body: Body) -> Reading:
-    if not _is_transcript(body["transcript"]):
+    if not is_transcript(body["transcript"]):
         raise BadLine("invalid_type", "transcript must be a text of Human: and Assistant: turns")
-    return Reading(_transcript(body["transcript"]), "transcript")
+    return Reading(transcript(body["transcript"]), "transcript")
 
 
 LAYOUTS = (

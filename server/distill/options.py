@@ -7,9 +7,9 @@ from pathlib import Path
 
 from winnow.clients import AsyncClient
 from winnow.models.errors import RunError
+from winnow.server.distill.containers import Format as InputFormat
 from winnow.server.distill.export import ALL_FORMATS, Format
 from winnow.server.distill.plans import Choices
-from winnow.server.distill.reader import Format as InputFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import BadLine, DialogError, RunError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill import layouts
-from winnow.server.distill.layouts import BATCH, OPTIONS, Body, Reply, printable, text_of
+from winnow.server.distill.dialogs import printable
+from winnow.server.distill.layouts import BATCH, OPTIONS, Body, Reply, text_of
 from winnow.server.distill.lines import BOM, not_utf8
 from winnow.server.distill.reader import Row, Source
 from winnow.server.distill.records import Problem

@@ -7,39 +7,27 @@ decided by its name and its first bytes, or by the user. The meaning of a row is
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import hashlib
 import os
 import sys
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, get_args
+from typing import IO
 
-from winnow.models.errors import BadLine, RunError
-from winnow.server.distill import csv_rows, json_values, lines, tables
+from winnow.models.errors import RunError
+from winnow.server.distill import tables
+from winnow.server.distill.containers import FORMATS, SUFFIXES, Content, Format, Part, contents, count, part_of, reading
 from winnow.server.distill.files import whole
-from winnow.server.distill.layouts import COLUMNS, KEYS
-from winnow.server.distill.lines import CHUNK, Stream
+from winnow.server.distill.lines import CHUNK
 
-Format = Literal["jsonl", "json", "csv", "text", "parquet"]
-"""What the rows of a file are: lines of JSON, values of JSON (array or objects), records, lines, rows of a table."""
-FORMATS: tuple[Format, ...] = get_args(Format)
-Kind = Format | Literal["dataset"]
-"""A format, or a folder that the `datasets` library saved."""
 STDIN = "-"
 """The path that means standard input."""
-JSON = (".jsonl", ".ndjson", ".json")
-CSV = (".csv", ".tsv")
-ZIPPED = ".gz"
-SUFFIXES = (*JSON, *CSV, *(f"{suffix}{ZIPPED}" for suffix in (*JSON, *CSV)), ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A value of JSON as bytes, a row of a table or of CSV as a mapping, or the reason why it cannot be read.
+    """A row of the input.
 
     `line` is its number over the whole input, from 1: of the line, the element, the record or the row. Blank lines
     count but give no row. `file_line` is the line of `file` on which it begins, and a table's row its own number.
@@ -48,15 +36,7 @@ class Row:
     line: int
     file: str
     file_line: int
-    content: bytes | Mapping[str, Any] | BadLine
-
-
-class Part(NamedTuple):
-    """A file of an input: its name in reports, where it is, and what its rows are."""
-
-    file: str
-    path: Path
-    kind: Kind
+    content: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +72,7 @@ class Source:
         """
         line = 0
         for part in self.parts:
-            for file_line, content in _contents(part):
+            for file_line, content in contents(part):
                 line += 1
                 if content != b"":
                     yield Row(line, part.file, file_line, content)
@@ -111,9 +91,9 @@ def open_source(path: str, spool: Path, format: Format | None = None) -> Source:
     """
     if path == STDIN:
         _spool(spool)
-        return _source(STDIN, (_part(STDIN, spool, format),))
+        return _source(STDIN, (part_of(STDIN, spool, format),))
     place, split = _place(path)
-    with _reading(path):
+    with reading(path):
         if not os.access(place, os.R_OK | (os.X_OK if place.is_dir() else 0)):
             raise RunError(f"{path} cannot be read: {'permission denied' if place.exists() else 'it does not exist'}")
         if place.is_file():
@@ -169,35 +149,7 @@ def _name(path: Path) -> str:
 def _accepted(path: Path, format: Format | None) -> Part:
     if not (path.is_file() and (format or path.name.lower().endswith(SUFFIXES))):
         raise RunError(f"{_name(path)} is not a file that is read; {_WANTED}")
-    return _part(_name(path), path, format)
-
-
-def _part(file: str, path: Path, format: Format | None) -> Part:
-    """Return a file with what its rows are, if `format` does not say so: by its name, and for JSON its beginning."""
-    name = path.name.lower().removesuffix(ZIPPED)
-    if format is None and name.endswith(CSV):
-        format = "csv"
-    elif format is None and name.endswith(".parquet"):
-        format = "parquet"
-    elif format is None:
-        with _reading(file), _opened(path) as stream:
-            format = "jsonl" if json_values.is_json_lines(stream.read(CHUNK)) else "json"
-    return Part(file, path, format)
-
-
-def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
-    return gzip.open(path) if path.suffix.lower() == ZIPPED else path.open("rb")
-
-
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turn read errors into a `RunError` that names the file."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise RunError(f"{name} is damaged or not whole; fetch or compress it again") from None
-    except OSError as error:
-        raise RunError(f"{name} cannot be read: {error.strerror or 'it is damaged or not whole'}") from None
+    return part_of(_name(path), path, format)
 
 
 def _spool(spool: Path) -> None:
@@ -214,7 +166,7 @@ def _spool(spool: Path) -> None:
 
 def _same(stream: IO[bytes], path: Path) -> bool:
     """Whether the stream has the content of the file; an empty stream, as a service has, counts as equal."""
-    with _reading("standard input"), path.open("rb") as file:
+    with reading("standard input"), path.open("rb") as file:
         while chunk := stream.read(CHUNK):
             if chunk != file.read(len(chunk)):
                 return False
@@ -225,7 +177,7 @@ def _source(name: str, parts: tuple[Part, ...]) -> Source:
     """Hash and count the parts."""
     sha256, size, total = hashlib.sha256(), 0, 0
     for part in parts:
-        with _reading(part.file):
+        with reading(part.file):
             members = tables.members(part.path) if part.kind == "dataset" else [part.path]
             for member in members:
                 length = member.stat().st_size
@@ -235,39 +187,5 @@ def _source(name: str, parts: tuple[Part, ...]) -> Source:
                     while chunk := stream.read(CHUNK):
                         sha256.update(chunk)
                 size += length
-        total += _total(part)
+        total += count(part)
     return Source(name, sha256.hexdigest(), size, total, parts)
-
-
-def _total(part: Part) -> int:
-    """Return the number of rows that `_contents` yields."""
-    if part.kind in ("parquet", "dataset"):
-        with _reading(part.file):
-            return tables.total(part.path, part.file)
-    return sum(1 for _ in _contents(part))
-
-
-def _contents(part: Part) -> Iterator[tuple[int, bytes | Mapping[str, Any] | BadLine]]:
-    """Yield each row with its line in the file; a blank line as b"", so that it is counted."""
-    with _reading(part.file):
-        if part.kind in ("parquet", "dataset"):
-            yield from enumerate(_table_rows(part), start=1)
-            return
-        with _opened(part.path) as stream:
-            yield from _text_rows(stream, part)
-
-
-def _text_rows(stream: Stream, part: Part) -> Iterator[tuple[int, bytes | Mapping[str, Any] | BadLine]]:
-    if part.kind == "json":
-        yield from json_values.values(stream, part.file)
-    elif part.kind == "csv":
-        yield from csv_rows.records(stream, part.file)
-    elif part.kind == "text":
-        yield from enumerate(lines.texts(stream), start=1)
-    else:
-        yield from enumerate(lines.lines(stream), start=1)
-
-
-def _table_rows(part: Part) -> Iterator[Mapping[str, Any] | BadLine]:
-    for row in tables.rows(part.path, part.file, KEYS, COLUMNS):
-        yield BadLine("invalid_utf8", "the row holds a text that is not UTF-8") if row is None else row

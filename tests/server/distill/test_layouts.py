@@ -143,6 +143,12 @@ def test_a_row_that_says_two_things_or_none(row: dict[str, Any], code: str, word
     assert bad.value.code == code
 
 
+def test_the_documentation_names_every_key() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "offline.md").read_text(encoding="utf-8")
+    for key in layouts.COLUMNS:
+        assert f'"{key}"' in text or f"`{key}`" in text, key
+
+
 @pytest.mark.skipif(not HH_RLHF.exists(), reason="the public data set is not on this machine")
 def test_hh_rlhf_is_read_as_it_is(tmp_path: Path) -> None:
     """Its transcripts all end with an answer; 9 of 2,312 are damaged, and are told so."""

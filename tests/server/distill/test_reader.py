@@ -23,9 +23,10 @@ from pyarrow import parquet
 
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import RunError
+from winnow.server.distill.containers import SUFFIXES
 from winnow.server.distill.lines import MAX_ROW_BYTES
 from winnow.server.distill.parser import Task, parse
-from winnow.server.distill.reader import SUFFIXES, Source, open_source, require_apart
+from winnow.server.distill.reader import Source, open_source, require_apart
 from winnow.server.distill.records import Problem
 
 Lines = list[dict[str, Any]]
