@@ -56,16 +56,16 @@ def made(folder: Path) -> Iterator[None]:
     Raises:
         RunError: it cannot be made.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}") from None
-    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
         yield
     except REFUSALS:
-        with contextlib.suppress(OSError):
-            for path in missing:
+        for path in missing:
+            with contextlib.suppress(OSError):
                 path.rmdir()
         raise
 

@@ -18,7 +18,7 @@ from winnow.server.settings import Settings
 
 
 def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dict[str, Any]:
-    """Return the run's manifest without its input.
+    """Return the run's manifest; its `input` is None, to be filled in.
 
     Raises:
         CheckpointError: a model is missing.
@@ -28,6 +28,7 @@ def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dic
     return {
         "format": FORMAT,
         "winnow": version("winnow-llm"),
+        "input": None,
         "models": _remote_models(options) if options.server else _models(settings),
         "settings": {
             "candidates": choices.candidates,

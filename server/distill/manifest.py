@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ def require_readable(folder: Path) -> None:
     Raises:
         RunError: it has another format; the message names the version that wrote it.
     """
-    if (folder / NAME).exists():
+    if os.path.exists(folder / NAME):  # False, too, where the name cannot be one; making the folder tells why
         load(folder)
-    elif (folder / journal.NAME).exists():
+    elif os.path.exists(folder / journal.NAME):
         journal.offsets(folder)
 
 

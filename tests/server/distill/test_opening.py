@@ -152,6 +152,15 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("parent", ["new", "old"])
+def test_a_folder_that_cannot_be_made_leaves_no_parents(parent: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text(GOOD)
+    (tmp_path / "old").mkdir()
+    with pytest.raises(RunError, match="cannot be made"):
+        distill(options(tmp_path / "prompts.jsonl", tmp_path / parent / ("x" * 300)), Settings())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["old", "prompts.jsonl"]
+
+
 def test_a_mixture_goes_on(no_engines: list[Settings], tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text("not JSON\n" * 99 + GOOD + "not JSON\n")
