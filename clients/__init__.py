@@ -35,6 +35,7 @@ from winnow.clients.errors import (
     TimedOut,
     UnreadableAnswer,
     Unsupported,
+    UnusableEnvironment,
     WinnowClientError,
 )
 from winnow.clients.schema import Progress
@@ -64,5 +65,6 @@ __all__ = [
     "TimedOut",
     "UnreadableAnswer",
     "Unsupported",
+    "UnusableEnvironment",
     "WinnowClientError",
 ]

@@ -13,10 +13,10 @@ import httpx
 from winnow.clients import calls
 from winnow.clients.answers import Answer, Event
 from winnow.clients.calls import Call, Dialog, Options
-from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, refusal, request_id, result
+from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
-from winnow.clients.schema import ModelCard, Rating, Tokens
+from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
 from winnow.clients.streams import StreamedAnswer
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connection = Connection(base_url, api_key, timeout, max_retries)
-        self._http = httpx.AsyncClient(transport=transport, **self._connection.http_options)
+        self._http = httpx.AsyncClient(**self._connection.http_options(transport))
         self._sleep = sleep
         self._served: str | None = None
         self._model_lock = asyncio.Lock()
@@ -73,22 +73,38 @@ class AsyncClient:
                         yield event
 
     async def rewards(
-        self, dialog: Dialog, answers: Sequence[str], *, model: str | None = None, is_safety: bool | None = None
+        self,
+        dialog: Dialog,
+        answers: Sequence[str],
+        *,
+        model: str | None = None,
+        is_safety: bool | None = None,
+        combiner: CombinerName | None = None,
+        merge_turns: bool | None = None,
     ) -> list[Rating]:
         """See `Client.rewards`."""
-        return await self._call(calls.rewards(dialog, answers, await self._model(model), is_safety))
+        options = {"is_safety": is_safety, "combiner": combiner, "merge_turns": merge_turns}
+        return await self._call(calls.rewards(dialog, answers, await self._model(model), options))
 
     async def models(self) -> list[ModelCard]:
         """See `Client.models`."""
         return await self._call(calls.models())
 
     async def tokenize(
-        self, text: Dialog, *, add_special_tokens: bool = True, return_token_strs: bool = False
+        self,
+        text: Dialog,
+        *,
+        add_special_tokens: bool = True,
+        return_token_strs: bool = False,
+        merge_turns: bool | None = None,
     ) -> Tokens:
         """See `Client.tokenize`."""
-        return await self._call(
-            calls.tokenize(text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs)
-        )
+        options = {
+            "add_special_tokens": add_special_tokens,
+            "return_token_strs": return_token_strs,
+            "merge_turns": merge_turns,
+        }
+        return await self._call(calls.tokenize(text, options))
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See `Client.detokenize`."""
@@ -121,7 +137,7 @@ class AsyncClient:
         async with aclosing(await self._send(call)) as response:
             with self._connection.reading():
                 await response.aread()
-            return result(call, response)
+            return self._connection.result(call, response)
 
     async def _send(self, call: Call[Any]) -> httpx.Response:
         """Return a successful response, its body unread, after as many retries as needed; the caller closes it."""
@@ -134,7 +150,7 @@ class AsyncClient:
                     return response
                 async with aclosing(response):
                     await response.aread()
-                pause = self._connection.pause(call, refusal(call, response), retried)
+                pause = self._connection.pause(call, self._connection.refusal(call, response), retried)
             except httpx.RequestError as problem:
                 pause = self._connection.pause(call, self._connection.unanswered(problem), retried)
             await self._sleep(pause)

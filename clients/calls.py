@@ -29,6 +29,7 @@ from winnow.clients.schema import (
     Status,
     TokenizeRequest,
     Tokens,
+    UsageScope,
 )
 from winnow.clients.validation_errors import describe_invalid
 
@@ -52,16 +53,21 @@ class Options(TypedDict, total=False):
     n: int | None  # number of answers to return
     is_safety: bool | None  # None: the server's safety classifier decides
     combiner: CombinerName | None
+    merge_turns: bool | None  # join messages of one role in a row instead of refusing them
+    usage: UsageScope | None  # "winner": count the tokens of the returned answers only
     return_candidates: bool | None  # put every candidate's text into `Answer.candidates`
     temperature: float | None
     top_p: float | None
     top_k: int | None
     min_p: float | None
     max_tokens: int | None
+    min_tokens: int | None
+    ignore_eos: bool | None
     stop: str | Sequence[str] | None
     seed: int | None
     presence_penalty: float | None
     frequency_penalty: float | None
+    repetition_penalty: float | None
     logit_bias: Mapping[int, float] | None
     logprobs: bool | None
     top_logprobs: int | None
@@ -118,9 +124,9 @@ def streamed(dialog: Dialog, model: str, options: Options, *, progress: bool) ->
     return completion(dialog, model, options, **streaming)
 
 
-def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool | None) -> Call[list[Rating]]:
+def rewards(dialog: Dialog, answers: Sequence[str], model: str, options: Mapping[str, Any]) -> Call[list[Rating]]:
     """Return the call of `POST /v1/rewards`."""
-    body = {"model": model, "messages": _messages(dialog), "answers": answers, "is_safety": is_safety}
+    body = {"model": model, "messages": _messages(dialog), "answers": answers, **options}
     return Call(
         "/v1/rewards",
         lambda reply, _: Rewards.model_validate_json(reply).rewards,
@@ -128,11 +134,14 @@ def rewards(dialog: Dialog, answers: Sequence[str], model: str, is_safety: bool 
     )
 
 
-def tokenize(text: Dialog, *, add_special_tokens: bool, return_token_strs: bool) -> Call[Tokens]:
+def tokenize(text: Dialog, options: Mapping[str, Any]) -> Call[Tokens]:
     """Return the call of `POST /tokenize`, for a raw text or for a dialog."""
     content = "prompt" if isinstance(text, str) else "messages"
-    body = {content: text, "add_special_tokens": add_special_tokens, "return_token_strs": return_token_strs}
-    return Call("/tokenize", lambda reply, _: Tokens.model_validate_json(reply), _content(TokenizeRequest, body))
+    return Call(
+        "/tokenize",
+        lambda reply, _: Tokens.model_validate_json(reply),
+        _content(TokenizeRequest, {content: text, **options}),
+    )
 
 
 def detokenize(tokens: Sequence[int]) -> Call[str]:
@@ -178,8 +187,7 @@ def _content(kind: type[Request], body: Mapping[str, Any]) -> bytes:
     try:
         kind.model_validate_json(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        detail = describe_invalid(problem, problem["loc"])
+        detail = describe_invalid(error.errors(include_url=False), body)
         raise kind_of(detail.code, 400)(detail.message, code=detail.code, param=detail.param) from None
     return content
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from winnow.clients.answers import Answer, Event, Piece
 from winnow.clients.client import Client
-from winnow.clients.errors import WinnowClientError
+from winnow.clients.errors import UnusableEnvironment, WinnowClientError
 from winnow.clients.schema import Progress
 
 HELP = "Type a message. /show and /hide the candidates, /new starts a new dialog, /quit or Ctrl-D leaves."
@@ -28,7 +28,7 @@ def talk(url: str, *, candidates: int | None, show: bool, system: str | None, ap
     console = Console()
     try:
         client = Client(url, api_key=api_key, max_retries=0)
-    except ValueError as error:
+    except (ValueError, UnusableEnvironment) as error:
         return _failed(console, error)
     with client:
         try:
@@ -41,7 +41,7 @@ def talk(url: str, *, candidates: int | None, show: bool, system: str | None, ap
 
 
 def _failed(console: Console, error: Exception) -> int:
-    console.print(f"winnow: {error}", style="red", markup=False)
+    console.print(f"winnow: {error}", style="red", markup=False, soft_wrap=True)
     return 1
 
 

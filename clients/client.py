@@ -14,10 +14,10 @@ import httpx
 from winnow.clients import calls
 from winnow.clients.answers import Answer, Event
 from winnow.clients.calls import Call, Dialog, Options
-from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, refusal, request_id, result
+from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
-from winnow.clients.schema import ModelCard, Rating, Tokens
+from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
 from winnow.clients.streams import StreamedAnswer
 
 T = TypeVar("T")
@@ -32,11 +32,13 @@ class Client:
         timeout: limits in seconds for connecting and for silence within an answer; a number sets both.
         max_retries: retries of a call that found no server, or one that was busy or failing. A call whose answer has
             begun is not retried. All attempts of a call carry the same `X-Request-Id`.
-        transport: an httpx transport, for proxies, certificates and tests; closed with the client.
+        transport: an httpx transport, for proxies, certificates and tests; closed with the client. Without one, the
+            environment's proxies and certificates are used, as in curl; loopback addresses are reached directly.
         sleep: called with the seconds to wait between retries.
 
     Raises:
         ValueError: the address or the key is malformed.
+        UnusableEnvironment: a variable for proxies or certificates that this address needs cannot be used.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._connection = Connection(base_url, api_key, timeout, max_retries)
-        self._http = httpx.Client(transport=transport, **self._connection.http_options)
+        self._http = httpx.Client(**self._connection.http_options(transport))
         self._sleep = sleep
         self._served: str | None = None
         self._model_lock = threading.Lock()
@@ -98,20 +100,38 @@ class Client:
                     yield from streamed.feed(data)
 
     def rewards(
-        self, dialog: Dialog, answers: Sequence[str], *, model: str | None = None, is_safety: bool | None = None
+        self,
+        dialog: Dialog,
+        answers: Sequence[str],
+        *,
+        model: str | None = None,
+        is_safety: bool | None = None,
+        combiner: CombinerName | None = None,
+        merge_turns: bool | None = None,
     ) -> list[Rating]:
-        """Return the reward models' scores of `answers` to `dialog`, in the same order."""
-        return self._call(calls.rewards(dialog, answers, self._model(model), is_safety))
+        """Return the reward models' scores of `answers` to `dialog`, with their ranks, in the same order."""
+        options = {"is_safety": is_safety, "combiner": combiner, "merge_turns": merge_turns}
+        return self._call(calls.rewards(dialog, answers, self._model(model), options))
 
     def models(self) -> list[ModelCard]:
         """Return the served models; there is exactly one. Its id, fetched once, is the default of every `model`."""
         return self._call(calls.models())
 
-    def tokenize(self, text: Dialog, *, add_special_tokens: bool = True, return_token_strs: bool = False) -> Tokens:
+    def tokenize(
+        self,
+        text: Dialog,
+        *,
+        add_special_tokens: bool = True,
+        return_token_strs: bool = False,
+        merge_turns: bool | None = None,
+    ) -> Tokens:
         """Return the token ids of a text, by default with BOS before it, or of messages rendered by the template."""
-        return self._call(
-            calls.tokenize(text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs)
-        )
+        options = {
+            "add_special_tokens": add_special_tokens,
+            "return_token_strs": return_token_strs,
+            "merge_turns": merge_turns,
+        }
+        return self._call(calls.tokenize(text, options))
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""
@@ -144,7 +164,7 @@ class Client:
         with closing(self._send(call)) as response:
             with self._connection.reading():
                 response.read()
-            return result(call, response)
+            return self._connection.result(call, response)
 
     def _send(self, call: Call[Any]) -> httpx.Response:
         """Return a successful response, its body unread, after as many retries as needed; the caller closes it."""
@@ -157,7 +177,7 @@ class Client:
                     return response
                 with closing(response):
                     response.read()
-                pause = self._connection.pause(call, refusal(call, response), retried)
+                pause = self._connection.pause(call, self._connection.refusal(call, response), retried)
             except httpx.RequestError as problem:
                 pause = self._connection.pause(call, self._connection.unanswered(problem), retried)
             self._sleep(pause)

@@ -1,6 +1,7 @@
 """The exceptions of the clients. Every message can be shown to a user, and none contains the API key.
 
     WinnowClientError             base class
+    ├── UnusableEnvironment       a variable for proxies or certificates that the address needs cannot be used
     ├── ConnectionFailed          no answer: refused, reset, or cut off
     ├── TimedOut                  no data for longer than the client's timeout
     ├── StreamBroken              a stream ended before the answer was complete
@@ -29,6 +30,10 @@ class WinnowClientError(Exception):
 
     is_transient: bool = False
     """Whether the same call may succeed later. The clients retry such calls themselves, up to `max_retries` times."""
+
+
+class UnusableEnvironment(WinnowClientError):
+    """An environment variable for proxies or certificates cannot be used; raised as a client is made."""
 
 
 class ConnectionFailed(WinnowClientError):

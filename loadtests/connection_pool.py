@@ -20,7 +20,7 @@ class ConnectionPool:
     """Clients without a limit to their number, reused most recent first. `options` are those of `httpx.AsyncClient`."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = {"verify": httpx.create_ssl_context(), **options, "limits": LIMITS}
+        self._options = {**options, "limits": LIMITS}
         self._free: list[httpx.AsyncClient] = []
 
     @asynccontextmanager

@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 import httpx
 
 from winnow.clients.calls import Call, models
-from winnow.clients.connection import TIMEOUT, Connection, refusal
-from winnow.clients.errors import Overloaded, RefusedByServer, ShuttingDown
+from winnow.clients.connection import TIMEOUT, Connection
+from winnow.clients.errors import Overloaded, RefusedByServer, ShuttingDown, UnusableEnvironment
 from winnow.loadtests.completions import CompletionParser, InvalidCompletion, first_model
 from winnow.loadtests.connection_pool import ConnectionPool
 from winnow.loadtests.errors import LoadTestError, ScenarioError
@@ -49,7 +49,7 @@ class OpenAITarget:
             ValueError: the address or the key is malformed, see `Connection`.
         """
         self._connection = Connection(url, api_key, timeout, retries=0)
-        self._pool = ConnectionPool({**self._connection.http_options, "transport": transport})
+        self._pool = ConnectionPool(self._connection.http_options(transport))
         self._key = api_key
         self.url, self.model, self.dialect, self.stream = self._connection.base_url, model, dialect, stream
         self.name = name or f"{model} at {httpx.URL(self.url).netloc.decode()}"
@@ -99,7 +99,7 @@ class OpenAITarget:
             async with aclosing(response):
                 if not response.is_success:
                     await response.aread()
-                    return self._refused(refusal(call, response))
+                    return self._refused(self._connection.refusal(call, response))
                 parser = CompletionParser(is_stream=self.stream)
                 async for chunk in response.aiter_bytes():
                     parser.feed(chunk, time.perf_counter())
@@ -143,7 +143,7 @@ async def open_target(
 
     Raises:
         ScenarioError: the address or the key is malformed.
-        LoadTestError: the server does not answer, or lists no model.
+        LoadTestError: the server does not answer or lists no model, or the environment's proxy cannot be used.
     """
     try:
         if model is None or dialect is None:
@@ -152,6 +152,8 @@ async def open_target(
         target = OpenAITarget(url, model=model, dialect=dialect, api_key=api_key, stream=stream, transport=transport)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
+    except UnusableEnvironment as error:
+        raise LoadTestError(str(error)) from None
     if target.name in taken:
         target.name += " (again)"
     return target
@@ -160,11 +162,11 @@ async def open_target(
 async def _served(connection: Connection, transport: httpx.AsyncBaseTransport | None) -> tuple[str, str | None]:
     """Return the first model of a server, and its owner."""
     call = models()
-    async with httpx.AsyncClient(transport=transport, **connection.http_options) as http:
+    async with httpx.AsyncClient(**connection.http_options(transport)) as http:
         try:
             response = await http.send(http.build_request(**connection.request(call)))
             if not response.is_success:
-                raise refusal(call, response)
+                raise connection.refusal(call, response)
             return first_model(response.content)
         except httpx.RequestError as problem:
             raise LoadTestError(str(connection.unanswered(problem))) from None

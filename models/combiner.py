@@ -33,11 +33,13 @@ def combine(is_safety: bool, safety_logit: float, helpfulness_logit: float | Non
     return Reward(safety_logit, helpfulness_logit, Branch.HELPFUL)
 
 
-def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int, ...]:
+def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName, *, empty_last: bool = True) -> tuple[int, ...]:
     """Return positions into `scored`, best first; ties go to the lowest candidate index.
 
     `llama2` orders by R_c as in the paper. `safe_first` puts every unsafe candidate (R_s < 0.15) below all safe ones:
-    by the paper's formula an unsafe one with R_s 0.14 beats a safe one with R_h 0.10.
+    by the paper's formula an unsafe one with R_s 0.14 beats a safe one with R_h 0.10. With `empty_last` an answer
+    without text ranks below every answer that has some, unsafe ones included, with either combiner: reward models were
+    not trained on empty answers, and may score them high. So the others rank as if it had not been sampled.
     """
     keys: dict[CombinerName, Callable[[Reward], tuple[float, ...]]] = {
         "llama2": lambda reward: (reward.combined_logit,),
@@ -47,6 +49,7 @@ def rank(scored: Sequence[ScoredCandidate], combiner: CombinerName) -> tuple[int
 
     def order(position: int) -> tuple[float, ...]:
         item = scored[position]
-        return (*(-value for value in key(item.reward)), item.candidate.index)
+        is_last = empty_last and item.candidate.is_empty
+        return (is_last, *(-value for value in key(item.reward)), item.candidate.index)
 
     return tuple(sorted(range(len(scored)), key=order))

@@ -24,7 +24,8 @@ WinnowError
     ├── InvalidKey          it shows no valid API key
     ├── TooManyHeaders      it has more headers than the server reads
     ├── HeadTooLarge        its request line and headers are larger than the server reads
-    └── UntrustedHost       its Host header is not a trusted one
+    ├── UntrustedHost       its Host header is not a trusted one
+    └── ForeignOrigin       a web page of another origin sent it
 
 The clients and the load tester have trees of their own, `winnow.clients.errors` and `winnow.loadtests.errors`.
 """
@@ -170,6 +171,10 @@ class HeadTooLarge(ConnectionRefused):
 
 class UntrustedHost(ConnectionRefused):
     """The request's Host header is not among the trusted ones."""
+
+
+class ForeignOrigin(ConnectionRefused):
+    """A web page of another origin sent the request."""
 
 
 def root_cause(group: ExceptionGroup[WinnowError]) -> WinnowError:

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 class Sampling:
     """Sampling parameters of every candidate of one prompt; ranges as in the OpenAI API and vLLM.
 
-    `max_tokens` counts sampled tokens, the closing EOS included. `top_k` 0 and `min_p` 0 switch those filters off.
-    `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`. `alternatives` requests the
-    tokens' log-probabilities, each with that many alternatives, 0 to 20; None requests none.
+    `max_tokens` counts sampled tokens, the closing EOS included; before `min_tokens` of them neither EOS nor a stop
+    string ends an answer. With `ignore_eos` only a stop string ends it before `max_tokens`. `top_k` 0 and `min_p` 0
+    switch those filters off. `seed` None samples unseeded; otherwise candidate k uses `candidate_seed(seed, k)`.
+    `alternatives` requests the tokens' log-probabilities, each with that many alternatives, 0 to 20; None requests
+    none.
     """
 
     max_tokens: int
+    min_tokens: int = 0
+    ignore_eos: bool = False
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -23,6 +27,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int | None = None
     alternatives: int | None = None

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from winnow.models.spelling import require_spelling, without_dummy_space
 from winnow.models.types import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODE_ANCHOR = "\n"
-"""Continuations are encoded after it: no piece of a SentencePiece vocabulary spans a newline."""
-DECODE_ANCHOR = "a"
-"""Continuations are decoded after it. A newline would not do: it may be a byte token, which the decoder
-joins with bytes that follow."""
 LONG_TEXT = 20_000
 """Characters above which a text is tokenised in a thread, so that the event loop serves others meanwhile."""
 CACHED_TEXTS = 2048
@@ -27,53 +23,50 @@ _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 class Tokenizer:
     """A fast Hugging Face tokenizer with a dummy leading space and byte fallback (SentencePiece), BOS and EOS.
 
-    The wrapped tokenizer is used with explicit options on every call and is never changed.
+    Its ids are SentencePiece's, whichever class ships the vocabulary: `spelling` tells how. The wrapped tokenizer is
+    used with explicit options on every call and is never changed.
 
     Raises:
-        ValueError: there is no BOS or no EOS id.
+        ValueError: there is no BOS or no EOS id, or the tokenizer is of another kind (byte-level BPE, WordPiece, no
+            byte fallback …).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        from tokenizers import Tokenizer as FastTokenizer
-
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no BOS or no EOS id")
+        if not tokenizer.is_fast:
+            raise ValueError("the tokenizer is not a fast one; it needs a tokenizer.json")
+        backend = tokenizer.backend_tokenizer
         self._tokenizer = tokenizer
         self.bos_id: int = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self.control_ids = frozenset(tokenizer.all_special_ids)
-        # A copy that never reads text as a control token; a quarter of the time of setting that on each call.
-        self._plain = FastTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._plain.encode_special_tokens = True
-        self._plain.no_truncation()
-        self._plain.no_padding()
+        special = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.control_ids = frozenset((*tokenizer.all_special_ids, *special))
+        self._plain = without_dummy_space(backend)
+        has_dummy_space = backend.encode("a", add_special_tokens=False).ids == self._encode(" a")
+        self.dummy_space = " " if has_dummy_space else ""
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
-        self._encode_anchor = self.encode(ENCODE_ANCHOR)
-        self._decode_anchor = self.encode(DECODE_ANCHOR)
+        self._names = _names(tokenizer)
+        self._bytes = [b"" if id in self.control_ids else _spell(name) for id, name in enumerate(self._names)]
+        """What each token spells in the middle of a text, so that the bytes of an answer are exactly its tokens'."""
         # Both reward models encode an answer, and `/v1/rewards` checks its length before: once is enough.
-        self._cached_continuation = lru_cache(CACHED_TEXTS)(self._encode_continuation)
+        self._cached_continuation = lru_cache(CACHED_TEXTS)(self._encode)
+        require_spelling(self, backend)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of plain text: no BOS or EOS is added, and a literal `</s>` stays text."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids)
+        return self._encode(self.dummy_space + text) if text else []
 
     def encode_continuation(self, text: str) -> list[int]:
-        """Return the ids of `text` in the middle of a text, where a leading space is a space.
-
-        It is encoded after an anchor, because tokenizers differ in how they treat white space at the
-        start of a text.
-        """
-        if not text:
-            return []
-        return self._encode_continuation(text) if len(text) > LONG_TEXT else list(self._cached_continuation(text))
+        """Return the ids of `text` in the middle of a text, where a leading space is a space."""
+        return self._encode(text) if len(text) > LONG_TEXT else list(self._cached_continuation(text))
 
     def encode_answer(self, prompt: Prompt, answer: str) -> list[int]:
         """Return the ids of `answer` after `prompt`, without EOS; none for an empty answer."""
         return self.encode_continuation(prompt.answer_prefix + answer) if answer else []
 
-    def _encode_continuation(self, text: str) -> list[int]:
-        ids, size = self.encode(ENCODE_ANCHOR + text), len(self._encode_anchor)
-        return ids[size:] if ids[:size] == self._encode_anchor else self.encode(text)
+    def _encode(self, text: str) -> list[int]:
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     def raw_prompt(self, text_or_ids: str | Sequence[int], *, is_safety: bool = False) -> Prompt:
         """Return a prompt that no template has rendered: BOS and the text, or the given ids as they are."""
@@ -84,12 +77,26 @@ class Tokenizer:
         return Prompt(tuple(text_or_ids), is_safety=is_safety, raw_text=text)
 
     def decode(self, ids: Sequence[int], *, skip_control: bool = False) -> str:
-        """Return the text of `ids` at the start of a text; `skip_control` leaves control ids out."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_control))
+        """Return the text of `ids` at the start of a text; `skip_control` leaves control ids out.
+
+        Bytes that make no whole character, as where a limit cuts one in two, are left out; whole characters stay.
+        """
+        spell = self.token_bytes if skip_control else self._shown_bytes
+        return b"".join(map(spell, ids)).removeprefix(self.dummy_space.encode()).decode(errors="ignore")
 
     def decode_continuation(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` in the middle of a text: keeps a leading space, leaves control ids out."""
-        return self.decode([*self._decode_anchor, *ids], skip_control=True).removeprefix(DECODE_ANCHOR)
+        """Return the text of `ids` in the middle of a text: keeps a leading space, leaves control ids out.
+
+        Bytes that make no whole character are left out, as in `decode`.
+        """
+        return b"".join(map(self.token_bytes, ids)).decode(errors="ignore")
+
+    def ids_of_jinja(self, jinja: str, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+        """Return the ids that users of the wrapped tokenizer get by a Jinja template, and 1 for those with loss."""
+        rendered = self._tokenizer.apply_chat_template(
+            list(messages), chat_template=jinja, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return list(rendered["input_ids"]), list(rendered["assistant_masks"])
 
     def fewest_tokens(self, text: str) -> int:
         """Return a lower bound on `len(encode(text))` at no cost, from the length of the longest piece."""
@@ -97,18 +104,33 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the UTF-8 bytes of one token in the middle of a text; empty for a control id."""
-        if token_id in self.control_ids:
-            return b""
-        piece = self.token_name(token_id)
-        if _BYTE_PIECE.fullmatch(piece):
-            return bytes([int(piece[3:5], 16)])
-        return piece.replace("▁", " ").encode()
+        return self._bytes[token_id] if token_id < len(self._bytes) else b""
+
+    def _shown_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of one token; a control id's are those of its name."""
+        return self.token_name(token_id).encode() if token_id in self.control_ids else self.token_bytes(token_id)
 
     def token_name(self, token_id: int) -> str:
         """Return the token as the vocabulary spells it; empty for an id that only pads the vocabulary."""
-        return str(self._tokenizer.convert_ids_to_tokens(token_id) or "")
+        return self._names[token_id] if token_id < len(self._names) else ""
+
+    @property
+    def control_tokens(self) -> list[str]:
+        """The names of the control ids, in their order."""
+        return [self.token_name(token_id) for token_id in sorted(self.control_ids)]
 
     def equals(self, other: Tokenizer) -> bool:
         """Whether both give the same ids for the same text, as far as vocabulary and control ids tell."""
         mine = (self._tokenizer.get_vocab(), self.bos_id, self.eos_id)
         return mine == (other._tokenizer.get_vocab(), other.bos_id, other.eos_id)
+
+
+def _names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the name of each token by its id; empty where an id has none."""
+    names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}
+    return [names.get(token_id, "") for token_id in range(max(names) + 1)]
+
+
+def _spell(name: str) -> bytes:
+    """Return the bytes that the token called `name` stands for."""
+    return bytes([int(name[3:5], 16)]) if _BYTE_PIECE.fullmatch(name) else name.replace("▁", " ").encode()

@@ -14,6 +14,8 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length"]
 CombinerName = Literal["llama2", "safe_first"]
+Reduction = Literal["load", "deadline", "temperature"]
+"""The reason for which fewer candidates were started than were requested."""
 Truncation = Literal["deadline", "accept_reward"]
 """The reason that ended a selection before all of its candidates had finished."""
 AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
@@ -43,8 +45,9 @@ class Prompt:
     engines must add none. `messages` is the dialog they were rendered from, so that a reward model can
     render it for itself; it is empty for a raw prompt, whose text is `raw_text`. `answer_prefix` is the
     text between the last prompt token and the first character of the answer, which the answer's own
-    tokens begin with (Llama 2 puts a space there). `is_safety` marks a prompt whose answers are ranked
-    by safety alone (Llama 2, section 3.2.3).
+    tokens begin with (Llama 2 puts a space there). `tags` are the template's own: an answer ends where one
+    of them begins, so that it can be sent back as history. `is_safety` marks a prompt whose answers are
+    ranked by safety alone (Llama 2, section 3.2.3).
     """
 
     token_ids: tuple[int, ...]
@@ -52,6 +55,7 @@ class Prompt:
     is_safety: bool = False
     answer_prefix: str = ""
     raw_text: str = ""
+    tags: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -78,7 +82,7 @@ class TokenLogprob:
 class Candidate:
     """One finished answer sampled from the policy.
 
-    `text` is the sampled text, cut at a stop string if one was met; the reward models score it.
+    `text` is the sampled text, cut at a stop string or a tag of the template; the reward models score it.
     `tokens` counts the sampled tokens, EOS included. `seconds` is the time from submission to the last
     token. `logprobs` are those of the sampled tokens, EOS left out, if requested.
     """
@@ -89,6 +93,11 @@ class Candidate:
     tokens: int
     seconds: float = 0.0
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the answer has no text, or white space only."""
+        return not self.text.strip()
 
 
 class Branch(StrEnum):
@@ -225,7 +234,9 @@ class Progress:
 class Selection:
     """The outcome of one best-of-N run; responses, metrics, journals and reports are views of it.
 
-    `scored` is in candidate order, `ranking` holds positions into `scored`, best first; never empty.
+    `scored` is in candidate order, `ranking` holds positions into `scored`, best first; never empty. With
+    `empty_last` an answer without text ranks below every other. `requested` is the K that was asked for, None if
+    it is the number of candidates that were started; `reduced_by` is why those are fewer.
     """
 
     prompt: Prompt
@@ -236,6 +247,9 @@ class Selection:
     timings: Timings
     aborted: tuple[Aborted, ...] = ()
     truncated_by: Truncation | None = None
+    empty_last: bool = True
+    requested: int | None = None
+    reduced_by: Reduction | None = None
 
     @property
     def winner(self) -> ScoredCandidate:
@@ -258,13 +272,19 @@ class Selection:
         return any(item.reason == "early_rejection" for item in self.aborted)
 
     @property
+    def contenders(self) -> tuple[ScoredCandidate, ...]:
+        """The candidates that could win: those with text, if there are any and `empty_last` is set; else all."""
+        with_text = tuple(item for item in self.scored if not item.candidate.is_empty)
+        return with_text if with_text and self.empty_last else self.scored
+
+    @property
     def all_unsafe(self) -> bool:
-        """Whether every candidate is unsafe, the winner included."""
-        return all(item.reward.is_gated for item in self.scored)
+        """Whether every candidate that could win is unsafe, the winner included."""
+        return all(item.reward.is_gated for item in self.contenders)
 
     @property
     def safe_passed_over(self) -> bool:
-        """Whether the winner is unsafe although another candidate is not: the paper's formula allows that."""
+        """Whether the winner is unsafe although another that could win is not: the paper's formula allows that."""
         return self.winner.reward.is_gated and not self.all_unsafe
 
     @property

@@ -12,25 +12,12 @@ from rich.table import Table
 from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.engines.hardware import card, ram
-from winnow.models.engines.memory import (
-    GIB,
-    TYPICAL_ANSWER,
-    TYPICAL_PROMPT,
-    Fixed,
-    Memory,
-    MemoryPlan,
-    Parts,
-    Work,
-    plan_card,
-    plan_ram,
-)
+from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Parts, Work
+from winnow.models.engines.planning import TYPICAL_ANSWER, TYPICAL_PROMPT, plan_card, plan_ram
 from winnow.models.engines.shape import Model
 from winnow.server.settings import EngineSettings, PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
-
-CPU_KV_CACHE = GIB
-"""Bytes of an engine's KV cache on CPU, unless the settings say otherwise."""
 
 
 def precision(settings: Settings, engine: EngineSettings, *, on_gpu: bool | None = None) -> str:
@@ -55,11 +42,8 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
         _model(settings, settings.helpfulness, "reward model", "helpfulness", on_gpu=on_gpu),
     )
     fixed = _fixed(settings)
-    if not on_gpu:
-        policy, safety, helpfulness = (part.kv_cache or CPU_KV_CACHE for part in fixed)
-        return plan_ram(ram(), models, (policy, safety, helpfulness))
     work = Work(settings.max_sequences, settings.max_candidates_in_flight, settings.eager)
-    return plan_card(memory or card(), models, work, fixed)
+    return plan_card(memory or card(), models, work, fixed) if on_gpu else plan_ram(ram(), models, work, fixed)
 
 
 def engine_parts(settings: Settings) -> Parts:
@@ -74,12 +58,15 @@ def engine_parts(settings: Settings) -> Parts:
     """
     fixed = _fixed(settings)
     if not runs_on_gpu():
-        policy, safety, helpfulness = (Fixed(engine.kv_cache) for engine in plan(settings).engines)
+        planned = plan(settings)
+        if planned.is_shrunk:
+            logger.warning("smaller KV caches than the engines can use: %s", planned)
+        policy, safety, helpfulness = (Fixed(engine.kv_cache) for engine in planned.engines)
         return policy, safety, helpfulness
     if all(part.share for part in fixed):
         return fixed
     planned = plan(settings)
-    logger.info("%s; %s", planned.memory, "; ".join(engine.arithmetic for engine in planned.engines))
+    logger.info("%s", planned)
     policy, safety, helpfulness = (
         replace(part, share=engine.share) for part, engine in zip(fixed, planned.engines, strict=True)
     )

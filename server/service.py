@@ -67,6 +67,7 @@ class Service:
             self.helpfulness,
             settings.safety.calibration,
             settings.helpfulness.calibration,
+            settings.empty_last,
         )
 
     @property
@@ -189,7 +190,7 @@ def started(settings: Settings) -> Iterator[Service]:
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
     for checkpoint in (settings.safety.checkpoint, settings.helpfulness.checkpoint):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
-    template = TEMPLATES[settings.policy.template]
+    template = settings.chat_template
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
         policy_options, safety_options, helpfulness_options = (

@@ -22,7 +22,6 @@ import httpx
 import uvicorn
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
-from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.hardware import ram
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.tokenizer import Tokenizer
@@ -179,7 +178,7 @@ def scripted(
     chosen = Settings(**settings)
     return Service(
         chosen,
-        TEMPLATES["llama2"],
+        chosen.chat_template,
         tokenizer,
         SafetyClassifier(chosen.safety_patterns),
         policy or ScriptedPolicy(),

@@ -41,7 +41,7 @@ WORDS = [
     "line\nbreak",
     "é",
     "日本",
-    "\u2028",
+    "a\u2028b",
     'quote"',
     "{}",
     "tall",

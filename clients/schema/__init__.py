@@ -8,6 +8,7 @@ from winnow.clients.schema.base import (
     BranchName,
     CombinerName,
     FinishReason,
+    Reduction,
     Request,
     Response,
     Truncation,
@@ -24,9 +25,11 @@ from winnow.clients.schema.best_of_n import (
     Rating,
     Scored,
     TimingsMs,
+    UsageScope,
 )
 from winnow.clients.schema.requests import (
     MAX_PROMPT_TOKENS,
+    UNSEEDED,
     ChatMessage,
     ChatRequest,
     CompletionRequest,
@@ -36,6 +39,7 @@ from winnow.clients.schema.requests import (
     TextPart,
     TextRequest,
     TokenizeRequest,
+    WithoutEffect,
 )
 from winnow.clients.schema.responses import (
     AnswerMessage,
@@ -44,6 +48,7 @@ from winnow.clients.schema.responses import (
     ChatLogprobs,
     Choice,
     ChunkChoice,
+    CompletionTokensDetails,
     Delta,
     Detokenized,
     ErrorBody,
@@ -63,12 +68,12 @@ from winnow.clients.schema.responses import (
 )
 
 __all__ = [
-    "MAX_PROMPT_TOKENS", "AbortReason", "AbortedCandidate", "AnswerMessage", "BestOfNOptions", "BestOfNReport",
-    "BranchName", "CandidateRange", "ChatCompletion", "ChatCompletionChunk", "ChatLogprobs", "ChatMessage",
-    "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest", "Delta", "DetokenizeRequest",
-    "Detokenized", "EarlyRejectionOptions", "ErrorBody", "ErrorDetail", "Failed", "FinishReason", "ModelCard",
-    "ModelList", "Progress", "ProgressReport", "Rating", "Request", "Response", "Rewards", "RewardsRequest",
-    "SampledLogprob", "Scored", "Status", "StreamOptions", "TextChoice", "TextCompletion", "TextLogprobs",
-    "TextPart", "TextRequest", "TimingsMs", "TokenLogprob", "TokenizeRequest", "Tokens", "Truncation", "Usage",
-    "Version",
+    "MAX_PROMPT_TOKENS", "UNSEEDED", "AbortReason", "AbortedCandidate", "AnswerMessage", "BestOfNOptions",
+    "BestOfNReport", "BranchName", "CandidateRange", "ChatCompletion", "ChatCompletionChunk", "ChatLogprobs",
+    "ChatMessage", "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest",
+    "CompletionTokensDetails", "Delta", "DetokenizeRequest", "Detokenized", "EarlyRejectionOptions", "ErrorBody",
+    "ErrorDetail", "Failed", "FinishReason", "ModelCard", "ModelList", "Progress", "ProgressReport", "Rating",
+    "Reduction", "Request", "Response", "Rewards", "RewardsRequest", "SampledLogprob", "Scored", "Status",
+    "StreamOptions", "TextChoice", "TextCompletion", "TextLogprobs", "TextPart", "TextRequest", "TimingsMs",
+    "TokenLogprob", "TokenizeRequest", "Tokens", "Truncation", "Usage", "UsageScope", "Version", "WithoutEffect",
 ]  # fmt: skip

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from winnow.clients.schema.base import (
+    INTEGRAL,
     AbortReason,
     BranchName,
     CombinerName,
     FinishReason,
+    Reduction,
     Request,
     Response,
     Truncation,
     invalid,
 )
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), INTEGRAL]
+UsageScope = Literal["all", "winner"]
 MAX_CHECKPOINTS = 16
 MAX_DEADLINE_MS = 3_600_000
 
@@ -49,32 +52,26 @@ class EarlyRejectionOptions(Request):
         return self
 
 
-def _count_or_range(value: Any) -> str:
-    return "[range]" if isinstance(value, dict | CandidateRange) else "[count]"
-
-
 class BestOfNOptions(Request):
     """Options of the selection; None takes the server's default.
 
-    With `is_safety` None the server's safety classifier decides. `return_candidates` adds every candidate's text to
+    With `is_safety` None the server's safety classifier decides. `merge_turns` joins messages of one role in a row,
+    which are refused otherwise. `return_candidates` adds every candidate's text to
     `scored`. `progress` sends an event on the stream whenever a candidate has been scored. Early stopping:
     `deadline_ms` counts from the request's arrival; the first candidate whose R_c reaches `accept_reward` ends the
-    selection; `early_rejection` is approximate.
+    selection; `early_rejection` is approximate. `usage` "winner" counts the tokens of the returned answers alone.
     """
 
-    candidates: (
-        Annotated[
-            Annotated[Count, Tag("[count]")] | Annotated[CandidateRange, Tag("[range]")], Discriminator(_count_or_range)
-        ]
-        | None
-    ) = None
+    candidates: Count | CandidateRange | None = None
     deadline_ms: Annotated[float, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     accept_reward: Annotated[float, Field(ge=0, le=1)] | None = None
     early_rejection: EarlyRejectionOptions | None = None
     is_safety: bool | None = None
     combiner: CombinerName | None = None
+    merge_turns: bool | None = None
     return_candidates: bool | None = None
     progress: bool | None = None
+    usage: UsageScope | None = None
 
     @property
     def most(self) -> int | None:
@@ -88,13 +85,18 @@ class BestOfNOptions(Request):
 
 
 class Rating(Response):
-    """The reward models' scores of an answer, each in (0, 1); `helpfulness` is null unless `branch` is `helpful`."""
+    """The reward models' scores of an answer, each in (0, 1), and its rank; 0 is the best.
+
+    `helpfulness` is null unless `branch` is `helpful`. An answer is `empty` if it has no text, or white space only.
+    """
 
     index: int
     safety: float
     helpfulness: float | None
     combined: float
     branch: BranchName
+    empty: bool = False
+    rank: int
 
 
 class Scored(Rating):
@@ -102,7 +104,6 @@ class Scored(Rating):
 
     optional = frozenset({"text"})
 
-    rank: int
     finish_reason: FinishReason
     tokens: int
     text: str | None = None
@@ -138,12 +139,12 @@ class BestOfNReport(Response):
 
     `candidates` is the K that was sampled, out of `requested`; `reduced_by` is why it is smaller. `truncated_by` is why
     the selection ended before all K had. `approximate`: candidates were aborted on a partial score. `all_unsafe`: every
-    candidate has R_s < 0.15. `safe_passed_over`: the winner has R_s < 0.15, though another candidate has not.
+    candidate has R_s < 0.15, empty ones aside. `safe_passed_over`: the winner has R_s < 0.15, though another has not.
     """
 
     candidates: int
     requested: int
-    reduced_by: Literal["load", "deadline"] | None = None
+    reduced_by: Reduction | None = None
     truncated_by: Truncation | None = None
     approximate: bool = False
     finished: int

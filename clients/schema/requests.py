@@ -6,12 +6,14 @@ nothing. docs/api.md documents every field.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
-from winnow.clients.schema.base import Neutral, Request, invalid
+from winnow.clients.schema.base import INTEGRAL, CombinerName, Neutral, Request, integral, invalid
 from winnow.clients.schema.best_of_n import BestOfNOptions, Count
+from winnow.clients.schema.compatibility import CHAT, MESSAGE, STREAM, TEXT
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -20,32 +22,41 @@ MAX_PARTS = 64
 MAX_BIASES = 1024
 MAX_ANSWERS = 1024
 MAX_PROMPT_TOKENS = 100_000
+UNSEEDED = -1
+"""The seed by which some clients say that they want none."""
+NoEffect = dict[str, Any] | None
+"""An object that is accepted and not used."""
 
 
 class TextPart(Request):
-    """Part of a message's content; only text is supported."""
+    """Part of a message's content; only text is supported. Hints for caches are accepted and not used."""
 
     type: Literal["text"]
     text: str
+    cache_control: NoEffect = None
+    prompt_cache_breakpoint: NoEffect = None
 
 
 class ChatMessage(Request):
     """One message of a dialog; `developer` is a synonym of `system`, text parts are concatenated.
 
     Fields that are null in an answer of ours or of OpenAI's are ignored, so that an answer can be sent back unchanged.
+    `name` and `cache_control` are accepted and not used: the chat format has no place for a name.
     """
 
-    neutral: ClassVar[Neutral] = {
-        "annotations": (None, []),
-        "audio": (None,),
-        "function_call": (None,),
-        "name": (None,),
-        "refusal": (None,),
-        "tool_calls": (None, []),
-    }
+    neutral: ClassVar[Neutral] = MESSAGE
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+    name: str | None = None
+    cache_control: NoEffect = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_tools(cls, body: Any) -> Any:
+        if isinstance(body, dict) and body.get("role") in ("tool", "function"):
+            raise PydanticCustomError("unsupported", "not supported", {"param": "role", "value": body["role"]})
+        return body
 
     @property
     def text(self) -> str:
@@ -53,25 +64,43 @@ class ChatMessage(Request):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class StreamOptions(Request):
-    """Extra content of a stream."""
+Dialog = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra={"minItems": 1})]
+"""Messages; the template refuses an empty list, with the code of dialogs."""
 
-    neutral: ClassVar[Neutral] = {"include_obfuscation": (None, False)}
+
+class StreamOptions(Request):
+    """Extra content of a stream; obfuscation is accepted and not done."""
+
+    neutral: ClassVar[Neutral] = STREAM
 
     include_usage: bool | None = False
+    include_obfuscation: bool | None = None
 
 
-class CompletionRequest(Request):
+class WithoutEffect(Request):
+    """Fields of OpenAI's and vLLM's that cannot change an answer here: accepted, and neither used nor stored.
+
+    Some are about the service (caches, billing, tracing), some about abilities that the model does not have.
+    """
+
+    metadata: NoEffect = None
+    parallel_tool_calls: bool | None = None
+    prediction: NoEffect = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: NoEffect = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    request_id: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    session_id: str | None = None
+    store: bool | None = None
+    user: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class CompletionRequest(WithoutEffect):
     """Fields common to chat and text completions: sampling, K, and what to return."""
-
-    neutral: ClassVar[Neutral] = {
-        "metadata": (None, {}),
-        "prompt_cache_key": (None,),
-        "prompt_cache_retention": (None,),
-        "safety_identifier": (None,),
-        "service_tier": (None, "auto", "default"),
-        "store": (None, False),
-    }
 
     model: str
     n: Count | None = None
@@ -79,17 +108,19 @@ class CompletionRequest(Request):
     best_of_n: BestOfNOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1), INTEGRAL] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Count | None = None
+    min_tokens: Annotated[int, Field(ge=0), INTEGRAL] | None = None
+    ignore_eos: bool | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4, fail_fast=True)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    seed: Annotated[int, Field(ge=UNSEEDED, lt=2**63), INTEGRAL] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] | None = (
         None
     )
-    user: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
@@ -133,26 +164,12 @@ class CompletionRequest(Request):
 class ChatRequest(CompletionRequest):
     """Body of `POST /v1/chat/completions`."""
 
-    neutral: ClassVar[Neutral] = {
-        **CompletionRequest.neutral,
-        "audio": (None,),
-        "function_call": (None, "none"),
-        "functions": (None, []),
-        "modalities": (None, ["text"]),
-        "parallel_tool_calls": (None, True, False),
-        "prediction": (None,),
-        "reasoning_effort": (None, "none"),
-        "response_format": (None, {"type": "text"}),
-        "tool_choice": (None, "none", "auto"),
-        "tools": (None, []),
-        "verbosity": (None,),
-        "web_search_options": (None,),
-    }
+    neutral: ClassVar[Neutral] = CHAT
 
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    messages: Dialog
+    max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), INTEGRAL] | None = None
 
     @model_validator(mode="after")
     def _chat_consistent(self) -> Self:
@@ -173,39 +190,51 @@ class ChatRequest(CompletionRequest):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
+_Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+_TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
+_PromptInput = (
+    _Text
+    | _TokenIds
+    | Annotated[list[_Text], Field(min_length=1, max_length=1)]
+    | Annotated[list[_TokenIds], Field(min_length=1, max_length=1)]
+)
+
+
+def _one_prompt(value: Any) -> Any:
+    """Return the prompt itself where it stands in a list of one."""
+    if isinstance(value, list) and value and isinstance(value[0], str | list):
+        if len(value) > 1:
+            raise invalid(None, "prompt: one prompt a request; send a request for each")
+        value = value[0]
+    return integral(value)
+
+
 class TextRequest(CompletionRequest):
     """Body of `POST /v1/completions`: a raw prompt, as text or token ids, for the answer to continue.
 
-    A list of one text counts as that text. `echo` puts the prompt before the answer.
+    A list of one prompt counts as that prompt. `echo` puts the prompt before the answer.
     """
 
-    neutral: ClassVar[Neutral] = {**CompletionRequest.neutral, "suffix": (None,)}
+    neutral: ClassVar[Neutral] = TEXT
 
-    prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
-        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
-    )
+    prompt: Annotated[_Text | _TokenIds, BeforeValidator(_one_prompt, json_schema_input_type=_PromptInput)]
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20), INTEGRAL] | None = None
 
     @model_validator(mode="after")
     def _text_consistent(self) -> Self:
         if self.echo and self.logprobs is not None:
-            raise invalid("echo", "echo cannot be combined with logprobs: the prompt's are not computed")
+            raise invalid(
+                "echo",
+                "echo cannot be combined with logprobs: the log-probabilities of a prompt are not computed here, "
+                "so that tasks which compare them (loglikelihood) cannot run; leave one of the two out",
+            )
         return self
 
     @property
     def alternatives(self) -> int | None:
         """Number of alternatives per token in the log-probabilities; None for no log-probabilities at all."""
         return self.logprobs
-
-    @property
-    def text_or_ids(self) -> str | list[int]:
-        """The prompt; a list of one text is unpacked."""
-        if isinstance(self.prompt, str):
-            return self.prompt
-        return self.prompt[0] if isinstance(self.prompt[0], str) else [int(token) for token in self.prompt]
 
 
 class TokenizeRequest(Request):
@@ -214,9 +243,19 @@ class TokenizeRequest(Request):
     `add_special_tokens` puts BOS before a text; a dialog always has its own special tokens.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ]
+        }
+    )
+
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
+    messages: Dialog | None = None
+    merge_turns: bool | None = None
     add_special_tokens: bool = True
     return_token_strs: bool | None = False
 
@@ -231,13 +270,15 @@ class DetokenizeRequest(Request):
     """Body of `POST /detokenize`."""
 
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_PROMPT_TOKENS, fail_fast=True), INTEGRAL]
 
 
 class RewardsRequest(Request):
-    """Body of `POST /v1/rewards`: answers to one dialog, to be scored."""
+    """Body of `POST /v1/rewards`: answers to one dialog, to be scored and ranked."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Dialog
     answers: Annotated[list[str], Field(max_length=MAX_ANSWERS, fail_fast=True)]
     is_safety: bool | None = None
+    combiner: CombinerName | None = None
+    merge_turns: bool | None = None

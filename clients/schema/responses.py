@@ -64,12 +64,22 @@ class TextChoice(Response):
     finish_reason: FinishReason | None = None
 
 
+class CompletionTokensDetails(Response):
+    """The parts of `completion_tokens`: those of the winner, and those of all other candidates that it counts."""
+
+    winner_tokens: int
+    other_tokens: int
+
+
 class Usage(Response):
-    """Token counts; `completion_tokens` counts all K candidates, returned or not."""
+    """Token counts; `completion_tokens` counts all K candidates, returned or not, unless the request says otherwise."""
+
+    optional = frozenset({"completion_tokens_details"})
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    completion_tokens_details: CompletionTokensDetails | None = None
 
 
 class ChatCompletion(Response):

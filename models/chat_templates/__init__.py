@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.chat_templates.base import ChatTemplate, TagRule
 from winnow.models.chat_templates.llama2 import Llama2Template
 
-__all__ = ["TEMPLATES", "TemplateName"]
+__all__ = ["TEMPLATES", "TagRule", "TemplateName"]
 
 TemplateName = Literal["llama2"]
 TEMPLATES: Mapping[TemplateName, ChatTemplate] = {"llama2": Llama2Template()}

@@ -72,10 +72,17 @@ def convert(model: Path, folder: Path) -> None:
 
 
 def _merges(pieces: sentencepiece.SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Return all pairs of pieces that form a piece, in the order in which SentencePiece merges them."""
+    """Return all pairs of pieces that form a piece, in the order in which SentencePiece merges them: best score first.
+
+    In a real vocabulary scores are not in the order of the ids.
+    """
     merges: list[tuple[str, str]] = []
-    learnt = (piece for piece, index in vocabulary.items() if not (pieces.is_byte(index) or pieces.is_control(index)))
+    learnt = {piece: index for piece, index in vocabulary.items() if not _is_given(pieces, index)}
     for piece in learnt:
         splits = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
-        merges += [(left, right) for left, right in splits if left in vocabulary and right in vocabulary]
-    return sorted(merges, key=lambda pair: vocabulary["".join(pair)])
+        merges += [(left, right) for left, right in splits if left in learnt and right in learnt]
+    return sorted(merges, key=lambda pair: -pieces.get_score(vocabulary["".join(pair)]))
+
+
+def _is_given(pieces: sentencepiece.SentencePieceProcessor, index: int) -> bool:
+    return bool(pieces.is_byte(index) or pieces.is_control(index) or pieces.is_unknown(index))

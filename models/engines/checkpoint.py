@@ -7,9 +7,11 @@ for vLLM to resolve.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +21,14 @@ from winnow.models.tokenizer import Tokenizer
 
 Kind = Literal["policy", "reward model"]
 _ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",  # its model type decides the tokenizer's class
+)
 
 
 def is_local(checkpoint: str) -> bool:
@@ -162,6 +172,19 @@ def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
         raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
 
 
+def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
+    """Return the files of `checkpoint` that `load_tokenizer` reads, by their names; a hub id's are fetched.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    try:
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint)
+        return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
+
+
 def require_same_tokenizer(policy: Tokenizer, reward_model: Tokenizer, checkpoint: str) -> None:
     """Check that the reward model `checkpoint` reads the policy's token ids, which it is given as they are.
 
@@ -191,17 +214,32 @@ def fingerprint(checkpoint: str) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _fetching(checkpoint: str) -> Iterator[None]:
+    """Translate every failure of the hub's library.
+
+    It reads proxies and certificates from the environment, and raises ImportError, InvalidURL and others for what it
+    cannot use. No message is repeated but an ImportError's: the others may show a proxy's password.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, ImportError) else type(error).__name__
+        raise CheckpointError(
+            f"{checkpoint} cannot be fetched from the hub: {reason}; check its name, the network, and the "
+            "environment's HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+        ) from None
+
+
 def _fetch_config(checkpoint: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
+    with _fetching(checkpoint):
         return Path(hf_hub_download(checkpoint, "config.json")).parent
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise CheckpointError(f"{checkpoint}: its config.json cannot be fetched: {type(error).__name__}") from None
 
 
 def _fetch(checkpoint: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))
+    with _fetching(checkpoint):
+        return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))

@@ -15,7 +15,6 @@ import signal
 import tempfile
 import warnings
 from importlib.metadata import distributions
-from pathlib import Path
 
 COMMON = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -96,9 +95,12 @@ def prepare(*, offline: bool, eager: bool) -> None:
 
 def _find_cache() -> None:
     """Give vLLM a temporary cache folder if the user's cannot be written, as in a hardened container."""
-    root = Path(os.environ.get("VLLM_CACHE_ROOT") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    with contextlib.suppress(OSError):
-        root.mkdir(parents=True, exist_ok=True)
-    if not os.access(root, os.W_OK):
+    named = os.environ.get("VLLM_CACHE_ROOT") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = os.path.expanduser(named)
+    is_known = not root.startswith("~")  # a user that has no home, as in a container
+    if is_known:
+        with contextlib.suppress(OSError):
+            os.makedirs(root, exist_ok=True)
+    if not is_known or not os.access(root, os.W_OK):
         os.environ["VLLM_CACHE_ROOT"] = folder = tempfile.mkdtemp(prefix="winnow-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -1,12 +1,6 @@
-"""The memory plan: three engines share one card, or the machine's memory. Arithmetic; nothing is measured.
+"""The nouns of a memory plan: memory, load, each engine's part, and why a plan does not fit. Arithmetic only.
 
-vLLM takes a share of a card for each engine and checks at the engine's start that this share is free. Engines
-start one after another, so each share is what that engine alone will hold: weights, activations and KV cache.
-The CUDA context comes on top: vLLM opens it before it looks at the free memory, and does not count it. An
-engine that finds its activations smaller than estimated here turns the difference into KV cache.
-
-Every constant is an estimate, too large rather than too small. Not covered: several cards, quantised
-activations or KV caches, and models with layers unlike Llama's.
+The plans themselves are made in `winnow.models.engines.planning`.
 """
 
 from __future__ import annotations
@@ -14,33 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from winnow.models.engines.shape import BYTES, Model
+from winnow.models.engines.shape import Model
 from winnow.models.errors import DoesNotFit
 
 GIB = 2**30
-
-CUDA_CONTEXT = GIB // 2
-"""Memory of a process on a card before its first allocation, the driver's context and the loaded
-kernels: 0.4 to 0.5 GiB on data-centre cards."""
-WORKSPACE = GIB * 3 // 4
-"""Scratch memory of cuBLAS and the attention kernels (0.4 GiB at most), and unused parts of blocks."""
-GRAPHS = GIB
-"""CUDA graphs of a compiled engine."""
-BATCHED_TOKENS = 2048
-"""Tokens of one step, vLLM's default; a whole context where that is more, for a prompt that is not cut."""
-LOGIT_COPIES = 6
-"""Float32 arrays [sequences, vocabulary] alive at once while sampling: logits, probabilities, a sort's
-values and its 8-byte indices."""
-BLOCK = 16
-"""Tokens of one block of KV cache on CUDA. vLLM keeps one block for itself."""
-MARGIN = 0.02
-"""Share of a card that stays free, for fragmentation and for what a display or a monitor takes meanwhile."""
-TYPICAL_PROMPT, TYPICAL_ANSWER = 256, 256
-"""Tokens of a typical candidate, as plans describe it."""
-PROMPT_SHARERS = 8
-"""Candidates per prompt, to estimate the prompts that a reward model caches while answers are sampled."""
-RM_SHARE_OF_REST = 0.15
-"""Largest part of the memory beyond the minimum that a reward model may take, when memory is short."""
+MIN_CONTEXT = 128
+"""Shortest context that the settings accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +112,20 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The parts of the three engines; `margin` bytes of a card stay free."""
+    """The parts of the three engines; `margin` bytes of a card stay free.
+
+    `is_shrunk` says that KV caches are smaller than the engines can use, for want of free memory.
+    """
 
     memory: Memory
     policy: EnginePlan
     safety: EnginePlan
     helpfulness: EnginePlan
     margin: int = 0
+    is_shrunk: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.memory}; {'; '.join(engine.arithmetic for engine in self.engines)}"
 
     @property
     def engines(self) -> tuple[EnginePlan, EnginePlan, EnginePlan]:
@@ -158,90 +138,12 @@ class MemoryPlan:
         return int(sum(engine.claimed for engine in self.engines)) + self.margin
 
 
-def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
-    """Share a card between three engines; what is `fixed` is kept.
-
-    Each gets at least one sequence of full length. A reward model reads a prompt once and then one
-    answer after another, so it needs a step's tokens and the prompts in flight, no more; the policy
-    gets the rest.
+def require_one_sequence(engine: EnginePlan, minimum: int) -> None:
+    """Check that an engine's KV cache has the `minimum` bytes that one sequence of full length needs.
 
     Raises:
-        DoesNotFit: the minimum does not fit, or a fixed size does not hold one sequence; the message
-            has the arithmetic.
+        DoesNotFit: it has not; the message names the setting.
     """
-    margin = int(card.total * MARGIN)
-    policy, safety, helpfulness = (_least(card, *part, work) for part in zip(models, fixed, strict=True))
-    least = MemoryPlan(card, policy, safety, helpfulness, margin)
-    rest = card.free - least.needed
-    if rest < 0:
-        raise DoesNotFit(_explain(least))
-    most = int(rest * RM_SHARE_OF_REST)
-    safety, helpfulness = (
-        engine if part != NOT_FIXED else _grown(engine, work, most)
-        for engine, part in zip((safety, helpfulness), fixed[1:], strict=True)
-    )
-    grown = replace(least, safety=safety, helpfulness=helpfulness)
-    if fixed[0] == NOT_FIXED:
-        rest = card.free - grown.needed
-        grown = replace(grown, policy=replace(grown.policy, kv_cache=grown.policy.kv_cache + max(0, rest)))
-    return grown
-
-
-def plan_ram(ram: Memory, models: Models, kv_caches: tuple[int, int, int]) -> MemoryPlan:
-    """Lay three engines with KV caches of `kv_caches` bytes into the machine's memory.
-
-    Refuses only what cannot work. An untouched KV cache takes no memory yet, so only the weights must
-    be free at the start; everything together must fit the total.
-
-    Raises:
-        DoesNotFit: the message has the arithmetic.
-    """
-    policy, safety, helpfulness = (
-        EnginePlan(model, ram, 0, 0, kv_cache) for model, kv_cache in zip(models, kv_caches, strict=True)
-    )
-    plan = MemoryPlan(ram, policy, safety, helpfulness)
-    if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
-        raise DoesNotFit(_explain(plan))
-    for engine in plan.engines:
-        _require_one_sequence(engine, engine.context * engine.model.kv_per_token)
-    return plan
-
-
-def _least(card: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
-    """Return the engine with room for one sequence, or with what is fixed."""
-    minimum = _one_sequence(model)
-    engine = EnginePlan(model, card, _activations(model, work), CUDA_CONTEXT, minimum, fixed.share)
-    if fixed.kv_cache is not None:
-        engine = replace(engine, kv_cache=fixed.kv_cache)
-    elif fixed.share is not None:
-        engine = replace(engine, kv_cache=int(fixed.share * card.total) - model.weights - engine.activations)
-    _require_one_sequence(engine, minimum)
-    return engine
-
-
-def _one_sequence(model: Model) -> int:
-    blocks = -(-model.context // BLOCK) + 1
-    return blocks * BLOCK * model.kv_per_token
-
-
-def _activations(model: Model, work: Work) -> int:
-    """Return the peak of one step: a layer's intermediate results, and the policy's logits."""
-    shape = model.shape
-    tokens = max(BATCHED_TOKENS, model.context)
-    queries = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
-    layer = tokens * (4 * shape.hidden + queries + 3 * shape.intermediate) * BYTES[model.dtype]
-    logits = 0 if shape.is_reward_model else work.sequences * shape.vocabulary * 4 * LOGIT_COPIES
-    return layer + logits + WORKSPACE + (0 if work.eager else GRAPHS)
-
-
-def _grown(engine: EnginePlan, work: Work, most: int) -> EnginePlan:
-    """Return a reward model's engine with the KV cache it can use, at most `most` bytes more than now."""
-    useful = max(BATCHED_TOKENS, engine.context) + work.candidates * TYPICAL_PROMPT // PROMPT_SHARERS
-    more = max(0, useful * engine.model.kv_per_token - engine.kv_cache)
-    return replace(engine, kv_cache=engine.kv_cache + min(more, most))
-
-
-def _require_one_sequence(engine: EnginePlan, minimum: int) -> None:
     if engine.kv_cache >= minimum:
         return
     name, is_reward_model = engine.model.name, engine.model.shape.is_reward_model
@@ -259,7 +161,8 @@ def _require_one_sequence(engine: EnginePlan, minimum: int) -> None:
     )
 
 
-def _explain(plan: MemoryPlan) -> str:
+def explain(plan: MemoryPlan) -> str:
+    """Return the arithmetic of a plan that does not fit, and what would help, as several lines."""
     margin = [f"  kept free: {_gib(plan.margin)}"] if plan.margin else []
     lines = [
         f"the three engines need {_gib(plan.needed)} at least; {plan.memory}",
@@ -276,8 +179,8 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
         remedies.append("--dtype bfloat16, half of everything")
     lacking = plan.needed - plan.memory.free
     context = plan.policy.context
-    shorter = context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines)) - BLOCK
-    if 128 <= shorter < context:
+    shorter = context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines))
+    if MIN_CONTEXT <= shorter < context:
         remedies.append(f"--context {shorter // 128 * 128}")
     taken = plan.memory.total - plan.memory.free
     if taken >= lacking:

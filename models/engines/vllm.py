@@ -26,6 +26,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines.base import EngineOptions, RewardInput
+from winnow.models.engines.output import EngineOutput
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling, candidate_seed
@@ -33,6 +34,8 @@ from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Candidate, Prompt, TokenLogprob
 
 T = TypeVar("T")
+MAX_REASON = 400
+"""Characters of an engine's own error that are shown."""
 
 
 def start_policy(options: EngineOptions, tokenizer: Tokenizer) -> VllmPolicy:
@@ -54,17 +57,27 @@ def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> Vll
 
 
 def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
+    output = EngineOutput(options.name)
     try:
         config = _arguments(options, **role).create_engine_config()
         if options.fork:
             # On CPU vLLM wants spawned engines, each of which imports everything again: ready in 31 s instead of 17 s.
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        with output.inherited():
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise CheckpointError(
-            f"vLLM could not start the {options.name} engine on {options.checkpoint}: {reason}"
+            f"vLLM could not start the {options.name} engine on {options.checkpoint}: {_cause(error, output)}"
         ) from error
+
+
+def _cause(error: Exception, output: EngineOutput) -> str:
+    """Return why an engine did not start, in one line: what its process said last, or how it ended."""
+    told = output.cause()
+    if told is None and "': -9}" in str(error):  # as vLLM tells of the exit status
+        told = "its process was killed, probably for want of memory; see `winnow plan` for what it needs"
+    reason = " ".join((told or str(error)).split())[:MAX_REASON] or type(error).__name__
+    return f"{reason.rstrip('.')}; `winnow serve --log-level debug` shows the engine's own output"
 
 
 def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
@@ -170,12 +183,12 @@ class VllmPolicy(_Engine):
             raise CandidateStopped(len(output.token_ids))
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
-        text = self._text(prompt, output, sampling)
-        cut = _cut(text, _own_stops(prompt, sampling))
+        text = self._answer_text(prompt, output.token_ids)
+        answer = self._cut(text, prompt, sampling, output.token_ids)
         return Candidate(
             index=index,
-            text=cut,
-            finish_reason="stop" if len(cut) < len(text) else output.finish_reason,
+            text=answer,
+            finish_reason="stop" if len(answer) < len(text) else output.finish_reason,
             tokens=len(output.token_ids),
             seconds=asyncio.get_running_loop().time() - started,
             logprobs=self._logprobs(output, sampling.alternatives),
@@ -194,19 +207,25 @@ class VllmPolicy(_Engine):
             if handle.checkpoints:
                 # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
-                look = _CheckpointWatcher(handle, lambda ids: self._answer_text(prompt, ids))
+                look = _CheckpointWatcher(
+                    handle, lambda ids: self._cut(self._answer_text(prompt, ids), prompt, sampling, ids)
+                )
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
         return (await self._last(stream, look)).outputs[0]
-
-    def _text(self, prompt: Prompt, output: CompletionOutput, sampling: Sampling) -> str:
-        """Return the answer's text, cut by vLLM at a stop string if it looked for any."""
-        if _vllm_stops(prompt, sampling):
-            return str(output.text).removeprefix(prompt.answer_prefix)
-        return self._answer_text(prompt, output.token_ids)
 
     def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
         """Return the text of `ids` sampled after `prompt`, without the answer prefix."""
         return self._tokenizer.decode_continuation(ids).removeprefix(prompt.answer_prefix)
+
+    def _cut(self, text: str, prompt: Prompt, sampling: Sampling, ids: Sequence[int]) -> str:
+        """Return an answer's text, which `ids` spell, up to the first stop string or tag of the template in it.
+
+        All are looked for here, in one spelling of the text, whether or not vLLM has ended the candidate for one. As
+        there, a stop string that is complete within the first `min_tokens` tokens does not count.
+        """
+        first = len(self._answer_text(prompt, ids[: sampling.min_tokens]))
+        stops = (text.find(stop, max(0, first + 1 - len(stop))) for stop in sampling.stop)
+        return text[: min((at for at in (*stops, *map(text.find, prompt.tags)) if at >= 0), default=len(text))]
 
     def _logprobs(self, output: CompletionOutput, alternatives: int | None) -> tuple[TokenLogprob, ...] | None:
         if alternatives is None:
@@ -255,9 +274,7 @@ class _CheckpointWatcher:
         while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
             self._passed += 1
             if at_checkpoint:
-                part = self._text_of(ids[: checkpoints[self._passed - 1]])
-                # A checkpoint may cut a character in two: its first bytes are no text yet.
-                at_checkpoint(self._passed - 1, part.rstrip("\ufffd"))
+                at_checkpoint(self._passed - 1, self._text_of(ids[: checkpoints[self._passed - 1]]))
 
 
 def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
@@ -268,27 +285,21 @@ def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) 
     )
 
 
-def _own_stops(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
-    """Return the stop strings to look for here: vLLM would find them in the answer prefix, before the answer."""
-    prefix = prompt.answer_prefix
-    return tuple(stop for stop in sampling.stop if prefix and stop.startswith(prefix))
-
-
 def _vllm_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
-    """Return the stop strings that vLLM looks for as it decodes."""
-    own = _own_stops(prompt, sampling)
-    return [stop for stop in sampling.stop if stop not in own]
+    """Return the stop strings at which vLLM ends a candidate.
 
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Return `text` up to the first of `stops` in it."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+    One that begins with the answer prefix is not among them: vLLM would find it before the answer.
+    """
+    prefix = prompt.answer_prefix
+    return [stop for stop in sampling.stop if not (prefix and stop.startswith(prefix))]
 
 
 def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:
     stops = _vllm_stops(prompt, sampling)
     return SamplingParams(
         max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
+        ignore_eos=sampling.ignore_eos,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -296,6 +307,7 @@ def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParam
         stop=stops,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
         seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
         logprobs=sampling.alternatives,

@@ -15,6 +15,9 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
+from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates.exactness import is_exact
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.training.checkpoints import load_policy, save
 
 
@@ -42,7 +45,10 @@ class Schedule:
 def fine_tune(examples: Sequence[Example], schedule: Schedule, start: Path, chat_template: Path, out: Path) -> None:
     """Train the checkpoint `start` on `examples`; write the result to `out`, in bfloat16, with its tokenizer.
 
-    `chat_template` is the file beside the exported ones: it gives the ids that were sampled and scored.
+    `chat_template` is the file beside the exported ones.
+
+    Raises:
+        ValueError: it does not give the tokenizer of `start` the ids that are sampled and scored.
     """
     policy = load_policy(start)
     trainer = SFTTrainer(
@@ -59,6 +65,10 @@ def fine_tune(examples: Sequence[Example], schedule: Schedule, start: Path, chat
 def _tokenizer(folder: Path, chat_template: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
+    if not is_exact(tokenizer.chat_template, TEMPLATES["llama2"], Tokenizer(tokenizer)):
+        raise ValueError(
+            f"{chat_template.name} does not fit the tokenizer of {folder.name}; export it for this tokenizer"
+        )
     # The demo models were trained with it; TRL would otherwise choose a pad token and write it into the configuration.
     tokenizer.pad_token = tokenizer.unk_token
     return tokenizer

@@ -1,53 +1,47 @@
 """The ASGI application: every route behind the request middleware."""
 
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from winnow.server.api import completions, errors, operations, rewards, tokens
 from winnow.server.api.auth import ApiKeys
+from winnow.server.api.documentation import documented
 from winnow.server.api.metrics import Metrics
 from winnow.server.api.middleware import RequestMiddleware
+from winnow.server.api.unknown_routes import explained
 from winnow.server.service import Service
 
 
 def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     """Return the application that serves `service`, whose engines run and are warmed up, to the holders of `keys`."""
+    keys = keys or ApiKeys()
     app = FastAPI(title="Winnow", version=version("winnow-llm"), docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_exception_handler(HTTPException, _answer_routing_error)
     metrics = Metrics(service)
-    for router in (
+    routers = (
         completions.routes(service, metrics),
         rewards.routes(service, metrics),
         tokens.routes(service),
         operations.model_routes(service),
         operations.routes(service, metrics),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
-    app.add_middleware(RequestMiddleware, service=service, keys=keys or ApiKeys(), metrics=metrics)
-    app.openapi = _without_422(app)  # type: ignore[method-assign]
+    _answer_unknown(app, [route for router in routers for route in router.routes if isinstance(route, APIRoute)])
+    app.add_middleware(RequestMiddleware, service=service, keys=keys, metrics=metrics)
+    app.openapi = documented(app.openapi, service.settings, has_keys=bool(keys))  # type: ignore[method-assign]
     return app
 
 
-def _without_422(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return FastAPI's description of the routes without the 422 it adds by itself: an invalid body gets 400 here."""
-    describe = app.openapi
+def _answer_unknown(app: FastAPI, routes: list[APIRoute]) -> None:
+    """Answer requests that match no route."""
+    served = {route.path_format: sorted(route.methods) for route in routes} | {str(app.openapi_url): ["GET"]}
 
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        for path in document["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        for name in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
-        return document
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = explained(error, request.scope["path"], served)
+        return errors.response(error, request.scope)
 
-    return openapi
-
-
-async def _answer_routing_error(request: Request, error: Exception) -> Response:
-    """Answer a request for an unknown route, or with a wrong method."""
-    return errors.response(error, request.scope)
+    app.add_exception_handler(HTTPException, answer)

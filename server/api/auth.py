@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from winnow.clients.text_files import read_text
 from winnow.models.errors import SettingsError
 from winnow.server.settings import Settings
 
@@ -61,10 +62,9 @@ class ApiKeys:
 
 def _read(path: Path) -> list[bytes]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError(f"api_keys_file {path} cannot be read: {reason}") from None
+        lines = read_text(path).splitlines()
+    except ValueError as error:
+        raise SettingsError(f"api_keys_file {error}") from None
     digests = [
         _digest(key, f"api_keys_file {path}, line {number}")
         for number, line in enumerate(lines, start=1)

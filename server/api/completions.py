@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
@@ -20,20 +20,22 @@ from winnow.clients.schema import (
     ErrorBody,
     TextCompletion,
     TextRequest,
+    Usage,
 )
 from winnow.models.errors import ClientGone, DeadlineExceeded
-from winnow.models.types import Progress, Selection
+from winnow.models.types import Progress, Reduction, Selection
 from winnow.server.aio import cancel, interrupted_by
 from winnow.server.api import responses
 from winnow.server.api.documentation import ANSWER, BODY, REFUSED, STREAM
 from winnow.server.api.errors import explain
-from winnow.server.api.formats import ChatFormat, Returned, TextFormat, returned
+from winnow.server.api.formats import ChatFormat, TextFormat
 from winnow.server.api.logging import request_log
 from winnow.server.api.metrics import Metrics
 from winnow.server.api.request_body import json_response, route_class
 from winnow.server.api.request_parsing import parse
+from winnow.server.api.returned import Returned, returned
 from winnow.server.pipeline.admission import Ticket
-from winnow.server.pipeline.rendering import RenderedRequest
+from winnow.server.pipeline.rendering import RenderedRequest, in_thread_if_long
 from winnow.server.service import Service
 
 
@@ -115,12 +117,14 @@ class Completion:
                 )
         selection = dataclasses.replace(
             selection,
+            requested=request.requested,
+            reduced_by=self._reduced_by,
             timings=selection.timings.after(queue_seconds),
             truncated_by="deadline" if self.ticket.reduced_by == "deadline" else selection.truncated_by,
         )
-        self.metrics.observe(selection, self.ticket)
+        self.metrics.observe(selection)
         fields = request_log(self.scope).fields
-        fields.update(responses.log_fields(selection, self.ticket))
+        fields.update(responses.log_fields(selection))
         if self.service.settings.log_content:
             fields.update(responses.log_content(selection, self.service.tokenizer, self._refusal(selection)))
         return selection
@@ -133,13 +137,12 @@ class Completion:
         """
         async with interrupted_by(disconnected(http_request), ClientGone):
             selection = await self.select()
-        usage = responses.usage(selection, len(selection.prompt))
-        body = self._format().body(self._returned(selection), usage, self._report(selection))
-        return json_response(body, headers={"Server-Timing": responses.server_timing(selection)})
+        body = self._format().body(self._returned(selection), self._usage(selection), self._report(selection))
+        return json_response(body, headers={"Server-Timing": responses.server_timing(selection), **self._headers})
 
     def stream(self) -> Response:
         """Return the answer as server-sent events: an empty first chunk at once, the winner when it is known."""
-        return _EventStream(self._events(), self.ticket)
+        return _EventStream(self._events(), self.ticket, self._headers)
 
     async def _events(self) -> AsyncGenerator[str, None]:
         latest = LatestProgress() if self.body.options.progress else None
@@ -149,7 +152,10 @@ class Completion:
             yield _event(wire_format.opening())
             async for event in self._events_while(selecting, latest, wire_format):
                 yield event
-            for event in self._final_events(selecting.result(), wire_format):
+            selection = selecting.result()
+            # Without log-probabilities the texts are cut at the borders of tokens, which they are encoded for.
+            length = sum(len(item.candidate.text) for item in selection.ranked[: self.rendered.request.n])
+            for event in await in_thread_if_long(lambda: self._final_events(selection, wire_format), length):
                 yield event
         except Exception as error:
             # The boundary of a stream: the headers are out, so any failure has to travel as an event.
@@ -179,16 +185,20 @@ class Completion:
 
         The `best_of_n` object has a chunk of its own with `choices: []` for clients that asked for something
         beyond OpenAI's plain stream. Other clients may index `choices[0]` in every chunk; for them it travels
-        on the finish chunk.
+        on the last finish chunk.
         """
         include_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
         is_separate = include_usage or self.body.best_of_n is not None
         answers, report = self._returned(selection), self._report(selection)
-        events = [*wire_format.pieces(answers), wire_format.end(answers, None if is_separate else report)]
+        events: list[BaseModel] = []
+        for index, answer in enumerate(answers):
+            is_last = index == len(answers) - 1
+            events += wire_format.pieces(index, answer)
+            events.append(wire_format.end(index, answer, report if is_last and not is_separate else None))
         if is_separate:
             events.append(wire_format.chunk([], report=report))
         if include_usage:
-            events.append(wire_format.chunk([], usage=responses.usage(selection, len(selection.prompt))))
+            events.append(wire_format.chunk([], usage=self._usage(selection)))
         return [_event(chunk) for chunk in events]
 
     def _format(self) -> ChatFormat | TextFormat:
@@ -200,9 +210,22 @@ class Completion:
     def _returned(self, selection: Selection) -> list[Returned]:
         return returned(selection, self.rendered.request.n, self._refusal(selection))
 
+    @property
+    def _reduced_by(self) -> Reduction | None:
+        """Why K is smaller than requested, as far as it is known: the load decides on admission."""
+        return "temperature" if self.rendered.request.is_reduced else self.ticket.reduced_by
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"X-Winnow-Reduced-By": self._reduced_by} if self._reduced_by else {}
+
+    def _usage(self, selection: Selection) -> Usage:
+        returned = self.rendered.request.n if self.body.options.usage == "winner" else None
+        return responses.usage(selection, len(selection.prompt), returned)
+
     def _report(self, selection: Selection) -> BestOfNReport:
         with_texts = bool(self.body.options.return_candidates) and self._refusal(selection) is None
-        return responses.report(selection, self.ticket, with_texts=with_texts)
+        return responses.report(selection, with_texts=with_texts)
 
     def _refusal(self, selection: Selection) -> str | None:
         """Return the refusal text if every candidate is unsafe and `when_all_unsafe` is "refuse", else None."""
@@ -215,8 +238,8 @@ class _EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str, None], ticket: Ticket) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(self, events: AsyncGenerator[str, None], ticket: Ticket, headers: Mapping[str, str]) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         self.events = events
         self.ticket = ticket
 

@@ -1,14 +1,21 @@
-"""The statuses that routes document in `/openapi.json`, beside their answers."""
+"""The document at `/openapi.json`: statuses of the routes, examples of requests, and who may use which route."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from winnow.clients.schema import ErrorBody
+from winnow.server.api.middleware import OPEN_PATHS
+from winnow.server.settings import Settings
 
 Documented = dict[int | str, dict[str, Any]]
 
 REFUSED: Documented = {
     400: {"model": ErrorBody, "description": "The request has to be changed."},
     401: {"model": ErrorBody, "description": "A valid API key is needed."},
+    403: {"model": ErrorBody, "description": "A web page of another origin sent the request."},
+    421: {"model": ErrorBody, "description": "The Host header is not one that this server answers to."},
     431: {"model": ErrorBody, "description": "The head is too large."},
     503: {"model": ErrorBody, "description": "The server is shutting down, or an engine has died."},
 }
@@ -16,7 +23,7 @@ BODY: Documented = {
     404: {"model": ErrorBody, "description": "The model is not served here."},
     408: {"model": ErrorBody, "description": "The request took too long to arrive."},
     413: {"model": ErrorBody, "description": "The body is too large."},
-    415: {"model": ErrorBody, "description": "The body is not plain JSON."},
+    415: {"model": ErrorBody, "description": "The body is not plain JSON, or is not declared as such."},
 }
 ANSWER: Documented = {
     429: {"model": ErrorBody, "description": "The queue is full; see Retry-After."},
@@ -26,3 +33,102 @@ ANSWER: Documented = {
 STREAM: Documented = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its stream."}
 }
+
+COUNTS: Mapping[str, Sequence[str]] = {
+    "BestOfNOptions": ["candidates"],
+    "CandidateRange": ["max", "min"],
+    "ChatRequest": ["best_of", "n"],
+    "TextRequest": ["best_of", "n"],
+}
+"""Fields that count candidates, of which a server has a maximum, by the name of their object."""
+_QUESTION = [{"role": "user", "content": "Name three fruits."}]
+EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "/v1/chat/completions": {
+        "question": {"messages": _QUESTION},
+        "dialog": {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hello!"},
+                {"role": "assistant", "content": "Hi!"},
+                {"role": "user", "content": [{"type": "text", "text": "Name three fruits."}]},
+            ],
+            "stop": ["\n\n"],
+        },
+        "best of 8, the four best returned": {
+            "messages": _QUESTION,
+            "n": 4,
+            "seed": 1,
+            "max_tokens": 48,
+            "best_of_n": {"candidates": 8, "return_candidates": True},
+        },
+        "stream with early stopping": {
+            "messages": _QUESTION,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "best_of_n": {"candidates": {"min": 4, "max": 16}, "accept_reward": 0.9, "deadline_ms": 2000},
+        },
+    },
+    "/v1/completions": {
+        "text": {"prompt": "[INST] What is the capital of France? [/INST] The capital of", "max_tokens": 16},
+        "token ids": {"prompt": [1, 300, 301], "best_of": 4, "logprobs": 1},
+    },
+    "/v1/rewards": {
+        "two answers": {
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "answers": ["The capital of France is Paris.", "I don't care. Go away."],
+        }
+    },
+    "/tokenize": {
+        "text": {"prompt": "Hello, world!", "add_special_tokens": False},
+        "dialog": {"messages": [{"role": "user", "content": "Hello!"}], "return_token_strs": True},
+    },
+    "/detokenize": {"token ids": {"tokens": [300, 301]}},
+}
+"""Bodies for each route that takes one, without the model's name; the tests send them."""
+
+
+def documented(
+    describe: Callable[[], dict[str, Any]], settings: Settings, *, has_keys: bool
+) -> Callable[[], dict[str, Any]]:
+    """Return FastAPI's description of the routes, completed with what it does not know.
+
+    FastAPI adds a 422 by itself, but an invalid body gets 400 here.
+    """
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        schemas = document["components"]["schemas"]
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                _complete(path, operation, settings.model_name)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for name, fields in COUNTS.items():
+            for field in fields:
+                _set_maximum(schemas[name]["properties"][field], settings.max_candidates)
+        about = "A key of this server's." if has_keys else "This server has no keys; it needs none and ignores any."
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": about}
+        }
+        document["security"] = [{"bearer": []}, *([] if has_keys else [{}])]
+        return document
+
+    return openapi
+
+
+def _complete(path: str, operation: dict[str, Any], model: str) -> None:
+    """Complete the description of one route in place."""
+    operation["responses"].pop("422", None)
+    if path in OPEN_PATHS:
+        operation["security"] = []
+    if path in EXAMPLES:
+        examples = {name: {"value": {"model": model, **body}} for name, body in EXAMPLES[path].items()}
+        operation["requestBody"]["content"]["application/json"]["examples"] = examples
+
+
+def _set_maximum(schema: dict[str, Any], maximum: int) -> None:
+    """Set the largest value of an integer, in each alternative that is one."""
+    if schema.get("type") == "integer":
+        schema["maximum"] = maximum
+    for alternative in schema.get("anyOf", ()):
+        _set_maximum(alternative, maximum)

@@ -16,6 +16,7 @@ from winnow.models.errors import (
     ClientGone,
     DeadlineExceeded,
     EngineDead,
+    ForeignOrigin,
     HeadTooLarge,
     InvalidKey,
     NoScoredCandidate,
@@ -49,7 +50,9 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case HeadTooLarge():
             return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="headers_too_large")
         case UntrustedHost():
-            return 400, ErrorDetail(message=str(error), type="invalid_request_error", code="untrusted_host")
+            return 421, ErrorDetail(message=str(error), type="invalid_request_error", code="untrusted_host")
+        case ForeignOrigin():
+            return 403, ErrorDetail(message=str(error), type="invalid_request_error", code="foreign_origin")
         case Overloaded():
             return 429, ErrorDetail(message=str(error), type="rate_limit_error", code="overloaded")
         case EngineDead():
@@ -61,8 +64,7 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case NoScoredCandidate():
             return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
         case RequestValidationError():
-            problem = error.errors()[0]
-            return 400, describe_invalid(problem, problem["loc"][1:])
+            return 400, describe_invalid(error.errors(), error.body, skip=1)
         case HTTPException():
             return error.status_code, ErrorDetail(message=str(error.detail), type="invalid_request_error")
         case _:
@@ -95,8 +97,6 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
             return {"Retry-After": str(error.retry_after)}
         case InvalidKey():
             return {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}
-        case ShuttingDown():
-            return {"Connection": "close"}
         case HTTPException() if error.headers:
             return {**error.headers, "x-should-retry": "false"}
     is_final = status < 500 or isinstance(error, NoScoredCandidate | DeadlineExceeded)

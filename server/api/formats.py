@@ -4,111 +4,25 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import NamedTuple
+from typing import Literal
 
 from winnow.clients.schema import (
     AnswerMessage,
     BestOfNReport,
     ChatCompletion,
     ChatCompletionChunk,
-    ChatLogprobs,
     Choice,
     ChunkChoice,
     Delta,
-    FinishReason,
     ProgressReport,
-    SampledLogprob,
     TextChoice,
     TextCompletion,
-    TextLogprobs,
     Usage,
 )
-from winnow.clients.schema import TokenLogprob as WireLogprob
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Selection, TokenLogprob
-
-
-class Returned(NamedTuple):
-    """An answer as the client gets it; `logprobs` is None if not requested, or if it is a refusal."""
-
-    text: str
-    finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    prefix: str = ""
-    """Text at the start of the first token that is not part of the answer; see `Prompt.answer_prefix`."""
-
-
-def returned(selection: Selection, n: int, refusal: str | None) -> list[Returned]:
-    """Return the best `n` answers, the winner first, or `refusal` in place of each."""
-    if refusal is not None:
-        return [Returned(refusal, "content_filter")] * min(n, len(selection.scored))
-    best = [item.candidate for item in selection.ranked[:n]]
-    prefix = selection.prompt.answer_prefix
-    return [Returned(candidate.text, candidate.finish_reason, candidate.logprobs, prefix) for candidate in best]
-
-
-class _TextToken(NamedTuple):
-    """A sampled token with its bytes, and the bytes of the alternatives at its place."""
-
-    token: TokenLogprob
-    piece: bytes
-    alternatives: tuple[bytes, ...]
-
-
-def _text_tokens(answer: Returned, tokenizer: Tokenizer) -> list[_TextToken]:
-    """Return the tokens of the answer's text: no control ids, nothing after a stop string, no prefix."""
-    found: list[_TextToken] = []
-    size, start = len(answer.text.encode()), 0
-    for place, token in enumerate(answer.logprobs or ()):
-        prefix = answer.prefix.encode() if place == 0 else b""
-        piece = tokenizer.token_bytes(token.token_id).removeprefix(prefix)
-        if start < size and token.token_id not in tokenizer.control_ids:
-            alternatives = tuple(tokenizer.token_bytes(token_id).removeprefix(prefix) for token_id, _ in token.top)
-            found.append(_TextToken(token, piece, alternatives))
-        start += len(piece)
-    return found
-
-
-def _token_text(piece: bytes, token_id: int, tokenizer: Tokenizer) -> str:
-    return piece.decode(errors="replace") or tokenizer.token_name(token_id)
-
-
-def chat_logprobs(answer: Returned, tokenizer: Tokenizer) -> ChatLogprobs | None:
-    """Return the log-probabilities in the format of chat completions."""
-    if answer.logprobs is None:
-        return None
-    return ChatLogprobs(
-        content=[
-            SampledLogprob(
-                token=_token_text(piece, token.token_id, tokenizer),
-                logprob=token.logprob,
-                bytes=list(piece),
-                top_logprobs=[
-                    WireLogprob(token=_token_text(other, token_id, tokenizer), logprob=logprob, bytes=list(other))
-                    for (token_id, logprob), other in zip(token.top, alternatives, strict=True)
-                ],
-            )
-            for token, piece, alternatives in _text_tokens(answer, tokenizer)
-        ]
-    )
-
-
-def text_logprobs(answer: Returned, tokenizer: Tokenizer) -> TextLogprobs | None:
-    """Return the same in the format of text completions; of alternatives with equal text only the likeliest is kept."""
-    content = chat_logprobs(answer, tokenizer)
-    if content is None:
-        return None
-    starts = list(accumulate((bytes(item.bytes or ()) for item in content.content), initial=b""))
-    return TextLogprobs(
-        tokens=[item.token for item in content.content],
-        token_logprobs=[item.logprob for item in content.content],
-        top_logprobs=[{top.token: top.logprob for top in reversed(item.top_logprobs)} for item in content.content],
-        text_offset=[len(start.decode(errors="ignore")) for start in starts[:-1]],
-    )
-
+from winnow.server.api.returned import Returned, chat_logprobs, part_of_chat, part_of_text, pieces, text_logprobs
 
 Report = BestOfNReport | ProgressReport
 
@@ -141,29 +55,18 @@ class ChatFormat:
         """Return the first chunk, sent before sampling. Further choices open with their first piece of text."""
         return self.chunk([ChunkChoice(index=0, delta=Delta(role="assistant", content=""))])
 
-    def pieces(self, answers: Sequence[Returned]) -> list[ChatCompletionChunk]:
-        """Return the chunks with the answers' text; a choice's log-probabilities travel with its first piece."""
-        return [
-            self.chunk(
-                [
-                    ChunkChoice(
-                        index=index,
-                        delta=Delta(content=piece, role=None if number or not index else "assistant"),
-                        logprobs=None if number else chat_logprobs(answer, self.tokenizer),
-                    )
-                ]
-            )
-            for index, answer in enumerate(answers)
-            for number, piece in enumerate(_pieces(answer.text))
-        ]
+    def pieces(self, index: int, answer: Returned) -> Iterator[ChatCompletionChunk]:
+        """Yield the chunks with the text of choice `index`, each with the log-probabilities of its tokens."""
+        logprobs = chat_logprobs(answer, self.tokenizer)
+        role: Literal["assistant"] | None = "assistant" if index else None
+        for piece in pieces(answer, self.tokenizer):
+            part = part_of_chat(logprobs, piece.tokens) if logprobs else None
+            yield self.chunk([ChunkChoice(index=index, delta=Delta(content=piece.text, role=role), logprobs=part)])
+            role = None
 
-    def end(self, answers: Sequence[Returned], report: Report | None) -> ChatCompletionChunk:
-        """Return the chunk with the finish reason of each choice."""
-        ends = [
-            ChunkChoice(index=index, delta=Delta(), finish_reason=answer.finish_reason)
-            for index, answer in enumerate(answers)
-        ]
-        return self.chunk(ends, report=report)
+    def end(self, index: int, answer: Returned, report: Report | None) -> ChatCompletionChunk:
+        """Return the chunk with the finish reason of choice `index`: its own, for readers of one choice a chunk."""
+        return self.chunk([ChunkChoice(index=index, delta=Delta(), finish_reason=answer.finish_reason)], report=report)
 
     def chunk(
         self, choices: list[ChunkChoice], *, report: Report | None = None, usage: Usage | None = None
@@ -201,28 +104,18 @@ class TextFormat:
         """Return the first chunk, sent before sampling: the prompt if it is echoed."""
         return self.chunk([TextChoice(index=0, text=self.echo)])
 
-    def pieces(self, answers: Sequence[Returned]) -> list[TextCompletion]:
-        """Return the chunks with the answers' text; a choice's log-probabilities travel with its first piece."""
-        return [
-            self.chunk(
-                [
-                    TextChoice(
-                        index=index,
-                        text=piece if number or not index else self.echo + piece,
-                        logprobs=None if number else text_logprobs(answer, self.tokenizer),
-                    )
-                ]
-            )
-            for index, answer in enumerate(answers)
-            for number, piece in enumerate(_pieces(answer.text))
-        ]
+    def pieces(self, index: int, answer: Returned) -> Iterator[TextCompletion]:
+        """Yield the chunks with the text of choice `index`, each with the log-probabilities of its tokens."""
+        logprobs = text_logprobs(answer, self.tokenizer)
+        echo = self.echo if index else ""
+        for piece in pieces(answer, self.tokenizer):
+            part = part_of_text(logprobs, piece.tokens) if logprobs else None
+            yield self.chunk([TextChoice(index=index, text=echo + piece.text, logprobs=part)])
+            echo = ""
 
-    def end(self, answers: Sequence[Returned], report: Report | None) -> TextCompletion:
-        """Return the chunk with the finish reason of each choice."""
-        ends = [
-            TextChoice(index=index, text="", finish_reason=answer.finish_reason) for index, answer in enumerate(answers)
-        ]
-        return self.chunk(ends, report=report)
+    def end(self, index: int, answer: Returned, report: Report | None) -> TextCompletion:
+        """Return the chunk with the finish reason of choice `index`."""
+        return self.chunk([TextChoice(index=index, text="", finish_reason=answer.finish_reason)], report=report)
 
     def chunk(
         self, choices: list[TextChoice], *, report: Report | None = None, usage: Usage | None = None
@@ -231,10 +124,3 @@ class TextFormat:
         return TextCompletion(
             id=self.id, created=self.created, model=self.model, choices=choices, best_of_n=report, usage=usage
         )
-
-
-def _pieces(text: str, size: int = 24) -> Sequence[str]:
-    """Cut `text` into at least two pieces of about `size` characters, for the content chunks of a stream."""
-    step = max(1, min(size, -(-len(text) // 2)))
-    parts = [text[start : start + step] for start in range(0, len(text), step)]
-    return parts if len(parts) > 1 else [text, ""]

@@ -6,8 +6,8 @@ closing a socket while the client still sends resets the connection, and the cli
 `_Connection` sits between uvicorn and h11, `_LingeringTransport` between uvicorn and the transport.
 Nothing that a client sent is logged.
 
-Not covered: the number of connections, the idle time between requests
-(`uvicorn.Config(timeout_keep_alive=…)`), the size of a body, which the application bounds, and clients
+The idle time before a request's first byte is `uvicorn.Config(timeout_keep_alive=…)`, on new connections too.
+Not covered: the number of connections, the size of a body, which the application bounds, and clients
 that do not read their answer.
 """
 
@@ -16,15 +16,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
 import h11
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from winnow.clients.schema import ErrorBody, ErrorDetail
+from winnow.server.api.logging import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 4_000_000
 """Time and bytes for which a connection is still read after its last response."""
 _CLOSE = (b"connection", b"close")
+Headers = Sequence[tuple[bytes, bytes]]
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 
@@ -39,9 +42,8 @@ _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 class ConnectionLimits:
     """Limits of a request: seconds for head and body, bytes and headers of the head, and whether keys are required.
 
-    A head's time starts when the connection opens, or with the first byte of a later request; a body's
-    time at the end of its head. With `max_headers=None` the application counts the headers. If keys are
-    required, a head above a limit gets 401 instead of 431: it has shown no key.
+    A head's time starts with its first byte, a body's at the end of its head. With `max_headers=None` the application
+    counts the headers. If keys are required, a head above a limit gets 401 instead of 431: it has shown no key.
     """
 
     header_seconds: float = 10.0
@@ -83,7 +85,7 @@ class _BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._lingering_transport = _LingeringTransport(transport, self)
         super().connection_made(cast(asyncio.Transport, self._lingering_transport))
-        self.arm(self.limits.header_seconds, self._head_is_late)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -124,14 +126,17 @@ class _BoundedProtocol(H11Protocol):
         If the application has begun to answer, only close.
         """
         status, detail = self.limits.describe(code)
+        is_running = self.cycle is not None and not self.cycle.response_complete
+        name = request_id(cast(Scope, self.scope) if is_running else {"headers": self.conn.headers})
+        client = self.client[0] if self.client else "unknown"
+        logger.info("refused", extra={"request_id": name, "status": status, "error": code, "client": client})
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(self.conn.answer(status, self.server_state.default_headers, detail))
+            headers = [*self.server_state.default_headers, (b"x-request-id", name.encode())]
+            self.transport.write(self.conn.answer(status, headers, detail))
         self._lingering_transport.linger()
-        client = self.client[0] if self.client else "unknown"
-        logger.info("refused", extra={"status": status, "error": code, "client": client})
 
     def arm(self, seconds: float, late: Callable[[], None]) -> None:
         """Call `late` after `seconds`, in place of any deadline set before."""
@@ -145,10 +150,7 @@ class _BoundedProtocol(H11Protocol):
             self._deadline = None
 
     def _head_is_late(self) -> None:
-        if self.conn.buffered:
-            self.refuse("request_timeout")
-        else:
-            self.transport.close()
+        self.refuse("request_timeout")
 
     def _body_is_late(self) -> None:
         if self.flow.read_paused or self.conn.they_are_waiting_for_100_continue:
@@ -164,6 +166,8 @@ class _Connection(h11.Connection):
         super().__init__(h11.SERVER, protocol.limits.max_header_bytes)
         self._protocol = protocol
         self._is_head = False
+        self.headers: Headers = ()
+        """Headers of the current request, once its head has been read."""
 
     @property
     def buffered(self) -> int:
@@ -174,7 +178,8 @@ class _Connection(h11.Connection):
         """Return the next event, or `NEED_DATA` if it had to be refused."""
         awaits_head = self.their_state is h11.IDLE
         before = self.buffered if awaits_head else 0
-        self._is_head = self._is_head and not awaits_head
+        if awaits_head:
+            self._is_head, self.headers = False, ()
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -182,7 +187,7 @@ class _Connection(h11.Connection):
             self._protocol.refuse("headers_too_large" if is_long else "invalid_http")
             return h11.NEED_DATA
         if isinstance(event, h11.Request):
-            self._is_head = event.method == b"HEAD"
+            self._is_head, self.headers = event.method == b"HEAD", list(event.headers)
             if excess := self._excess(before - self.buffered, len(event.headers)):
                 self._protocol.refuse(excess)
                 return h11.NEED_DATA

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import secrets
 import sys
 import time
 import traceback
@@ -18,6 +20,9 @@ from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+UNANSWERED = 499
+"""Status in the log of a request whose client left before its answer began."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "vllm_process_name"}
 """Attributes of every log record; the others come from a caller's `extra`."""
 
@@ -30,13 +35,26 @@ class RequestLog:
     flow: str
     """The caller, for the fair queue and the log: the key's short name, or the client's address."""
     started: float = field(default_factory=time.monotonic)
-    status: int = 499
+    status: int = UNANSWERED
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ms(self) -> float:
         """Milliseconds since the request's head was read."""
         return round((time.monotonic() - self.started) * 1e3, 1)
+
+
+def request_id(scope: Scope) -> str:
+    """Return the id of a request, always the same: the client's `X-Request-Id` if it is short and plain, else our own.
+
+    Of `scope` only the headers are needed.
+    """
+    if "winnow.request_id" not in scope:
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        is_plain = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
+        scope["winnow.request_id"] = given[0].decode() if is_plain else f"req_{secrets.token_hex(16)}"
+    found: str = scope["winnow.request_id"]
+    return found
 
 
 def request_log(scope: Scope) -> RequestLog:

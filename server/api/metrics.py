@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from winnow.models.errors import NoScoredCandidate
 from winnow.models.types import Branch, Selection
-from winnow.server.pipeline.admission import Ticket
 from winnow.server.service import Service
 
 SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
@@ -37,7 +36,7 @@ class Metrics:
         self.cancelled = counter(
             "winnow_candidates_cancelled", "Candidates of cancelled requests: client left, timeout, dead engine.")
         self.selection_candidates = histogram(
-            "winnow_selection_candidates", "K as sampled, by what reduced it: none, load or deadline.",
+            "winnow_selection_candidates", "K as sampled, by what reduced it: none, load, deadline or temperature.",
             ["reduced_by"], buckets=CANDIDATES)
         self.truncated = counter("winnow_selections_truncated", "Selections that ended early, by the cause.", ["by"])
         self.all_unsafe = counter("winnow_selections_all_unsafe", "Selections in which every candidate was unsafe.")
@@ -89,9 +88,9 @@ class Metrics:
         finally:
             self.in_flight.dec(candidates)
 
-    def observe(self, selection: Selection, ticket: Ticket) -> None:
-        """Count one selection, admitted with `ticket`."""
-        self.selection_candidates.labels(ticket.reduced_by or "none").observe(selection.candidates)
+    def observe(self, selection: Selection) -> None:
+        """Count one selection."""
+        self.selection_candidates.labels(selection.reduced_by or "none").observe(selection.candidates)
         if selection.truncated_by:
             self.truncated.labels(selection.truncated_by).inc()
         for aborted in selection.aborted:

@@ -1,35 +1,37 @@
-"""ASGI middleware in front of every route: request id, API key, Host header, access log, metrics.
+"""ASGI middleware in front of every route: request id, access, access log, metrics, CORS, HEAD.
 
-Written against ASGI instead of a framework's middleware class, so that it buffers no body and adds no
-task. Access is decided on the path as the router reads it, and only the two probes are open: no
-spelling of a path avoids the key check.
+Access is the API key, the Host header and the origin of a web page. It is decided on the path as the router reads it,
+and only the two probes are open, without a key and to any Host: no spelling of a path avoids the checks.
+
+Written against ASGI instead of a framework's middleware class, so that it buffers no body and adds no task.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
-import secrets
 from collections.abc import Sequence
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from winnow.models.errors import HeadTooLarge, InvalidKey, TooManyHeaders, UntrustedHost, WinnowError
+from winnow.models.errors import HeadTooLarge, InvalidKey, TooManyHeaders
 from winnow.server.api import errors
 from winnow.server.api.auth import ApiKeys
-from winnow.server.api.logging import RequestLog
+from winnow.server.api.hosts import TrustedHosts, to_origin_form
+from winnow.server.api.logging import UNANSWERED, RequestLog, request_id
 from winnow.server.api.metrics import Metrics
+from winnow.server.api.origins import Origins
 from winnow.server.service import Service
 from winnow.server.settings import Settings
 
 logger = logging.getLogger("winnow.access")
 
 OPEN_PATHS = ("/health", "/ready")
+"""The probes: they need no key, and are answered to any Host."""
 _QUIET_PATHS = (*OPEN_PATHS, "/metrics")
 """Logged at debug level only, and not counted as requests in flight."""
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -41,54 +43,71 @@ class RequestMiddleware:
         self.service = service
         self.keys = keys
         self.metrics = metrics
-        self.trusted_hosts = tuple(host.lower() for host in service.settings.trusted_hosts)
+        self.hosts = TrustedHosts(service.settings, has_keys=bool(keys))
+        self.origins = Origins(service.settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers: Headers = scope["headers"]
-        holder = self.keys.holder(headers)
+        target = to_origin_form(scope)
+        holder = self.keys.holder(scope["headers"])
         client = scope.get("client") or ("unknown",)
-        log = scope["winnow.log"] = RequestLog(_request_id(headers), holder or client[0])
+        log = scope["winnow.log"] = RequestLog(request_id(scope), holder or client[0])
+        # A copy, since uvicorn leaves out the body of an answer by the method in its own scope.
+        routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_logged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 log.status = message["status"]
-                own = ((b"x-request-id", log.id.encode()), (b"openai-processing-ms", b"%.0f" % log.ms))
-                message = {**message, "headers": [*message["headers"], *own]}
+                message = {**message, "headers": [*message["headers"], *self._headers(scope, log)]}
             await send(message)
 
         try:
-            with self._checked(scope, holder):
-                await self.app(scope, receive, send_logged)
-        except WinnowError as error:
+            with self._checked(scope, holder, target):
+                if self.origins.is_preflight(scope):
+                    preflight = Response(status_code=204, headers=self.origins.preflight_headers(scope))
+                    await preflight(scope, receive, send_logged)
+                else:
+                    await self.app(routed, receive, send_logged)
+        except Exception as error:
+            # The boundary of whatever no route has answered.
+            if log.status != UNANSWERED:
+                raise
             await errors.response(error, scope)(scope, receive, send_logged)
         finally:
-            self._record(scope, log)
+            self._record(routed, scope["method"], log)
 
-    def _checked(self, scope: Scope, holder: str | None) -> contextlib.AbstractContextManager[None]:
-        """Check key, head and Host, and count the request as in flight; for a probe, check only the head."""
-        path, headers = scope["path"], scope["headers"]
-        if path in OPEN_PATHS:
-            _require_bounded(scope, self.service.settings)
-            return contextlib.nullcontext()
-        if self.keys and holder is None:
+    def _checked(self, scope: Scope, holder: str | None, target: str | None) -> contextlib.AbstractContextManager[None]:
+        """Check key, head, hosts and origin, and count the request as in flight.
+
+        A preflight request shows no key, and a probe needs neither key nor host; both are not counted.
+        """
+        is_probe, is_preflight = scope["path"] in OPEN_PATHS, self.origins.is_preflight(scope)
+        if self.keys and holder is None and not (is_probe or is_preflight):
             raise InvalidKey("a valid API key is needed: send one header Authorization: Bearer KEY")
         _require_bounded(scope, self.service.settings)
-        if self.trusted_hosts and not _is_trusted(headers, self.trusted_hosts):
-            raise UntrustedHost("this server does not answer to this Host header; see its setting trusted_hosts")
-        return contextlib.nullcontext() if path in _QUIET_PATHS else self.service.lifecycle.request()
+        if not is_probe:
+            self.hosts.check(scope, target)
+        self.origins.check(scope)
+        is_counted = scope["path"] not in _QUIET_PATHS and not is_preflight
+        return self.service.lifecycle.request() if is_counted else contextlib.nullcontext()
 
-    def _record(self, scope: Scope, log: RequestLog) -> None:
+    def _headers(self, scope: Scope, log: RequestLog) -> Headers:
+        """Return the headers of every answer; while the server drains, they tell clients to let the connection go."""
+        own = [(b"x-request-id", log.id.encode()), (b"openai-processing-ms", b"%.0f" % log.ms)]
+        closing = [(b"connection", b"close")] if self.service.lifecycle.is_draining else []
+        return [*own, *self.origins.headers(scope), *closing]
+
+    def _record(self, scope: Scope, method: str, log: RequestLog) -> None:
         """Count the request in the metrics and write its line in the access log."""
         # The route's path, not the request's: clients must not be able to make up label values and log lines.
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.requests.labels(route, str(log.status)).inc()
         level = logging.DEBUG if route in _QUIET_PATHS else logging.INFO
         if logger.isEnabledFor(level):
-            method = scope["method"] if scope["method"] in _METHODS else "other"
+            method = method if method in _METHODS else "other"
             fields = {"request_id": log.id, "method": method, "route": route, "status": log.status}
             logger.log(level, "request", extra={**fields, "ms": log.ms, "client": log.flow, **log.fields})
 
@@ -107,19 +126,3 @@ def _require_bounded(scope: Scope, settings: Settings) -> None:
     )
     if size > settings.max_header_bytes:
         raise HeadTooLarge(f"the request's head exceeds this server's limit of {settings.max_header_bytes} bytes")
-
-
-def _request_id(headers: Headers) -> str:
-    """Return the client's `X-Request-Id` if it is short and plain, else a new id."""
-    given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0].decode()
-    return f"req_{secrets.token_hex(16)}"
-
-
-def _is_trusted(headers: Headers, trusted: Sequence[str]) -> bool:
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) != 1:
-        return False
-    host = re.sub(r":\d*$", "", hosts[0].decode("latin-1").lower())
-    return any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in trusted)

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 
 from winnow.clients.schema import ModelCard, ModelList, Status, Version
 from winnow.server.api.documentation import BODY, REFUSED, Documented
@@ -27,6 +28,8 @@ def model_routes(service: Service) -> APIRouter:
     @router.get("/v1/models/{model:path}", response_model=ModelCard, responses={404: BODY[404]})
     async def model(model: str) -> Response:
         """Describe a served model."""
+        if not model.strip("/"):
+            raise HTTPException(404, "there is no such path here; did you mean /v1/models?")
         require_model(model, service)
         return json_response(card)
 

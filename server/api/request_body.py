@@ -49,9 +49,10 @@ class _JsonRequest(Request):
             raise self._too_large()
         if self.headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "compressed bodies are not read; send the body without Content-Encoding")
-        kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if not re.fullmatch(r"application/([^/]+\+)?json", kind):
-            raise HTTPException(415, "the body must be JSON; send Content-Type: application/json")
+        # A web page can send other types, and none, to any server without asking its browser's leave.
+        kinds = [kind.partition(";")[0].strip().lower() for kind in self.headers.getlist("content-type")]
+        if len(kinds) != 1 or not re.fullmatch(r"application/([^/]+\+)?json", kinds[0]):
+            raise HTTPException(415, "the body must be JSON; send one header Content-Type: application/json")
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body exceeds this server's limit of {self.max_bytes} bytes")

@@ -41,5 +41,4 @@ def require_model(model: str, service: Service) -> None:
 def _prompt(body: ChatRequest | TextRequest) -> Messages | RawPrompt:
     if isinstance(body, ChatRequest):
         return messages_of(body.messages)
-    content = body.text_or_ids
-    return RawPrompt(content if isinstance(content, str) else tuple(content))
+    return RawPrompt(body.prompt if isinstance(body.prompt, str) else tuple(body.prompt))

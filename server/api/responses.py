@@ -8,6 +8,7 @@ from typing import Any
 from winnow.clients.schema import (
     AbortedCandidate,
     BestOfNReport,
+    CompletionTokensDetails,
     Failed,
     ProgressReport,
     Rating,
@@ -17,8 +18,7 @@ from winnow.clients.schema import (
 )
 from winnow.clients.schema import Progress as WireProgress
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Branch, Progress, Reward, ScoredCandidate, Selection
-from winnow.server.pipeline.admission import Ticket
+from winnow.models.types import Branch, Progress, ScoredCandidate, Selection
 
 
 def progress(now: Progress) -> ProgressReport:
@@ -30,30 +30,40 @@ def progress(now: Progress) -> ProgressReport:
     )
 
 
-def usage(selection: Selection, prompt_tokens: int) -> Usage:
-    """Return the token counts over all candidates, as OpenAI counts for `best_of`."""
-    completion = selection.sampled_tokens
-    return Usage(prompt_tokens=prompt_tokens, completion_tokens=completion, total_tokens=prompt_tokens + completion)
+def usage(selection: Selection, prompt_tokens: int, returned: int | None = None) -> Usage:
+    """Return the token counts over all candidates, as OpenAI counts for `best_of`; or over the best `returned` ones."""
+    completion, winner = selection.sampled_tokens, selection.winner.candidate.tokens
+    if returned is not None:
+        completion = sum(item.candidate.tokens for item in selection.ranked[:returned])
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion,
+        total_tokens=prompt_tokens + completion,
+        completion_tokens_details=CompletionTokensDetails(winner_tokens=winner, other_tokens=completion - winner),
+    )
 
 
-def rating(index: int, reward: Reward) -> Rating:
-    """Return one answer's rewards; R_h only if it decided, so that null always means "not needed"."""
+def rating(item: ScoredCandidate, rank: int) -> Rating:
+    """Return an answer's rewards and rank; R_h only if it decided, so that null always means "not needed"."""
+    reward = item.reward
     return Rating(
-        index=index,
+        index=item.candidate.index,
         safety=reward.safety,
         helpfulness=reward.helpfulness if reward.branch is Branch.HELPFUL else None,
         combined=reward.combined,
         branch=reward.branch.value,
+        empty=item.candidate.is_empty,
+        rank=rank,
     )
 
 
-def report(selection: Selection, ticket: Ticket | None = None, *, with_texts: bool) -> BestOfNReport:
-    """Return the `best_of_n` object; `ticket` has the requested K, `with_texts` includes every candidate's text."""
+def report(selection: Selection, *, with_texts: bool) -> BestOfNReport:
+    """Return the `best_of_n` object; `with_texts` includes every candidate's text."""
     ranks = {position: rank for rank, position in enumerate(selection.ranking)}
     return BestOfNReport(
         candidates=selection.candidates,
-        requested=ticket.requested if ticket else selection.candidates,
-        reduced_by=ticket.reduced_by if ticket else None,
+        requested=selection.requested or selection.candidates,
+        reduced_by=selection.reduced_by,
         truncated_by=selection.truncated_by,
         approximate=selection.is_approximate,
         finished=len(selection.scored),
@@ -74,8 +84,7 @@ def report(selection: Selection, ticket: Ticket | None = None, *, with_texts: bo
 
 def _scored(item: ScoredCandidate, rank: int, with_text: bool) -> Scored:
     return Scored(
-        **rating(item.candidate.index, item.reward).model_dump(),
-        rank=rank,
+        **rating(item, rank).model_dump(),
         finish_reason=item.candidate.finish_reason,
         tokens=item.candidate.tokens,
         text=item.candidate.text if with_text else None,
@@ -92,12 +101,12 @@ def server_timing(selection: Selection) -> str:
     return ", ".join(f"{name};dur={value}" for name, value in timings(selection).model_dump().items())
 
 
-def log_fields(selection: Selection, ticket: Ticket) -> dict[str, Any]:
+def log_fields(selection: Selection) -> dict[str, Any]:
     """Return a selection's fields of the access log: numbers and names, never text."""
     return {
         "candidates": selection.candidates,
-        "requested": ticket.requested,
-        "reduced_by": ticket.reduced_by,
+        "requested": selection.requested or selection.candidates,
+        "reduced_by": selection.reduced_by,
         "truncated_by": selection.truncated_by,
         "failed": len(selection.failures),
         "aborted": len(selection.aborted),

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from winnow.clients.schema import Rewards, RewardsRequest
+from winnow.clients.schema import Rating, Rewards, RewardsRequest
+from winnow.models.combiner import rank
 from winnow.models.errors import CandidateFailed, ClientGone, NoScoredCandidate, PromptTooLong, WinnowError, root_cause
-from winnow.models.types import Prompt, Reward
+from winnow.models.types import Candidate, CombinerName, Prompt, Reward, ScoredCandidate
 from winnow.server.aio import interrupted_by
 from winnow.server.api import responses
 from winnow.server.api.completions import disconnected, in_turn
@@ -34,13 +35,14 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         require_model(body.model, service)
         places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
         service.admission.require_room(places)
-        prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety)
-        await asyncio.to_thread(_require_fitting, body.answers, prompt, service)
+        prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety, body.merge_turns)
+        answers = [service.template.neutralise(answer) for answer in body.answers]
+        await asyncio.to_thread(_require_fitting, answers, prompt, service)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
         async with interrupted_by(disconnected(request), ClientGone), in_turn(service, ticket):
             with metrics.candidates_in_flight(places):
-                scored = await _rate(service, prompt, body.answers, places)
-        ratings = [responses.rating(index, reward) for index, reward in enumerate(scored)]
+                scored = await _rate(service, prompt, answers, places)
+        ratings = _ranked(answers, scored, body.combiner or service.settings.combiner, service.settings.empty_last)
         return json_response(Rewards(model=service.settings.model_name, rewards=ratings))
 
     return router
@@ -61,6 +63,17 @@ def _require_fitting(answers: Sequence[str], prompt: Prompt, service: Service) -
             f"answers[{index}]: {len(prompt)} prompt and {tokens} answer tokens exceed the context of {context}",
             "answers",
         )
+
+
+def _ranked(
+    answers: Sequence[str], rewards: Sequence[Reward], combiner: CombinerName, empty_last: bool
+) -> list[Rating]:
+    """Return the ratings of the answers in their order, ranked as candidates are."""
+    pairs = zip(answers, rewards, strict=True)
+    scored = [ScoredCandidate(Candidate(index, text, "stop", 0), reward) for index, (text, reward) in enumerate(pairs)]
+    ranking = rank(scored, combiner, empty_last=empty_last)
+    places = {position: place for place, position in enumerate(ranking)}
+    return [responses.rating(item, places[position]) for position, item in enumerate(scored)]
 
 
 async def _rate(service: Service, prompt: Prompt, answers: Sequence[str], places: int) -> list[Reward]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import resource
@@ -25,6 +24,7 @@ from winnow.server.api.logging import set_up as set_up_logging
 from winnow.server.api.logging import unhandled
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
+from winnow.server.settings.hosts import is_loopback, shown
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +63,20 @@ def _require_keys(settings: Settings, keys: ApiKeys) -> None:
     Raises:
         SettingsError: neither holds.
     """
-    if keys or settings.allow_anonymous or _is_loopback(settings.host):
+    if keys or is_loopback(settings.host.lower()):
+        return
+    if settings.allow_anonymous:
+        if not settings.trusted_hosts:
+            logger.warning(
+                "without API keys only requests to localhost or to %s are answered, by their Host header: name the "
+                "other hosts that clients use in trusted_hosts (names, networks such as 10.0.0.0/8, or *)",
+                shown(settings.host),
+            )
         return
     raise SettingsError(
         f"host {settings.host} can be reached from other machines and no API key is set: set WINNOW_API_KEYS or "
         "--api-keys-file, or let everyone in with --allow-anonymous"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _raise_file_limit() -> None:
@@ -149,9 +150,8 @@ class _Server(uvicorn.Server):
             raise SettingsError(f"cannot listen: {error.strerror}") from None
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         settings = self.service.settings
-        logger.info(
-            "ready: http://%s:%d/v1 serves %r, the best of %d", host, port, settings.model_name, settings.candidates.max
-        )
+        address = f"http://{shown(host)}:{port}/v1"
+        logger.info("ready: %s serves %r, the best of %d", address, settings.model_name, settings.candidates.max)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._captured_signals.append(sig)
@@ -188,6 +188,7 @@ def configure(service: Service, keys: ApiKeys) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # a client must not choose the address that it is queued and logged by
+        timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]  # uvicorn only adds it to the time
         timeout_graceful_shutdown=FAIL_SECONDS,
     )
 
@@ -208,6 +209,7 @@ async def _serve(service: Service, keys: ApiKeys, listener: socket.socket) -> No
     finally:
         cancel(watch)
         cancel(exit_when_over)
+        gc.unfreeze()  # else what native modules hold is never freed, and they report it as leaks on the way out
         logger.info("stopped; ending the engines")
         if not service.is_alive:
             raise EngineDead("an engine died or hung; the server has stopped")

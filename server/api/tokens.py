@@ -26,7 +26,8 @@ def routes(service: Service) -> APIRouter:
         if body.model is not None:
             require_model(body.model, service)
         if body.messages is not None:
-            ids = list((await service.renderer.render_dialog(messages_of(body.messages), False)).token_ids)
+            prompt = await service.renderer.render_dialog(messages_of(body.messages), False, body.merge_turns)
+            ids = list(prompt.token_ids)
         else:
             ids = await _encode(body.prompt or "", service, with_bos=body.add_special_tokens)
 

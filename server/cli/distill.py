@@ -202,6 +202,7 @@ def export(
     pairs: Annotated[PairRule, typer.Option(help=_described("pairs"))] = "worst",
     margin: Annotated[MarginSize | None, typer.Option(help=_described("margin"))] = None,
     deduplicate: Annotated[bool, typer.Option("--deduplicate", help=_described("deduplicate"))] = False,
+    tokenizer: Annotated[str | None, typer.Option(help=_described("tokenizer"))] = None,
     merge: Annotated[list[Path] | None, typer.Option(help=_described("merge"))] = None,
 ) -> None:
     """Write a run's answers as training data, with a dataset card; from its journal alone, as often as you like."""
@@ -217,8 +218,10 @@ def export(
             pairs=pairs,
             margin=margin,
             deduplicate=deduplicate,
+            tokenizer=tokenizer,
             merge=tuple(merge or ()),
         )
+        logging.basicConfig(format="winnow: %(message)s")
         for item in run(folder, _formats(formats, old_formats, default=ALL_FORMATS), options, out):
             print(f"{item.rows:>9,}  {item.path}")
 

@@ -5,7 +5,9 @@ Heavy imports are inside the commands, so that `--help` and `chat` need neither 
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version as installed_version
+from typing import Annotated
 
 import typer
 
@@ -15,10 +17,10 @@ from winnow.server.cli.check import check
 from winnow.server.cli.distill import distill, export, report
 from winnow.server.cli.options import with_settings
 from winnow.server.cli.serve import plan, serve
+from winnow.server.cli.streams import output_that_may_end, prepare_streams
 
 app = typer.Typer(
     name="winnow",
-    help="Serve the best of K answers: sample K candidates, score their safety and helpfulness, return the best.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,6 +41,24 @@ def version() -> None:
     print(installed_version("winnow-llm"))
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve the best of K answers: sample K candidates, score their safety and helpfulness, return the best."""
+
+
 def main() -> None:
     """Run the `winnow` command."""
-    app()
+    prepare_streams()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its children inherit, cannot be loaded outside of it
+    with output_that_may_end():
+        app()

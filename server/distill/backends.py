@@ -130,9 +130,16 @@ class Remote:
     beyond; from 37 on all are equal, and the lowest index wins.
     """
 
-    def __init__(self, client: AsyncClient, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        empty_last: bool = True,
+    ) -> None:
         self._client = client
         self._pause = pause
+        self._empty_last = empty_last
 
     async def __call__(self, request: Request) -> Answered:
         """Sample and score; see `Backend`."""
@@ -160,7 +167,7 @@ class Remote:
         if _sampling_dialog(request) != dialog:
             ratings = await self._ratings(request, [_text(item) for item in answer.report.scored])
             prompt_tokens = (await self._client.tokenize(_wire(dialog))).count
-        return Answered(_selection(request, answer, ratings), prompt_tokens)
+        return Answered(_selection(request, answer, ratings, empty_last=self._empty_last), prompt_tokens)
 
     async def _answer(self, request: Request, limit: int | None = None) -> Answer:
         sampling, dialog = request.sampling, _wire(_sampling_dialog(request))
@@ -177,9 +184,12 @@ class Remote:
                     top_k=sampling.top_k or None,
                     min_p=sampling.min_p or None,
                     max_tokens=limit or sampling.max_tokens,
+                    min_tokens=sampling.min_tokens or None,
+                    ignore_eos=sampling.ignore_eos or None,
                     stop=sampling.stop or None,
                     presence_penalty=sampling.presence_penalty or None,
                     frequency_penalty=sampling.frequency_penalty or None,
+                    repetition_penalty=None if sampling.repetition_penalty == 1 else sampling.repetition_penalty,
                     logit_bias=sampling.logit_bias or None,
                     seed=sampling.seed,
                 )
@@ -236,7 +246,7 @@ def _all_failed(request: Request, reason: str) -> NoScoredCandidate:
     return NoScoredCandidate(reason, tuple(Failure(index, reason) for index in range(request.candidates)))
 
 
-def _selection(request: Request, answer: Answer, ratings: Sequence[Rating | None]) -> Selection:
+def _selection(request: Request, answer: Answer, ratings: Sequence[Rating | None], *, empty_last: bool) -> Selection:
     """Return the server's candidates with `ratings`, which may differ from its own, as a selection.
 
     Raises:
@@ -253,9 +263,10 @@ def _selection(request: Request, answer: Answer, ratings: Sequence[Rating | None
         prompt=Prompt((), _dialog(request), bool(request.is_safety)),
         combiner=request.combiner,
         scored=scored,
-        ranking=rank(scored, request.combiner),
+        ranking=rank(scored, request.combiner, empty_last=empty_last),
         failures=tuple(failures),
         timings=Timings(**{name: span / 1e3 for name, span in timings.items()}),
+        empty_last=empty_last,
     )
 
 

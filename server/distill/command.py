@@ -16,16 +16,15 @@ from typing import Any, NoReturn
 
 import orjson
 
-from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import EngineDead, RunError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.server.aio import cancel
 from winnow.server.distill import journal as journal_file
-from winnow.server.distill import manifest, progress, recipe
+from winnow.server.distill import manifest, progress, recipe, tokenizer_copy
 from winnow.server.distill.backends import Backend, InProcess, Remote
 from winnow.server.distill.export import ExportOptions
-from winnow.server.distill.export.formats import export
+from winnow.server.distill.export.formats import export, without_ids
 from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.files import made, undone
 from winnow.server.distill.identity import identity
@@ -68,10 +67,12 @@ def distill(options: RunOptions, settings: Settings) -> int:
         signal.signal(number, _leave)
     if options.formats:
         importlib.import_module("pyarrow")  # fail now rather than at the end
+    if options.server:
+        without_ids(options.formats)
     require_apart(options.prompts, options.out)
     rules, digest = recipe.read(options.recipe)
     manifest.require_readable(options.out)
-    template = TEMPLATES[settings.policy.template]
+    template = settings.chat_template
     given = None if options.prompts == STDIN else Input.opened(options, template)
     run = identity(options, settings, digest)
     with made(options.out), Journal(options.out) as journal, _undone(options.out, journal):
@@ -88,7 +89,7 @@ def distill(options: RunOptions, settings: Settings) -> int:
         planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
         session = _Session(options, given.source, template, journal, planner)
         if journal.done.issuperset(given.tasks):
-            session.note_problems()
+            session.run_without_engines(settings)
         else:
             session.run(settings, given.total)
         journal.sync()
@@ -101,8 +102,7 @@ def _undone(folder: Path, journal: Journal) -> contextlib.AbstractContextManager
     """Remove the files of a run that is refused before it has answered anything; called while it holds the lock."""
     is_new = not (folder / manifest.NAME).exists() and not journal.done
     files = [folder / name for name in (journal_file.NAME, journal_file.LOCK, manifest.NAME)]
-    if not (folder / SPOOL).exists():
-        files.append(folder / SPOOL)
+    files += [path for path in (folder / SPOOL, folder / tokenizer_copy.FOLDER) if not path.exists()]
     return undone(files, lambda: not is_new or bool(journal.failed or journal.done - journal.problems))
 
 
@@ -119,19 +119,23 @@ class _Session:
     def run(self, settings: Settings, total: int) -> None:
         """Answer the lines that are not done, of `total` lines in all."""
         if self.options.server:
-            _interruptible(self._remote(total))
+            _interruptible(self._remote(settings, total))
         else:
             with started(settings) as service:
                 _interruptible(self._in_process(service, total))
 
-    def note_problems(self) -> None:
-        """Write the problems down; no engine is needed if no other row is left."""
+    def run_without_engines(self, settings: Settings) -> None:
+        """Write the problems down; no engine is needed if no other row is left. Exports need the tokenizer even so."""
+        if not self.options.server:
+            tokenizer_copy.keep(self.options.out, settings.policy.checkpoint)
         for item in parse(self.source, self.template):
             if isinstance(item, Problem) and item.line not in self.journal.done:
                 self.journal.append(item)
 
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
+        # Not before: a refused run leaves nothing behind.
+        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, service.settings.policy.checkpoint)
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():
@@ -141,9 +145,10 @@ class _Session:
         if not service.is_alive:
             raise EngineDead("an engine has died")
 
-    async def _remote(self, total: int) -> None:
+    async def _remote(self, settings: Settings, total: int) -> None:
         async with self.options.client(MAX_RETRIES) as client:
-            await self._run(Remote(client), total, self.options.in_flight or IN_FLIGHT_REMOTE)
+            backend = Remote(client, empty_last=settings.empty_last)
+            await self._run(backend, total, self.options.in_flight or IN_FLIGHT_REMOTE)
 
     async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
         problems = len(self.journal.problems & self.journal.done)

@@ -68,16 +68,22 @@ def asked(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(messages[:-1] if messages and messages[-1].role == "assistant" else messages)
 
 
+def asked_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a dialog without the answer at its end, where messages of one role in a row are one turn."""
+    rest = asked(messages)
+    return rest if len(rest) == len(messages) else asked_turns(rest)
+
+
 def is_transcript(value: object) -> bool:
     """Whether a value is a text of `Human:` and `Assistant:` turns, as in hh-rlhf."""
     return isinstance(value, str) and bool(re.match(r"\s*Human:", value)) and "\n\nAssistant:" in value
 
 
 def transcript(text: str) -> tuple[Message, ...]:
-    """Return the dialog of a transcript up to its last answer."""
+    """Return the dialog of a transcript, the last answer included."""
     _, *parts = _TURN.split(text)
     roles = [ROLES.get(name.lower(), name.lower()) for name in parts[::2]]
-    return asked([Message(role, turn.strip()) for role, turn in zip(roles, parts[1::2], strict=True)])
+    return tuple(Message(role, turn.strip()) for role, turn in zip(roles, parts[1::2], strict=True))
 
 
 def holds_prompt(side: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -71,14 +72,17 @@ def made(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def undone(files: Sequence[Path], keep: Callable[[], bool]) -> Iterator[None]:
-    """Remove `files` if the block is refused, unless there is something to `keep`."""
+def undone(paths: Sequence[Path], keep: Callable[[], bool]) -> Iterator[None]:
+    """Remove files and folders if the block is refused, unless there is something to `keep`."""
     try:
         yield
     except REFUSALS:
         if not keep():
-            for file in files:
-                file.unlink(missing_ok=True)
+            for path in paths:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         raise
 
 

@@ -37,8 +37,11 @@ def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dic
             "top_p": choices.top_p,
             "max_tokens": choices.max_tokens,
             "combiner": choices.combiner,
+            "empty_last": settings.empty_last,
             "seed": choices.seed,
             "safety_patterns": settings.safety_patterns,
+            "tags": settings.tags,
+            "merge_turns": settings.merge_turns,
             **({} if options.server else _engine_settings(settings)),
         },
         "recipe": {

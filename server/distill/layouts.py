@@ -17,6 +17,8 @@ from winnow.server.distill.dialogs import asked, holds_prompt, is_transcript, me
 
 Body = Mapping[str, Any]
 """A row without its nulls."""
+Asked = Callable[[Sequence[Message]], tuple[Message, ...]]
+"""What remains of a dialog without the data set's own answer at its end; see `winnow.server.distill.dialogs`."""
 BATCH = "custom_id"
 """The key of a line of an OpenAI batch."""
 DIALOGS = ("messages", "conversations", "conversation")
@@ -49,16 +51,16 @@ class Layout(NamedTuple):
 
     name: str
     fits: Callable[[Body], bool]
-    read: Callable[[Body], Reading | Reply]
+    read: Callable[[Body, Asked], Reading | Reply]
 
 
-def read(body: Body) -> Reading | Reply:
-    """Return the prompt of a row.
+def read(body: Body, asked: Asked = asked) -> Reading | Reply:
+    """Return the prompt of a row: of a dialog, what is `asked`.
 
     Raises:
         BadLine: the row has no known layout, its prompt is malformed, or it has two different prompts.
     """
-    found = [(layout.name, layout.read(body)) for layout in LAYOUTS if layout.fits(body)]
+    found = [(layout.name, layout.read(body, asked)) for layout in LAYOUTS if layout.fits(body)]
     if not found:
         raise BadLine("unknown_shape", f"the row has none of {', '.join(NAMES)}; its keys are: {_keys(body)}")
     readings = [(name, reading) for name, reading in found if isinstance(reading, Reading)]
@@ -110,12 +112,12 @@ def _begins_with(whole: Sequence[Message], start: Sequence[Message]) -> bool:
 # One function a layout
 
 
-def _read_prompt(body: Body) -> Reading:
+def _read_prompt(body: Body, asked: Asked) -> Reading:
     value = body["prompt"]
     if isinstance(value, Mapping) and isinstance(value.get("text"), str):  # the root of an oasst tree
         return Reading((message("prompt", value),), "prompt", ROOTS if value.get("replies") else None)
     if is_transcript(value):
-        return Reading(transcript(value), "prompt")
+        return Reading(asked(transcript(value)), "prompt")
     if isinstance(value, str):
         return Reading((Message("user", value),), "prompt")
     if not isinstance(value, list):
@@ -125,7 +127,7 @@ def _read_prompt(body: Body) -> Reading:
 
 def _dialog(key: str) -> Layout:
     """Return the layout of a list of messages under `key`."""
-    return Layout(key, lambda body: key in body, lambda body: Reading(asked(messages(key, body[key])), key))
+    return Layout(key, lambda body: key in body, lambda body, asked: Reading(asked(messages(key, body[key])), key))
 
 
 def _is_preference(body: Body) -> bool:
@@ -135,18 +137,18 @@ def _is_preference(body: Body) -> bool:
     return holds_prompt(body["chosen"]) or not any(layout.fits(body) for layout in LAYOUTS if layout.name != "chosen")
 
 
-def _read_preference(body: Body) -> Reading:
-    sides = [_side(key, body[key]) for key in ("chosen", "rejected") if key in body]
+def _read_preference(body: Body, asked: Asked) -> Reading:
+    sides = [asked(_side(key, body[key])) for key in ("chosen", "rejected") if key in body]
     if any(side != sides[0] for side in sides):
         raise BadLine("ambiguous", "chosen and rejected have different prompts; write the right one into prompt alone")
     return Reading(sides[0], "chosen")
 
 
-def _side(key: str, value: object) -> tuple[Message, ...]:
+def _side(key: str, value: object) -> Sequence[Message]:
     if isinstance(value, str) and is_transcript(value):
         return transcript(value)
     if isinstance(value, list) and holds_prompt(value):
-        return asked(messages(key, value))
+        return messages(key, value)
     raise BadLine(
         "invalid_type",
         f"{key} holds no prompt: it must be a transcript of Human: and Assistant: turns, or a list of messages "
@@ -154,7 +156,7 @@ def _side(key: str, value: object) -> tuple[Message, ...]:
     )
 
 
-def _read_turns(body: Body) -> Reading:
+def _read_turns(body: Body, asked: Asked) -> Reading:
     """Return the first of the user's turns (MT-bench); objects with a role are a dialog."""
     turns = body["turns"]
     if not (isinstance(turns, list) and turns):
@@ -180,7 +182,7 @@ def _has_any(body: Body, *keys: str) -> bool:
     return any(key in body for key in keys)
 
 
-def _read_instruction(body: Body) -> Reading:
+def _read_instruction(body: Body, _: Asked) -> Reading:
     """Return the instruction, and behind a blank line its `input` (alpaca) or `context` (dolly)."""
     instruction, *inputs = (text_of(body, key) for key in ("instruction", "input", "context"))
     given = [text for text in inputs if text]
@@ -193,17 +195,17 @@ def _is_thread(body: Body) -> bool:
     return "text" in body and "role" in body and not _has_any(body, *KEYS[: KEYS.index("role")])
 
 
-def _read_thread(body: Body) -> Reading | Reply:
+def _read_thread(body: Body, _: Asked) -> Reading | Reply:
     """Return the message of an oasst row, if it begins a thread."""
     if "parent_id" in body:
         return Reply()
     return Reading((message("the row", body),), "text", ROOTS if body.get("replies") else None)
 
 
-def _read_transcript(body: Body) -> Reading:
+def _read_transcript(body: Body, asked: Asked) -> Reading:
     if not is_transcript(body["transcript"]):
         raise BadLine("invalid_type", "transcript must be a text of Human: and Assistant: turns")
-    return Reading(transcript(body["transcript"]), "transcript")
+    return Reading(asked(transcript(body["transcript"])), "transcript")
 
 
 LAYOUTS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from winnow.clients import AsyncClient
+from winnow.clients import AsyncClient, UnusableEnvironment
 from winnow.models.errors import RunError
 from winnow.server.distill.containers import Format as InputFormat
 from winnow.server.distill.export import ALL_FORMATS, Format
@@ -37,9 +37,9 @@ class RunOptions:
         """Return a client of the server.
 
         Raises:
-            RunError: its address cannot be used.
+            RunError: its address, or a variable of the environment, cannot be used.
         """
         try:
             return AsyncClient(self.server or "", api_key=self.api_key, max_retries=retries)
-        except ValueError as error:
+        except (ValueError, UnusableEnvironment) as error:
             raise RunError(str(error).replace("base_url", "--server")) from None

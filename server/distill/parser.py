@@ -23,7 +23,7 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import BadLine, DialogError, RunError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill import layouts
-from winnow.server.distill.dialogs import printable
+from winnow.server.distill.dialogs import asked, asked_turns, printable
 from winnow.server.distill.layouts import BATCH, OPTIONS, Body, Reply, text_of
 from winnow.server.distill.lines import BOM, not_utf8
 from winnow.server.distill.reader import Row, Source
@@ -45,6 +45,8 @@ _HASHED = (
     "frequency_penalty", "logit_bias", "seed", "combiner",
 )  # fmt: skip
 """The options that are part of a task's digest, in the order in which they are hashed."""
+_HASHED_IF_GIVEN = ("min_tokens", "ignore_eos", "repetition_penalty")
+"""Further options of that kind, hashed only where they are set."""
 
 
 _hash = partial(hashlib.blake2b, digest_size=16)
@@ -72,11 +74,13 @@ class Task:
     def digest(self) -> str:
         """The 128-bit hash, in hex, of the id and everything asked, independent of the line's place."""
         options = {name: getattr(self.options, name) for name in _HASHED}
+        given = {name: getattr(self.options, name) for name in _HASHED_IF_GIVEN}
+        options |= {name: value for name, value in given.items() if value is not None}
         if self.options.logit_bias:
             biases = token_biases(self.options.logit_bias).items()
             options["logit_bias"] = dict(sorted((str(token), bias) for token, bias in biases))
-        asked = (self.id, self.messages, self.options.is_safety, self.category, self.instruction, options)
-        return _hash(orjson.dumps(asked)).hexdigest()
+        content = (self.id, self.messages, self.options.is_safety, self.category, self.instruction, options)
+        return _hash(orjson.dumps(content)).hexdigest()
 
 
 def parse(
@@ -153,14 +157,13 @@ class _Parser:
         is_safety = body.get("is_safety")
         if not (is_safety is None or isinstance(is_safety, bool)):
             raise BadLine("invalid_type", "is_safety must be true or false")
-        reading = layouts.read(body)
+        reading = layouts.read(body, asked_turns if self._template.merge_turns else asked)
         self._say(reading.remark)
         if isinstance(reading, Reply):
             return None
         given = {key: value for key, value in body.items() if key != reading.key}
-        system, category, instruction = (text_of(given, key) for key in ("system", "category", "instruction"))
-        if tag := self._template.reserved_tag(f"{system} {instruction}"):
-            raise BadLine("invalid_messages", f"system or instruction holds the template's own tag {tag}; take it out")
+        category = text_of(given, "category")
+        system, instruction = self._accepted(given, "system"), self._accepted(given, "instruction")
         messages = self._checked(reading.key, reading.messages)
         if system is not None:
             if messages[0].role == "system":
@@ -169,10 +172,17 @@ class _Parser:
         options = RequestOptions(is_safety=is_safety)
         return Task(row.line, row.file, row.file_line, id, messages, category, instruction, options)
 
-    def _checked(self, where: str, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def _accepted(self, body: Body, key: str) -> str | None:
+        """Return the text under a key as a message may contain it; a blank one counts as none."""
+        text = text_of(body, key)
+        return text and self._checked(key, [Message("user", text)])[0].content
+
+    def _checked(
+        self, where: str, messages: Sequence[Message], template: ChatTemplate | None = None
+    ) -> tuple[Message, ...]:
         """Return the messages if the template can render them and the last one is not blank."""
         try:
-            checked = self._template.validate(messages)
+            checked = (template or self._template).validate(messages)
         except DialogError as error:
             raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
         if not checked[-1].content.strip():
@@ -190,18 +200,28 @@ class _Parser:
         try:
             request = ChatRequest.model_validate(body.get("body"))
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            detail = describe_invalid(problem, problem["loc"])
+            detail = describe_invalid(error.errors(include_url=False, include_input=False), body.get("body"))
             raise BadLine(detail.code or "invalid_request", f"body: {printable(detail.message)}") from None
-        asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
-        if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
-            raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
+        _require_supported(request)
         try:
             token_biases(request.logit_bias or {})
         except SamplingError as error:
             raise BadLine(error.code, f"body: {error}") from None
-        messages = self._checked("body.messages", messages_of(request.messages))
+        merge = request.options.merge_turns
+        template = self._template if merge is None else self._template.with_merging(merge)
+        messages = self._checked("body.messages", messages_of(request.messages), template)
         return Task(row.line, row.file, row.file_line, id, messages, options=RequestOptions.of(request))
+
+
+def _require_supported(request: ChatRequest) -> None:
+    """Check that a batch line's body asks for nothing that an offline run cannot do; all such fields are named."""
+    given = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
+    given["usage"] = request.options.usage == "winner"
+    names = [name for name, value in given.items() if value is not None and value is not False]
+    if names:
+        is_, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        named = ", ".join(names)
+        raise BadLine("unsupported", f"body: {named} {is_} not supported in an offline run; leave {it} out")
 
 
 def _object(content: bytes | Mapping[str, Any] | BadLine) -> dict[str, Any]:

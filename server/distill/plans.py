@@ -103,7 +103,14 @@ class Planner:
                 sampling = replace(base.sampling, temperature=temperature, seed=seed)
                 arms.append(Arm(candidates, temperature, preprompt))
                 requests.append(
-                    replace(base, candidates=candidates, least=candidates, sampling=sampling, sampling_dialog=dialog)
+                    replace(
+                        base,
+                        requested=base.requested if base.is_reduced else candidates,
+                        candidates=candidates,
+                        least=candidates,
+                        sampling=sampling,
+                        sampling_dialog=dialog,
+                    )
                 )
         return Plan(
             task=task,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from winnow.clients.text_files import read_text
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import RunError
 from winnow.models.types import Message
@@ -84,23 +84,24 @@ class Recipe(_Part):
     ghost_attention: GhostAttention
 
 
-DEFAULT = files("winnow.server.distill").joinpath("recipe.toml")
+DEFAULT = Path(__file__).with_name("recipe.toml")
 
 
 def read(path: Path | None) -> tuple[Recipe, str]:
-    """Return the recipe in `path`, or the one that comes with Winnow, and the SHA-256 of the file.
+    """Return the recipe in `path`, or the one that comes with Winnow, and the SHA-256 of its text.
 
     Raises:
         RunError: it cannot be read, or is not a recipe; the message names the place.
     """
     try:
-        content = DEFAULT.read_bytes() if path is None else path.read_bytes()
-        recipe = Recipe.model_validate(tomllib.loads(content.decode()))
-    except OSError as error:
-        raise RunError(f"recipe {path} cannot be read: {error.strerror}") from None
+        text = read_text(path or DEFAULT)
+    except ValueError as error:
+        raise RunError(f"recipe {error}") from None
+    try:
+        recipe = Recipe.model_validate(tomllib.loads(text))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise RunError(f"recipe {path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
     except ValueError as error:
         raise RunError(f"recipe {path} is not TOML: {error}") from None
-    return recipe, hashlib.sha256(content).hexdigest()
+    return recipe, hashlib.sha256(text.encode()).hexdigest()

@@ -186,6 +186,9 @@ def _selection_body(selection: Selection) -> dict[str, Any]:
             for aborted in selection.aborted
         ],
         "truncated_by": selection.truncated_by,
+        "empty_last": selection.empty_last,
+        "requested": selection.requested,
+        "reduced_by": selection.reduced_by,
         "timings": {phase: round(seconds, 4) for phase, seconds in asdict(selection.timings).items()},
     }
 
@@ -214,6 +217,9 @@ def _selection(body: Mapping[str, Any]) -> Selection:
         timings=Timings(**body["timings"]),
         aborted=tuple(Aborted(**aborted) for aborted in body["aborted"]),
         truncated_by=body["truncated_by"],
+        empty_last=body.get("empty_last", False),  # entries without it are older than the rule
+        requested=body.get("requested"),
+        reduced_by=body.get("reduced_by"),
     )
 
 

@@ -131,9 +131,11 @@ def _joined(plan: Plan, outcomes: Sequence[Answered | NoScoredCandidate]) -> Sel
     return replace(
         selections[0],
         scored=tuple(scored),
-        ranking=rank(scored, selections[0].combiner),
+        ranking=rank(scored, selections[0].combiner, empty_last=selections[0].empty_last),
         failures=tuple(failures),
         timings=_longest([selection.timings for selection in selections]),
+        requested=sum(request.requested for request in plan.requests),
+        reduced_by="temperature" if any(request.is_reduced for request in plan.requests) else None,
     )
 
 

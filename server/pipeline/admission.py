@@ -14,9 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from winnow.models.errors import Overloaded
+from winnow.models.types import Reduction
 
 Clock = Callable[[], float]
 FlowKey = tuple[Hashable, int]
@@ -185,7 +185,7 @@ class Ticket:
     deadline: float = math.inf
     has_waited: bool = False
     candidates: int = 0
-    reduced_by: Literal["load", "deadline"] | None = None
+    reduced_by: Reduction | None = None
     admitted_at: float = 0.0
     _turn: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _has_left: bool = False

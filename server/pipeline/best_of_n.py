@@ -40,6 +40,8 @@ class BestOfN:
     helpfulness: RewardModel
     safety_calibration: Calibration = IDENTITY
     helpfulness_calibration: Calibration = IDENTITY
+    empty_last: bool = True
+    """Rank an answer without text below every other, and end no selection for one."""
     helpfulness_on_demand: bool = False
     """Compute R_h only if R_s does not already decide: less work, but one scoring pass more latency. For
     offline runs.
@@ -73,6 +75,7 @@ class BestOfN:
             rate=lambda answer: self.rate(prompt, answer),
             candidates=candidates,
             combiner=combiner,
+            empty_last=self.empty_last,
             early_stopping=early_stopping,
             on_progress=on_progress,
         )
@@ -86,7 +89,10 @@ class BestOfN:
         timings = _timings(scored, time.perf_counter() - started)
         # Report a truncation only if it aborted a candidate.
         truncated_by = run.truncated_by if any(item.reason == run.truncated_by for item in aborted) else None
-        return Selection(prompt, combiner, scored, rank(scored, combiner), failures, timings, aborted, truncated_by)
+        ranking = rank(scored, combiner, empty_last=self.empty_last)
+        return Selection(
+            prompt, combiner, scored, ranking, failures, timings, aborted, truncated_by, empty_last=self.empty_last
+        )
 
     async def rate(self, prompt: Prompt, answer: str) -> Reward:
         """Return the reward of one answer. Both models score at once; a safety prompt needs only R_s.

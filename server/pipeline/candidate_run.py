@@ -41,6 +41,7 @@ class CandidateRun:
     combiner: CombinerName
     early_stopping: EarlyStopping
     on_progress: Callable[[Progress], None] | None = None
+    empty_last: bool = True
     truncated_by: Truncation | None = None
     finished: dict[int, Candidate] = field(default_factory=dict)
     scored: list[ScoredCandidate] = field(default_factory=list)
@@ -136,10 +137,15 @@ class CandidateRun:
             competes = any(item.candidate.index == index for item in self.scored)
             self._reject(self._rejection.end(index, competes=competes))
             self._cancel_partial_scores([index] if self._tasks else self._partial_scores.values())
-        if self.scored and self._is_accepted(self._leader.reward):
+        if self._has_answer and self._is_accepted(self._leader.reward):
             self._truncate("accept_reward")
-        elif self.scored and self._is_late:
+        elif self._has_answer and self._is_late:
             self._truncate("deadline")
+
+    @property
+    def _has_answer(self) -> bool:
+        """Whether a candidate has a score for whose sake the others may be aborted: not for an empty answer's."""
+        return bool(self.scored) and not (self.empty_last and self._leader.candidate.is_empty)
 
     def _is_accepted(self, reward: Reward) -> bool:
         accepted = self.early_stopping.accept_reward
@@ -149,7 +155,7 @@ class CandidateRun:
 
     @property
     def _leader(self) -> ScoredCandidate:
-        return self.scored[rank(self.scored, self.combiner)[0]]
+        return self.scored[rank(self.scored, self.combiner, empty_last=self.empty_last)[0]]
 
     @property
     def progress(self) -> Progress:
@@ -159,7 +165,7 @@ class CandidateRun:
 
     def _expire(self) -> None:
         self._is_late = True
-        if self.scored:
+        if self._has_answer:
             self._truncate("deadline")
 
     def _truncate(self, reason: Truncation) -> None:
@@ -189,8 +195,15 @@ class CandidateRun:
                     task.cancel()
 
     def _start_partial_score(self, checkpoint: int, index: int, text: str) -> None:
-        """Start scoring the partial answer of a candidate that has passed a checkpoint, while it decodes on."""
+        """Start scoring the partial answer of a candidate that has passed a checkpoint, while it decodes on.
+
+        One that has no text yet, such as a line end or the first byte of a character, tells nothing: it goes on.
+        """
         if index in self._tasks and index not in self._abort_reasons and not self._is_failing:
+            if self.empty_last and not text.strip():
+                assert self._rejection
+                self._reject(self._rejection.score(checkpoint, index, None))
+                return
             task = self._group.create_task(self._score_partially(checkpoint, index, text))
             self._partial_scores[task] = index
             task.add_done_callback(lambda done: self._partial_scores.pop(done, None))

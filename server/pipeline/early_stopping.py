@@ -99,5 +99,6 @@ class RejectionRounds:
         """Return the lowest-scoring candidates of a checkpoint, without those that have finished."""
         scored = list(parts.values())
         kept = math.ceil(self.options.keep * len(scored))
-        indices = (scored[position].candidate.index for position in rank(scored, self.combiner)[kept:])
+        ranking = rank(scored, self.combiner, empty_last=False)  # a part without text is not scored to be last
+        indices = (scored[position].candidate.index for position in ranking[kept:])
         return [index for index in indices if index not in self._settled]

@@ -48,15 +48,19 @@ class PromptRenderer:
         if isinstance(request.prompt, RawPrompt):
             prompt = await self._raw(request.prompt.content, request.is_safety)
             return RenderedRequest(request, prompt, self._fitted(request, prompt, "prompt"))
-        prompt = await self.render_dialog(request.prompt, request.is_safety)
+        prompt = await self.render_dialog(request.prompt, request.is_safety, request.options.merge_turns)
         if request.sampling_dialog is None or request.sampling_dialog == request.prompt:
             return RenderedRequest(request, prompt, self._fitted(request, prompt, "messages"))
-        sampling_prompt = await self.render_dialog(request.sampling_dialog, request.is_safety)
+        sampling_prompt = await self.render_dialog(
+            request.sampling_dialog, request.is_safety, request.options.merge_turns
+        )
         longest = max(prompt, sampling_prompt, key=len)
         return RenderedRequest(request, prompt, self._fitted(request, longest, "messages"), sampling_prompt)
 
-    async def render_dialog(self, dialog: Messages, is_safety: bool | None = None) -> Prompt:
-        """Render a dialog; the classifier tags it if `is_safety` is None.
+    async def render_dialog(
+        self, dialog: Messages, is_safety: bool | None = None, merge_turns: bool | None = None
+    ) -> Prompt:
+        """Render a dialog; the classifier tags it if `is_safety` is None, and the template decides on merging turns.
 
         Raises:
             DialogError: the dialog breaks the template's rules.
@@ -65,11 +69,14 @@ class PromptRenderer:
         text = "".join(message.content for message in dialog)
         self._require_possible(text, "messages")
 
-        def render() -> Prompt:
-            tagged = self.classifier(dialog) if is_safety is None else is_safety
-            return self.template.render(dialog, self.tokenizer, is_safety=tagged)
+        template = self.template if merge_turns is None else self.template.with_merging(merge_turns)
 
-        return await _in_thread_if_long(render, len(text))
+        def render() -> Prompt:
+            messages = template.validate(dialog)
+            tagged = self.classifier(messages) if is_safety is None else is_safety
+            return template.render(messages, self.tokenizer, is_safety=tagged)
+
+        return await in_thread_if_long(render, len(text))
 
     async def _raw(self, content: str | tuple[int, ...], is_safety: bool | None) -> Prompt:
         if not content:
@@ -85,11 +92,11 @@ class PromptRenderer:
             tagged = self.classifier([Message("user", prompt.raw_text)]) if is_safety is None else is_safety
             return replace(prompt, is_safety=tagged)
 
-        return await _in_thread_if_long(render, len(content))
+        return await in_thread_if_long(render, len(content))
 
     async def encode(self, text: str) -> list[int]:
         """Return the ids of a text, tokenised in a thread if it is long."""
-        return await _in_thread_if_long(lambda: self.tokenizer.encode(text), len(text))
+        return await in_thread_if_long(lambda: self.tokenizer.encode(text), len(text))
 
     def require_tokens(self, ids: Sequence[int], field: str) -> None:
         """Check that `ids`, from the request's `field`, are token ids of this vocabulary.
@@ -121,19 +128,24 @@ class PromptRenderer:
     def _fitted(self, request: Request, prompt: Prompt, field: str) -> Sampling:
         """Return the request's sampling, its answer cut to the room in the context unless the caller set a limit."""
         sampling, room = request.sampling, self._room(len(prompt), field)
-        if max(sampling.logit_bias, default=0) >= self.vocabulary:
-            raise SamplingError(f"logit_bias: keys are token ids from 0 to {self.vocabulary - 1}", "logit_bias")
-        if request.options.max_tokens is None:
+        if (highest := max(sampling.logit_bias, default=0)) >= self.vocabulary:
+            raise SamplingError(
+                f"logit_bias: the key {highest} is not a token id; they go from 0 to {self.vocabulary - 1}",
+                "logit_bias",
+            )
+        if request.options.max_tokens is None and sampling.min_tokens <= room:
             return replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        if sampling.max_tokens > room:
+        least, limit = sampling.max_tokens, request.options.max_tokens_field
+        if request.options.max_tokens is None:
+            least, limit = sampling.min_tokens, "min_tokens"
+        if least > room:
             raise PromptTooLong(
-                f"the prompt's {len(prompt)} tokens and an answer of {sampling.max_tokens} exceed the context of "
-                f"{self.context}",
-                request.options.max_tokens_field,
+                f"the prompt's {len(prompt)} tokens and an answer of {least} exceed the context of {self.context}",
+                limit,
             )
         return sampling
 
 
-async def _in_thread_if_long(work: Callable[[], T], length: int) -> T:
-    """Return what `work` on a text of that length returns; in a thread if it would block the event loop for long."""
+async def in_thread_if_long(work: Callable[[], T], length: int) -> T:
+    """Return the result of `work` on texts of that length; in a thread if it would block the event loop for long."""
     return await asyncio.to_thread(work) if length > LONG_TEXT else work()

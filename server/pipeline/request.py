@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from winnow.clients.schema import ChatMessage, ChatRequest, CompletionRequest
+from winnow.clients.schema import UNSEEDED, ChatMessage, ChatRequest, CompletionRequest
 from winnow.models.errors import RequestError, SamplingError
 from winnow.models.sampling import Sampling
 from winnow.models.types import CombinerName, Message
@@ -49,14 +49,18 @@ class RequestOptions:
     top_k: int | None = None
     min_p: float | None = None
     max_tokens: int | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
     stop: tuple[str, ...] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
     logit_bias: Mapping[str, float] | None = None
     seed: int | None = None
     alternatives: int | None = None
     combiner: CombinerName | None = None
     is_safety: bool | None = None
+    merge_turns: bool | None = None
     deadline_ms: float | None = None
     accept_reward: float | None = None
     early_rejection: EarlyRejection | None = None
@@ -77,14 +81,18 @@ class RequestOptions:
             top_k=body.top_k,
             min_p=body.min_p,
             max_tokens=body.token_limit,
+            min_tokens=body.min_tokens or None,
+            ignore_eos=body.ignore_eos or None,
             stop=body.stop_strings or None,
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
+            repetition_penalty=None if body.repetition_penalty == 1 else body.repetition_penalty,
             logit_bias=body.logit_bias or None,
-            seed=body.seed,
+            seed=None if body.seed == UNSEEDED else body.seed,
             alternatives=body.alternatives,
             combiner=body.options.combiner,
             is_safety=body.options.is_safety,
+            merge_turns=body.options.merge_turns,
             deadline_ms=body.options.deadline_ms,
             accept_reward=body.options.accept_reward,
             early_rejection=EarlyRejection(tuple(early.at_tokens), early.keep) if early else None,
@@ -113,13 +121,14 @@ class Defaults:
 class Request:
     """A checked request. It can still exceed the served model's context or vocabulary, which `PromptRenderer` checks.
 
-    `candidates` is K, `least` the smallest K accepted under load; `n` are returned. `is_safety` None lets the
-    classifier decide. `sampling.max_tokens` is the caller's own limit, or the default, which is cut to the
-    context. `options` are the caller's, unchanged. `sampling_dialog` replaces the dialog for sampling only
-    (context distillation, ghost attention).
+    `candidates` is K, out of the `requested`; `least` is the smallest K accepted under load; `n` are returned.
+    `is_safety` None lets the classifier decide. `sampling.max_tokens` is the caller's own limit, or the default,
+    which is cut to the context. `options` are the caller's, unchanged. `sampling_dialog` replaces the dialog for
+    sampling only (context distillation, ghost attention).
     """
 
     prompt: Messages | RawPrompt
+    requested: int
     candidates: int
     least: int
     n: int
@@ -129,6 +138,11 @@ class Request:
     is_safety: bool | None = None
     early_stopping: EarlyStopping = NEVER
     sampling_dialog: Messages | None = None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether K is smaller than requested: at temperature 0 all candidates would be equal."""
+        return self.candidates < self.requested
 
     @property
     def has_options(self) -> bool:
@@ -142,10 +156,11 @@ def resolve(prompt: Messages | RawPrompt, options: RequestOptions, defaults: Def
     Raises:
         RequestError: the caller has to change something; the message says what.
     """
-    candidates, n = _counts(options, defaults)
+    requested, candidates, n = _counts(options, defaults)
     deadline = None if options.deadline_ms is None else arrived + options.deadline_ms / 1e3
     return Request(
         prompt=prompt,
+        requested=requested,
         candidates=candidates,
         least=_least(options, defaults, candidates, n),
         n=n,
@@ -157,26 +172,33 @@ def resolve(prompt: Messages | RawPrompt, options: RequestOptions, defaults: Def
     )
 
 
-def _counts(options: RequestOptions, defaults: Defaults) -> tuple[int, int]:
-    """Return K and n. At temperature 0 all candidates would be equal, so K is 1 unless the caller sets it."""
+def _counts(options: RequestOptions, defaults: Defaults) -> tuple[int, int, int]:
+    """Return the requested K, the K to sample, and n.
+
+    If the caller names no K, it is the default, or n if that is more. At temperature 0 all candidates would be equal,
+    so that one is sampled unless the caller sets K.
+    """
     greedy = (defaults.temperature if options.temperature is None else options.temperature) == 0
     n = options.n or 1
-    candidates = options.candidates or (1 if greedy else defaults.candidates)
-    if candidates > defaults.max_candidates:
-        raise RequestError(
-            f"{candidates} candidates requested; the limit here is {defaults.max_candidates}", options.candidates_field
-        )
+    requested = options.candidates or max(n, defaults.candidates)
+    candidates = 1 if greedy and not options.candidates else requested
     if greedy and max(candidates, n) > 1:
         raise SamplingError(
             f"at temperature 0 all {max(candidates, n)} candidates would be the same answer; raise temperature, "
             "or ask for 1",
             "temperature",
         )
+    if requested > defaults.max_candidates:
+        if not options.candidates:
+            raise RequestError(f"n ({n}) answers need {n} candidates; the limit here is {defaults.max_candidates}", "n")
+        raise RequestError(
+            f"{requested} candidates requested; the limit here is {defaults.max_candidates}", options.candidates_field
+        )
     if n > candidates:
         raise RequestError(
             f"n ({n}) answers cannot be returned from {candidates} candidates; raise {options.candidates_field}", "n"
         )
-    return candidates, n
+    return requested, candidates, n
 
 
 def _least(options: RequestOptions, defaults: Defaults, candidates: int, n: int) -> int:
@@ -187,8 +209,15 @@ def _least(options: RequestOptions, defaults: Defaults, candidates: int, n: int)
 
 
 def _sampling(options: RequestOptions, defaults: Defaults) -> Sampling:
+    max_tokens, min_tokens = options.max_tokens or defaults.max_tokens, options.min_tokens or 0
+    if min_tokens > max_tokens:
+        raise SamplingError(
+            f"min_tokens ({min_tokens}) is above {options.max_tokens_field} ({max_tokens})", "min_tokens"
+        )
     return Sampling(
-        max_tokens=options.max_tokens or defaults.max_tokens,
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        ignore_eos=bool(options.ignore_eos),
         temperature=defaults.temperature if options.temperature is None else options.temperature,
         top_p=options.top_p or defaults.top_p,
         top_k=max(0, options.top_k or 0),
@@ -196,6 +225,7 @@ def _sampling(options: RequestOptions, defaults: Defaults) -> Sampling:
         stop=options.stop or (),
         presence_penalty=options.presence_penalty or 0.0,
         frequency_penalty=options.frequency_penalty or 0.0,
+        repetition_penalty=options.repetition_penalty or 1.0,
         logit_bias=token_biases(options.logit_bias or {}),
         seed=options.seed,
         alternatives=options.alternatives,
@@ -208,6 +238,7 @@ def token_biases(given: Mapping[str, float]) -> dict[int, float]:
     Raises:
         SamplingError: a key is not a token id.
     """
-    if not all(token.isascii() and token.isdecimal() and len(token) < 10 for token in given):
-        raise SamplingError("logit_bias: keys are token ids", "logit_bias")
+    for token in given:
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise SamplingError(f'logit_bias: the key {token[:20]!r} is not a token id, as in "300"', "logit_bias")
     return {int(token): bias for token, bias in given.items()}

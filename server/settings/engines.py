@@ -43,7 +43,7 @@ class EngineSettings(BaseModel):
 
 
 _MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
-_KV_CACHE = "KV cache of {} in GiB; default: 1 on CPU, what its share leaves on a GPU."
+_KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU; what its share leaves on a GPU."
 
 
 class PolicySettings(EngineSettings):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsConfigDict
 
 from winnow.models.errors import SettingsError
 from winnow.server.settings.engines import ENGINES
-from winnow.server.settings.sources import ALIASES, DELIMITER, PREFIX
+from winnow.server.settings.sources import ALIASES, DELIMITER, PREFIX, variables
 from winnow.server.settings.tree import Settings
 
 DEFAULT_FILE = Path("winnow.toml")
@@ -25,11 +23,10 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
     Raises:
         SettingsError: an unknown key, a value out of range, or a file that cannot be read.
     """
-    path = file or DEFAULT_FILE
-    _check_file(path, required=file is not None)
+    path = file or (DEFAULT_FILE if os.path.lexists(DEFAULT_FILE) else None)
     _check_environment()
     given = {name: value for name, value in flags.items() if value is not None}
-    source = type("_Settings", (Settings,), {"model_config": SettingsConfigDict(toml_file=path)})
+    source = type("_Settings", (Settings,), {"file": path})
     try:
         settings: Settings = source(**given)
     except ValidationError as error:
@@ -38,21 +35,10 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
 
 
 def _check_environment() -> None:
-    for variable in os.environ:
+    for variable in sorted(variables()):
         name = variable.removeprefix(PREFIX).lower().replace(DELIMITER, ".")
         if variable.startswith(PREFIX) and name not in _names():
             raise SettingsError(f"environment variable {variable}: {_unknown(name)}")
-
-
-def _check_file(path: Path, *, required: bool) -> None:
-    try:
-        with path.open("rb") as file:
-            tomllib.load(file)
-    except FileNotFoundError:
-        if required:
-            raise SettingsError(f"no such settings file: {path}") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource
 
+from winnow.clients.text_files import read_text
 from winnow.models.errors import SettingsError
 from winnow.server.settings.engines import ENGINES
+from winnow.server.settings.service_links import service_links
 
 PREFIX = "WINNOW_"
 DELIMITER = "__"
 """Between an engine and its setting in the environment: `WINNOW_SAFETY__DTYPE`."""
+
+_TABLE = re.compile(r"""\s*\{\s*["'}]""")
+"""The beginning of a text that is meant as a JSON table, and of hardly any path."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "policy": ("policy.checkpoint",),
@@ -32,16 +41,28 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 """Flat names of engine settings, each with the nested settings it stands for."""
 
 
+def variables() -> dict[str, str]:
+    """Return the environment's `WINNOW_…` variables that are settings, or mean to be."""
+    ours = {name: value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    return {name: ours[name] for name in ours.keys() - service_links(ours)}
+
+
 class Environment(EnvSettingsSource):
     """`WINNOW_…` variables: flat aliases, and nested names."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls)
+        self.env_vars = {name.lower(): value for name, value in variables().items()}
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """Decode JSON, or take another text in place of an engine's table as its checkpoint."""
         try:
             decoded = super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            if field_name not in ENGINES:
-                raise SettingsError(f"environment variable {PREFIX}{field_name.upper()} is not JSON") from None
+        except (ValueError, RecursionError):
+            if field_name not in ENGINES or _TABLE.match(value):
+                raise SettingsError(
+                    f'environment variable {PREFIX}{field_name.upper()} is not JSON, such as {{"name": "value"}}'
+                ) from None
             return {"checkpoint": value}
         return decoded if isinstance(decoded, dict) or field_name not in ENGINES else {"checkpoint": value}
 
@@ -51,12 +72,31 @@ class Environment(EnvSettingsSource):
         return nested({**super().__call__(), **{name: value for name, value in given.items() if value is not None}})
 
 
-class File(TomlConfigSettingsSource):
-    """The settings file, flat aliases and nested tables."""
+class File(InitSettingsSource):
+    """A settings file, flat aliases and nested tables; None for no file."""
 
-    def __call__(self) -> dict[str, Any]:
-        """Return the file's values, nested."""
-        return nested(super().__call__())
+    def __init__(self, settings_cls: type[BaseSettings], path: Path | None) -> None:
+        super().__init__(settings_cls, nested(_read_toml(path)) if path else {})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """Return a file's values. It is read once: it may be a pipe, as of `--config <(…)`.
+
+    Raises:
+        SettingsError: it cannot be read, or is not TOML.
+    """
+    if not os.path.exists(path):
+        raise SettingsError(f"no such settings file: {path}")
+    try:
+        text = read_text(path)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise SettingsError(f"{path} cannot be read as TOML: it is nested too deeply") from None
+    except ValueError as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

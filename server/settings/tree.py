@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -17,6 +18,8 @@ from pydantic_settings import (
 
 from winnow.clients.schema import CandidateRange
 from winnow.models import demo
+from winnow.models.chat_templates import TEMPLATES, TagRule
+from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.safety_classifier import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
@@ -27,11 +30,39 @@ from winnow.server.settings.engines import (
     SafetySettings,
     setting,
 )
+from winnow.server.settings.hosts import origin, trusted_host
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return _listed(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _listed(value: object) -> object:
+    """Return the list that a text stands for: a JSON list if it begins with [, else the text alone; none if blank."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [value] if value.strip() else []
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("""a text that begins with [ must be a JSON list, such as ["one", "two"]""") from None
+
+
+def _split_each(value: Any) -> Any:
+    """Split each item at commas, which these names do not have; flags may be given one by one or with commas."""
+    items = [value] if isinstance(value, str) and not value.lstrip().startswith('["') else _split(value)
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        return items
+    return [part.strip() for item in items for part in item.split(",") if part.strip()]
+
+
+def _without_brackets(host: str) -> str:
+    """Accept an IPv6 address as a URL has it."""
+    return host.removeprefix("[").removesuffix("]")
 
 
 def _range(value: object) -> object:
@@ -53,9 +84,15 @@ def _compiles(pattern: str) -> str:
 
 
 T = TypeVar("T")
+TrustedHost = Annotated[str, AfterValidator(trusted_host)]
+Origin = Annotated[str, AfterValidator(origin)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
-"""A list that the environment writes with commas."""
+"""A list that a text writes with commas, or as JSON."""
+Names = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_each)]
+"""A list that may be written with commas anywhere."""
+Texts = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_listed)]
+"""A list whose items may have commas: a text is one item, or a JSON list."""
 
 
 class Settings(BaseSettings):
@@ -65,6 +102,9 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid", validate_default=True
     )
 
+    file: ClassVar[Path | None] = None
+    """The file that is read; a subclass of `load` has one."""
+
     policy: PolicySettings = Field(PolicySettings(), description="The policy's engine.")
     safety: SafetySettings = Field(SafetySettings(), description="The safety reward model's engine.")
     helpfulness: HelpfulnessSettings = Field(
@@ -73,7 +113,7 @@ class Settings(BaseSettings):
     served_model_name: str | None = Field(
         None, description="Model id on the wire; default: the policy's last path part."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: Annotated[str, AfterValidator(_without_brackets)] = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
 
     api_keys: Commas[SecretStr] = setting(
@@ -89,8 +129,15 @@ class Settings(BaseSettings):
         description="Listen on an address that other machines can reach although no key is set; anyone can then send "
         "requests.",
     )
-    trusted_hosts: Commas[str] = Field(
-        (), description="Accepted Host headers; *.example.org accepts a domain's subdomains. Default: any."
+    trusted_hosts: Names[TrustedHost] = Field(
+        (),
+        description="Accepted Host headers: names, *.example.org, addresses, networks such as 10.0.0.0/8, or *. "
+        "Default: any with keys, loopback without.",
+    )
+    cors_origins: Names[Origin] = Field(
+        (),
+        description="Web pages that may use the server from a browser (CORS): https://app.example.org, "
+        "https://*.example.org, or * for all.",
     )
     accept_any_model: bool = Field(False, description="Accept any model name in a request.")
 
@@ -104,16 +151,32 @@ class Settings(BaseSettings):
         offline=True,
         description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
     )
+    empty_last: bool = setting(
+        True,
+        offline=True,
+        description="Rank an answer without text below every other, whatever its reward.",
+    )
     when_all_unsafe: Literal["return", "refuse"] = Field(
         "return",
         description="If R_s < 0.15 for every candidate: return the paper's argmax, or refuse (finish_reason "
         "content_filter).",
     )
     refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="Text of a refusal.")
-    safety_patterns: tuple[Pattern, ...] = setting(
+    safety_patterns: Texts[Pattern] = setting(
         DEFAULT_PATTERNS,
         offline=True,
         description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
+    )
+    tags: TagRule = setting(
+        "refuse",
+        offline=True,
+        description="A tag of the chat template in a user's or system message: refuse the request, or neutralise the "
+        "tag with a space in it, as is always done in assistant messages and given answers.",
+    )
+    merge_turns: bool = setting(
+        False,
+        offline=True,
+        description="Join messages of one role in a row, a blank line between them, instead of refusing them.",
     )
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature if a request sets none.")
     top_p: float = setting(
@@ -181,6 +244,11 @@ class Settings(BaseSettings):
     header_seconds: float = Field(10.0, gt=0, description="Longest time that a request's head may take to arrive.")
     body_seconds: float = Field(30.0, gt=0, description="Longest time that a request's body may take to arrive.")
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
+    idle_seconds: float = Field(
+        75.0,
+        gt=0,
+        description="Longest silence on a connection between requests; longer than a balancer keeps its connections.",
+    )
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="Seconds for requests in flight to finish after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
@@ -211,6 +279,11 @@ class Settings(BaseSettings):
         return "winnow-demo" if checkpoint == str(demo.weights("policy")) else Path(checkpoint).name
 
     @property
+    def chat_template(self) -> ChatTemplate:
+        """The policy's chat template, with the rules of these settings."""
+        return TEMPLATES[self.policy.template].with_tags(self.tags).with_merging(self.merge_turns)
+
+    @property
     def queue_seconds(self) -> float:
         """Longest expected wait in the queue: short where K may shrink, because that trades quality for latency."""
         return self.max_queue_seconds or (10.0 if self.candidates.min == self.candidates.max else 2.0)
@@ -233,7 +306,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources, strongest first: flags, the environment, and the file that `load` has configured."""
+        """Return the sources, strongest first: flags, the environment, and the file."""
         assert isinstance(init_settings, InitSettingsSource)
         flags = InitSettingsSource(settings_cls, nested(init_settings.init_kwargs))
-        return flags, Environment(settings_cls), File(settings_cls)
+        return flags, Environment(settings_cls), File(settings_cls, cls.file)

@@ -16,7 +16,16 @@ from winnow.clients import (
     Unsupported,
 )
 from winnow.clients.calls import Options
-from winnow.clients.schema import BestOfNOptions, ChatRequest, Detokenized, Rating, Rewards, Status, Tokens
+from winnow.clients.schema import (
+    BestOfNOptions,
+    ChatRequest,
+    Detokenized,
+    Rating,
+    Rewards,
+    Status,
+    Tokens,
+    WithoutEffect,
+)
 
 REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
 KEY = "sk-secret-0123456789"
@@ -76,16 +85,21 @@ async def test_every_option_arrives(opening: Open) -> None:
         "n": 2,
         "is_safety": True,
         "combiner": "safe_first",
+        "merge_turns": True,
         "return_candidates": True,
+        "usage": "winner",
         "temperature": 1,
         "top_p": 0.9,
         "top_k": 5,
         "min_p": 0.1,
         "max_tokens": 7,
+        "min_tokens": 2,
+        "ignore_eos": True,
         "stop": ("a", "b"),
         "seed": 3,
         "presence_penalty": 0.5,
         "frequency_penalty": -0.5,
+        "repetition_penalty": 1.2,
         "logit_bias": {5: 1.5},
         "logprobs": True,
         "top_logprobs": 2,
@@ -110,7 +124,9 @@ async def test_every_option_arrives(opening: Open) -> None:
         "early_rejection",
         "is_safety",
         "combiner",
+        "merge_turns",
         "return_candidates",
+        "usage",
     }
     assert flat["best_of_n"].keys() == inner
     for name in options.keys() - {*inner, "request_id"}:
@@ -122,8 +138,9 @@ def test_the_options_are_those_of_the_schema() -> None:
     """A new field of the schema must be available in the client."""
     made_by_the_client = {"messages", "stream", "stream_options", "best_of_n", "progress"}
     other_names = {"best_of", "max_completion_tokens"}
-    fields = ChatRequest.model_fields.keys() | BestOfNOptions.model_fields.keys() | {"request_id"}
-    assert fields - made_by_the_client - other_names == Options.__annotations__.keys()
+    without_effect = WithoutEffect.model_fields.keys() - {"user", "request_id"}
+    fields = ChatRequest.model_fields.keys() | BestOfNOptions.model_fields.keys()
+    assert fields - made_by_the_client - other_names - without_effect == Options.__annotations__.keys()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +187,7 @@ async def test_the_served_model_is_fetched_once(opening: Open) -> None:
 
 
 async def test_the_other_routes(opening: Open) -> None:
-    rating = Rating(index=0, safety=0.9, helpfulness=0.5, combined=0.5, branch="helpful")
+    rating = Rating(index=0, safety=0.9, helpfulness=0.5, combined=0.5, branch="helpful", rank=0)
     script = Script(
         [
             reply(Rewards(model="m", rewards=[rating])),

@@ -9,7 +9,7 @@ import pytest
 from winnow.clients import errors
 from winnow.clients.errors import BY_CODE, RefusedByServer, ServerError, WinnowClientError, kind_of
 
-OF_HTTP = {"untrusted_host", "invalid_http", "request_timeout"}
+OF_HTTP = {"untrusted_host", "foreign_origin", "invalid_http", "request_timeout"}
 """What no request of these clients gets, unless something between them and the server is wrong; a plain refusal."""
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "api.md"
 
@@ -42,7 +42,7 @@ def test_the_code_decides_the_exception(status: int | None) -> None:
 
 def test_without_a_known_code_the_status_decides() -> None:
     assert kind_of(None, 500) is kind_of("new_in_2030", 503) is ServerError
-    assert kind_of(None, None) is kind_of(None, 413) is kind_of("untrusted_host", 400) is RefusedByServer
+    assert kind_of(None, None) is kind_of(None, 413) is kind_of("untrusted_host", 421) is RefusedByServer
 
 
 @pytest.mark.parametrize("kind", set(BY_CODE.values()), ids=lambda kind: kind.__name__)

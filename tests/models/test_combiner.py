@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,35 @@ def test_safe_first_ranks_every_gated_candidate_below_every_other(rewards: list[
     items = scored(*rewards)
     gated = [items[position].reward.branch is Branch.UNSAFE for position in rank(items, "safe_first")]
     assert gated == sorted(gated)
+
+
+texts = st.lists(st.sampled_from(["", " ", "\n\t", "\u2028", "x", " y "]), min_size=1, max_size=12)
+
+
+@given(texts, combiners, st.booleans(), st.data())
+def test_an_empty_answer_ranks_below_every_other_which_rank_as_if_it_were_not_there(
+    answers: list[str], combiner: CombinerName, is_safety: bool, data: st.DataObject
+) -> None:
+    pairs = data.draw(st.lists(st.tuples(logits, logits), min_size=len(answers), max_size=len(answers)))
+    items = [
+        replace(item, candidate=replace(item.candidate, text=text))
+        for item, text in zip(scored(*pairs, is_safety=is_safety), answers, strict=True)
+    ]
+    ranked = [items[position] for position in rank(items, combiner)]
+    empty = [not item.candidate.text.strip() for item in ranked]
+    assert empty == sorted(empty) == [item.candidate.is_empty for item in ranked]
+    for kind in (False, True):
+        alike = [item for item in items if item.candidate.is_empty is kind]
+        assert [item for item in ranked if item.candidate.is_empty is kind] == [
+            alike[position] for position in rank(alike, combiner, empty_last=False)
+        ]
+
+
+def test_the_rule_for_empty_answers_can_be_switched_off() -> None:
+    items = [replace(item, candidate=replace(item.candidate, text="")) for item in scored((3.0, 5.0))]
+    items += [replace(item, candidate=replace(item.candidate, index=1)) for item in scored((3.0, -5.0))]
+    assert rank(items, "llama2") == (1, 0)
+    assert rank(items, "llama2", empty_last=False) == (0, 1)
 
 
 @given(st.floats(allow_nan=False))

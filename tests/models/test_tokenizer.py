@@ -72,6 +72,30 @@ def test_control_ids_have_no_bytes_and_leave_no_text(tokenizer: Tokenizer) -> No
     assert tokenizer.decode([*tokenizer.encode("Paris"), tokenizer.eos_id], skip_control=True) == "Paris"
 
 
+WIDE = st.text(st.characters(min_codepoint=0x4E00, exclude_categories=["Cs"]) | st.sampled_from("aé 🙂"), max_size=8)
+
+
+@many
+@given(text=WIDE, data=st.data())
+@example(text="中文字漢語", data=None)
+def test_a_cut_inside_a_character_leaves_the_characters_before_it(
+    tokenizer: Tokenizer, text: str, data: st.DataObject | None
+) -> None:
+    """Regression: the whole run of byte tokens became U+FFFD, 14 of them for five characters less one byte."""
+    ids = tokenizer.encode_continuation(text)
+    size = data.draw(st.integers(0, len(ids))) if data else len(ids) - 1
+    spelt = b"".join(map(tokenizer.token_bytes, ids[:size]))
+    assert tokenizer.decode_continuation(ids[:size]) == spelt.decode(errors="ignore")
+    assert text.startswith(tokenizer.decode_continuation(ids[:size]))
+    start = tokenizer.encode(text)
+    assert text.startswith(tokenizer.decode(start[: len(start) - 1]))
+    assert "\ufffd" not in tokenizer.decode(start[: len(start) - 1])
+
+
+def test_a_replacement_character_that_the_model_spells_is_text(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode_continuation(tokenizer.encode_continuation("a\ufffdb")) == "a\ufffdb"
+
+
 def test_token_names_are_the_vocabularys(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_name(tokenizer.eos_id) == "</s>"
     assert "".join(map(tokenizer.token_name, tokenizer.encode("Paris"))) == "▁Paris"

@@ -32,20 +32,33 @@ def on_card(monkeypatch: pytest.MonkeyPatch) -> Memory:
     return card
 
 
-def test_on_cpu_each_engine_gets_its_kv_cache() -> None:
-    assert engine_parts(Settings()) == (Fixed(GIB),) * 3
-    assert [part.kv_cache for part in engine_parts(Settings(kv_cache_gib=0.5, rm_kv_cache_gib=0.25))] == [
-        GIB // 2,
-        GIB // 4,
-        GIB // 4,
-    ]
+def test_on_cpu_each_engine_gets_the_kv_cache_that_it_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
+    policy, safety, helpfulness = engine_parts(Settings())
+    assert policy.kv_cache
+    assert 0.99 * GIB < policy.kv_cache <= GIB
+    assert safety == helpfulness
+    assert safety.kv_cache
+    assert safety.kv_cache < GIB // 4
+    kept = Settings(kv_cache_gib=2, rm_kv_cache_gib=0.25)
+    assert [part.kv_cache for part in engine_parts(kept)] == [2 * GIB, GIB // 4, GIB // 4]
+
+
+def test_little_free_memory_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
+    engine_parts(Settings())
+    assert not caplog.messages
+    monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, GIB * 3 // 2))
+    parts = engine_parts(Settings())
+    assert (parts[0].kv_cache or GIB) < GIB // 2
+    assert "smaller KV caches" in caplog.text
 
 
 def test_on_cpu_models_that_cannot_fit_are_refused_before_anything_is_loaded(
     seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
-    with pytest.raises(DoesNotFit, match=r"need 77\.3 GiB at least; this machine has 16\.0 GiB"):
+    with pytest.raises(DoesNotFit, match=r"need 87\.8 GiB at least; this machine has 16\.0 GiB"):
         engine_parts(Settings(**seven))
 
 

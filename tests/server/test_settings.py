@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,18 @@ def test_keys_and_hosts_come_from_the_environment_with_commas(monkeypatch: pytes
     assert "wk-first-key" not in repr(settings)
 
 
+@pytest.mark.parametrize("written", ["a.org,b.org", ["a.org", "b.org"], ["a.org, b.org"], ("A.org.", "b.org,")])
+def test_hosts_are_written_one_by_one_or_with_commas(written: object) -> None:
+    assert load(trusted_hosts=written).trusted_hosts == ("a.org", "b.org")
+    assert load(trusted_hosts="[::1],b.org").trusted_hosts == load(trusted_hosts=["[::1]", "b.org"]).trusted_hosts
+
+
+@pytest.mark.parametrize("wrong", [["http://a.org"], ["a.org:80"], 5])
+def test_a_host_that_is_none_is_one_line(wrong: object) -> None:
+    with pytest.raises(SettingsError, match="trusted_hosts"):
+        load(trusted_hosts=wrong)
+
+
 def test_what_could_never_be_admitted_is_refused() -> None:
     with pytest.raises(SettingsError, match="max_candidates_in_flight"):
         load(max_candidates=64, max_candidates_in_flight=32)
@@ -206,6 +219,10 @@ def test_an_engine_in_the_environment_may_be_json(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WINNOW_SAFETY__BIAS", "1")
     safety = load().safety
     assert (safety.checkpoint, safety.scale, safety.bias) == ("models/s", 2.0, 1.0)
+    for broken in ('{"scale": 2', "{'scale': 2}", '{"scale": ' + "[" * 100_000):
+        monkeypatch.setenv("WINNOW_SAFETY", broken)
+        with pytest.raises(SettingsError, match="WINNOW_SAFETY is not JSON, such as"):
+            load()
 
 
 def test_what_cannot_be_decoded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +230,92 @@ def test_what_cannot_be_decoded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(SettingsError, match="policy: a checkpoint, or a table"):
         load()
     Path("winnow.toml").unlink()
-    monkeypatch.setenv("WINNOW_SAFETY_PATTERNS", "[")
-    with pytest.raises(SettingsError, match="WINNOW_SAFETY_PATTERNS is not JSON"):
+
+
+@pytest.mark.parametrize(
+    ("written", "patterns"),
+    [
+        ("foo", ("foo",)),
+        ("a{1,2}, b", ("a{1,2}, b",)),
+        ('["foo", "[bB]ar"]', ("foo", "[bB]ar")),
+        ("[]", ()),
+        (" ", ()),
+    ],
+)
+def test_a_list_in_the_environment_is_one_text_or_json(
+    written: str, patterns: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINNOW_SAFETY_PATTERNS", written)
+    assert load().safety_patterns == patterns
+    monkeypatch.delenv("WINNOW_SAFETY_PATTERNS")
+    Path("winnow.toml").write_text(f"safety_patterns = {written!r}\n")
+    assert load().safety_patterns == patterns
+
+
+@pytest.mark.parametrize("written", ["[", "[bB]ad", '["a"', "[" * 100_000])
+def test_a_list_that_is_not_json_shows_what_it_should_be(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("WINNOW_SAFETY_PATTERNS", "WINNOW_TRUSTED_HOSTS", "WINNOW_API_KEYS"):
+        monkeypatch.setenv(variable, written)
+        with pytest.raises(SettingsError, match=rf"^{variable[7:].lower()}: .*JSON list, such as \[") as caught:
+            load()
+        assert "\n" not in str(caught.value)
+        monkeypatch.delenv(variable)
+
+
+def test_hosts_may_be_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_TRUSTED_HOSTS", '["a.example.org", "*.example.com"]')
+    assert load().trusted_hosts == ("a.example.org", "*.example.com")
+
+
+def test_a_service_called_winnow_sets_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod beside such a Service no command started: WINNOW_PORT was not a number."""
+    for name, value in {
+        "WINNOW_PORT": "tcp://10.0.0.1:9000",
+        "WINNOW_SERVICE_HOST": "10.0.0.1",
+        "WINNOW_SERVICE_PORT": "9000",
+        "WINNOW_SAFETY__X_PORT": "tcp://10.0.0.2:80",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load().port == 8000
+    Path("winnow.toml").write_text("port = 8100\n")
+    assert load().port == 8100
+    assert load(port=8200).port == 8200
+    monkeypatch.setenv("WINNOW_PROT", "8001")
+    with pytest.raises(SettingsError, match=r"WINNOW_PROT.*'port'"):
+        load()
+
+
+def test_a_file_may_begin_with_a_byte_order_mark() -> None:
+    Path("winnow.toml").write_bytes("\N{BYTE ORDER MARK}port = 1\r\nrefusal = 'Né'\r\n".encode())
+    assert (load().port, load().refusal) == (1, "Né")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"port = 1\nrefusal = 'N\xe9'\n", r"winnow.toml .*line 2, byte 13 .*UTF-8"),
+        ("port = 1".encode("utf-16"), "winnow.toml .*UTF-16"),
+        (b"port = 1\0", "winnow.toml .*TOML"),
+        (b"port = " + b"9" * 5000, "winnow.toml .*TOML"),
+        (b"port = " + b"[" * 100_000, "winnow.toml .*nested"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(data: bytes, words: str) -> None:
+    Path("winnow.toml").write_bytes(data)
+    with pytest.raises(SettingsError, match=words) as caught:
+        load()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_ordinary_file(tmp_path: Path) -> None:
+    assert load(Path("/dev/null")).port == 8000
+    with pytest.raises(SettingsError, match="Is a directory"):
+        load(tmp_path)
+    reading, writing = os.pipe()
+    with open(writing, "w") as pipe:
+        pipe.write("port = 7\n")
+    assert load(Path(f"/dev/fd/{reading}")).port == 7  # as with --config <(…): it can be read only once
+    os.close(reading)
+    Path("winnow.toml").mkdir()
+    with pytest.raises(SettingsError, match=r"winnow.toml .*Is a directory"):
         load()

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Format = Literal["sft", "prompt-completion", "preferences", "candidates", "openai-batch"]
+Format = Literal["sft", "prompt-completion", "token-ids", "preferences", "candidates", "openai-batch"]
 ALL_FORMATS: tuple[Format, ...] = get_args(Format)
 CHAT_TEMPLATE = "chat_template.jinja"
 
@@ -34,6 +34,11 @@ FILES: dict[Format, FormatFile] = {
         "prompt_completion.jsonl",
         "TRL: `SFTTrainer`. Only the completion carries loss; earlier turns never do.",
     ),
+    "token-ids": FormatFile(
+        "token_ids.jsonl",
+        "TRL: `SFTTrainer`, without a template. The ids that were scored, whatever the class of the tokenizer. "
+        "Only the answer carries loss.",
+    ),
     "preferences": FormatFile(
         "preferences.jsonl",
         "TRL: `DPOTrainer`, or `RewardTrainer`, whose loss subtracts a column `margin` if there is one: export with "
@@ -46,7 +51,7 @@ FILES: dict[Format, FormatFile] = {
         "is `line-N`. `created` and the timings are 0.",
     ),
 }
-"""A row per format, Parquet or JSON Lines by the suffix; the contents of its rows are in `formats.py`."""
+"""A row per format, Parquet or JSON Lines by the suffix; the contents of its rows are in `contents.py`."""
 PARQUET = "parquet"
 """The folder with the Parquet copies of the JSON Lines files; see `table_of`."""
 PairRule = Literal["worst", "median", "random", "second"]
@@ -87,7 +92,9 @@ class ExportOptions(BaseModel):
     )
     max_tokens: int | None = Field(default=None, ge=1, description="Maximum tokens of an answer, EOS included.")
     top_k: int = Field(
-        default=1, ge=1, description="Answers per prompt in sft and prompt-completion, best first; equal texts count."
+        default=1,
+        ge=1,
+        description="Answers per prompt in sft, prompt-completion and token-ids, best first; equal texts count.",
     )
     pairs: PairRule = Field(
         default="worst",
@@ -102,6 +109,11 @@ class ExportOptions(BaseModel):
     deduplicate: bool = Field(
         default=False,
         description="Drop a row whose prompt and answers equal an earlier row's. Without it, equal prompts stay apart.",
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="Checkpoint of the policy, for the ids and the chat template; default: the run's own copy, which "
+        "a run on a server does not have.",
     )
     merge: tuple[Path, ...] = Field(
         default=(),

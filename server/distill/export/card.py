@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.engines.checkpoint import is_local
 from winnow.models.reporting.pages import flattened
 from winnow.models.statistics import Moments
 from winnow.models.types import SAFETY_THRESHOLD, Branch
 from winnow.server.distill.export import CHAT_TEMPLATE, FILES, PARQUET, ExportOptions, Format, table_of
+from winnow.server.distill.export.chat_format import ChatFormat
 from winnow.server.distill.export.columns import FIELDS, Column, Kind
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.manifest import Manifest
@@ -48,25 +50,24 @@ def card(
     survey: Survey,
     options: ExportOptions,
     parts: Sequence[Part],
-    template: ChatTemplate,
+    chat: ChatFormat,
 ) -> str:
     """Return `README.md`: YAML for the Hub and for `datasets`, then Markdown.
 
-    `names` are the folder names of the runs if they were merged; `template` is the policy's.
+    `names` are the folder names of the runs if they were merged.
     """
     title = f"Best-of-N answers to {manifests[0]['input']['name']}"
     sections = [
         "\n".join(("---", *_front_matter(title, parts), "---")),
         f"# {title}\n\n{INTRODUCTION}",
-        "\n".join(("## Files\n", *_files(parts))),
+        "\n".join(("## Files\n", *_files(parts, chat))),
         "\n".join(("## Counts\n", *_counts(survey))),
         "\n".join(("## Rewards\n", *_rewards(survey))),
         "\n".join(("## Choices of this export\n", *_options(options))),
         *(_provenance(name, manifest) for name, manifest in zip(names, manifests, strict=True)),
         *("\n".join((f"## Fields: {part.format}\n", *_fields(part))) for part in parts),
-        f"## Limits\n\n{LIMITS}\n"
-        f"- `{CHAT_TEMPLATE}` writes the chat format `{template.name}`. A policy with another format needs its own "
-        "template.",
+        "\n".join(("## Chat format\n", *_chat_format(chat, survey.respelt))),
+        f"## Limits\n\n{LIMITS}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -82,17 +83,25 @@ def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
         yield from ("  data_files:", "  - split: train", f"    path: {table_of(part.format)}")
 
 
-def _files(parts: Sequence[Part]) -> Iterator[str]:
+def _files(parts: Sequence[Part], chat: ChatFormat) -> Iterator[str]:
     yield f'`load_dataset(FOLDER, "{parts[0].format}")` loads a format by its name, from `{PARQUET}/`.\n'
     yield from _table("file", "rows", "use")
     for part in parts:
         file = FILES[part.format]
         yield _cells(f"`{file.name}`", f"{part.rows:,}", file.use)
-    yield _cells(
-        f"`{CHAT_TEMPLATE}`",
-        "",
-        "The chat format, for tokenizers without one: `SFTConfig(chat_template_path=…)`.",
-    )
+    if chat.jinja:
+        use = "The chat format, for tokenizers without one: `SFTConfig(chat_template_path=…)`. See below."
+        yield _cells(f"`{CHAT_TEMPLATE}`", "", use)
+
+
+def _chat_format(chat: ChatFormat, respelt: int) -> Iterator[str]:
+    yield chat.about
+    if chat.jinja and respelt:
+        yield (
+            f"\nPrompts in which a message or an answer spells a control token such as `</s>`: {respelt:,}. The "
+            "template puts a space into that name, because rendered text cannot tell it from the token itself. The "
+            "ids of `token-ids` are exact there, too."
+        )
 
 
 def _counts(survey: Survey) -> Iterator[str]:
@@ -127,6 +136,8 @@ def _options(options: ExportOptions) -> Iterator[str]:
     for name, field in ExportOptions.model_fields.items():
         value = getattr(options, name)
         shown = [path.resolve().name for path in value] if name == "merge" else value
+        if name == "tokenizer" and value:
+            shown = Path(value).resolve().name if is_local(value) else value
         yield _cells(name, _json(shown), field.description or "")
     yield "\n`candidates` and `openai-batch` are complete whatever the options; only `merge` affects `candidates`."
 
@@ -146,6 +157,8 @@ def _fields(part: Part) -> Iterator[str]:
 def _type(kind: Kind) -> str:
     if isinstance(kind, type):
         return f"{{{', '.join(kind.model_fields)}}}"
+    if kind == "ids":
+        return "list of int64"
     return f"list of {{{', '.join(FIELDS[kind])}}}" if kind in FIELDS else kind
 
 

@@ -71,12 +71,17 @@ class Pair:
         return chosen.combined - rejected.combined
 
     @property
-    def probability(self) -> float:
-        """The probability that `chosen` is the better answer: σ of the same difference in logits, in [0.5, 1]."""
+    def logit_difference(self) -> float:
+        """The same difference in logits."""
         chosen, rejected = self.chosen.reward, self.rejected.reward
         if self.is_decided_by_safety:
-            return sigmoid(chosen.safety_logit - rejected.safety_logit)
-        return sigmoid(chosen.combined_logit - rejected.combined_logit)
+            return chosen.safety_logit - rejected.safety_logit
+        return chosen.combined_logit - rejected.combined_logit
+
+    @property
+    def probability(self) -> float:
+        """The probability that `chosen` is the better answer: σ of the difference in logits, in [0.5, 1]."""
+        return sigmoid(self.logit_difference)
 
     @property
     def rating(self) -> PreferenceRating:
@@ -91,7 +96,11 @@ def picks(prompt: AnsweredPrompt, options: ExportOptions) -> list[Pick]:
 
 
 def pair(prompt: AnsweredPrompt, options: ExportOptions) -> Pair | None:
-    """Return the best answer that passes the filters against one that ranks below it; None without such a pair."""
+    """Return the best answer that passes the filters against one that ranks below it; None without such a pair.
+
+    An empty answer that ranks below for being empty, although its reward is higher, is no opponent: the pair's
+    difference would contradict its order.
+    """
     chosen = next((answer for answer in prompt.answers if _passes(answer, options)), None)
     if chosen is None:
         return None
@@ -101,6 +110,7 @@ def pair(prompt: AnsweredPrompt, options: ExportOptions) -> Pair | None:
         if _fits(answer, options)
         and answer.candidate.text != chosen.candidate.text
         and answer.reward.combined_logit != chosen.reward.combined_logit
+        and not (answer.candidate.is_empty and Pair(prompt, chosen, answer).logit_difference < 0)
     ]
     return Pair(prompt, chosen, _opponent(worse, options.pairs, prompt.lead.line)) if worse else None
 
@@ -122,6 +132,8 @@ def _fits(answer: Answer, options: ExportOptions) -> bool:
 
 
 def _passes(answer: Answer, options: ExportOptions) -> bool:
+    if answer.candidate.is_empty and answer.record.selection.empty_last:
+        return False  # nothing to learn from
     if options.safe_only and answer.reward.is_gated:
         return False
     if options.min_reward is not None and answer.reward.combined < options.min_reward:

@@ -18,12 +18,13 @@ from winnow.server.distill.export.choosing import Pair, Pick
 from winnow.server.distill.export.sources import Answer
 
 T = TypeVar("T")
-Kind = Literal["int64", "float64", "bool", "string", "messages", "weighted_messages"] | type[BaseModel]
+Kind = Literal["int64", "float64", "bool", "string", "ids", "messages", "weighted_messages"] | type[BaseModel]
 FIELDS: dict[str, dict[str, str]] = {
     "messages": {"role": "string", "content": "string"},
     "weighted_messages": {"role": "string", "content": "string", "weight": "int64"},
 }
-"""The kinds that are lists of objects, with the fields of those objects; other kinds are plain values, or a model."""
+"""The kinds that are lists of objects, with the fields of those objects. `ids` are lists of int64; the other kinds are
+plain values, or a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,12 @@ def candidates(moments: Moments) -> tuple[Column[Pick], ...]:
         *ORIGIN,
         Column("is_winner", "bool", "the best answer to its prompt", lambda pick: pick.answer.rank == 0),
         Column("text", "string", "the answer", lambda pick: pick.answer.candidate.text),
+        Column(
+            "empty",
+            "bool",
+            "no text, or white space only; ranks below all others",
+            lambda pick: pick.answer.candidate.is_empty,
+        ),
         *SAMPLING,
         Column(
             "preprompt",

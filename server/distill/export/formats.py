@@ -1,21 +1,21 @@
 """The export itself: a run's data files, one per format, with a dataset card and a chat template.
 
-A new format is a row of `winnow.server.distill.export.FILES` and its contents in `_table`. Every format is written as
-Parquet too, for `datasets`.
+A new format is a row of `winnow.server.distill.export.FILES` and its contents in `contents.table`. Every format is
+written as Parquet too, for `datasets`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.errors import RunError
-from winnow.models.statistics import Moments
+from winnow.server.distill import tokenizer_copy
 from winnow.server.distill.export import (
     ALL_FORMATS,
     CHAT_TEMPLATE,
@@ -26,15 +26,16 @@ from winnow.server.distill.export import (
     table_of,
 )
 from winnow.server.distill.export.card import Part, card
-from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
-from winnow.server.distill.export.columns import PROMPT_COMPLETION, SFT, Column, T, candidates, preferences, row
-from winnow.server.distill.export.openai_batch import COLUMNS, model, result
-from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry, MergedRuns
+from winnow.server.distill.export.chat_format import ChatFormat
+from winnow.server.distill.export.contents import Table, table
+from winnow.server.distill.export.openai_batch import model
+from winnow.server.distill.export.sources import MergedRuns
 from winnow.server.distill.export.survey import Survey
-from winnow.server.distill.export.writers import Row, Writer, json_lines, parquet
+from winnow.server.distill.export.writers import Writer, json_lines, parquet
 from winnow.server.distill.files import write
 from winnow.server.distill.manifest import Manifest
-from winnow.server.distill.records import Problem
+
+logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 
@@ -45,11 +46,16 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     The card describes this export alone, so name all formats that belong together at once. Other files in
     `out` are not touched.
 
+    If no chat template gives the policy's tokenizer the ids that were sampled, `token-ids` are written instead of one.
+    All formats at once leave out `token-ids` where the tokenizer is not known.
+
     Returns:
         The data files in the order of `formats`, each once, with their rows.
 
     Raises:
-        RunError: no format is named, the folder holds no run, runs cannot be merged, or a file cannot be written.
+        RunError: no format is named, the folder holds no run, runs cannot be merged, `token-ids` are wanted without a
+            tokenizer, or a file cannot be written.
+        CheckpointError: the tokenizer cannot be loaded.
     """
     wanted = tuple(dict.fromkeys(formats))
     if not wanted:
@@ -57,22 +63,51 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     if "openai-batch" in wanted and options.merge:
         raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
     runs = MergedRuns(folder, options.merge)
-    survey = Survey(runs)
+    chat = _chat_format(folder, runs.manifests[0], options)
+    wanted = _writable(wanted, chat)
+    survey = Survey(runs, chat.spells_a_control_token)
     target = folder / "export" if out is None else out
     try:
         for kind in wanted:
             (target / table_of(kind)).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{target} cannot be made: {error.strerror}") from None
-    tables = {kind: _table(kind, options, survey.logits, model(runs.manifests[0])) for kind in wanted}
-    parts = _write(target, runs, tables)
-    template = _template(runs.manifests[0])
-    write(target / CHAT_TEMPLATE, template.jinja.encode())
-    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, template).encode())
+    name = model(runs.manifests[0])
+    parts = _write(target, runs, {kind: table(kind, options, survey.logits, chat, name) for kind in wanted})
+    _write_template(target / CHAT_TEMPLATE, chat)
+    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, chat).encode())
     return [Written(target / FILES[part.format].name, part.rows) for part in parts]
 
 
-def _write(target: Path, runs: MergedRuns, tables: Mapping[Format, _Table[Any]]) -> list[Part]:
+def without_ids(formats: tuple[Format, ...]) -> tuple[Format, ...]:
+    """Return the formats that can be written without the policy's tokenizer: all but `token-ids`, if all are wanted.
+
+    Raises:
+        RunError: `token-ids` are wanted in particular.
+    """
+    if "token-ids" in formats and set(formats) != set(ALL_FORMATS):
+        raise RunError(
+            "token-ids need the policy's tokenizer, which the run does not hold; name it with "
+            "winnow export RUN --tokenizer CHECKPOINT"
+        )
+    return tuple(kind for kind in formats if kind != "token-ids")
+
+
+def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ChatFormat:
+    """Return the chat format of the policy; by default its template is `llama2`: a server does not name its own."""
+    tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
+    template = TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
+    return ChatFormat.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
+
+
+def _writable(wanted: tuple[Format, ...], chat: ChatFormat) -> tuple[Format, ...]:
+    """Return the formats that can be written, with `token-ids` where no chat template is exact."""
+    if chat.tokenizer is None:
+        return without_ids(wanted)
+    return wanted if chat.jinja or "token-ids" in wanted else (*wanted, "token-ids")
+
+
+def _write(target: Path, runs: MergedRuns, tables: Mapping[Format, Table[Any]]) -> list[Part]:
     """Write every table in one pass over the runs; a row is made once for all of its files."""
     with contextlib.ExitStack() as stack:
         writers = {
@@ -86,71 +121,18 @@ def _write(target: Path, runs: MergedRuns, tables: Mapping[Format, _Table[Any]])
     return [Part(kind, writers[kind][0].rows, table.columns) for kind, table in tables.items()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Table(Generic[T]):
-    """The columns of a format, and the subjects of its rows in an entry."""
-
-    columns: Sequence[Column[T]]
-    subjects: Callable[[ExportEntry], Iterable[T]]
-
-    def rows(self, entry: ExportEntry) -> Iterator[Row]:
-        return (row(self.columns, subject) for subject in self.subjects(entry))
-
-
-def _table(kind: Format, options: ExportOptions, moments: Moments, name: str) -> _Table[Any]:
-    """Return the contents of a format; `name` is that of the served model."""
-    if kind == "openai-batch":
-        return _Table(COLUMNS, lambda entry: [_result(entry, name)])
-    if kind == "candidates":
-        return _Table(candidates(moments), _answered(_every))
-    if kind == "preferences":
-        return _Table(preferences(options.margin), _answered(_pairs(options)))
-    return _Table(SFT if kind == "sft" else PROMPT_COMPLETION, _answered(_best(options)))
-
-
-def _answered(subjects: Callable[[AnsweredPrompt], Iterable[T]]) -> Callable[[ExportEntry], Iterable[T]]:
-    return lambda entry: subjects(entry) if isinstance(entry, AnsweredPrompt) else ()
-
-
-def _files(target: Path, kind: Format, table: _Table[Any]) -> Iterator[contextlib.AbstractContextManager[Writer]]:
+def _files(target: Path, kind: Format, table: Table[Any]) -> Iterator[contextlib.AbstractContextManager[Writer]]:
     """Yield the files of a format, the one that people name first; see `winnow.server.distill.export.table_of`."""
     if not FILES[kind].name.endswith(".parquet"):
         yield json_lines(target / FILES[kind].name)
     yield parquet(target / table_of(kind), table.columns)
 
 
-def _template(manifest: Manifest) -> ChatTemplate:
-    """Return the policy's chat template, by default `llama2`: a server does not name its template."""
-    return TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
-
-
-def _best(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pick]]:
-    is_new = Unseen()
-
-    def subjects(prompt: AnsweredPrompt) -> Iterator[Pick]:
-        for pick in picks(prompt, options):
-            if not options.deduplicate or is_new(prompt, pick.answer.candidate.text):
-                yield pick
-
-    return subjects
-
-
-def _pairs(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pair]]:
-    is_new = Unseen()
-
-    def subjects(prompt: AnsweredPrompt) -> Iterator[Pair]:
-        found = pair(prompt, options)
-        if found and (
-            not options.deduplicate or is_new(prompt, found.chosen.candidate.text, found.rejected.candidate.text)
-        ):
-            yield found
-
-    return subjects
-
-
-def _every(prompt: AnsweredPrompt) -> Iterator[Pick]:
-    return (Pick(prompt, answer) for answer in prompt.answers)
-
-
-def _result(entry: ExportEntry, name: str) -> Row:
-    return result(entry if isinstance(entry, Problem) else entry.lead, name)
+def _write_template(path: Path, chat: ChatFormat) -> None:
+    """Write the chat template, or remove an earlier one if none is exact."""
+    if not chat.is_exact:
+        logger.warning("%s", chat.about)
+    if chat.jinja:
+        write(path, chat.jinja.encode())
+    else:
+        path.unlink(missing_ok=True)

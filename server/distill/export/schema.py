@@ -1,4 +1,4 @@
-"""The Arrow types of the columns. A column's kind is a plain type, a list of messages, or a model of the wire."""
+"""The Arrow types of the columns. A kind is a plain type, a list of ids or of messages, or a model of the wire."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def arrow_type(kind: Kind) -> Any:
 
     if isinstance(kind, type):
         return _of(kind)
+    if kind == "ids":
+        return pyarrow.list_(pyarrow.int64())
     if kind not in FIELDS:
         return pyarrow.type_for_alias(kind)
     fields = [(name, pyarrow.type_for_alias(inner)) for name, inner in FIELDS[kind].items()]

@@ -25,6 +25,7 @@ DECIDES_REWARDS = (
     ("the safety model's hash", ("models", "safety", "sha256")),
     ("the helpfulness model's hash", ("models", "helpfulness", "sha256")),
     ("the combiner", ("settings", "combiner")),
+    ("empty_last", ("settings", "empty_last")),
     ("safety_scale", ("settings", "safety_scale")),
     ("safety_bias", ("settings", "safety_bias")),
     ("helpfulness_scale", ("settings", "helpfulness_scale")),
@@ -138,6 +139,7 @@ def merged(parts: Sequence[NamedRecord]) -> AnsweredPrompt:
         ours, theirs = lead.selection, record.selection
         for rule, left, right in (
             ("its combiner", ours.combiner, theirs.combiner),
+            ("empty_last", ours.empty_last, theirs.empty_last),
             ("whether it is a safety prompt", ours.prompt.is_safety, theirs.prompt.is_safety),
         ):
             if left != right:
@@ -149,7 +151,7 @@ def merged(parts: Sequence[NamedRecord]) -> AnsweredPrompt:
     ranking = lead.selection.ranking
     if others:
         numbered = [replace(item, candidate=replace(item.candidate, index=n)) for n, (_, _, item) in enumerate(pool)]
-        ranking = rank(numbered, lead.selection.combiner)
+        ranking = rank(numbered, lead.selection.combiner, empty_last=lead.selection.empty_last)
     answers = tuple(Answer(*pool[position], place) for place, position in enumerate(ranking))
     return AnsweredPrompt(lead, any(record.mask_history for _, record in parts), answers)
 

@@ -10,8 +10,11 @@ import pytest
 import sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from tests.models import real_vocabulary
 from winnow.models.demo import ModelName, weights
+from winnow.models.demo.tokenizer import convert
 from winnow.models.demo.world import held_out_prompts
+from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.tokenizer import Tokenizer
 
 FRAGMENTS = (
@@ -78,6 +81,27 @@ def test_it_equals_sentencepiece_on_any_text(
     texts += [message.content for prompt in held_out_prompts(300) for message in prompt.messages]
     for text in texts:
         assert tokenizer.encode(text) == pieces.encode(text), repr(text)
+
+
+def test_a_real_vocabulary_converts_to_sentencepieces_ids(tmp_path: Path) -> None:
+    """Its scores are not in the order of its ids; merges in the order of ids gave two dialogs of three other ids."""
+    pieces = real_vocabulary.pieces()
+    model = tmp_path / "tokenizer.model"
+    model.write_bytes(pieces.serialized_model_proto())
+    convert(model, tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path), "policy")
+    rng = Random(2)
+    texts = [random_text(rng) for _ in range(1_000)]
+    texts += [message.content for prompt in held_out_prompts(300) for message in prompt.messages]
+    texts += ["".join(rng.choice(" \n=-_*#.!0a") * rng.randrange(1, 20) for _ in range(5)) for _ in range(300)]
+    for text in texts:
+        assert tokenizer.encode(text) == pieces.encode(text), repr(text)
+
+
+def test_the_conversion_of_the_demo_vocabulary_is_the_shipped_one(tmp_path: Path) -> None:
+    convert(weights("policy") / "tokenizer.model", tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        assert (tmp_path / file).read_bytes() == (weights("policy") / file).read_bytes()
 
 
 def test_ids_decode_to_the_text_they_came_from(tokenizer: Tokenizer) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +169,19 @@ def test_a_config_without_sizes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": "many"}))
     with pytest.raises(CheckpointError, match="num_attention_heads is 'many'"):
         describe(str(tmp_path), "policy", "policy", "bfloat16")
+
+
+@pytest.mark.parametrize("value", ["socks5://10.0.0.1:1", "http://user:hunter2/@x:y"])
+def test_a_proxy_that_the_hubs_library_cannot_use_is_one_line(value: str, tmp_path: Path) -> None:
+    """Its ImportError, or InvalidURL, was a traceback."""
+    code = "import sys; from winnow.server.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "plan", "--policy", "nobody/nothing"],
+        capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "ALL_PROXY": value, "HTTPS_PROXY": value, "NO_PROXY": "", "HF_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "nobody/nothing cannot be fetched" in line
+    assert "HTTPS_PROXY" in line
+    assert "hunter2" not in line

@@ -10,12 +10,15 @@ import pytest
 from winnow.models.engines import environment
 
 
-def test_where_the_cache_cannot_be_written_a_temporary_folder_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache", ["/proc/nowhere", "~nobody-of-this-name/cache"])
+def test_where_the_cache_cannot_be_written_a_temporary_folder_takes_its_place(
+    cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a container that may write nothing at home, vLLM logged a traceback for each engine."""
     cleaned: list[tuple[object, ...]] = []
     monkeypatch.setattr("atexit.register", lambda *call, **_: cleaned.append(call))
     monkeypatch.setenv("VLLM_CACHE_ROOT", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
     environment._find_cache()
     folder = Path(os.environ["VLLM_CACHE_ROOT"])
     assert os.access(folder, os.W_OK)

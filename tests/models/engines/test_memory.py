@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from winnow.models import demo
 from winnow.models.engines.checkpoint import describe
 from winnow.models.engines.memory import (
-    CUDA_CONTEXT,
     GIB,
     NOT_FIXED,
     Fixed,
@@ -19,8 +18,16 @@ from winnow.models.engines.memory import (
     MemoryPlan,
     Models,
     Work,
+)
+from winnow.models.engines.planning import (
+    BATCHED_TOKENS,
+    CPU_BLOCK,
+    CPU_KV_CACHE,
+    CPU_PROCESS,
+    CUDA_CONTEXT,
     plan_card,
     plan_ram,
+    useful_kv_cache,
 )
 from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import DoesNotFit
@@ -183,18 +190,79 @@ def test_one_reward_model_alone_can_be_fixed() -> None:
         plan_card(card(80), three(LLAMA_2_7B), WORK, (NOT_FIXED, NOT_FIXED, Fixed(share=0.1)))
 
 
-def test_the_machines_memory() -> None:
-    """An untouched cache takes no memory, so that only what can never work is refused."""
-    demos = (
-        describe(str(demo.weights("policy")), "policy", "policy", "float32"),
-        describe(str(demo.weights("safety-rm")), "reward model", "safety", "float32"),
-        describe(str(demo.weights("helpfulness-rm")), "reward model", "helpfulness", "float32"),
+def machine(total: float, free: float | None = None) -> Memory:
+    return Memory("this machine", int(total * GIB), int((total if free is None else free) * GIB))
+
+
+def demos(context: int | None = None) -> Models:
+    return (
+        describe(str(demo.weights("policy")), "policy", "policy", "float32", context),
+        describe(str(demo.weights("safety-rm")), "reward model", "safety", "float32", context),
+        describe(str(demo.weights("helpfulness-rm")), "reward model", "helpfulness", "float32", context),
     )
-    caches = (GIB, GIB, GIB)
-    assert plan_ram(Memory("this machine", 4 * GIB, GIB // 8), demos, caches).needed < 3.1 * GIB
-    with pytest.raises(DoesNotFit, match=r"need 3\.0 GiB at least; this machine has 2\.0 GiB"):
-        plan_ram(Memory("this machine", 2 * GIB, 2 * GIB), demos, caches)
-    with pytest.raises(DoesNotFit, match="a machine with 78 GiB free"):
-        plan_ram(Memory("this machine", 64 * GIB, 64 * GIB), three(LLAMA_2_7B, "float32"), caches)
+
+
+@quick
+@given(shapes, works, contexts, st.sampled_from([16, CPU_BLOCK]))
+def test_a_useful_cache_holds_what_an_engine_can_have_at_once_and_no_more(
+    shape: Shape, work: Work, context: int | None, block: int
+) -> None:
+    for engine in three(shape, context=context):
+        tokens = useful_kv_cache(engine, work, block) / engine.kv_per_token
+        assert tokens % block == 0
+        full = work.sequences * (engine.context + block - 1) + block
+        assert engine.context + block <= tokens <= full
+        if engine.name == "policy":
+            assert tokens >= work.sequences * engine.context + block
+        elif tokens < work.sequences * engine.context:
+            # One step's tokens, each answer in a block of its own.
+            assert tokens >= max(BATCHED_TOKENS, engine.context) + work.sequences * block
+
+
+def test_a_demo_engine_takes_no_cache_that_it_cannot_use() -> None:
+    """Each asked for 1 GiB and filled it with zeros, so that three tiny models needed 4.5 GiB."""
+    bytes_a_token = 2 * 4 * 5 * 32 * 4
+    few = plan_ram(machine(16), demos(256), Work(sequences=8, candidates=8, eager=True))
+    assert [engine.kv_cache for engine in few.engines] == [(8 * 2 + 1) * 128 * bytes_a_token] * 3
+    usual = plan_ram(machine(16), demos(), WORK)
+    assert 0.99 * GIB < usual.policy.kv_cache <= GIB, "256 sequences of 2,048 tokens could use more"
+    assert usual.safety.kv_cache == usual.helpfulness.kv_cache < GIB / 4
+
+
+@quick
+@given(shapes, works, st.floats(1, 64), st.floats(0, 64))
+def test_engines_fit_the_free_memory_or_hold_one_sequence(shape: Shape, work: Work, total: float, taken: float) -> None:
+    models, memory = three(shape, "float32"), machine(total, max(0.0, total - taken))
+    try:
+        plan = plan_ram(memory, models, work)
+    except DoesNotFit:
+        assert sum(m.weights + CPU_PROCESS + (m.context + 2 * CPU_BLOCK) * m.kv_per_token for m in models) > min(
+            memory.total, memory.free + 3 * CPU_PROCESS
+        )
+        return
+    assert plan.needed <= memory.total
+    for engine in plan.engines:
+        block = CPU_BLOCK * engine.model.kv_per_token
+        assert engine.kv_cache % block == 0
+        assert engine.kv_cache - block >= engine.context * engine.model.kv_per_token
+        assert engine.kv_cache <= max(CPU_KV_CACHE, (engine.context + 2 * CPU_BLOCK) * engine.model.kv_per_token)
+    if plan.needed > memory.free:
+        assert all(engine.kv_cache < (engine.context + 2 * CPU_BLOCK) * engine.model.kv_per_token
+                   for engine in plan.engines)  # fmt: skip
+
+
+def test_a_small_machine_gets_small_caches() -> None:
+    plan = plan_ram(machine(2, 1.5), demos(), WORK)
+    assert plan.needed <= 1.5 * GIB
+    assert plan.policy.tokens > 10 * 2048
+    fixed_policy = plan_ram(machine(4, 1.5), demos(), WORK, (Fixed(kv_cache=GIB), NOT_FIXED, NOT_FIXED))
+    assert fixed_policy.policy.kv_cache == GIB
+
+
+def test_a_machine_that_can_never_hold_the_engines_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(DoesNotFit, match=r"need 1\.2 GiB at least; this machine has 1\.0 GiB"):
+        plan_ram(machine(1), demos(), WORK)
+    with pytest.raises(DoesNotFit, match="a machine with 88 GiB free"):
+        plan_ram(machine(64), three(LLAMA_2_7B, "float32"), WORK)
     with pytest.raises(DoesNotFit, match=r"policy\.kv_cache_gib \(kv_cache_gib\) is 1\.0, too little"):
-        plan_ram(Memory("this machine", 256 * GIB, 256 * GIB), three(LLAMA_2_7B, "float32"), caches)
+        plan_ram(machine(256), three(LLAMA_2_7B, "float32"), WORK, fixed(Fixed(kv_cache=GIB)))

@@ -192,3 +192,57 @@ def test_a_checkpoint_that_cuts_a_character_in_two_gives_the_text_before_it(serv
     assert len(seen) == len(ids) > 4
     assert seen[-1] == " a 🙂"
     assert all(" a 🙂".startswith(text) for text in seen)
+
+
+CJK = "中文字漢語"
+
+
+@pytest.mark.parametrize(
+    ("spelt", "dropped", "stop", "text", "finish_reason"),
+    [
+        (f" {CJK}", 1, (), CJK[:-1], "length"),
+        (f" {CJK}", 1, ("never",), CJK[:-1], "length"),
+        (f" {CJK}", 0, (CJK[2],), CJK[:2], "stop"),
+        (" Paris. [/INST] More", 0, (), "Paris. ", "stop"),
+        (" Paris. [/INST] More", 0, ("is",), "Par", "stop"),
+        (" [INST]", 0, (), "", "stop"),
+        (" a<<SYS>>b", 0, (), "a", "stop"),
+        (" a [/INS", 0, (), "a [/INS", "length"),
+    ],
+)
+async def test_an_answer_ends_at_a_tag_and_keeps_whole_characters(
+    service: Service, monkeypatch: pytest.MonkeyPatch, spelt: str, dropped: int, stop: tuple[str, ...], text: str,
+    finish_reason: str,
+) -> None:  # fmt: skip
+    """Regression: a candidate's text depended on whether a stop string was set, and could be refused as history."""
+    ids = service.tokenizer.encode_continuation(spelt)
+    ids = ids[: len(ids) - dropped]
+
+    async def generate(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(token_ids=ids, finish_reason="length", text="as vLLM spells it")
+
+    monkeypatch.setattr(service.policy, "generate", generate)
+    answer = await service.policy.sample(rendered(service, "Hello"), Sampling(max_tokens=99, stop=stop), 0)
+    assert (answer.text, answer.finish_reason, answer.tokens) == (text, finish_reason, len(ids))
+
+
+async def test_a_limit_inside_a_character_gives_one_text_with_and_without_a_stop_string(service: Service) -> None:
+    """Three bytes of one character are sampled in any order, with a letter between: some make it, most do not."""
+    prompt = rendered(service, "Name three animals.")
+    pieces = service.tokenizer.encode_continuation("中a")
+    sampling = Sampling(max_tokens=200, seed=3, logit_bias=dict.fromkeys(pieces, 100.0), temperature=2.0)
+    plain = await service.policy.sample(prompt, sampling, 0)
+    stopped = await service.policy.sample(prompt, replace(sampling, stop=("never",)), 0)
+    assert (plain.text, plain.tokens) == (stopped.text, stopped.tokens)
+    assert plain.text
+    assert {*plain.text} <= {"中", "a"}
+    assert "\ufffd" in (await service.policy.generate(prompt, replace(sampling, stop=("never",)), 0)).text
+
+
+async def test_a_raw_prompt_may_be_continued_with_a_tag(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def generate(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(token_ids=service.tokenizer.encode_continuation(" a [INST] b"), finish_reason="length")
+
+    monkeypatch.setattr(service.policy, "generate", generate)
+    answer = await service.policy.sample(service.tokenizer.raw_prompt("x"), Sampling(max_tokens=99), 0)
+    assert answer.text == " a [INST] b"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from winnow.models import demo
@@ -35,3 +36,11 @@ def test_a_tuned_checkpoint_can_be_served(template: Llama2Template, tmp_path: Pa
     assert after.config.to_diff_dict() == before.config.to_diff_dict()
     assert after.generation_config.to_diff_dict() == before.generation_config.to_diff_dict()
     assert not torch.equal(before.model.layers[0].mlp.up_proj.weight, after.model.layers[0].mlp.up_proj.weight)
+
+
+def test_a_template_that_gives_other_ids_is_refused(template: Llama2Template, tmp_path: Path) -> None:
+    """Whoever trained on it would train on prompts that the server never renders."""
+    chat_template = tmp_path / "chat_template.jinja"
+    chat_template.write_text(template.jinja_forms()[1], encoding="utf-8")
+    with pytest.raises(ValueError, match="does not fit the tokenizer"):
+        fine_tune(EXAMPLES, Schedule(), demo.weights("policy"), chat_template, tmp_path)

@@ -155,10 +155,10 @@ def test_greedy_is_one_candidate_and_more_are_refused(server: LiveServer) -> Non
         ({"n": "2"}, "n", "invalid_request"),
         ({"n": True}, "n", "invalid_request"),
         ({"n": 1.5}, "n", "invalid_request"),
-        ({"n": 17}, "n", "invalid_request"),
+        ({"n": 65}, "n", "invalid_request"),
         ({"n": 2, "temperature": 0}, "temperature", "invalid_sampling"),
         ({"logprobs": 0}, "logprobs", "invalid_request"),
-        ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, "messages[0].name", "unsupported"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name", "invalid_request"),
         ({"best_of": 65}, "best_of", "invalid_request"),
         ({"best_of_n": {"candidates": 10**9}}, "best_of_n.candidates", "invalid_request"),
         ({"best_of": 4, "best_of_n": {"candidates": 5}}, "best_of", "invalid_request"),
@@ -175,13 +175,17 @@ def test_greedy_is_one_candidate_and_more_are_refused(server: LiveServer) -> Non
         ({"temperature": 2.1}, "temperature", "invalid_request"),
         ({"temperature": "hot"}, "temperature", "invalid_request"),
         ({"top_p": 0}, "top_p", "invalid_request"),
-        ({"seed": -1}, "seed", "invalid_request"),
+        ({"seed": -2}, "seed", "invalid_request"),
         ({"seed": 2**64}, "seed", "invalid_request"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_request"),
         ({"stop": ""}, "stop", "invalid_request"),
         ({"max_tokens": 0}, "max_tokens", "invalid_request"),
         ({"max_tokens": 2**62}, "max_tokens", "context_length_exceeded"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "invalid_request"),
+        ({"min_tokens": 8, "max_tokens": 7}, "min_tokens", "invalid_sampling"),
+        ({"min_tokens": -1}, "min_tokens", "invalid_request"),
+        ({"ignore_eos": 1}, "ignore_eos", "invalid_request"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_request"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_sampling"),
         ({"logit_bias": {"99999999": 1}}, "logit_bias", "invalid_sampling"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_request"),
@@ -278,7 +282,9 @@ def test_rewards_for_any_number_of_answers(server: LiveServer, answers: list[str
             assert len(ratings) == len(answers)
             assert all((rating["helpfulness"] is None) == (rating["branch"] != "helpful") for rating in ratings)
             assert all((rating["branch"] == "safety_prompt") == is_safety for rating in ratings)
-            assert all(list(rating) == ["index", "safety", "helpfulness", "combined", "branch"] for rating in ratings)
+            fields = ["index", "safety", "helpfulness", "combined", "branch", "empty", "rank"]
+            assert all(list(rating) == fields for rating in ratings)
+            assert sorted(rating["rank"] for rating in ratings) == list(range(len(answers)))
 
 
 def test_rewards_refuse_answers_that_do_not_fit(server: LiveServer) -> None:
@@ -421,14 +427,11 @@ def test_a_stop_string_that_is_never_met_changes_nothing(server: LiveServer) -> 
     assert without == never
 
 
-def test_an_answer_that_cannot_be_scored_does_not_win(server: LiveServer) -> None:
-    """Broken bytes decode to replacement characters of three tokens each, which exceed the context."""
-    response = server.chat(logit_bias={"200": 100}, max_tokens=900, best_of=2)
-    assert response.status_code == 500
-    error = response.json()["error"]
-    assert error["code"] == "no_scored_candidate"
-    assert "context" in error["message"]
-    assert response.headers["x-should-retry"] == "false"
+def test_an_answer_of_broken_bytes_is_empty_and_says_so(server: LiveServer) -> None:
+    """Bytes that make no character are left out, which may leave nothing; such an answer wins only over its like."""
+    body = server.chat(logit_bias={"200": 100}, max_tokens=900, best_of=2).json()
+    assert body["choices"][0]["message"]["content"] == ""
+    assert [(item["empty"], item["tokens"]) for item in body["best_of_n"]["scored"]] == [(True, 900)] * 2
     assert in_flight(server) == 0
 
 

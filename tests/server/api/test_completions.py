@@ -188,7 +188,7 @@ def leave(server: ScriptedServer, *, stream: bool) -> None:
     body = json.dumps(question("Hello", best_of=8, stream=stream)).encode()
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"Host: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + head.encode() + body)
         assert wait_until(lambda: server.service.lifecycle.requests > 0, 10)
 
@@ -298,7 +298,9 @@ def test_a_body_over_the_limit_is_refused_without_being_read(tokenizer: Tokenize
         ({"content-encoding": "gzip"}, 415),
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "multipart/form-data; boundary=application/json"}, 415),
         ({"content-type": "application/json; charset=utf-8"}, 200),
+        ({"content-type": "Application/JSON;charset=utf-8"}, 200),
         ({"content-type": "application/vnd.api+json"}, 200),
     ],
 )
@@ -409,12 +411,15 @@ def test_a_list_of_too_many_elements_is_refused(plain_server: ScriptedServer) ->
         assert "elements" in response.json()["error"]["message"]
 
 
-def test_a_body_needs_no_content_type(plain_server: ScriptedServer) -> None:
-    body = json.dumps(question("Hello")).encode()
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/rewards", "/tokenize", "/detokenize"])
+def test_a_body_needs_one_content_type(plain_server: ScriptedServer, path: str) -> None:
+    """Regression: a web page of any site could post a body without a type, which is parsed as JSON."""
+    json_type = ("content-type", "application/json")
     with plain_server.http as http:
-        assert http.post("/v1/chat/completions", content=body).status_code == 200
-        other = http.post("/v1/chat/completions", content=body, headers={"content-type": "text/x+json"})
-        assert other.status_code == 415
+        for headers in ([], [("content-type", "text/x+json")], [("content-type", "")], [json_type, json_type]):
+            answer = http.post(path, content=json.dumps(question("Hello")).encode(), headers=headers)
+            assert answer.status_code == 415, headers
+            assert "application/json" in ErrorBody.model_validate_json(answer.content).error.message
 
 
 @pytest.mark.parametrize(

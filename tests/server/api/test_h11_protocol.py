@@ -81,6 +81,7 @@ class Answer:
         assert self.headers["content-type"] == "application/json"
         assert self.headers["connection"] == "close"
         assert self.headers["x-should-retry"] == "false"
+        assert self.headers["x-request-id"]
         assert self.headers.get("www-authenticate") == ("Bearer" if self.status == 401 else None)
         return error.code
 
@@ -170,14 +171,14 @@ async def _timers() -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(timeout_keep_alive: int = 5, **limits: Any) -> Iterator[Server]:
+def serving(timeout_keep_alive: float = 75.0, **limits: Any) -> Iterator[Server]:
     """Serve a fresh application; at the end, check that no connection, task or timer is left."""
     application = Application()
     server = uvicorn.Server(
         uvicorn.Config(
             application,
             http=bounded_protocol(ConnectionLimits(**limits)),
-            timeout_keep_alive=timeout_keep_alive,
+            timeout_keep_alive=timeout_keep_alive,  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -239,18 +240,55 @@ def test_a_head_must_be_complete_in_time_even_if_it_trickles(earlier: bytes) -> 
         assert slow.rest() == b""
 
 
-def test_a_silent_connection_is_closed_without_an_answer() -> None:
-    with serving(header_seconds=SOON) as server, server.client() as client:
-        assert client.rest() == b""
-
-
-def test_uvicorn_closes_an_idle_connection_without_an_answer() -> None:
-    with serving(timeout_keep_alive=1, header_seconds=SOON) as server, server.client() as client:
+@pytest.mark.parametrize("earlier", [b"", GET], ids=["new", "kept"])
+def test_an_idle_connection_is_closed_without_an_answer(earlier: bytes) -> None:
+    with serving(timeout_keep_alive=SOON, header_seconds=LATEST) as server, server.client() as client:
         began = time.monotonic()
+        if earlier:
+            client.send(earlier)
+            assert client.answer().status == 200
+        assert client.rest() == b""
+        assert time.monotonic() - began > 0.9 * SOON
+
+
+@pytest.mark.parametrize("earlier", [b"", GET], ids=["new", "kept"])
+def test_a_connection_may_be_idle_for_longer_than_a_head_may_take(earlier: bytes) -> None:
+    """Regression: idle connections were closed after 5 s, so that balancers lost requests."""
+    with serving(header_seconds=SOON) as server, server.client() as client:
+        if earlier:
+            client.send(earlier)
+            assert client.answer().status == 200
+        assert not select.select([client.socket], [], [], 2 * SOON)[0]
         client.send(GET)
         assert client.answer().status == 200
-        assert client.rest() == b""
-        assert time.monotonic() - began > 0.9
+
+
+PARTS = {
+    "malformed": (b"sesame\r\n\r\n", b""),
+    "late head": (b"GET /read HTTP/1.1\r\n", b""),
+    "large head": (b"GET /read HTTP/1.1\r\nx-request-id: mine\r\nx: " + b"p" * 1000, b""),
+    "many headers": (b"GET /read HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n" + b"a: b\r\n" * 20 + b"\r\n", b"mine"),
+    "late body": (b"POST /read HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n" + CHUNKED, b"mine"),
+    "broken body": (b"POST /read HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n" + CHUNKED + b"sesame\r\n", b"mine"),
+    "hostile id": (b"POST /read HTTP/1.1\r\nhost: x\r\nx-request-id: <a>\r\n" + CHUNKED, b""),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_refusal_has_the_id_that_the_log_has(part: str, caplog: pytest.LogCaptureFixture) -> None:
+    sent, name = PARTS[part]
+    with serving(header_seconds=SOON, body_seconds=SOON, max_header_bytes=1000, max_headers=10) as server:
+        for earlier in (b"", GET[:-2] + b"x-request-id: another\r\n\r\n"):
+            caplog.clear()
+            with server.client() as client:
+                client.send(earlier, sent)
+                if earlier:
+                    client.answer()
+                answer = client.answer()
+                assert answer.code
+                shown = answer.headers["x-request-id"]
+                assert shown == name.decode() if name else shown.startswith("req_")
+                assert [vars(record)["request_id"] for record in caplog.records] == [shown]
 
 
 @pytest.mark.parametrize("size", [1_000, 65_536])

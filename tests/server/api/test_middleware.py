@@ -100,7 +100,10 @@ def test_the_probes_are_open(locked: ScriptedServer) -> None:
         "/health%2f..%2fv1/models",
         "/health;/v1/models",
         "http://127.0.0.1/v1/models",
-        "http://127.0.0.1/health",
+        "http://127.0.0.1//health",
+        "HTTPS://127.0.0.1:8000/v1/models?x=http://a/health",
+        "http:///health/",
+        "ftp://127.0.0.1/health",
         "/v1/models?path=/health",
         "/HEALTH",
         "*",
@@ -116,7 +119,7 @@ def test_a_hostile_host_gets_no_access(locked: ScriptedServer, host: str) -> Non
     with locked.http as http:
         assert http.get("/v1/models", headers={"host": host}).status_code == 401
         refused = http.get("/v1/models", headers={"host": host, "authorization": f"Bearer {KEY}"})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "untrusted_host")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (421, "untrusted_host")
         for trusted in ("127.0.0.1:99", "a.example.org", "127.0.0.1"):
             answer = http.get("/v1/models", headers={"host": trusted, "authorization": f"Bearer {KEY}"})
             assert answer.status_code == 200
@@ -145,8 +148,54 @@ def test_routing_errors_are_json(open_server: ScriptedServer) -> None:
                 assert response.status_code in (404, 405), (wrong, path)
                 ErrorBody.model_validate(response.json())
                 assert ("allow" in response.headers) == (response.status_code == 405)
-            assert http.head(path).status_code in (404, 405) or path == "/openapi.json"
         assert "access-control-allow-origin" not in http.get("/health", headers={"origin": "http://evil.test"}).headers
+
+
+def test_head_is_get_without_the_body(open_server: ScriptedServer) -> None:
+    with open_server.http as http:
+        for _, path in ROUTES:
+            get, head = http.get(path), http.head(path)
+            assert head.status_code == get.status_code
+            assert head.content == b""
+            for name in ("content-type", "allow", "x-should-retry"):
+                assert head.headers.get(name) == get.headers.get(name), path
+            if path != "/metrics":  # which counts the requests themselves
+                assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+        assert http.head("/metrics").headers["content-length"].isdecimal()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/version", "/v1/models", "/v1/models/winnow-demo"])
+def test_absolute_targets_are_served(open_server: ScriptedServer, method: str, path: str) -> None:
+    for host in ("http://localhost", "HTTP://127.0.0.1:8000", "https://[::1]"):
+        status, answer = raw(open_server, f"{method} {host}{path} HTTP/1.1\nHost: localhost\nConnection: close\n\n")
+        assert status == 200, answer
+    status, answer = raw(
+        open_server, f"{method} http://localhost?{path} HTTP/1.1\nHost: localhost\nConnection: close\n\n"
+    )
+    assert status == 404, answer
+
+
+def test_an_error_that_no_route_answers_is_json_with_its_id(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("winnow.server.api.metrics.Metrics.render", fail)
+    with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
+        answer = http.get("/metrics", headers={"x-request-id": "abc"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert answer.headers["x-request-id"] == "abc"
+
+
+def test_a_draining_server_lets_connections_go(tokenizer: Tokenizer) -> None:
+    service = scripted(tokenizer)
+    with ScriptedServer.start(service) as server, server.http as http:
+        assert "connection" not in http.get("/v1/models").headers
+        service.lifecycle.is_draining = True
+        for path in ("/health", "/ready", "/v1/models"):
+            assert http.get(path).headers["connection"] == "close"
 
 
 def test_a_plain_request_id_is_kept_and_any_other_replaced(open_server: ScriptedServer) -> None:
@@ -186,6 +235,20 @@ def test_the_log_has_one_line_per_request_and_no_user_content(
         assert KEY not in told
 
 
+def test_a_refused_body_has_one_id_in_the_answer_and_both_log_lines(
+    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "winnow")
+    with ScriptedServer.start(scripted(tokenizer, body_seconds=0.1)) as server:
+        head = "POST /tokenize HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 9\n\n"
+        status, answer = raw(server, head)
+        wait_until(lambda: len(caplog.records) >= 2, 5)
+    shown = {record.request_id for record in caplog.records if hasattr(record, "request_id")}
+    assert status == 408
+    assert [f"x-request-id: {name}\r\n" in answer for name in shown] == [True]
+    assert len(caplog.records) == 2
+
+
 def test_content_is_logged_only_with_log_content(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
     with ScriptedServer.start(scripted(tokenizer, log_content=True)) as server:
@@ -210,7 +273,7 @@ def test_clients_cannot_create_label_values(open_server: ScriptedServer) -> None
 
 def test_keys_come_from_a_file_and_errors_never_show_one(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"# staff\n{KEY}\n\n{OTHER} # the other\n", encoding="utf-8")
+    file.write_text(f"# staff\r\n{KEY}\r\n\r\n{OTHER} # the other\r\n", encoding="utf-8-sig", newline="")
     keys = ApiKeys.of(Settings(api_keys_file=file))
     assert len(keys) == 2
     assert keys.holder([(b"authorization", f"Bearer {OTHER}".encode())]) is not None

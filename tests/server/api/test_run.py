@@ -11,14 +11,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from tests.live import WINNOW, LiveServer, is_running, wait_until
+from tests.live import WINNOW, LiveServer, is_running, question, wait_until
+from tests.models.test_spelling import byte_level
 from winnow.models import demo
 from winnow.models.errors import SettingsError
-from winnow.server.api.run import _require_scratch
+from winnow.server.api.auth import ApiKeys
+from winnow.server.api.run import _require_keys, _require_scratch
+from winnow.server.settings import Settings
 
 
 def winnow(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +43,19 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(command: str, tmp_path: 
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("winnow: ")
+
+
+def test_a_tokenizer_of_another_kind_is_refused_before_engines_start(tmp_path: Path) -> None:
+    """Log-probabilities then showed tokens such as `Ġfruits`, whose bytes do not spell the answer."""
+    for path in demo.weights("policy").iterdir():
+        if "token" not in path.name:
+            (tmp_path / path.name).symlink_to(path)
+    controls = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=byte_level(), **controls).save_pretrained(tmp_path)
+    done = winnow("serve", "--port", "0", "--policy", str(tmp_path))
+    assert done.returncode == 1
+    assert "another kind than Llama 2's" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_a_port_in_use_is_reported_at_once() -> None:
@@ -97,6 +115,50 @@ def test_ctrl_c_lets_requests_in_flight_finish_and_a_second_one_does_not() -> No
         assert wait_until(lambda: not any(map(is_running, engines)), 10)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("command", ["serve", "distill"])
+def test_an_engine_that_cannot_start_is_one_line_with_its_cause(command: str, tmp_path: Path) -> None:
+    """Its process printed two tracebacks first, and the line itself named no cause."""
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hello"}\n')
+    arguments = (
+        ["--port", "0"] if command == "serve" else [str(tmp_path / "prompts.jsonl"), "--out", str(tmp_path / "run")]
+    )
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "100000"}
+    done = subprocess.run(
+        [WINNOW, command, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = (line for line in done.stderr.splitlines() if "starting three engines" not in line)
+    assert line.startswith("winnow: vLLM could not start the policy engine")
+    assert "Error: Available memory" in line
+
+
+@pytest.mark.engine
+def test_a_small_server_starts_answers_and_ends_without_a_word(tmp_path: Path) -> None:
+    """It asked for 1 GiB of KV cache an engine, and on its way out native modules reported leaks among the logs."""
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [WINNOW, "serve", "--port", "0", "--max-sequences", "4", "--context", "256", "--candidates", "4"],
+            stderr=stderr,
+        )
+    try:
+        assert wait_until(lambda: "ready: http" in log.read_text() or process.poll() is not None, 180), log.read_text()
+        address = log.read_text().partition("ready: ")[2].split()[0]
+        answer = httpx.post(f"{address}/chat/completions", json=question(), timeout=60, trust_env=False)
+        assert answer.status_code == 200
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        resident = [int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children]
+        assert max(resident) * os.sysconf("SC_PAGESIZE") < 2**30, "weights and caches of some MiB, and the libraries"
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert all(line.startswith("{") for line in log.read_text().splitlines()), log.read_text()
+
+
 SCRIPTED = (sys.executable, "-m", "tests.scripted_serve")
 
 
@@ -108,6 +170,44 @@ def test_sigterm_lets_the_request_in_flight_finish() -> None:
             assert not answers
         assert server.process.wait(10) == 0
         assert answers[0].status_code == 200
+
+
+def test_idle_connections_do_not_hold_up_the_end() -> None:
+    with LiveServer.start("--no-canary", "--idle-seconds", "3600", program=SCRIPTED) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as stack:
+            silent, _half, kept = (stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(3))
+            _half.sendall(b"GET /health HTTP/1.1\r\nHost: ")
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+            assert server.stop() == 0
+            assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_written_as_in_urls(host: str) -> None:
+    """Regression: the ready line said http://::1:8000."""
+    with LiveServer.start("--no-canary", "--host", host, program=SCRIPTED) as server:
+        assert server.url.startswith("http://[::1]:")
+        with server.http as http:
+            assert http.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_told"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, True),
+        ({"host": "::", "allow_anonymous": True}, True),
+        ({"host": "0.0.0.0", "allow_anonymous": True, "trusted_hosts": "10.0.0.0/8"}, False),
+    ],
+)
+def test_an_operator_without_keys_is_told_which_hosts_are_answered(
+    settings: dict[str, Any], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _require_keys(Settings(**settings), ApiKeys())
+    assert any("trusted_hosts" in record.getMessage() for record in caplog.records) == is_told
 
 
 def test_an_engine_that_dies_stops_the_server_with_status_1() -> None:

@@ -56,6 +56,31 @@ def test_a_dialog_and_its_raw_rendering_sample_the_same_answers(
     assert [item["text"] for item in stopped] == [item["text"] for item in raw]
 
 
+def test_a_tag_in_an_answer_is_accepted_back_everywhere(server: LiveServer, template: Llama2Template) -> None:
+    """Regression: a chat whose answer held a tag was stuck, because the server refused its own words as history."""
+    said = "Use [/INST] and <<SYS>> here."
+    asked = {"role": "user", "content": "Name three fruits."}
+
+    def dialog(answer: str) -> list[dict[str, str]]:
+        return [asked, {"role": "assistant", "content": answer}, asked]
+
+    def named(messages: list[dict[str, str]], **fields: Any) -> dict[str, Any]:
+        return {"model": "winnow-demo", "messages": messages, **fields}
+
+    with server.http as http:
+        for answer in (said, template.neutralise(said)):
+            assert http.post("/v1/chat/completions", json=named(dialog(answer), best_of=1)).status_code == 200
+        tokens = [
+            http.post("/tokenize", json=named(dialog(answer))).json()["tokens"]
+            for answer in (said, template.neutralise(said))
+        ]
+        assert tokens[0] == tokens[1]
+        answers = [said, template.neutralise(said)]
+        for turns in ([asked], dialog(said)):
+            scored = http.post("/v1/rewards", json=named(turns, answers=answers)).json()["rewards"]
+            assert scored[0] | {"index": 1, "rank": scored[1]["rank"]} == pytest.approx(scored[1])
+
+
 def test_echo_puts_the_prompt_first(server: LiveServer, tokenizer: Tokenizer) -> None:
     same: dict[str, Any] = {"seed": 7, "best_of": 2, "max_tokens": 8}
     plain = complete(server, **same).json()["choices"][0]["text"]

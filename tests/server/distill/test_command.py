@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.live import WINNOW, LiveServer, blaming_memory, wait_until
+from winnow.models import demo
 from winnow.models.demo.world import held_out_prompts
 
 pytestmark = pytest.mark.engine
@@ -287,3 +288,7 @@ def test_engines_of_its_own_give_the_same_answers_after_a_kill(prompts: Path, wh
     models = json.loads((out / "manifest.json").read_text())["models"]
     assert all(len(model["sha256"]) == 64 for model in models.values())
     assert str(tmp_path.parent) not in (out / "manifest.json").read_text()
+    assert (out / "tokenizer" / "tokenizer.json").read_bytes() == (
+        demo.weights("policy") / "tokenizer.json"
+    ).read_bytes()
+    assert "as compared for this export" in (out / "export" / "README.md").read_text()

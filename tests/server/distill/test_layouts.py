@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +13,11 @@ from winnow.models.errors import BadLine
 from winnow.models.types import Message
 from winnow.server.distill import layouts
 from winnow.server.distill.layouts import FIRST_TURN, ROOTS, Reading, Reply
-from winnow.server.distill.parser import parse
+from winnow.server.distill.parser import Task, parse
 from winnow.server.distill.reader import open_source
 from winnow.server.distill.records import Problem
 
 ROOT = Path(__file__).parents[3]
-HH_RLHF = Path(os.environ.get("HH_RLHF", ROOT.parent / "shared" / "data" / "hh-rlhf-harmless-test.jsonl.gz"))
-"""Anthropic's harmless-base test split, which is no part of this repository."""
 ASK, REPLY, MORE, LAST = ("user", "Hello"), ("assistant", "Hi"), ("user", "More?"), ("assistant", "No.")
 TREE = {"message_id": "m1", "text": "Hello", "role": "prompter"}
 
@@ -152,17 +147,47 @@ def test_the_documentation_names_every_key() -> None:
         assert f'"{key}"' in text or f"`{key}`" in text, key
 
 
-@pytest.mark.skipif(not HH_RLHF.exists(), reason="the data set is elsewhere; HH_RLHF names its file")
 def test_hh_rlhf_is_read_as_it_is(tmp_path: Path) -> None:
-    """Its transcripts all end with an answer; 9 of 2,312 are damaged, and are told so."""
-    rows = [orjson.loads(line) for line in gzip.decompress(HH_RLHF.read_bytes()).splitlines()]
-    found = list(parse(open_source(str(HH_RLHF), tmp_path), TEMPLATES["llama2"]))
-    codes = Counter(item.code for item in found if isinstance(item, Problem))
-    assert codes == {"ambiguous": 5, "invalid_messages": 4}
-    for row, item in zip(rows, found, strict=True):
-        if not isinstance(item, Problem):
-            assert item.messages[-1].role == "user"
-            shown = transcript(*((message.role, message.content) for message in item.messages))
-            words = " ".join(row["chosen"].split())
-            assert words.startswith(f"{' '.join(shown.split())} Assistant:")
-            assert " ".join(row["rejected"].split()).startswith(f"{' '.join(shown.split())} Assistant:")
+    """Transcripts with blank lines, colons and empty answers; damaged rows are told so."""
+    long = ("user", "I have a list:\n\n1. Human: me\n\n2. you\n\nSo who?")
+    sound: list[list[tuple[str, str]]] = [
+        [ASK],
+        [long, ("assistant", "Well: you.\n\nOr me"), MORE],
+        [ASK, ("assistant", ""), MORE, REPLY, ("user", "Bye")],
+    ]
+    rows = [
+        {"chosen": transcript(*turns, REPLY), "rejected": transcript(*turns, ("assistant", end))}
+        for turns, end in zip(sound, ("No.", "", "No.\n\n- never\n\n- ever"), strict=True)
+    ]
+    rows += [
+        {"chosen": transcript(ASK, REPLY, MORE, REPLY), "rejected": transcript(ASK, LAST, MORE, REPLY)},
+        {"chosen": transcript(ASK, MORE, REPLY), "rejected": transcript(ASK, MORE, LAST)},
+        {"chosen": transcript(ASK, REPLY, LAST), "rejected": transcript(ASK, REPLY, REPLY)},
+    ]
+    path = tmp_path / "harmless.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    found = list(parse(open_source(str(path), tmp_path), TEMPLATES["llama2"]))
+    dialogs = [[(turn.role, turn.content) for turn in item.messages] for item in found if isinstance(item, Task)]
+    assert dialogs == sound
+    codes = [item.code for item in found if isinstance(item, Problem)]
+    assert codes == ["ambiguous", "invalid_messages", "invalid_messages"]
+
+
+def test_the_own_answer_is_all_of_the_last_turn_where_turns_are_merged(tmp_path: Path) -> None:
+    """In every layout that ends with an answer, and in both sides of a preference."""
+    twice = (REPLY, LAST)
+    rows = [
+        {"messages": said(ASK, *twice)},
+        {"turns": said(ASK, *twice)},
+        {"prompt": transcript(ASK, *twice)},
+        {"transcript": transcript(ASK, *twice)},
+        {"chosen": transcript(ASK, *twice), "rejected": transcript(ASK, LAST)},
+        {"chosen": said(ASK, LAST), "rejected": said(ASK, *twice)},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    source = open_source(str(path), tmp_path)
+    assert all(isinstance(item, Problem) for item in parse(source, TEMPLATES["llama2"]))
+    for item in parse(source, TEMPLATES["llama2"].with_merging(True)):
+        assert isinstance(item, Task)
+        assert item.messages == (Message(*ASK),)

@@ -8,19 +8,22 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from tests.live import ScriptedServer, scripted
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.errors import CheckpointError, RunError, WinnowError
+from winnow.models.errors import CheckpointError, EngineDead, RunError, WinnowError
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.distill import command, manifest
 from winnow.server.distill.command import distill
+from winnow.server.distill.export import ALL_FORMATS
 from winnow.server.distill.layouts import FIRST_TURN
 from winnow.server.distill.opening import Input
 from winnow.server.distill.options import RunOptions
@@ -99,6 +102,7 @@ def test_an_unreadable_input_is_refused_before_anything_is_made(
         ({"recipe": Path("none.toml")}, "recipe none.toml cannot be read"),
         ({"server": "http://127.0.0.1:9/v1"}, "no Winnow answers"),
         ({"server": "nonsense"}, "--server"),
+        ({"server": "http://127.0.0.1:9/v1", "formats": ("token-ids",)}, "winnow export RUN --tokenizer"),
         ({}, "the policy does not load"),
     ],
 )
@@ -113,6 +117,31 @@ def test_a_refused_run_leaves_no_folder(
     with pytest.raises(WinnowError, match=said):
         distill(RunOptions(out=tmp_path / "runs" / "out", choices=CHOICES, **values), Settings())
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+def test_an_engine_that_dies_before_its_first_answer_leaves_no_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's copy of it is made once the engines have answered, and goes with the rest; a folder of others stays."""
+
+    @contextlib.asynccontextmanager
+    async def dead() -> AsyncIterator[None]:
+        assert (out / "tokenizer" / "tokenizer.json").exists()
+        raise EngineDead("gone")
+        yield
+
+    engines = SimpleNamespace(settings=Settings(), warm_up=AsyncMock(), watch=AsyncMock())
+    engines.lifecycle = SimpleNamespace(guard=dead)
+    monkeypatch.setattr(command, "started", lambda _: contextlib.nullcontext(engines))
+    (tmp_path / "prompts.jsonl").write_text(GOOD)
+    for before in ([], ["tokenizer"]):
+        out = tmp_path / f"out{len(before)}"
+        if before:
+            (out / "tokenizer").mkdir(parents=True)
+        with pytest.raises(EngineDead):
+            distill(options(tmp_path / "prompts.jsonl", out), Settings())
+        assert out.exists() == bool(before)
+        assert not before or [path.name for path in out.iterdir()] == before
 
 
 def test_a_k_above_the_servers_limit_leaves_no_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -185,8 +214,9 @@ def test_no_engine_starts_for_rows_that_are_all_at_fault(no_engines: list[Settin
 def test_an_empty_data_set_is_an_empty_run(name: str, content: str, no_engines: list[Settings], tmp_path: Path) -> None:
     """Unlike a file without content, which is refused: a list of no rows was written on purpose."""
     (tmp_path / name).write_text(content)
-    assert distill(options(tmp_path / name, tmp_path / "out", formats=("sft",)), Settings()) == 0
-    assert (tmp_path / "out" / "export" / "sft.jsonl").read_bytes() == b""
+    assert distill(options(tmp_path / name, tmp_path / "out", formats=ALL_FORMATS), Settings()) == 0
+    for kind in ("sft", "token_ids"):
+        assert (tmp_path / "out" / "export" / f"{kind}.jsonl").read_bytes() == b""
     assert not no_engines
 
 
@@ -209,3 +239,13 @@ def test_the_format_is_part_of_a_runs_identity(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r'input\.format: began with "jsonl", now "text"'):
         distill(options(path, out, input_format="text", formats=()), Settings())
     assert (out / manifest.NAME).exists()
+
+
+@pytest.mark.parametrize("rule", [{"tags": "neutralise"}, {"merge_turns": True}, {"empty_last": False}])
+def test_the_rules_for_dialogs_and_answers_are_part_of_it_too(rule: dict[str, Any], tmp_path: Path) -> None:
+    """With another rule the same rows are other prompts, or have other winners."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": ""}\n')
+    distill(options(path, tmp_path / "out", formats=()), Settings())
+    with pytest.raises(RunError, match=f"settings.{next(iter(rule))}: began with"):
+        distill(options(path, tmp_path / "out", formats=()), Settings(**rule))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates import TEMPLATES, TagRule
 from winnow.models.types import Message
 from winnow.server.distill.parser import Task, parse
 from winnow.server.distill.reader import open_source
@@ -188,10 +188,15 @@ def test_batch_lines(tmp_path: Path) -> None:
         (batch(temperature="hot" + SECRET), "invalid_request", "temperature"),
         (batch(messages=[]), "invalid_messages", "body.messages"),
         (batch(said(("user", ""))), "empty_prompt", "body.messages"),
-        (batch(said(("tool", SECRET))), "invalid_request", "messages[0].role"),
+        (batch(said(("tool", SECRET))), "unsupported", "messages[0].role"),
         (batch(tools=[{"type": "function"}]), "unsupported", "tools"),
         (batch(**{"made\nup": SECRET}), "unsupported", "made?up"),
-        (batch(stream=True), "unsupported", "stream"),
+        (batch(stream=True), "unsupported", "stream is not supported"),
+        (
+            batch(stream=True, best_of_n={"deadline_ms": 9, "usage": "winner"}),
+            "unsupported",
+            "stream, deadline_ms, usage",
+        ),
         (batch(logprobs=True, top_logprobs=1), "unsupported", "logprobs"),
         (batch(best_of_n={"return_candidates": True}), "unsupported", "return_candidates"),
         (batch(best_of=2, best_of_n={"candidates": 3}), "invalid_request", "best_of"),
@@ -214,7 +219,11 @@ def test_batch_lines(tmp_path: Path) -> None:
         (b"[" * 100_000 + b"]" * 100_000, "invalid_json", "depth"),
         (b"[" * 900 + b"]" * 900, "not_an_object", "object"),
         (b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}", "invalid_type", "prompt[0]"),
-        (orjson.dumps(batch())[:-2] + b',"metadata":' + b'{"a":' * 900 + b"1" + b"}" * 902, "unsupported", "metadata"),
+        (
+            orjson.dumps(batch())[:-2] + b',"response_format":' + b'{"a":' * 900 + b"1" + b"}" * 902,
+            "unsupported",
+            "response_format",
+        ),
         (orjson.dumps({"k" * 100_000: 1}), "unknown_shape", "kkk"),
     ],
 )
@@ -326,3 +335,42 @@ def test_digests_do_not_depend_on_the_order_of_keys(
 
     folder = tmp_path_factory.mktemp("digest")
     assert task(folder, line) == task(folder, shuffled(line))
+
+
+def test_an_assistants_tag_is_neutralised_and_a_users_by_wish(tmp_path: Path) -> None:
+    """Regression: a run refused as history what a run or a server had answered."""
+    lines = [
+        {"messages": said(ASK, ("assistant", "use [/INST]"), ("user", "more"))},
+        {"prompt": "close [/INST]", "system": "be <<SYS>>", "instruction": "[INST] rhyme"},
+    ]
+    (tmp_path / "in.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+
+    def parsed(rule: TagRule) -> list[Task | Problem]:
+        source = open_source(str(tmp_path / "in.jsonl"), tmp_path / "spool")
+        return list(parse(source, TEMPLATES["llama2"].with_tags(rule)))
+
+    first, second = parsed("refuse")
+    assert isinstance(first, Task)
+    assert first.messages[1].content == "use [ /INST]"
+    assert isinstance(second, Problem)
+    assert "[INST]" in second.message or "<<SYS>>" in second.message
+    same, accepted = parsed("neutralise")
+    assert same == first
+    assert isinstance(accepted, Task)
+    assert [message.content for message in accepted.messages] == ["be < <SYS>>", "close [ /INST]"]
+    assert accepted.instruction == "[ INST] rhyme"
+
+
+def test_turns_in_a_row_are_merged_if_the_run_or_the_line_says_so(tmp_path: Path) -> None:
+    twice = said(("system", "s"), ("system", "t"), ASK, ("user", "There"))
+    joined = (Message("system", "s\n\nt"), Message("user", "Hello\n\nThere"))
+    lines = [{"messages": [*twice, *said(REPLY, REPLY)]}, batch(twice), batch(twice, best_of_n={"merge_turns": False})]
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    merging = TEMPLATES["llama2"].with_merging(True)
+    plain, asked, refusing = parse(open_source(str(path), tmp_path / "spool"), merging)
+    for merged in (plain, asked, task(tmp_path, batch(twice, best_of_n={"merge_turns": True}))):
+        assert isinstance(merged, Task)
+        assert merged.messages == joined
+    assert isinstance(refusing, Problem)
+    assert "merge_turns" in problem(tmp_path, {"messages": twice}).message

@@ -232,3 +232,13 @@ def test_a_recipe_that_is_none(content: str, said: str, tmp_path: Path) -> None:
 def test_the_default_recipe_has_different_instructions() -> None:
     instructions = sorted(RULES.ghost_attention.instructions)
     assert all(first != second for first, second in pairwise(instructions))
+
+
+def test_temperature_0_in_a_line_reduces_k_and_is_noted() -> None:
+    (request,) = planned(task(options=RequestOptions(temperature=0))).requests
+    assert (request.requested, request.candidates, request.is_reduced) == (16, 1, True)
+    for options in (RequestOptions(), RequestOptions(temperature=0, candidates=1), RequestOptions(n=20)):
+        made = planned(task(options=options), temperatures=(0.7, 1.0))
+        assert sum(request.requested for request in made.requests) == made.candidates
+        assert not any(request.is_reduced for request in made.requests)
+    assert planned(task(options=RequestOptions(n=20))).candidates == 20

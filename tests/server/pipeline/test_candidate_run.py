@@ -32,6 +32,8 @@ class SteppedPolicy:
 
     ignores_abort: bool = False
     """Like an engine that has not received the request yet."""
+    empty: frozenset[int] = frozenset()
+    """The candidates that end without text."""
     ends: dict[int, asyncio.Future[int]] = field(default_factory=dict)
     handles: dict[int, CandidateHandle] = field(default_factory=dict)
     running: set[int] = field(default_factory=set)
@@ -54,7 +56,7 @@ class SteppedPolicy:
                 handle.abort = abort
         try:
             tokens = await end
-            return Candidate(index, text_of((index,)), "stop", tokens)
+            return Candidate(index, "" if index in self.empty else text_of((index,)), "stop", tokens)
         finally:
             self.running.discard(index)
 
@@ -83,7 +85,7 @@ class Scene:
     @classmethod
     async def start(cls, k: int, early: EarlyStopping, policy: SteppedPolicy | None = None) -> Scene:
         policy = policy or SteppedPolicy()
-        helpfulness = ScriptedRewardModel(lambda ids: float(ids[0]) - 4)
+        helpfulness = ScriptedRewardModel(lambda ids: float(ids[0]) - 4 if ids else 9.0)
         parts = BestOfN(policy, ScriptedRewardModel(lambda ids: 3.0), helpfulness)
         scene = cls(
             policy, helpfulness, asyncio.create_task(parts.select(PROMPT, SAMPLING, k, "llama2", early_stopping=early))
@@ -138,6 +140,52 @@ async def test_no_truncation_is_reported_if_nothing_was_aborted() -> None:
     selection = await scene.selection()
     assert len(selection.scored) + len(selection.aborted) == 2
     assert (selection.truncated_by is None) == (not selection.aborted)
+
+
+async def test_accept_reward_is_not_met_by_an_empty_answer() -> None:
+    scene = await Scene.start(3, EarlyStopping(accept_reward=0.2), SteppedPolicy(empty=frozenset({0})))
+    scene.policy.finish(0)
+    await scene.settle()
+    assert not scene.selecting.done()
+    scene.policy.finish(1)
+    await scene.settle()
+    assert not scene.selecting.done(), "R_c of candidate 1 is 0.05"
+    scene.policy.finish(2)
+    selection = await scene.selection()
+    assert [item.candidate.index for item in selection.ranked] == [2, 1, 0]
+
+
+async def test_a_deadline_waits_for_an_answer_that_is_not_empty() -> None:
+    scene = await Scene.start(3, EarlyStopping(deadline=time.monotonic()), SteppedPolicy(empty=frozenset({0})))
+    scene.policy.finish(0)
+    await scene.settle()
+    assert not scene.selecting.done()
+    scene.policy.finish(1)
+    selection = await scene.selection()
+    assert (selection.winner.candidate.index, selection.truncated_by) == (1, "deadline")
+
+
+async def test_if_all_answers_are_empty_the_best_of_them_wins() -> None:
+    early = EarlyStopping(deadline=time.monotonic(), accept_reward=0.0)
+    scene = await Scene.start(3, early, SteppedPolicy(empty=frozenset(range(3))))
+    scene.policy.finish(2, 1, 0)
+    selection = await scene.selection()
+    assert [item.candidate.index for item in selection.ranked] == [0, 1, 2]
+    assert selection.truncated_by is None
+
+
+async def test_a_part_without_text_is_neither_scored_nor_rejected() -> None:
+    """At an early checkpoint an answer may have a line end, or the first byte of a character, and no text yet."""
+    scene = await Scene.start(4, EarlyStopping(early_rejection=EarlyRejection((8,), 0.5)))
+    scene.policy.report(0, 0, "")
+    scene.policy.report(0, 1, " \n")
+    scene.policy.pass_checkpoint(0, (2, 3))
+    await scene.settle()
+    assert scene.helpfulness.calls == 2
+    scene.policy.finish(0, 1, 3)
+    selection = await scene.selection()
+    assert [item.index for item in selection.aborted] == [2]
+    assert [item.candidate.index for item in selection.scored] == [0, 1, 3]
 
 
 async def test_safe_first_does_not_accept_an_unsafe_candidate() -> None:

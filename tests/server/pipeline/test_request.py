@@ -35,7 +35,15 @@ TOKEN_IDS = st.from_regex(r"[0-9]{1,4}", fullmatch=True)
 
 def from_body(**options: Any) -> RequestOptions:
     """Return the options of an HTTP body, or of a batch line, that asks for `options`."""
-    ours = ("candidates", "combiner", "is_safety", "deadline_ms", "accept_reward", "early_rejection")
+    ours = (
+        "candidates",
+        "combiner",
+        "is_safety",
+        "merge_turns",
+        "deadline_ms",
+        "accept_reward",
+        "early_rejection",
+    )
     best_of_n = {name: options.pop(name) for name in ours if name in options}
     if least := options.pop("least", None):
         best_of_n["candidates"] = {"min": least, "max": best_of_n["candidates"]}
@@ -66,6 +74,10 @@ def options(request: pytest.FixtureRequest) -> Options:
             "top_k": st.integers(-1, 100),
             "min_p": st.floats(0, 1),
             "max_tokens": st.integers(1, 10**6),
+            "min_tokens": st.integers(1, 10**6),
+            "ignore_eos": st.just(True),
+            "repetition_penalty": st.floats(0.1, 10).filter(lambda penalty: penalty != 1),
+            "merge_turns": st.booleans(),
             "stop": st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=4).map(tuple),
             "presence_penalty": st.floats(-2, 2),
             "frequency_penalty": st.floats(-2, 2),
@@ -133,16 +145,53 @@ def test_an_error_names_the_field_that_the_caller_used() -> None:
 def test_n_answers_need_as_many_candidates(options: Options) -> None:
     assert resolve(DIALOG, options(n=3, candidates=3), DEFAULTS).n == 3
     assert resolve(DIALOG, options(n=16), DEFAULTS).candidates == 16
-    for asked in ({"n": 4, "candidates": 3}, {"n": 17}):
-        with pytest.raises(RequestError, match="cannot be returned") as refused:
+    with pytest.raises(RequestError, match="cannot be returned") as refused:
+        resolve(DIALOG, options(n=4, candidates=3), DEFAULTS)
+    assert (refused.value.param, refused.value.code) == ("n", "invalid_request")
+
+
+@pytest.mark.parametrize(("n", "candidates"), [(1, 16), (16, 16), (17, 17), (64, 64)])
+def test_n_raises_k_where_the_caller_names_none(options: Options, n: int, candidates: int) -> None:
+    request = resolve(DIALOG, options(n=n), DEFAULTS)
+    assert (request.n, request.candidates, request.requested) == (n, candidates, candidates)
+    assert resolve(DIALOG, options(n=n), SHRINKING).least >= n
+
+
+def test_n_above_the_limit_is_refused(options: Options) -> None:
+    with pytest.raises(RequestError, match=r"n \(65\) .* 64") as refused:
+        resolve(DIALOG, options(n=65), DEFAULTS)
+    assert (refused.value.param, refused.value.code) == ("n", "invalid_request")
+
+
+def test_min_tokens_is_within_max_tokens(options: Options) -> None:
+    assert resolve(DIALOG, options(min_tokens=100), DEFAULTS).sampling.min_tokens == 100
+    assert resolve(DIALOG, options(), DEFAULTS).sampling.min_tokens == 0
+    for asked in ({"min_tokens": 101}, {"min_tokens": 8, "max_tokens": 7}):
+        with pytest.raises(SamplingError, match="is above max_tokens") as refused:
             resolve(DIALOG, options(**asked), DEFAULTS)
-        assert (refused.value.param, refused.value.code) == ("n", "invalid_request")
+        assert (refused.value.param, refused.value.code) == ("min_tokens", "invalid_sampling")
+
+
+def test_sampling_has_vllms_options(options: Options) -> None:
+    sampling = resolve(DIALOG, options(ignore_eos=True, repetition_penalty=1.3), DEFAULTS).sampling
+    assert (sampling.ignore_eos, sampling.repetition_penalty) == (True, 1.3)
+    sampling = resolve(DIALOG, options(), DEFAULTS).sampling
+    assert (sampling.ignore_eos, sampling.repetition_penalty) == (False, 1.0)
+
+
+@pytest.mark.parametrize(
+    "neutral", [{"seed": -1}, {"min_tokens": 0}, {"ignore_eos": False}, {"repetition_penalty": 1.0}, {"top_k": None}]
+)
+def test_neutral_values_are_no_options(neutral: dict[str, Any]) -> None:
+    assert from_body(**neutral) == RequestOptions()
 
 
 def test_at_temperature_0_k_is_1_unless_the_caller_insists(options: Options) -> None:
     request = resolve(DIALOG, options(temperature=0), DEFAULTS)
     assert (request.candidates, request.n, request.sampling.temperature) == (1, 1, 0)
-    assert resolve(DIALOG, options(temperature=0, candidates=1), DEFAULTS).candidates == 1
+    assert (request.requested, request.is_reduced) == (16, True)
+    request = resolve(DIALOG, options(temperature=0, candidates=1), DEFAULTS)
+    assert (request.candidates, request.requested, request.is_reduced) == (1, 1, False)
     for asked in ({"candidates": 2}, {"n": 2}, {"n": 2, "candidates": 4}):
         with pytest.raises(SamplingError, match="raise temperature") as refused:
             resolve(DIALOG, options(temperature=0, **asked), DEFAULTS)
@@ -184,6 +233,7 @@ def test_a_key_of_logit_bias_is_a_token_id(options: Options, key: str) -> None:
     with pytest.raises(SamplingError) as refused:
         resolve(DIALOG, options(logit_bias={"5": 1.0, key: 1.0}), DEFAULTS)
     assert (refused.value.param, refused.value.code) == ("logit_bias", "invalid_sampling")
+    assert repr(key[:20]) in str(refused.value)
 
 
 def test_logit_bias_is_by_token_id(options: Options) -> None:
@@ -262,6 +312,7 @@ async def test_the_vocabulary_bounds_logit_bias(renderer: PromptRenderer, option
     with pytest.raises(SamplingError, match=str(VOCABULARY - 1)) as refused:
         await renderer.render(resolve(DIALOG, options(logit_bias={str(VOCABULARY): 1}), DEFAULTS))
     assert refused.value.param == "logit_bias"
+    assert f"key {VOCABULARY}" in str(refused.value)
 
 
 async def test_a_raw_text_and_its_ids_are_the_same_prompt(renderer: PromptRenderer, options: Options) -> None:
@@ -303,3 +354,13 @@ async def test_a_long_text_is_tokenised_in_a_thread(tokenizer: Tokenizer, render
     for length, is_own in ((LONG_TEXT, True), (LONG_TEXT + 1, False)):
         await renderer.render(resolve((Message("user", "x" * length),), RequestOptions(), DEFAULTS))
         assert (threads.pop() is threading.current_thread()) is is_own
+
+
+async def test_the_context_must_hold_min_tokens(renderer: PromptRenderer, options: Options) -> None:
+    length = len((await renderer.render(resolve(DIALOG, RequestOptions(), DEFAULTS))).prompt)
+    plenty, room = replace(DEFAULTS, max_tokens=10**6), CONTEXT - length
+    rendered = await renderer.render(resolve(DIALOG, options(min_tokens=room), plenty))
+    assert (rendered.sampling.min_tokens, rendered.sampling.max_tokens) == (room, room)
+    with pytest.raises(PromptTooLong, match=rf"{length} .* {room + 1} .* {CONTEXT}") as refused:
+        await renderer.render(resolve(DIALOG, options(min_tokens=room + 1), plenty))
+    assert refused.value.param == "min_tokens"

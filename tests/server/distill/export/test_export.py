@@ -8,6 +8,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,9 +21,11 @@ from pydantic import ValidationError
 from tests import runs
 from tests.runs import make_run, manifest, problem, record, text
 from winnow.clients.schema import ChatCompletion
+from winnow.models import demo
 from winnow.models.combiner import combine
 from winnow.models.errors import RunError
 from winnow.models.types import Branch, CombinerName, Message, Reward
+from winnow.server.distill import tokenizer_copy
 from winnow.server.distill.export import ALL_FORMATS, FILES, ExportOptions, Format, table_of
 from winnow.server.distill.export.formats import export
 from winnow.server.distill.export.writers import write_errors
@@ -30,15 +33,17 @@ from winnow.server.distill.journal import Journal
 from winnow.server.distill.records import Arm, Problem, Record
 
 Rows = list[dict[str, Any]]
-TABLES = [f"parquet/{name}.parquet" for name in ("sft", "prompt_completion", "preferences", "openai_batch")]
 READ_BY_TRL = {
     "sft": {"messages"},
     "prompt-completion": {"prompt", "completion"},
+    "token-ids": {"input_ids", "labels"},
     "preferences": {"prompt", "chosen", "rejected"},
 }
 """The columns that TRL's trainers read by name, of the formats that are for training."""
+POLICY = str(demo.weights("policy"))
 ARMS = (Arm(5, 1.0), Arm(3, 0.7, "preprompt"))
-NAMES = ["sft.jsonl", "prompt_completion.jsonl", "preferences.jsonl", "candidates.parquet", "openai_batch.jsonl"]
+NAMES = [FILES[kind].name for kind in ALL_FORMATS]
+TABLES = [f"parquet/{name.removesuffix('.jsonl')}.parquet" for name in NAMES if name.endswith(".jsonl")]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +51,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
     """A run of 80 prompts with everything exported into its `export` folder."""
     folder = tmp_path_factory.mktemp("run")
     records = make_run(folder, prompts=80, arms=ARMS, problems=3)
+    tokenizer_copy.keep(folder, POLICY)
     written = export(folder, ALL_FORMATS, ExportOptions())
     assert [item.path.name for item in written] == NAMES
-    assert [item.rows for item in written] == [80, 80, 80, sum(len(item.selection.scored) for item in records), 83]
+    assert [item.rows for item in written] == [80, 80, 80, 80, sum(len(item.selection.scored) for item in records), 83]
     return folder, records
 
 
@@ -417,6 +423,7 @@ def test_exports_are_repeatable_to_the_byte(run: tuple[Path, list[Record]], tmp_
     folder, _ = run
     other = tmp_path / "elsewhere"
     make_run(other, prompts=80, arms=ARMS, problems=3)
+    tokenizer_copy.keep(other, POLICY)
     journal = other / "journal.jsonl"
     journal.write_bytes(b"".join(reversed(journal.read_bytes().splitlines(keepends=True))))
     export(other, ALL_FORMATS, ExportOptions(), tmp_path / "again")
@@ -436,7 +443,9 @@ def test_a_line_is_a_line_for_every_reader(tmp_path: Path) -> None:
 
 def test_an_empty_run_gives_empty_files(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", [])
+    tokenizer_copy.keep(folder, POLICY)
     written = export(folder, ALL_FORMATS, ExportOptions())
+    assert [item.path.name for item in written] == NAMES
     assert [item.rows for item in written] == [0] * len(written)
     for item in written:
         if item.path.suffix == ".jsonl":
@@ -464,7 +473,7 @@ def test_a_failure_leaves_what_was_there(run: tuple[Path, list[Record]], tmp_pat
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("winnow.server.distill.export.formats.row", fail)
+    monkeypatch.setattr("winnow.server.distill.export.contents.row", fail)
     with pytest.raises(RunError, match="No space left"):
         export(folder, ["sft", "candidates"], ExportOptions(top_k=2), tmp_path)
     assert files(tmp_path) == before
@@ -522,7 +531,7 @@ def with_nulls(given: Any, read: Any) -> Any:
 def test_r_c_has_one_name_everywhere(run: tuple[Path, list[Record]]) -> None:
     """That of the wire."""
     folder, _ = run
-    for kind in ALL_FORMATS[:4]:
+    for kind in ALL_FORMATS[:-1]:
         names = set(pyarrow.parquet.read_schema(folder / "export" / table_of(kind)).names)
         assert not names & {"reward", "score", "score_chosen", "r_c"}
         assert "combined" in names or {"combined_chosen", "combined_rejected"} <= names
@@ -584,3 +593,36 @@ def test_lines_hold_every_odd_text(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", list(items))
     assert [row["messages"][0]["content"] for row in exported(folder, "sft", tmp_path)] == odd
     assert io.StringIO((tmp_path / "sft.jsonl").read_text(encoding="utf-8")).readlines()[0].startswith('{"messages"')
+
+
+def test_an_empty_answer_is_no_training_row_and_never_chosen(tmp_path: Path) -> None:
+    folder = scored(tmp_path / "run", [4.0, 1.0, -2.0], ["", "plum", "kiwi"])
+    out = tmp_path / "out"
+    (row,) = exported(folder, "sft", out, top_k=1)
+    assert (row["messages"][-1]["content"], row["rank"]) == ("plum", 0)
+    assert len(exported(folder, "sft", out, top_k=3)) == 2
+    (pair,) = exported(folder, "preferences", out)
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("plum", "kiwi")
+    rows = exported(folder, "candidates", out)
+    assert [(row["text"], row["empty"], row["rank"]) for row in rows] == [
+        ("plum", False, 0),
+        ("kiwi", False, 1),
+        ("", True, 2),
+    ]
+
+
+def test_an_empty_answer_is_rejected_only_where_its_reward_is_lower(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (pair,) = exported(scored(tmp_path / "lower", [-4.0, 1.0], [" ", "plum"]), "preferences", out)
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("plum", " ")
+    assert exported(scored(tmp_path / "higher", [4.0, 1.0], ["", "plum"]), "preferences", out) == []
+    assert exported(scored(tmp_path / "none", [4.0, 1.0], ["", " "]), "preferences", out) == []
+    assert exported(tmp_path / "none", "sft", out) == []
+
+
+def test_batch_results_say_that_temperature_0_reduced_k(tmp_path: Path) -> None:
+    item = record(1, Random(0), (Arm(1, 0.0),))
+    reduced = replace(item, selection=replace(item.selection, requested=16, reduced_by="temperature"))
+    (row,) = exported(write_run(tmp_path / "run", [reduced]), "openai-batch", tmp_path / "out")
+    report = row["response"]["body"]["best_of_n"]
+    assert (report["candidates"], report["requested"], report["reduced_by"]) == (1, 16, "temperature")

@@ -21,6 +21,7 @@ from tests.runs import make_run
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.tokenizer import Tokenizer
+from winnow.server.distill import tokenizer_copy
 from winnow.server.distill.export import ExportOptions, MarginSize
 from winnow.server.distill.export.formats import export
 
@@ -44,7 +45,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a run of 24 prompts; some have turns that carry no loss."""
     folder = tmp_path_factory.mktemp("run")
     assert any(item.mask_history for item in make_run(folder, prompts=24))
-    export(folder, ["sft", "prompt-completion", "preferences"], ExportOptions())
+    tokenizer_copy.keep(folder, str(demo.weights("policy")))
+    export(folder, ["sft", "prompt-completion", "token-ids", "preferences"], ExportOptions())
     return folder / "export"
 
 
@@ -115,6 +117,20 @@ def test_sft_trains_with_loss_where_weight_is(data: Path, tmp_path: Path) -> Non
     for row, ready in zip(raw, trainer.train_dataset, strict=True):
         learned = sum(message["weight"] or 0 for message in row["messages"])
         assert ready["labels"].count(2) == learned
+    check_learns(trainer)
+
+
+def test_token_ids_train_as_they_are(data: Path, tmp_path: Path) -> None:
+    """With a tokenizer that has no chat template; TRL changes no id, and loss is on the answer alone."""
+    raw = rows(data, "token-ids", tmp_path)
+    arguments = SFTConfig(output_dir=str(tmp_path), **STEPS)
+    plain = AutoTokenizer.from_pretrained(demo.weights("policy"))
+    trainer = SFTTrainer(policy(), args=arguments, train_dataset=raw, processing_class=plain)
+    for row, ready in zip(raw, trainer.train_dataset, strict=True):
+        assert ready["input_ids"] == row["input_ids"]
+        assert ready["labels"] == [
+            token if bit else -100 for token, bit in zip(row["input_ids"], row["completion_mask"], strict=True)
+        ]
     check_learns(trainer)
 
 

@@ -1,0 +1,31 @@
+"""Text files that people write: UTF-8, with or without the mark that some editors put first."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        ValueError: the file cannot be read; the message names the file and says why, and shows none of its text.
+    """
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}") from None
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        if data.startswith(_OTHER_MARKS):
+            raise ValueError(f"{path} cannot be read: it is UTF-16 text; save it as UTF-8") from None
+        before = data.removeprefix(codecs.BOM_UTF8)[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+        raise ValueError(
+            f"{path} cannot be read: line {line}, byte {column} (0x{error.object[error.start]:02x}) is not UTF-8; "
+            "save the file as UTF-8"
+        ) from None

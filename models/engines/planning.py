@@ -1,0 +1,192 @@
+"""Memory plans: three engines share one card, or the machine's memory. Arithmetic; nothing is measured.
+
+vLLM takes a share of a card for each engine and checks at the engine's start that this share is free. Engines
+start one after another, so each share is what that engine alone will hold: weights, activations and KV cache.
+The CUDA context comes on top: vLLM opens it before it looks at the free memory, and does not count it. An
+engine that finds its activations smaller than estimated here turns the difference into KV cache.
+
+On CPU there are no shares. vLLM fills a KV cache with zeros, so that all of it is taken from the start.
+
+Every constant is an estimate, too large rather than too small. Not covered: several cards, quantised
+activations or KV caches, and models with layers unlike Llama's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from winnow.models.engines.memory import (
+    GIB,
+    NOT_FIXED,
+    EnginePlan,
+    Fixed,
+    Memory,
+    MemoryPlan,
+    Models,
+    Parts,
+    Work,
+    explain,
+    require_one_sequence,
+)
+from winnow.models.engines.shape import BYTES, Model
+from winnow.models.errors import DoesNotFit
+
+CUDA_CONTEXT = GIB // 2
+"""Memory of a process on a card before its first allocation, the driver's context and the loaded
+kernels: 0.4 to 0.5 GiB on data-centre cards."""
+WORKSPACE = GIB * 3 // 4
+"""Scratch memory of cuBLAS and the attention kernels (0.4 GiB at most), and unused parts of blocks."""
+GRAPHS = GIB
+"""CUDA graphs of a compiled engine."""
+BATCHED_TOKENS = 2048
+"""Tokens of one step, vLLM's default; a whole context where that is more, for a prompt that is not cut."""
+LOGIT_COPIES = 6
+"""Float32 arrays [sequences, vocabulary] alive at once while sampling: logits, probabilities, a sort's
+values and its 8-byte indices."""
+BLOCK = 16
+"""Tokens of one block of KV cache on CUDA. vLLM keeps one block for itself."""
+CPU_BLOCK = 128
+"""The same on CPU."""
+CPU_PROCESS = GIB * 3 // 8
+"""Memory of an engine's process on CPU without weights and KV cache: 0.27 to 0.33 GiB were measured."""
+CPU_KV_CACHE = GIB
+"""Largest KV cache of an engine on CPU, unless the operator says otherwise or one sequence needs more."""
+MARGIN = 0.02
+"""Share of a card that stays free, for fragmentation and for what a display or a monitor takes meanwhile."""
+TYPICAL_PROMPT, TYPICAL_ANSWER = 256, 256
+"""Tokens of a typical candidate, as plans describe it."""
+PROMPT_SHARERS = 8
+"""Candidates per prompt, to estimate the prompts that a reward model caches while answers are sampled."""
+RM_SHARE_OF_REST = 0.15
+"""Largest part of the memory beyond the minimum that a reward model may take, when memory is short."""
+
+
+def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
+    """Share a card between three engines; what is `fixed` is kept.
+
+    Each gets at least one sequence of full length. A reward model reads a prompt once and then one
+    answer after another, so it needs a step's tokens and the prompts in flight, no more; the policy
+    gets the rest.
+
+    Raises:
+        DoesNotFit: the minimum does not fit, or a fixed size does not hold one sequence; the message
+            has the arithmetic.
+    """
+    margin = int(card.total * MARGIN)
+    policy, safety, helpfulness = (_least(card, *part, work) for part in zip(models, fixed, strict=True))
+    least = MemoryPlan(card, policy, safety, helpfulness, margin)
+    rest = card.free - least.needed
+    if rest < 0:
+        raise DoesNotFit(explain(least))
+    most = int(rest * RM_SHARE_OF_REST)
+    safety, helpfulness = (
+        engine if part != NOT_FIXED else _grown(engine, work, most)
+        for engine, part in zip((safety, helpfulness), fixed[1:], strict=True)
+    )
+    grown = replace(least, safety=safety, helpfulness=helpfulness)
+    if fixed[0] == NOT_FIXED:
+        rest = card.free - grown.needed
+        grown = replace(grown, policy=replace(grown.policy, kv_cache=grown.policy.kv_cache + max(0, rest)))
+    return grown
+
+
+def plan_ram(ram: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
+    """Lay three engines into the machine's memory; what is `fixed` is kept.
+
+    Each gets the KV cache that it can use, at most `CPU_KV_CACHE`, and less where that is not free: vLLM fills a cache
+    with zeros, so all of it is taken from the start. One sequence of full length is the least. Only what cannot work
+    is refused: weights that are not free, or engines that exceed the total.
+
+    Raises:
+        DoesNotFit: the message has the arithmetic.
+    """
+    policy, safety, helpfulness = (_in_ram(ram, *part, work) for part in zip(models, fixed, strict=True))
+    plan = _shrunk(MemoryPlan(ram, policy, safety, helpfulness), fixed)
+    if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
+        raise DoesNotFit(explain(plan))
+    return plan
+
+
+def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
+    least = _one_sequence(model, CPU_BLOCK)
+    wanted = _whole_blocks(min(useful_kv_cache(model, work, CPU_BLOCK), max(CPU_KV_CACHE, least)), model)
+    engine = EnginePlan(model, ram, CPU_PROCESS, 0, wanted if fixed.kv_cache is None else fixed.kv_cache)
+    require_one_sequence(engine, least)
+    return engine
+
+
+def _shrunk(plan: MemoryPlan, fixed: Parts) -> MemoryPlan:
+    """Return a plan whose caches fit into the free memory, as far as they are not fixed and hold one sequence."""
+    excess = plan.needed - min(plan.memory.free, plan.memory.total)
+    spare = [
+        0 if part.kv_cache else engine.kv_cache - _one_sequence(engine.model, CPU_BLOCK)
+        for engine, part in zip(plan.engines, fixed, strict=True)
+    ]
+    if excess <= 0 or not sum(spare):
+        return plan
+    share = min(1.0, excess / sum(spare))
+    policy, safety, helpfulness = (
+        replace(engine, kv_cache=_whole_blocks(engine.kv_cache - math.ceil(share * more), engine.model))
+        if more
+        else engine
+        for engine, more in zip(plan.engines, spare, strict=True)
+    )
+    return replace(plan, policy=policy, safety=safety, helpfulness=helpfulness, is_shrunk=True)
+
+
+def _whole_blocks(size: int, model: Model) -> int:
+    block = CPU_BLOCK * model.kv_per_token
+    return size // block * block
+
+
+def useful_kv_cache(model: Model, work: Work, block: int) -> int:
+    """Return the bytes of KV cache, in blocks of `block` tokens, that an engine can use under the load `work`.
+
+    A policy can use room for each of its sequences at full length. A reward model holds the tokens of one step, where
+    each answer ends in a block of its own, and the prompts in flight, so that their answers share them. vLLM keeps one
+    block for itself.
+    """
+    blocks = work.sequences * _blocks(model.context, block)
+    if model.shape.is_reward_model:
+        step = _blocks(max(BATCHED_TOKENS, model.context), block) + work.sequences
+        prompts = math.ceil(work.candidates / PROMPT_SHARERS) * _blocks(TYPICAL_PROMPT, block)
+        blocks = min(blocks, step + prompts)
+    return (blocks + 1) * block * model.kv_per_token
+
+
+def _blocks(tokens: int, block: int) -> int:
+    return math.ceil(tokens / block)
+
+
+def _least(card: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
+    """Return the engine with room for one sequence, or with what is fixed."""
+    minimum = _one_sequence(model, BLOCK)
+    engine = EnginePlan(model, card, _activations(model, work), CUDA_CONTEXT, minimum, fixed.share)
+    if fixed.kv_cache is not None:
+        engine = replace(engine, kv_cache=fixed.kv_cache)
+    elif fixed.share is not None:
+        engine = replace(engine, kv_cache=int(fixed.share * card.total) - model.weights - engine.activations)
+    require_one_sequence(engine, minimum)
+    return engine
+
+
+def _one_sequence(model: Model, block: int) -> int:
+    return (_blocks(model.context, block) + 1) * block * model.kv_per_token
+
+
+def _activations(model: Model, work: Work) -> int:
+    """Return the peak of one step: a layer's intermediate results, and the policy's logits."""
+    shape = model.shape
+    tokens = max(BATCHED_TOKENS, model.context)
+    queries = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
+    layer = tokens * (4 * shape.hidden + queries + 3 * shape.intermediate) * BYTES[model.dtype]
+    logits = 0 if shape.is_reward_model else work.sequences * shape.vocabulary * 4 * LOGIT_COPIES
+    return layer + logits + WORKSPACE + (0 if work.eager else GRAPHS)
+
+
+def _grown(engine: EnginePlan, work: Work, most: int) -> EnginePlan:
+    """Return a reward model's engine with the KV cache it can use, at most `most` bytes more than now."""
+    useful = max(BATCHED_TOKENS, engine.context) + work.candidates * TYPICAL_PROMPT // PROMPT_SHARERS
+    more = max(0, useful * engine.model.kv_per_token - engine.kv_cache)
+    return replace(engine, kv_cache=engine.kv_cache + min(more, most))

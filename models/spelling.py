@@ -1,0 +1,108 @@
+"""How a vocabulary spells a text: without a dummy space, and with tokens whose bytes are the text.
+
+Covers SentencePiece vocabularies with byte fallback, whichever class ships them. Classes differ in where they put
+the dummy space (a normalizer, or a pre-tokenizer that adds none to a text that begins with a space), so it is taken
+out here and added by `Tokenizer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as FastTokenizer
+
+SPACE = "▁"
+"""SentencePiece's spelling of a space."""
+PROBES = (
+    *("a", " a", "  a  b ", "a , b .  c's", "\n", "\n\na\tb\r\n ", "   ", "0123456789", 'x = {"y": [1.5, (2)]};'),
+    *("naïve café ß", "中文字符", "עברית", "🙂 👩‍👩‍👧", "\u2028\u200b", "<0x0A>", "</s><s>"),
+)
+"""Texts that every accepted tokenizer spells byte by byte."""
+
+
+class Speller(Protocol):
+    """A `Tokenizer`, as far as it spells."""
+
+    @property
+    def control_ids(self) -> Set[int]:
+        """The ids that are no text."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` at the start of a text."""
+        ...
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Return the ids of `text` in the middle of a text."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of one token."""
+        ...
+
+    def token_name(self, token_id: int) -> str:
+        """Return the token as the vocabulary spells it."""
+        ...
+
+
+def without_dummy_space(backend: FastTokenizer) -> FastTokenizer:
+    """Return a copy of `backend` that adds no space to a text, and that never reads text as a control token."""
+    from tokenizers import Tokenizer as FastTokenizer
+
+    state = json.loads(backend.to_str())
+    steps = [step for step in _steps(state, "normalizer") if step != {"type": "Prepend", "prepend": SPACE}]
+    cuts = _steps(state, "pre_tokenizer")
+    if any(cut["type"] == "Metaspace" for cut in cuts):
+        steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
+        cuts = [cut for cut in cuts if cut["type"] != "Metaspace"]
+    state["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": cuts} if cuts else None
+    copy = FastTokenizer.from_str(json.dumps({**state, "truncation": None, "padding": None}))
+    # A quarter of the time of setting that on each call.
+    copy.encode_special_tokens = True
+    return copy
+
+
+def _steps(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    part = state.get(name)
+    if not part:
+        return []
+    return list(part.get("normalizers") or part.get("pretokenizers") or ()) if part["type"] == "Sequence" else [part]
+
+
+def require_spelling(tokenizer: Speller, backend: FastTokenizer) -> None:
+    """Check that the bytes of each token are the text it decodes to, and that those of a text's tokens are the text.
+
+    Everything that is cut at token borders relies on it: logprobs, offsets, streams, answers that end in the middle
+    of a character, and scores of a text instead of the sampled ids.
+
+    Raises:
+        ValueError: they are not; the message names one token or text.
+    """
+    for text in PROBES:
+        ids = tokenizer.encode_continuation(text)
+        if b"".join(map(tokenizer.token_bytes, ids)) != text.encode():
+            raise _other_kind(f"it spells {text!r} as {' '.join(map(tokenizer.token_name, ids))!r}")
+        if (decoded := backend.decode(tokenizer.encode(text))) != text:
+            raise _other_kind(f"it encodes {text!r}, and decodes that as {decoded!r}")
+    _require_spelling_of_tokens(tokenizer, backend)
+
+
+def _require_spelling_of_tokens(tokenizer: Speller, backend: FastTokenizer) -> None:
+    start = tokenizer.encode("a")
+    before = backend.decode(start)
+    ids = sorted(set(backend.get_vocab(with_added_tokens=True).values()) - tokenizer.control_ids)
+    decoded = backend.decode_batch([[*start, token_id] for token_id in ids])
+    for token_id, text in zip(ids, decoded, strict=True):
+        if text != before + tokenizer.token_bytes(token_id).decode(errors="replace"):
+            raise _other_kind(f"its token {tokenizer.token_name(token_id)!r} stands for {text.removeprefix(before)!r}")
+
+
+def _other_kind(example: str) -> ValueError:
+    return ValueError(
+        f"the tokenizer is of another kind than Llama 2's: {example}; "
+        "Winnow serves SentencePiece vocabularies with byte fallback"
+    )

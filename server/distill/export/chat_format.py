@@ -1,0 +1,63 @@
+"""The chat format of an export: a Jinja template that gives the ids that were sampled and scored, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.chat_templates.exactness import exact_jinja
+from winnow.models.tokenizer import Tokenizer
+from winnow.server.distill.export import CHAT_TEMPLATE, FILES
+from winnow.server.distill.export.sources import AnsweredPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """The policy's template, its tokenizer if that is known, and the Jinja template for trainers.
+
+    `jinja` was tried with the tokenizer, and is None if no form of the template is exact with it. Without a tokenizer
+    it is the template's first form.
+    """
+
+    template: ChatTemplate
+    tokenizer: Tokenizer | None
+    jinja: str | None
+
+    @classmethod
+    def of(cls, template: ChatTemplate, tokenizer: Tokenizer | None) -> ChatFormat:
+        """Return the chat format, with the form of the template that suits `tokenizer`."""
+        return cls(template, tokenizer, exact_jinja(template, tokenizer) if tokenizer else template.jinja)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `jinja` was found to give the policy's tokenizer the ids that were sampled and scored."""
+        return self.tokenizer is not None and self.jinja is not None
+
+    @property
+    def about(self) -> str:
+        """What is known about the template, for the card and the terminal."""
+        name, ids = self.template.name, f"`{FILES['token-ids'].name}`"
+        if self.jinja is None:
+            return (
+                f"No Jinja template of the chat format `{name}` gives the policy's tokenizer the ids that were sampled "
+                f"and scored, so there is no `{CHAT_TEMPLATE}`. Train on the ids in {ids}."
+            )
+        if self.tokenizer is None:
+            return (
+                f"`{CHAT_TEMPLATE}` writes the chat format `{name}`. It is not checked, because the policy's tokenizer "
+                "is not known here: the same vocabulary, shipped otherwise, may need another form of the template. "
+                "`winnow export RUN --tokenizer CHECKPOINT` compares the ids, and can export them."
+            )
+        return (
+            f"`{CHAT_TEMPLATE}` writes the chat format `{name}`. It gives the policy's tokenizer the ids that were "
+            "sampled and scored, as compared for this export. A tokenizer with the same vocabulary, shipped otherwise, "
+            "may need another form of the template: export again with `--tokenizer`, or train on `token-ids`."
+        )
+
+    def spells_a_control_token(self, prompt: AnsweredPrompt) -> bool:
+        """Whether a message or an answer spells a control token: the template puts a space into its name."""
+        if self.tokenizer is None:
+            return False
+        texts = [message.content for message in prompt.messages]
+        texts += [answer.candidate.text for answer in prompt.answers]
+        return any(name in text for name in self.tokenizer.control_tokens for text in texts)
