@@ -1,4 +1,5 @@
-"""The Python client of Winnow, the wire's types (`schema`) and the terminal chat. Needs httpx and pydantic only.
+"""The Python client of Winnow, the wire's types (`schema`) and the terminal `chat`. The client needs httpx and
+pydantic only.
 
     from winnow.clients import Answer, Client, Piece, Progress
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from winnow.clients.errors import UnreadableAnswer
-from winnow.clients.schema import BestOfNReport, ChatCompletion, Failed, FinishReason, Progress, Scored, Usage
+from winnow.clients.schema import (
+    BestOfNReport,
+    ChatCompletion,
+    Failed,
+    FinishReason,
+    Progress,
+    Reduction,
+    Scored,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +86,13 @@ class Answer:
         return self.report.all_unsafe
 
     @property
+    def reduced_by(self) -> Reduction | None:
+        """Reason for which fewer candidates were sampled than requested, such as temperature 0; None if all were."""
+        return self.report.reduced_by
+
+    @property
     def usage(self) -> Usage:
-        """Token counts over all candidates."""
+        """Token counts over all candidates, unless the request counts the returned ones alone."""
         return self.completion.usage
 
 

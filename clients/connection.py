@@ -117,9 +117,12 @@ class Connection:
         """Return the error for a request that got no response."""
         error = self._lost(problem)
         error.__cause__ = problem
-        error.is_transient = not isinstance(problem, httpx.TimeoutException) or isinstance(
-            problem, httpx.ConnectTimeout
-        )
+        if isinstance(problem, httpx.ProxyError):
+            error.is_transient = not str(problem).startswith("4")  # a proxy that refuses will refuse again
+        else:
+            error.is_transient = not isinstance(problem, httpx.TimeoutException) or isinstance(
+                problem, httpx.ConnectTimeout
+            )
         return error
 
     def _lost(self, problem: httpx.RequestError) -> WinnowClientError:

@@ -8,6 +8,7 @@ https only. No message shows a proxy's user name or password.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -94,7 +95,8 @@ def route_to(address: httpx.URL) -> Route:
     named = proxies.get(kind)
     if not named or any(_covers(entry, address) for entry in re.split(r"[,\s]+", proxies.get("no", ""))):
         return Route(address)
-    variable = next((name for name in os.environ if name == f"{kind}_proxy"), f"{kind.upper()}_PROXY")
+    names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)  # lower case first
+    variable = names[0] if names else f"the system's {kind} proxy"
     return Route(address, _proxy(named, variable, address), variable)
 
 
@@ -174,8 +176,9 @@ def _certificates() -> ssl.SSLContext:
     _require_key_log()
     variable = "SSL_CERT_FILE" if file else "SSL_CERT_DIR"
     try:
-        if not file:
-            os.listdir(folder)  # OpenSSL passes over a folder that is not there
+        # OpenSSL passes over folders that are not there, and reads several with colons between them.
+        if folder and not file and not any(map(os.path.isdir, folder.split(os.pathsep))):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return ssl.create_default_context(cafile=file or None, capath=None if file else folder)
     except ssl.SSLError:
         reason = "holds no certificate in PEM form"

@@ -79,6 +79,11 @@ class _Problem:
         return self.kind == "literal_error" and self.place[-1:] == ("type",) and len(self.place) > 1
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the field, or the type of an object, is not supported."""
+        return self.is_unsupported or self.is_type
+
+    @property
     def param(self) -> str | None:
         """The path of the field at fault."""
         return _path(self.place[:-1] if self.is_type else self.place, self.context.get("param"))
@@ -131,15 +136,13 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
 
 def _unsupported(errors: Sequence[Mapping[str, Any]], body: Any, skip: int) -> list[_Problem]:
     """Return all unsupported fields and types; of a union only those that are what is wrong with the member meant."""
-    likely = (error for error in errors if error["type"] in ("extra_forbidden", "unsupported", "literal_error"))
-    found = [
-        each for each in (_Problem.of(error, skip, body) for error in likely) if each.is_unsupported or each.is_type
-    ]
-    if all(each.union is None for each in found):
+    likely = [error for error in errors if error["type"] in ("extra_forbidden", "unsupported", "literal_error")]
+    found = [problem for error in likely if (problem := _Problem.of(error, skip, body)).is_refused]
+    if all(problem.union is None for problem in found):
         return found
     problems = [_Problem.of(error, skip, body) for error in errors]
-    meant = {each.union: _most_fitting(problems, each.union)[0] for each in found if each.union is not None}
-    return [each for each in found if each.union is None or _is_meant(each, meant[each.union])]
+    meant = {union: _most_fitting(problems, union)[0] for union in {problem.union for problem in found} if union}
+    return [problem for problem in found if not problem.union or _is_meant(problem, meant[problem.union])]
 
 
 def _is_meant(problem: _Problem, best: _Problem) -> bool:
@@ -154,7 +157,7 @@ def _refusal(problems: Sequence[_Problem]) -> ErrorDetail:
     if len(names) == 1 and problems[0].is_type:
         expected = str(problems[0].context.get("expected", "")).replace("'", "")
         message = f"{problems[0].param}: {problems[0].shown_type} is not supported, only {expected}"
-    if any(each.context.get("param", each.place[-1]) in TOOLS for each in problems):
+    if any((each.context.get("param") or each.place[-1]) in TOOLS for each in problems):
         message += "; there is no tool calling here"
     return ErrorDetail(message=message, type="invalid_request_error", param=problems[0].param, code="unsupported")
 

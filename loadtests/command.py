@@ -148,10 +148,11 @@ def loadtest(
 
     Latency counts from when a request was due: a server that stalls is charged
     for the requests that fall due meanwhile. Nothing is retried; refusals are
-    counted. Ctrl-C ends the run and reports the measurements so far.
+    counted. Ctrl-C, SIGTERM and SIGHUP end the run, write the measurements so far
+    and mark them as interrupted.
 
-    Exit status: 0 if the test ran, whatever it measured; 1 if it could not;
-    2 if a scenario or an option is wrong.
+    Exit status: 0 if the test ran, whatever it measured; 1 if it could not, lost
+    its server or could not print its result; 2 if a scenario or an option is wrong.
     """
     from winnow.loadtests.errors import LoadTestError, ScenarioError
     from winnow.loadtests.session import Options, run_loadtest

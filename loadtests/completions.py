@@ -142,9 +142,8 @@ class CompletionParser:
             self._done = now
         if self._done is None or not self._choices:
             raise InvalidCompletion("the answer ended before it was whole")
-        sampled = self._usage.completion_tokens or 0
-        report = self._report
-        winner = _count(report.get("winner_tokens")) if report else sampled * (len(self._choices) == 1)
+        sampled, report = _count(self._usage.completion_tokens), self._report
+        winner = _count(report.get("winner_tokens")) if report else sampled if len(self._choices) == 1 else None
         return Reply(
             "answered",
             self._done,
@@ -165,8 +164,9 @@ class CompletionParser:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _count(value: Any) -> int | None:
+    """Return a count as a server reports it; None if it is absent or no count."""
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _winner_combined(report: Mapping[str, Any]) -> float | None:

@@ -28,7 +28,7 @@ def notes(result: Result) -> list[str]:
     measures = [repeat.measures for repeat in result.repeats]
     found = []
     if result.is_interrupted:
-        found.append("The run was interrupted; what was outstanding then is not counted.")
+        found.append("The run was interrupted before its end; what was outstanding then is not counted.")
     if late := [each.lag.p99 for each in measures if each.lag and each.tester_was_late]:
         found.append(
             f"The tester itself was late in {len(late)} of {len(measures)} repeats "

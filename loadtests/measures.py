@@ -45,7 +45,8 @@ class Measures:
     """One repeat in numbers. Rates are per second; None is unknown.
 
     `seconds` is the time from when the first request was due to the end of the last reply. `offered_rate` is
-    the rate of the intended arrivals; the other rates are of answered requests over `seconds`. `whole` is the
+    the rate of the intended arrivals; the other rates are of answered requests over `seconds`. `tokens_rate` is
+    unknown unless every answer reports its tokens: a part of them would be too low a rate. `whole` is the
     latency of whole answers, `score_tail` the time from the last finished candidate to the last score. `good`
     requests were answered within the SLO; `good_share` is their share of all requests whose clients did not
     leave. `wasted_tokens` were sampled for candidates that did not win, over the answers that report their
@@ -61,7 +62,7 @@ class Measures:
     offered_rate: float | None
     answered_rate: float
     candidates_rate: float
-    tokens_rate: float
+    tokens_rate: float | None
     first_byte: Quantiles | None
     whole: Quantiles | None
     score_tail: Quantiles | None
@@ -102,7 +103,7 @@ def measure(samples: Sequence[Sample], slo_ms: float | None = None) -> Measures:
         offered_rate=(len(due) - 1) / (max(due) - min(due)) if len(set(due)) > 1 else None,
         answered_rate=_rate(len(answered), seconds),
         candidates_rate=_rate(sum(sample.reply.candidates for sample in answered), seconds),
-        tokens_rate=_rate(sum(sample.reply.sampled_tokens for sample in answered), seconds),
+        tokens_rate=_tokens_rate(answered, seconds),
         first_byte=Quantiles.of(sample.first_byte for sample in answered),
         whole=Quantiles.of(sample.latency for sample in answered),
         score_tail=Quantiles.of(sample.reply.score_tail for sample in answered),
@@ -121,11 +122,19 @@ def _rate(count: int, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
 
 
+def _tokens_rate(answered: Sequence[Sample], seconds: float) -> float | None:
+    """Return the sampled tokens per second; None if an answer does not report its tokens, or there is no answer."""
+    tokens = [sample.reply.sampled_tokens for sample in answered]
+    known = [count for count in tokens if count is not None]
+    return _rate(sum(known), seconds) if known and len(known) == len(tokens) else None
+
+
 def _waste(answered: Iterable[Sample]) -> tuple[int | None, float | None]:
     """Return the tokens of candidates that did not win, and their share; None if no winner's tokens are known."""
-    known = [sample.reply for sample in answered if sample.reply.winner_tokens]
-    sampled = sum(reply.sampled_tokens for reply in known)
-    if not sampled:
+    counts = ((sample.reply.sampled_tokens, sample.reply.winner_tokens) for sample in answered)
+    known = [(sampled, winner) for sampled, winner in counts if sampled is not None and winner]
+    total = sum(sampled for sampled, _ in known)
+    if not total:
         return None, None
-    wasted = sampled - sum(reply.winner_tokens for reply in known)
-    return wasted, wasted / sampled
+    wasted = total - sum(winner for _, winner in known)
+    return wasted, wasted / total

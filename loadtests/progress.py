@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from winnow.loadtests.formatting import format_number
 from winnow.loadtests.load_generator import Sample
 from winnow.loadtests.runner import Observer, Repeat
+from winnow.loadtests.streams import SafeStream, console
 
 LINE_SECONDS = 10.0
 """Seconds between two lines of progress within a repeat, where there is no bar."""
@@ -22,12 +25,16 @@ LINE_SECONDS = 10.0
 @contextmanager
 def show_progress() -> Iterator[Observer]:
     """Yield an observer that shows the progress while the block runs."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield Lines(console)
+    shown = console(SafeStream(sys.stderr))
+    if not shown.is_terminal:
+        yield Lines(shown)
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[counts]}"))
-    with Progress(*columns, console=console, transient=True) as progress:
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=max(4, shown.width // 5)),
+        TextColumn("{task.fields[counts]}", markup=False),
+    )
+    with Progress(*columns, console=shown, transient=True, expand=True) as progress:
         yield Bar(progress)
 
 

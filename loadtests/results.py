@@ -2,7 +2,7 @@
 
 `result.json` has the schema `winnow.loadtest/1`. Keys may be added; another number means an incompatible change:
 
-    schema, started (UTC), interrupted
+    schema, started (UTC), interrupted (the run ended early: by a signal, or because a target was lost)
     scenario      its keys; of prompts and system message only `count` and `sha256`
     machine       of the load tester: cpu, cores, platform, python, winnow
     systems       name of each target, and what else is known: url, model, dialect, stream
@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.estimates import QUANTITIES, Agreement, agreement, estimates, ratios
 from winnow.loadtests.load_generator import Sample
 from winnow.loadtests.machine import machine
 from winnow.loadtests.measures import Measures
+from winnow.loadtests.output import write_whole
 from winnow.loadtests.runner import Repeat
 from winnow.loadtests.scenario import Point, Scenario
 from winnow.loadtests.workload import read_dialogs
@@ -188,16 +188,15 @@ def _row(sample: Sample, start: float) -> dict[str, Any]:
 
 
 def write(result: Result, folder: Path) -> None:
-    """Write both files into `folder`, creating it if needed and replacing older files.
+    """Write both files into `folder`, creating it if needed and replacing older files; `result.json` first.
 
     Raises:
-        LoadTestError: they cannot be written.
+        LoadTestError: one cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(document(result), indent=1, ensure_ascii=False, default=str)
-        (folder / "result.json").write_text(text + "\n", encoding="utf-8", errors="replace")
-        with (folder / "requests.jsonl").open("w", encoding="utf-8", errors="replace") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows(result))
-    except OSError as error:
-        raise LoadTestError(f"{folder} cannot be written: {error.strerror}") from None
+    write_whole(folder / "result.json", [_line(document(result), indent=1)])
+    write_whole(folder / "requests.jsonl", map(_line, rows(result)))
+
+
+def _line(content: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return JSON in UTF-8 with a line end; what has no place in UTF-8 becomes `?`."""
+    return f"{json.dumps(content, indent=indent, ensure_ascii=False, default=str)}\n".encode("utf-8", "replace")

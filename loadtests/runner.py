@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from winnow.loadtests.arrivals import MAX_REQUESTS
@@ -68,26 +68,24 @@ async def run(
     stop: asyncio.Event | None = None,
     observer: Observer = NO_OBSERVER,
     now: Callable[[], float] = time.perf_counter,
-) -> list[Repeat]:
-    """Return every repeat, in the order in which they were run. Once `stop` is set, return what there is.
+) -> AsyncIterator[Repeat]:
+    """Yield every repeat when it has ended. Once `stop` is set, end with the repeat that was running.
 
     Raises:
         ScenarioError: prompts or arrivals cannot be read.
         LoadTestError: a target failed every request of a warm-up; the message has its error.
     """
     runner = _Runner(scenario, read_dialogs(scenario), stop or asyncio.Event(), observer, now)
-    found: list[Repeat] = []
     for point in scenario.points:
         for target in targets:
             await runner.warm_up(point, target)
         for number in range(scenario.repeats):
             for target in targets if number % 2 == 0 else reversed(targets):
                 if runner.stop.is_set():
-                    return found
+                    return
                 repeat = await runner.repeat(point, target, number)
                 if repeat.samples:
-                    found.append(repeat)
-    return found
+                    yield repeat
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from winnow.clients.errors import Overloaded, RefusedByServer, ShuttingDown, Unu
 from winnow.loadtests.completions import CompletionParser, InvalidCompletion, first_model
 from winnow.loadtests.connection_pool import ConnectionPool
 from winnow.loadtests.errors import LoadTestError, ScenarioError
+from winnow.loadtests.local_faults import local_fault
 from winnow.loadtests.types import Reply, ReplyKind, Request
 
 Dialect = Literal["winnow", "openai"]
@@ -52,7 +53,7 @@ class OpenAITarget:
         self._pool = ConnectionPool(self._connection.http_options(transport))
         self._key = api_key
         self.url, self.model, self.dialect, self.stream = self._connection.base_url, model, dialect, stream
-        self.name = name or f"{model} at {httpx.URL(self.url).netloc.decode()}"
+        self.name = name or _printable(f"{model} at {httpx.URL(self.url).netloc.decode()}")
 
     def __repr__(self) -> str:
         return f"OpenAITarget({self.url!r}, model={self.model!r}, dialect={self.dialect!r})"
@@ -104,8 +105,8 @@ class OpenAITarget:
                 async for chunk in response.aiter_bytes():
                     parser.feed(chunk, time.perf_counter())
                 return parser.reply(time.perf_counter())
-        except httpx.RequestError as problem:
-            return self._failed(self._connection.unanswered(problem))
+        except (httpx.RequestError, OSError) as problem:
+            return self._failed(_unanswered(self._connection, problem))
         except (InvalidCompletion, RefusedByServer) as problem:
             return self._failed(problem)
 
@@ -123,8 +124,7 @@ class OpenAITarget:
         if self._key:
             text = text.replace(self._key, "***")
         known = {name: value for name, value in (details or {}).items() if value is not None}
-        shown = "".join(character if character.isprintable() else " " for character in text[:MAX_ERROR])
-        return Reply(kind, time.perf_counter(), error=shown, details=known)
+        return Reply(kind, time.perf_counter(), error=_printable(text[:MAX_ERROR]), details=known)
 
 
 async def open_target(
@@ -168,7 +168,20 @@ async def _served(connection: Connection, transport: httpx.AsyncBaseTransport | 
             if not response.is_success:
                 raise connection.refusal(call, response)
             return first_model(response.content)
-        except httpx.RequestError as problem:
-            raise LoadTestError(str(connection.unanswered(problem))) from None
+        except (httpx.RequestError, OSError) as problem:
+            raise LoadTestError(str(_unanswered(connection, problem))) from None
         except (InvalidCompletion, RefusedByServer) as error:
-            raise LoadTestError(f"{connection.base_url}: {error}"[:MAX_ERROR]) from None
+            raise LoadTestError(_printable(f"{connection.base_url}: {error}"[:MAX_ERROR])) from None
+
+
+def _unanswered(connection: Connection, problem: httpx.RequestError | OSError) -> Exception:
+    """Return the error for a request that got no response, which names this machine if the fault is its own."""
+    if fault := local_fault(problem):
+        return LoadTestError(fault)
+    # httpx lets an error of the system through where it has to load a part of itself.
+    return problem if isinstance(problem, OSError) else connection.unanswered(problem)
+
+
+def _printable(text: str) -> str:
+    """Return a server's text without characters that could control a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from winnow.clients.text_files import read_text
 from winnow.loadtests.errors import ScenarioError
 
 T = TypeVar("T")
@@ -23,9 +24,9 @@ def read_lines(path: Path, kind: str, item: str, parse: Callable[[str], T]) -> l
             the line number.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{kind} {path} cannot be read: {error}") from None
+        lines = read_text(path).split("\n")
+    except ValueError as error:
+        raise ScenarioError(f"{kind} {error}") from None
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip():

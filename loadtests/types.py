@@ -39,8 +39,8 @@ class Reply:
     `refused` is a 429, or a 503 of a server that is busy or stopping; `left` is a client that hung up on
     purpose; `failed` is everything else without an answer. `first_byte` is when the first byte of the answer's
     body arrived, `done` when the answer was complete. `candidates` were sampled for it, with `sampled_tokens`
-    in total and `winner_tokens` of the winner; 0 if the target does not say. `score_tail` is the time from the
-    last finished candidate to the last score, None if unknown. `details` has everything else the target
+    in total and `winner_tokens` of the winner. `score_tail` is the time from the last finished candidate to the
+    last score. All three are None where the target does not say. `details` has everything else the target
     reports, as plain JSON values.
     """
 
@@ -49,8 +49,8 @@ class Reply:
     first_byte: float | None = None
     text: str = ""
     candidates: int = 0
-    sampled_tokens: int = 0
-    winner_tokens: int = 0
+    sampled_tokens: int | None = None
+    winner_tokens: int | None = None
     score_tail: float | None = None
     error: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)

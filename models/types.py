@@ -180,6 +180,12 @@ class ScoredCandidate:
     reward: Reward
 
 
+def contenders(scored: Sequence[ScoredCandidate], *, empty_last: bool) -> Sequence[ScoredCandidate]:
+    """Return the candidates that could win: those with text, if there are any and `empty_last` is set; else all."""
+    with_text = [item for item in scored if not item.candidate.is_empty]
+    return with_text if with_text and empty_last else scored
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A candidate that could not be sampled or scored. It is not ranked, and never counted as 0."""
@@ -272,15 +278,9 @@ class Selection:
         return any(item.reason == "early_rejection" for item in self.aborted)
 
     @property
-    def contenders(self) -> tuple[ScoredCandidate, ...]:
-        """The candidates that could win: those with text, if there are any and `empty_last` is set; else all."""
-        with_text = tuple(item for item in self.scored if not item.candidate.is_empty)
-        return with_text if with_text and self.empty_last else self.scored
-
-    @property
     def all_unsafe(self) -> bool:
         """Whether every candidate that could win is unsafe, the winner included."""
-        return all(item.reward.is_gated for item in self.contenders)
+        return all(item.reward.is_gated for item in contenders(self.scored, empty_last=self.empty_last))
 
     @property
     def safe_passed_over(self) -> bool:

@@ -15,6 +15,7 @@ from winnow.models.engines.hardware import card, ram
 from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Parts, Work
 from winnow.models.engines.planning import TYPICAL_ANSWER, TYPICAL_PROMPT, plan_card, plan_ram
 from winnow.models.engines.shape import Model
+from winnow.models.reporting.tables import print_table
 from winnow.server.settings import EngineSettings, PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def print_plan(settings: Settings, card_gib: float | None) -> None:
         DoesNotFit: the engines need more than there is.
     """
     size = int(card_gib * GIB) if card_gib else None
-    Console().print(table(plan(settings, Memory("the card", size, size) if size else None)))
+    print_table(Console(), table(plan(settings, Memory("the card", size, size) if size else None)))
 
 
 def table(planned: MemoryPlan) -> Table:

@@ -54,11 +54,13 @@ class ScriptedPolicy(ScriptedEngine):
     vocabulary: int = 2048
     running: set[int] = field(default_factory=set)
     hold: asyncio.Event | None = None
+    see: Callable[[Sampling], object] = lambda sampling: None
 
     async def sample(
         self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
     ) -> Candidate:
         self.running.add(index)
+        self.see(sampling)
         try:
             if self.hold:
                 await self.hold.wait()

@@ -33,7 +33,7 @@ from winnow.server.settings import Settings
 
 WINNOW = str(Path(sys.executable).with_name("winnow"))
 START_SECONDS = 180.0
-ENGINES_GIB = 5
+ENGINES_GIB = 3
 """Memory that three demo engines need, about, with the process that starts them."""
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
 from winnow.clients import schema
+from winnow.clients.schema import compatibility
 from winnow.models.errors import EngineDead
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
@@ -132,6 +133,13 @@ def test_the_examples_of_a_state(tokenizer: Tokenizer, where: str) -> None:
 def test_every_field_is_documented(body: type[BaseModel]) -> None:
     for name in body.model_fields:
         assert re.search(rf"[`\".]{name}[`\"]", PAGE), f"{body.__name__}.{name}"
+
+
+@pytest.mark.parametrize("table", [compatibility.CHAT, compatibility.TEXT, compatibility.MESSAGE, compatibility.STREAM])
+def test_every_field_that_is_passed_over_is_documented(table: dict[str, Any]) -> None:
+    section = PAGE.split("### Fields of other APIs", 1)[1].split("```", 1)[0]
+    for name in table:
+        assert re.search(rf"[`.]{name}`", section), name
 
 
 def test_every_code_and_status_is_documented_and_every_code_executed() -> None:

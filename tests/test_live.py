@@ -19,7 +19,7 @@ def write_proc(folder: Path, gib: float, kills: int) -> None:
     ("gib", "kills", "first_line"),
     [
         (8.0, 0, "the server did not get ready"),
-        (3.25, 0, "memory, not the code: 3.2 GiB were available, and three engines need about 5"),
+        (2.25, 0, "memory, not the code: 2.2 GiB were available, and three engines need about 3"),
         (8.0, 1, "memory, not the code: the kernel's OOM killer ended a process meanwhile"),
         (3.25, 2, "memory, not the code: the kernel's OOM killer ended a process meanwhile"),
     ],

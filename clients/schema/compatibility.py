@@ -89,4 +89,17 @@ CHAT: Neutral = {
     "web_search_options": (),
 }
 
+TOKENIZE: Neutral = {
+    name: CHAT[name]
+    for name in (
+        "add_generation_prompt",
+        "chat_template",
+        "chat_template_kwargs",
+        "continue_final_message",
+        "media_io_kwargs",
+        "mm_processor_kwargs",
+        "tools",
+    )
+}
+
 TEXT: Neutral = {**_BOTH, "add_special_tokens": (True,), "prompt_embeds": (), "suffix": ("",)}

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from winnow.clients.schema.base import INTEGRAL, CombinerName, Neutral, Request, integral, invalid
 from winnow.clients.schema.best_of_n import BestOfNOptions, Count
-from winnow.clients.schema.compatibility import CHAT, MESSAGE, STREAM, TEXT
+from winnow.clients.schema.compatibility import CHAT, MESSAGE, STREAM, TEXT, TOKENIZE
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -243,6 +243,7 @@ class TokenizeRequest(Request):
     `add_special_tokens` puts BOS before a text; a dialog always has its own special tokens.
     """
 
+    neutral: ClassVar[Neutral] = TOKENIZE
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [

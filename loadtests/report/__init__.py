@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from winnow.loadtests.errors import LoadTestError
+from winnow.loadtests.output import write_whole
 from winnow.loadtests.report.page import render
 from winnow.loadtests.results import Result
 
@@ -18,8 +18,5 @@ def write_report(result: Result, folder: Path) -> Path:
         LoadTestError: it cannot be written.
     """
     path = folder / PAGE
-    try:
-        path.write_bytes(render(result))
-    except OSError as error:
-        raise LoadTestError(f"{path} cannot be written: {error.strerror}") from None
+    write_whole(path, [render(result)])
     return path

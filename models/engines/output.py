@@ -47,7 +47,7 @@ class EngineOutput:
         try:
             with _replaced(writing):
                 yield
-        except BaseException:
+        except Exception:
             self._reader.join(END_SECONDS)
             raise
         finally:

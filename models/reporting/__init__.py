@@ -1,1 +1,1 @@
-"""The look of all reports: `plots` (matplotlib), `pages` (jinja2), `numbers` and the style sheet `page.css`."""
+"""The look of all reports: `plots` (matplotlib), `pages` (jinja2) with `page.css`, `numbers`, `tables` (terminal)."""

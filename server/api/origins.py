@@ -17,7 +17,14 @@ from winnow.server.settings.hosts import ANY, DEFAULT_PORTS, origin, split_autho
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-EXPOSED = ("x-request-id", "openai-processing-ms", "server-timing", "retry-after", "x-should-retry")
+EXPOSED = (
+    "x-request-id",
+    "openai-processing-ms",
+    "server-timing",
+    "retry-after",
+    "x-should-retry",
+    "x-winnow-reduced-by",
+)
 """Headers of an answer that a page may read."""
 MAX_AGE = 600
 """Seconds for which a browser may keep the answer to a preflight request."""

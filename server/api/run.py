@@ -75,7 +75,7 @@ def _require_keys(settings: Settings, keys: ApiKeys) -> None:
         return
     raise SettingsError(
         f"host {settings.host} can be reached from other machines and no API key is set: set WINNOW_API_KEYS or "
-        "--api-keys-file, or let everyone in with --allow-anonymous"
+        "--api-keys-file, or let everyone in with --allow-anonymous and name the hosts that they use in --trusted-hosts"
     )
 
 

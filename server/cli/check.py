@@ -18,6 +18,7 @@ from rich.table import Table
 
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import CheckFailed, SettingsError
+from winnow.models.reporting.tables import print_table
 from winnow.models.reward_model import Calibration, RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
@@ -104,7 +105,7 @@ def check(settings: Settings) -> None:
 
     with started(settings) as service:
         comparisons = asyncio.run(compare(service))
-    Console().print(_table(comparisons))
+    print_table(Console(), _table(comparisons))
     if failed := [comparison.name for comparison in comparisons if not comparison.passes]:
         raise CheckFailed(f"the served scores of the {' and '.join(failed)} model differ from the checkpoint's")
 

@@ -14,6 +14,7 @@ from typing import Literal
 import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 from winnow.server.aio import cancel
 from winnow.server.distill.records import Entry, Problem
@@ -138,9 +139,11 @@ async def shown(meter: Meter, how: Style) -> AsyncIterator[None]:
 
 class _Bar:
     def __init__(self) -> None:
+        console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rates]}"),
-            console=Console(stderr=True),
+            BarColumn(bar_width=max(4, console.width // 5)), MofNCompleteColumn(), TextColumn("prompts"),
+            TextColumn("{task.fields[rates]}", table_column=Column(ratio=1, no_wrap=True)),
+            console=console, expand=True,
         )  # fmt: skip
         self._task = self._progress.add_task("prompts", rates="")
 
@@ -168,10 +171,11 @@ class _Json:
 
 
 def _rates(now: Reading) -> str:
+    """Return the rates, the most important first: the end is cut where the terminal is narrow."""
     eta = "…" if now.eta_seconds is None else _duration(now.eta_seconds)
     return (
-        f"{now.prompts_per_second:.1f} prompts/s · {now.tokens_per_second:,.0f} tokens/s · "
-        f"{now.candidates_in_flight} candidates in flight · {now.errors} errors · {eta} left"
+        f"{eta} left · {now.errors} errors · {now.prompts_per_second:.1f} prompts/s · "
+        f"{now.tokens_per_second:,.0f} tokens/s · {now.candidates_in_flight} candidates in flight"
     )
 
 

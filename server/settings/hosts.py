@@ -13,6 +13,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY = "*"
 """As a trusted host or an origin: all of them."""
+MOST_SHOWN = 100
+"""Characters of a wrong value that its error shows."""
 _LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback", "localhost.localdomain")
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/@,?#\\%]+))(?::(\d{0,5}))?")
 _NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -74,8 +76,8 @@ def trusted_host(text: str) -> str:
         if _NAME.fullmatch(entry):
             return entry
     raise ValueError(
-        f"{text!r} is not a host; write a name or an address alone, without scheme and port, or *.example.org, "
-        "10.0.0.0/8, *"
+        f"{text[:MOST_SHOWN]!r} is not a host; write a name or an address alone, without scheme and port, or "
+        "*.example.org, 10.0.0.0/8, *"
     )
 
 
@@ -91,7 +93,9 @@ def origin(text: str) -> str:
     found = _ORIGIN.fullmatch(text)
     parts = split_authority(found[2].removeprefix("*.")) if found else None
     if not found or parts is None or "*" in parts[0]:
-        raise ValueError(f"{text!r} is not an origin; write it as in https://app.example.org, without a path, or *")
+        raise ValueError(
+            f"{text[:MOST_SHOWN]!r} is not an origin; write it as in https://app.example.org, without a path, or *"
+        )
     scheme, (host, port) = found[1].lower(), parts
     star = "*." if found[2].startswith("*.") else ""
     tail = "" if port in (None, DEFAULT_PORTS.get(scheme)) else f":{port}"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -30,69 +27,8 @@ from winnow.server.settings.engines import (
     SafetySettings,
     setting,
 )
-from winnow.server.settings.hosts import origin, trusted_host
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
-
-
-def _split(value: object) -> object:
-    if not isinstance(value, str) or value.lstrip().startswith("["):
-        return _listed(value)
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _listed(value: object) -> object:
-    """Return the list that a text stands for: a JSON list if it begins with [, else the text alone; none if blank."""
-    if not isinstance(value, str):
-        return value
-    if not value.lstrip().startswith("["):
-        return [value] if value.strip() else []
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise ValueError("""a text that begins with [ must be a JSON list, such as ["one", "two"]""") from None
-
-
-def _split_each(value: Any) -> Any:
-    """Split each item at commas, which these names do not have; flags may be given one by one or with commas."""
-    items = [value] if isinstance(value, str) and not value.lstrip().startswith('["') else _split(value)
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        return items
-    return [part.strip() for item in items for part in item.split(",") if part.strip()]
-
-
-def _without_brackets(host: str) -> str:
-    """Accept an IPv6 address as a URL has it."""
-    return host.removeprefix("[").removesuffix("]")
-
-
-def _range(value: object) -> object:
-    """Accept `16` for a fixed K, `4-16` for one that the load may shrink; in the file also `{min = 4, max = 16}`."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", value)
-        if not found:
-            raise ValueError(f"{value!r} is neither a number nor a range such as 4-16")
-        return {"min": int(found[1]), "max": int(found[2] or found[1])}
-    return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    return pattern
-
-
-T = TypeVar("T")
-TrustedHost = Annotated[str, AfterValidator(trusted_host)]
-Origin = Annotated[str, AfterValidator(origin)]
-Pattern = Annotated[str, AfterValidator(_compiles)]
-Commas = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
-"""A list that a text writes with commas, or as JSON."""
-Names = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split_each)]
-"""A list that may be written with commas anywhere."""
-Texts = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_listed)]
-"""A list whose items may have commas: a text is one item, or a JSON list."""
+from winnow.server.settings.values import Address, Commas, KRange, Names, Origin, Pattern, Texts, TrustedHost
 
 
 class Settings(BaseSettings):
@@ -113,7 +49,7 @@ class Settings(BaseSettings):
     served_model_name: str | None = Field(
         None, description="Model id on the wire; default: the policy's last path part."
     )
-    host: Annotated[str, AfterValidator(_without_brackets)] = Field("127.0.0.1", description="Address to listen on.")
+    host: Address = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
 
     api_keys: Commas[SecretStr] = setting(
@@ -141,7 +77,7 @@ class Settings(BaseSettings):
     )
     accept_any_model: bool = Field(False, description="Accept any model name in a request.")
 
-    candidates: Annotated[CandidateRange, NoDecode, BeforeValidator(_range)] = Field(
+    candidates: KRange = Field(
         CandidateRange(min=16, max=16),
         description="K of requests that do not set it; a range such as 4-16 lets K shrink under load.",
     )

@@ -9,6 +9,8 @@ import typing
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types import completion_create_params as text_params
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
@@ -26,7 +28,9 @@ from winnow.clients.schema import (
     StreamOptions,
     TextPart,
     TextRequest,
+    TokenizeRequest,
     WithoutEffect,
+    compatibility,
 )
 from winnow.clients.validation_errors import describe_invalid
 from winnow.server.pipeline.request import RequestOptions
@@ -63,7 +67,9 @@ VLLM_DEFAULTS = """
 import json
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
 bodies = ChatCompletionRequest(messages=[]), CompletionRequest(prompt="x")
+bodies += TokenizeChatRequest(messages=[]), TokenizeCompletionRequest(prompt="x")
 print(json.dumps([{"defaults": json.loads(b.model_dump_json()), "fields": list(type(b).model_fields)} for b in bodies]))
 """
 
@@ -73,7 +79,11 @@ def test_every_field_of_vllms_is_accepted_at_its_default_and_at_null() -> None:
     """Clients that write every field of vLLM's requests, at its default, are answered as those that write none."""
     program = [sys.executable, "-c", VLLM_DEFAULTS]  # a process of its own: vLLM imports torch, with warnings
     found = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-    for (kind, body), theirs in zip(BODIES, json.loads(found), strict=True):
+    *completions, chat, text = json.loads(found)
+    for theirs, body in ((chat, CHAT), (text, TEXT)):
+        asked = TokenizeRequest.model_validate_json(json.dumps({**theirs["defaults"], **body}))
+        assert not asked.return_token_strs
+    for (kind, body), theirs in zip(BODIES, completions, strict=True):
         fields = set(theirs["fields"]) - GIVEN
         assert fields <= kind.model_fields.keys() | kind.neutral.keys()
         asked = kind.model_validate_json(json.dumps({**theirs["defaults"], **body}))
@@ -132,6 +142,17 @@ def test_all_unsupported_fields_are_named_at_once() -> None:
     assert all(name in error.message for name in names)
     assert "are not supported; there is no tool calling here" in error.message
     assert (error.code, error.param in names) == ("unsupported", True)
+
+
+def test_parts_of_messages_are_named_with_the_other_fields() -> None:
+    parts = [{"type": "text", "text": "a", "x": 1, "y": 2}, {"type": "image_url", "image_url": {"url": "u"}}]
+    for part, names in zip(parts, (("[0].x", "[0].y"), ("[0] (type image_url)",)), strict=True):
+        message = {"role": "user", "content": [part]}
+        error = refused(ChatRequest, {**CHAT, "messages": [message], "tools": [{"type": "function"}], "n": "2"})
+        listed = [f"messages[0].content{name}" for name in names]
+        assert sorted(error.message.partition(" are not")[0].split(", ")) == sorted([*listed, "tools"])
+        assert error.message.endswith("are not supported; there is no tool calling here")
+        assert error.code == "unsupported"
 
 
 @pytest.mark.parametrize(
@@ -209,3 +230,27 @@ def test_the_prompts_log_probabilities_are_refused_with_the_reason() -> None:
     """lm-evaluation-harness asks for them in tasks that compare likelihoods."""
     error = refused(TextRequest, {**TEXT, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0})
     assert (error.param, "loglikelihood" in error.message) == ("echo", True)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 70) | st.floats(-3, 3) | st.sampled_from(["", "text", "tool", "user"]),
+    lambda items: (
+        st.lists(items, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "text", "role", "content", "min", "max", "name", "x"]), items)
+    ),
+    max_leaves=8,
+)
+NAMES = sorted({*ChatRequest.model_fields, *TextRequest.model_fields, *compatibility.CHAT, *compatibility.TEXT, "x"})
+
+
+@given(kind=st.sampled_from([ChatRequest, TextRequest]), body=st.dictionaries(st.sampled_from(NAMES), ANY_JSON))
+def test_any_body_is_accepted_or_gets_one_error(kind: type[CompletionRequest], body: dict[str, Any]) -> None:
+    whole = {**(CHAT if kind is ChatRequest else TEXT), **body}
+    try:
+        RequestOptions.of(kind.model_validate(whole))
+    except ValidationError as error:
+        detail = describe_invalid(error.errors(include_url=False), whole)
+        assert detail.code in ("invalid_request", "unsupported")
+        assert detail.message
+        for name in whole.keys() - kind.model_fields.keys() - kind.neutral.keys():
+            assert name in detail.message

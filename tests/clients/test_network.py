@@ -242,8 +242,9 @@ async def test_the_proxys_refusal_is_its_own(client_kind: Kind, status: bytes, m
             await ask(client_kind, AWAY)
         with pytest.raises(
             ConnectionFailed, match=rf"^the proxy http://127.*\(all_proxy\) does not connect.*{status.decode()}"
-        ):
+        ) as caught:
             await ask(client_kind, "https://winnow.test/v1")
+        assert caught.value.is_transient is status.startswith(b"5")
     assert [request.split()[0] for request in peer.requests] == [b"POST", b"CONNECT"]
 
 
@@ -267,6 +268,9 @@ def test_certificates_that_cannot_be_loaded_are_named_for_https_alone(
             Client("https://winnow.test/v1")
     monkeypatch.setenv(variable, "")
     Client("https://winnow.test/v1").close()
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'absent'}:{tmp_path}")
+    Client("https://winnow.test/v1").close()
+    monkeypatch.delenv("SSL_CERT_DIR")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "absent" / "keys"))
     with pytest.raises(UnusableEnvironment, match=r"^SSLKEYLOGFILE"):
         Client("https://winnow.test/v1")

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.loadtests.targets import sample
+from winnow.loadtests.estimates import estimates
 from winnow.loadtests.measures import Quantiles, measure
 from winnow.models.statistics import percentile
 
@@ -53,6 +54,17 @@ def test_measures_of_a_repeat() -> None:
 def test_measures_that_were_not_reported_are_unknown() -> None:
     found = measure([sample(0, 0.0, 1.0)])
     assert found.first_byte is found.score_tail is found.wasted_share is found.goodput is found.offered_rate is None
+
+
+def test_tokens_are_known_only_if_every_answer_reports_them() -> None:
+    """A server without usage has no token rate: 0 would be a measurement."""
+    known, unknown = sample(0, 0.0, 1.0, sampled_tokens=40), sample(1, 1.0, 1.0)
+    failed = sample(2, 1.5, 0.1, kind="failed", error="no")
+    assert measure([known, failed]).tokens_rate == 25.0
+    assert measure([sample(0, 0.0, 1.0, sampled_tokens=0)]).tokens_rate == 0
+    for samples in ([unknown], [known, unknown], [failed], []):
+        assert measure(samples).tokens_rate is None
+        assert "tokens_rate" not in estimates([measure(samples)])
 
 
 def test_measures_of_no_samples() -> None:

@@ -15,6 +15,7 @@ from tests.loadtests.targets import Scripted, answered
 from tests.loadtests.test_runner import ran
 from tests.loadtests.test_scenario import scenario
 from tests.loadtests.virtual import now
+from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.report import write_report
 from winnow.loadtests.results import SCHEMA, Result, write
 from winnow.loadtests.tables import show
@@ -111,9 +112,31 @@ def test_the_files_have_the_measurements(compared: Result, tmp_path: Path) -> No
     assert {line["kind"] for line in lines} == {"answered", "refused", "left"}
 
 
+def test_the_result_is_kept_where_the_requests_do_not_fit(compared: Result, tmp_path: Path) -> None:
+    (tmp_path / "requests.jsonl").mkdir()
+    with pytest.raises(LoadTestError, match=r"requests\.jsonl cannot be written"):
+        write(compared, tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["schema"] == SCHEMA
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["requests.jsonl", "result.json"]
+
+
 def test_the_table_shows_targets_and_notes(compared: Result) -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     show(compared, console)
     text = console.export_text()
     for words in ("quick", "<slow>", "quick ÷ <slow>", "answer p50: 0.50 ×", "same text: 24 of 24", "50 %", HOSTILE):
         assert words in text
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40])
+def test_the_table_is_whole_at_every_width(compared: Result, width: int) -> None:
+    """At 80 columns the points' labels used to collapse to nothing, and the numbers to `9…`."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(compared, console)
+    text = console.export_text()
+    assert "…" not in text
+    heading, *_ = (line for line in text.splitlines() if "answers" in line)
+    assert "p50" in heading or width == 40
+    for label in ("K = 2", "K = 4"):
+        assert label in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())

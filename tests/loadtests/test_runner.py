@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +17,11 @@ from winnow.loadtests.workload import WARM_UP
 
 
 def ran(*targets: Scripted, observer: Observer | None = None, **changes: Any) -> list[Repeat]:
-    return virtually(run(scenario(**changes), targets, now=now, **({"observer": observer} if observer else {})))
+    return virtually(collected(run(scenario(**changes), targets, now=now, observer=observer or Observer())))
+
+
+async def collected(repeats: AsyncIterator[Repeat]) -> list[Repeat]:
+    return [repeat async for repeat in repeats]
 
 
 def test_targets_alternate_and_the_order_reverses() -> None:
@@ -60,7 +65,7 @@ def test_a_stopped_run_keeps_its_samples() -> None:
     async def stopped() -> list[Repeat]:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(4.5, stop.set)
-        return await run(scenario(warm_up=0, repeats=9), [Scripted()], stop=stop, now=now)
+        return await collected(run(scenario(warm_up=0, repeats=9), [Scripted()], stop=stop, now=now))
 
     found = virtually(stopped())
     assert [(len(repeat.samples), repeat.is_whole) for repeat in found] == [(3, True), (1, False)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,7 @@ async def test_other_servers_get_n_and_need_no_report() -> None:
         "a",
         2,
         9,
-        0,
+        None,
     )
     assert found.score_tail is None
 
@@ -93,6 +94,35 @@ async def test_the_only_choice_is_the_winner() -> None:
     body = {"choices": [{"message": {"content": "a"}}], "usage": {"completion_tokens": 9}}
     found, _ = await answer(lambda _: httpx.Response(200, json=body), request(candidates=1), dialect="openai")
     assert (found.sampled_tokens, found.winner_tokens) == (9, 9)
+
+
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, {"usage": {}}, {"usage": {"completion_tokens": None}}])
+async def test_tokens_without_usage_are_unknown(usage: dict[str, Any]) -> None:
+    body = {"choices": [{"message": {"content": "a"}}], **usage}
+    found, _ = await answer(lambda _: httpx.Response(200, json=body), request(candidates=1), dialect="openai")
+    assert (found.kind, found.candidates, found.sampled_tokens, found.winner_tokens) == ("answered", 1, None, None)
+
+
+async def test_this_machines_limits_are_not_blamed_on_the_server() -> None:
+    def starve(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("All connection attempts failed") from OSError(errno.EMFILE, "Too many open files")
+
+    def starve_at_import(_: httpx.Request) -> httpx.Response:
+        raise OSError(errno.EMFILE, "Too many open files", "httpcore/__init__.py")
+
+    for fault in (starve, starve_at_import):
+        found, _ = await answer(fault, request())
+        assert found.kind == "failed"
+        assert "this machine's limit of open files" in (found.error or "")
+    with pytest.raises(LoadTestError, match="ulimit -n"):
+        await open_target(URL, transport=Recorded(starve))
+
+
+async def test_a_servers_name_cannot_control_the_terminal() -> None:
+    models = Recorded(lambda _: httpx.Response(200, json={"data": [{"id": "\x1b[2Jm\x9b"}]}))
+    async with await open_target(URL, transport=models) as target:
+        assert target.name.isprintable()
+        assert target.model == "\x1b[2Jm\x9b"
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])

@@ -254,7 +254,8 @@ def test_a_list_in_the_environment_is_one_text_or_json(
 
 @pytest.mark.parametrize("written", ["[", "[bB]ad", '["a"', "[" * 100_000])
 def test_a_list_that_is_not_json_shows_what_it_should_be(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("WINNOW_SAFETY_PATTERNS", "WINNOW_TRUSTED_HOSTS", "WINNOW_API_KEYS"):
+    hosts = ["WINNOW_TRUSTED_HOSTS"] if written.startswith('["') else []  # elsewhere an IPv6 host may begin with [
+    for variable in ("WINNOW_SAFETY_PATTERNS", "WINNOW_API_KEYS", *hosts):
         monkeypatch.setenv(variable, written)
         with pytest.raises(SettingsError, match=rf"^{variable[7:].lower()}: .*JSON list, such as \[") as caught:
             load()

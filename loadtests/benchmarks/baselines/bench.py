@@ -76,7 +76,7 @@ class Bench:
             number,
             seconds,
             tuple(sample.reply.done - sample.sent for sample in answered),
-            sum(sample.reply.sampled_tokens for sample in answered),
+            sum(sample.reply.sampled_tokens or 0 for sample in answered),
             len(errors),
             tuple(sorted((sample.number, sample.reply.text.strip()) for sample in answered)),
         )

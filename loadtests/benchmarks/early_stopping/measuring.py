@@ -171,7 +171,7 @@ def outcome(sample: Sample, prompt: DemoPrompt) -> Outcome:
         ms=1000 * sample.latency,
         started=report["candidates"],
         finished=reply.candidates,
-        tokens=reply.sampled_tokens,
+        tokens=reply.sampled_tokens or 0,
         is_truncated=bool(report.get("truncated_by")),
         is_approximate=bool(report.get("approximate")),
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from winnow.models.statistics import Moments
-from winnow.models.types import Branch
+from winnow.models.types import Branch, contenders
 from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry
 from winnow.server.distill.records import Problem
 
@@ -43,7 +43,8 @@ class Survey:
         self.prompts += 1
         self.masked += prompt.mask_history
         self.respelt += self._is_respelt(prompt)
-        self.all_unsafe += all(answer.reward.is_gated for answer in answers)
+        scored = contenders([answer.scored for answer in answers], empty_last=prompt.lead.selection.empty_last)
+        self.all_unsafe += all(item.reward.is_gated for item in scored)
         self.winners.add(answers[0].reward.combined)
         self.distilled_winners += answers[0].arm.is_context_distilled
         runs = {answer.run: answer.record for answer in answers}

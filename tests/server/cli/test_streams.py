@@ -81,9 +81,12 @@ def test_no_character_ends_a_command(arguments: str, encoding: dict[str, str]) -
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 def test_a_conversation_in_any_encoding(url: str, encoding: dict[str, str]) -> None:
-    done = shell(f"printf 'caf\\xe9 \\xe2\\x98\\x83?\\n/quit\\n' | winnow chat --url {url}", **encoding)
+    done = shell(f"printf 'caf\\xc3\\xa9 \\xe2\\x98\\x83?\\n/quit\\n' | winnow chat --url {url}", **encoding)
     assert done.returncode == 0, done.stderr
     assert b"best of" in done.stdout
+    done = shell(f"printf 'caf\\xe9 \\xe2\\x98\\x83?\\n/quit\\n' | winnow chat --url {url}", **encoding)
+    assert done.returncode in (0, 1), "what is no text in the terminal's encoding is refused"
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])

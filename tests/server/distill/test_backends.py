@@ -17,6 +17,7 @@ from winnow.clients import AsyncClient
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.errors import NoScoredCandidate, RequestError, RunError
+from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Branch, Message
 from winnow.server.distill import recipe
@@ -103,6 +104,20 @@ async def test_scores_are_taken_back_to_logits(scripted_server: ScriptedServer) 
         assert math.isclose(item.reward.safety_logit, logit, abs_tol=1e-12)
         if item.reward.branch is Branch.UNSAFE:
             assert item.reward.helpfulness_logit is None
+
+
+async def test_sampling_reaches_the_server_as_it_is(scripted_server: ScriptedServer) -> None:
+    seen: list[Sampling] = []
+    policy = scripted_server.service.policy
+    assert isinstance(policy, ScriptedPolicy)
+    policy.see = seen.append
+    options = RequestOptions(
+        max_tokens=9, min_tokens=3, ignore_eos=True, repetition_penalty=1.2, top_k=5, min_p=0.1, stop=("x",)
+    )
+    asked = request(options=options)
+    async with AsyncClient(f"{scripted_server.url}/v1") as client:
+        await Remote(client)(asked)
+    assert seen == [asked.sampling] * 4
 
 
 async def test_saturated_scores_stay_finite(tokenizer: Tokenizer) -> None:
