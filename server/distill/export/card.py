@@ -59,7 +59,7 @@ def card(
     title = f"Best-of-N answers to {manifests[0]['input']['name']}"
     sections = [
         "\n".join(("---", *_front_matter(title, parts), "---")),
-        f"# {title}\n\n{INTRODUCTION}",
+        f"# {title}\n\n{INTRODUCTION}{_empty_rule(manifests[0])}",
         "\n".join(("## Files\n", *_files(parts, chat))),
         "\n".join(("## Counts\n", *_counts(survey))),
         "\n".join(("## Rewards\n", *_rewards(survey))),
@@ -70,6 +70,12 @@ def card(
         f"## Limits\n\n{LIMITS}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _empty_rule(manifest: Manifest) -> str:
+    """Return a sentence for `INTRODUCTION`; all runs of an export have the same rule."""
+    is_set = manifest["settings"].get("empty_last")
+    return "\nAn answer without text ranks below every other, and is never one to train on." if is_set else ""
 
 
 def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:

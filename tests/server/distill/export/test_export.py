@@ -599,6 +599,7 @@ def test_an_empty_answer_is_no_training_row_and_never_chosen(tmp_path: Path) -> 
     folder = scored(tmp_path / "run", [4.0, 1.0, -2.0], ["", "plum", "kiwi"])
     out = tmp_path / "out"
     (row,) = exported(folder, "sft", out, top_k=1)
+    assert "without text ranks below every other" in (out / "README.md").read_text()
     assert (row["messages"][-1]["content"], row["rank"]) == ("plum", 0)
     assert len(exported(folder, "sft", out, top_k=3)) == 2
     (pair,) = exported(folder, "preferences", out)
