@@ -1,4 +1,8 @@
-"""Text files with one item per line: traces and prompts."""
+"""Text files with one item per line: traces and prompts.
+
+Only "\\n" and "\\r\\n" end a line: U+2028, U+0085 and others of that kind are part of a prompt. A byte order mark at
+the beginning is none.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from winnow.clients.text_files import read_text
 from winnow.loadtests.errors import ScenarioError
 
 T = TypeVar("T")
@@ -19,14 +24,14 @@ def read_lines(path: Path, kind: str, item: str, parse: Callable[[str], T]) -> l
             the line number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{kind} {path} cannot be read: {error}") from None
+        lines = read_text(path).split("\n")
+    except ValueError as error:
+        raise ScenarioError(f"{kind} {error}") from None
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                found.append(parse(line))
+                found.append(parse(line.removesuffix("\r")))
             except ValueError as error:
                 raise ScenarioError(f"{kind} {path}, line {number}: {error}") from None
     if not found:

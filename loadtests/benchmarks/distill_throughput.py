@@ -5,7 +5,7 @@ Both sides are processes of their own, started anew for each measurement, on the
 - The bare side (`bare_engine_driver`) is vLLM alone, which samples the same candidates (same
   prompts, seeds and limits), all submitted at once, without decoding them to text, scoring them or
   storing them. The driver prints the seconds.
-- The run is `winnow distill … --json --export none`: plans, both reward models, combiner, journal
+- The run is `winnow distill … --json --format none`: plans, both reward models, combiner, journal
   on disk. Its seconds are those of its last progress event, which count from the first line that is
   read to the last entry in the journal.
 
@@ -102,7 +102,7 @@ class Bench:
         flags += ["--max-tokens", str(self.max_tokens), "--in-flight", str(self.in_flight)]
         events = self.folder / f"events-{number}.jsonl"
         with events.open("wb") as file:
-            distill(self.input, self.folder / f"run-{number}", [*flags, "--json", "--export", "none"], stdout=file)
+            distill(self.input, self.folder / f"run-{number}", [*flags, "--json", "--format", "none"], stdout=file)
         return last_progress(events.read_text(encoding="utf-8"), self.prompts)
 
     def round(self, number: int) -> Round:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from winnow.models.errors import SettingsError
 from winnow.server.cli.options import one_line_errors, read_key
-from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format, PairRule
+from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format, MarginSize, PairRule
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ def _print_recipe(wanted: bool | None) -> None:
 Prompts = Annotated[
     str,
     typer.Argument(
-        help="JSON lines (also .gz), Parquet, a folder of these, a datasets folder, or - for standard input."
+        help="JSON lines, JSON array or CSV (also .gz), Parquet, a folder of these, a datasets folder, or - for stdin."
     ),
+]
+InputFormatName = Annotated[
+    Literal["auto", "jsonl", "json", "csv", "text", "parquet"],
+    typer.Option(help="What the input is; text is one prompt a line. auto: by its name and, for JSON, its beginning."),
 ]
 Out = Annotated[
     Path, typer.Option(help="Folder of the run: journal, exports, report. The same command again resumes the run.")
@@ -64,7 +69,21 @@ Server = Annotated[
 KeyFile = Annotated[Path | None, typer.Option(help="File with the server's key.")]
 InFlight = Annotated[int | None, typer.Option(min=1, help="Prompts in flight (default: 1024; 32 with --server).")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Retry prompts whose candidates all failed.")]
-Formats = Annotated[str, typer.Option("--export", help="Formats to export at the end, with commas, or none.")]
+
+
+def _format_option(default: Sequence[str]) -> Any:
+    names = ", ".join(ALL_FORMATS)
+    return typer.Option(
+        "--format",
+        help=f"Training data to write: {names}, several with commas, all, or none (default: {','.join(default)}).",
+        show_default=False,
+    )
+
+
+DISTILLED: tuple[Format, ...] = ("sft", "preferences", "candidates")
+"""The formats that `winnow distill` writes by default."""
+OldFormatNames = Annotated[list[str] | None, typer.Option("--export", hidden=True)]
+"""The former name of `--format`."""
 AsJson = Annotated[bool, typer.Option("--json", help="Progress and outcome as JSON lines on standard output.")]
 
 
@@ -72,6 +91,7 @@ def distill(
     settings: Settings,
     prompts: Prompts,
     out: Out,
+    input_format: InputFormatName = "auto",
     candidates: Candidates = None,
     temperature: Temperature = None,
     sweep: Sweep = False,
@@ -84,7 +104,8 @@ def distill(
     api_key_file: KeyFile = None,
     in_flight: InFlight = None,
     retry_failed: RetryFailed = False,
-    formats: Formats = "sft,preferences,candidates",
+    formats: Annotated[list[str] | None, _format_option(DISTILLED)] = None,
+    old_formats: OldFormatNames = None,
     json: AsJson = False,
 ) -> None:
     """Turn a file of prompts into training data: the best of K answers to each, with every score.
@@ -93,8 +114,8 @@ def distill(
     run could not continue. After any interruption, the same command resumes the run; its outcome is the
     same as without the interruption.
     """
-    from winnow.server.distill.command import RunOptions
     from winnow.server.distill.command import distill as run
+    from winnow.server.distill.options import RunOptions
 
     if api_key_file and not server:
         raise SettingsError("--api-key-file is for a server; name it with --server")
@@ -112,12 +133,13 @@ def distill(
             context_distillation=context_distillation,
             ghost_attention=ghost_attention,
         ),
+        input_format=None if input_format == "auto" else input_format,
         recipe=recipe,
         server=server,
         api_key=read_key(api_key_file),
         in_flight=in_flight,
         retry_failed=retry_failed,
-        formats=_formats(formats),
+        formats=_formats(formats, old_formats, default=DISTILLED),
         as_json=json,
     )
     logging.basicConfig(format="winnow: %(message)s")
@@ -149,13 +171,17 @@ def _temperatures(text: str) -> tuple[float, ...]:
     return values
 
 
-def _formats(text: str) -> tuple[Format, ...]:
-    names = [part.strip() for part in text.split(",") if part.strip() not in ("", "none")]
-    if "all" in names:
-        return ALL_FORMATS
-    if unknown := [name for name in names if name not in ALL_FORMATS]:
-        raise SettingsError(f"unknown format {unknown[0]!r}; there are {', '.join(ALL_FORMATS)}, all and none")
-    return tuple(kind for kind in ALL_FORMATS if kind in names)
+def _formats(*given: list[str] | None, default: tuple[Format, ...]) -> tuple[Format, ...]:
+    """Return the formats of an option that may be repeated and may hold commas; `default` if it is not given."""
+    texts = [text for texts in given for text in texts or ()]
+    if not texts:
+        return default
+    names = [part.strip() for text in texts for part in text.split(",") if part.strip() not in ("", "none")]
+    if unknown := [name for name in names if name not in (*ALL_FORMATS, "all")]:
+        raise SettingsError(
+            f"--format: unknown format {unknown[0]!r}; there are {', '.join(ALL_FORMATS)}, all and none"
+        )
+    return tuple(kind for kind in ALL_FORMATS if kind in names or "all" in names)
 
 
 def _described(name: str) -> str:
@@ -165,13 +191,8 @@ def _described(name: str) -> str:
 
 def export(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help=f"{', '.join(ALL_FORMATS)}, several with commas, or all.",
-        ),
-    ] = "all",
+    formats: Annotated[list[str] | None, _format_option(["all"])] = None,
+    old_formats: OldFormatNames = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: export in the run's folder.")] = None,
     min_reward: Annotated[float | None, typer.Option(min=0, max=1, help=_described("min_reward"))] = None,
     safe_only: Annotated[bool, typer.Option("--safe-only", help=_described("safe_only"))] = False,
@@ -179,6 +200,7 @@ def export(
     max_tokens: Annotated[int | None, typer.Option(min=1, help=_described("max_tokens"))] = None,
     top_k: Annotated[int, typer.Option(min=1, help=_described("top_k"))] = 1,
     pairs: Annotated[PairRule, typer.Option(help=_described("pairs"))] = "worst",
+    margin: Annotated[MarginSize | None, typer.Option(help=_described("margin"))] = None,
     deduplicate: Annotated[bool, typer.Option("--deduplicate", help=_described("deduplicate"))] = False,
     tokenizer: Annotated[str | None, typer.Option(help=_described("tokenizer"))] = None,
     merge: Annotated[list[Path] | None, typer.Option(help=_described("merge"))] = None,
@@ -194,12 +216,13 @@ def export(
             max_tokens=max_tokens,
             top_k=top_k,
             pairs=pairs,
+            margin=margin,
             deduplicate=deduplicate,
             tokenizer=tokenizer,
             merge=tuple(merge or ()),
         )
         logging.basicConfig(format="winnow: %(message)s")
-        for item in run(folder, _formats(formats), options, out):
+        for item in run(folder, _formats(formats, old_formats, default=ALL_FORMATS), options, out):
             print(f"{item.rows:>9,}  {item.path}")
 
 

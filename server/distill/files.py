@@ -1,15 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that a refused run leaves as they were."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from winnow.models.errors import RunError
+from winnow.models.errors import RunError, WinnowError
 
 
 @contextlib.contextmanager
@@ -43,6 +44,46 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+REFUSALS = (WinnowError, ImportError)
+"""What a refusal is: the run could not begin, because of the input, the settings, an engine or a missing package."""
+
+
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents. Those that were made here are removed if the block is refused and they are empty.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+        yield
+    except REFUSALS:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def undone(paths: Sequence[Path], keep: Callable[[], bool]) -> Iterator[None]:
+    """Remove files and folders if the block is refused, unless there is something to `keep`."""
+    try:
+        yield
+    except REFUSALS:
+        if not keep():
+            for path in paths:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

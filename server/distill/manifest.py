@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ NAME = "manifest.json"
 Manifest = Mapping[str, Any]
 """Nested plain values, without times and paths, so that equal runs have equal manifests.
 
-`format`, `winnow` (the version), `input` {name, sha256, bytes}, `models` {policy, safety, helpfulness: {id, sha256,
-kind, template, dtype, context}, or server: {id, sha256}}, `settings` and `recipe`.
+`format`, `winnow` (the version), `input` {name, sha256, bytes, format}, `models` {policy, safety, helpfulness: {id,
+sha256, kind, template, dtype, context}, or server: {id, sha256}}, `settings` and `recipe`. The policy is also
+`served_as` a name, that of the model on the wire.
 """
 
 
@@ -67,8 +69,10 @@ def require_readable(folder: Path) -> None:
     Raises:
         RunError: it has another format; the message names the version that wrote it.
     """
-    if (folder / NAME).exists():
+    if os.path.exists(folder / NAME):  # False, too, where the name cannot be one; making the folder tells why
         load(folder)
+    elif os.path.exists(folder / journal.NAME):
+        journal.offsets(folder)
 
 
 def _differences(was: Any, now: Any, name: str) -> Iterator[str]:

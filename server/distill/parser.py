@@ -1,14 +1,14 @@
 """Parsing of input rows: a row is a prompt to answer, or a problem.
 
-Rows have one of four shapes: `prompt` (a text or messages), `messages`, ShareGPT's `conversations`, or a line
-of an OpenAI batch. Unknown keys are ignored: data sets have many. A null counts as absent. The last message of
-`messages` and of `conversations`, if it is the assistant's, is the data set's own answer and is dropped.
+Rows have one of the layouts of `winnow.server.distill.layouts`, or are lines of an OpenAI batch. Unknown keys are
+ignored: data sets have many. A null counts as absent.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -20,16 +20,24 @@ from pydantic import ValidationError
 from winnow.clients.schema import ChatRequest
 from winnow.clients.validation_errors import describe_invalid
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import BadLine, DialogError, SamplingError
+from winnow.models.errors import BadLine, DialogError, RunError, SamplingError
 from winnow.models.types import Message
-from winnow.server.distill.reader import BOM, OPTIONS, SHAPES, Row, Source
+from winnow.server.distill import layouts
+from winnow.server.distill.dialogs import asked, asked_turns, printable
+from winnow.server.distill.layouts import BATCH, OPTIONS, Body, Reply, text_of
+from winnow.server.distill.lines import BOM, not_utf8
+from winnow.server.distill.reader import Row, Source
 from winnow.server.distill.records import Problem
 from winnow.server.pipeline.request import RequestOptions, messages_of, token_biases
 
 URL = "/v1/chat/completions"
-MOST_KEYS, MOST_SHOWN = 10, 300
-_ROLES = {"developer": "system", "human": "user", "gpt": "assistant"}
-"""Other names for the template's roles."""
+FIRST_ROWS = 100
+"""Rows that are looked at before anything is started."""
+UNREADABLE = {
+    "invalid_json", "invalid_utf8", "invalid_csv", "line_too_long", "not_an_object", "unknown_shape", "ambiguous",
+    "invalid_type",
+}  # fmt: skip
+"""Codes of rows whose layout is not understood; other problems are about what a row says."""
 _UNSUPPORTED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")
 """Fields of a batch line's body that an offline run cannot honour."""
 _HASHED = (
@@ -71,89 +79,103 @@ class Task:
         if self.options.logit_bias:
             biases = token_biases(self.options.logit_bias).items()
             options["logit_bias"] = dict(sorted((str(token), bias) for token, bias in biases))
-        asked = (self.id, self.messages, self.options.is_safety, self.category, self.instruction, options)
-        return _hash(orjson.dumps(asked)).hexdigest()
+        content = (self.id, self.messages, self.options.is_safety, self.category, self.instruction, options)
+        return _hash(orjson.dumps(content)).hexdigest()
 
 
-def parse(source: Source, template: ChatTemplate) -> Iterator[Task | Problem]:
-    """Yield one task or one problem for each row of an input, in order, and nothing for a blank line.
+def parse(
+    source: Source, template: ChatTemplate, remark: Callable[[str], object] = lambda _: None
+) -> Iterator[Task | Problem]:
+    """Yield one task or one problem for each row of an input, in order; nothing for a blank row, or for a reply.
 
     The first row with an id keeps it, even a bad one; later rows with it are problems. Memory is that of one
-    row and 16 bytes of hash for each id. `template` says which dialogs can be rendered.
+    row and 16 bytes of hash for each id. `template` says which dialogs can be rendered. `remark` is called
+    once with each remark on what is left out of the rows.
 
     Raises:
         RunError: the input is damaged; the rows before the damage have been yielded.
     """
-    parser = _Parser(template)
+    parser = _Parser(template, remark)
     for row in source.rows():
-        yield parser.parse(row)
+        if entry := parser.parse(row):
+            yield entry
+
+
+def require_readable(source: Source, template: ChatTemplate) -> None:
+    """Check the first rows of an input: at least one must have a layout that is understood.
+
+    Raises:
+        RunError: none has; the message shows the most frequent reason, at its first row.
+    """
+    found = list(islice(parse(source, template), FIRST_ROWS))
+    problems = [item for item in found if isinstance(item, Problem) and item.code in UNREADABLE]
+    if not problems or len(problems) < len(found):
+        return
+    (code, _), *_ = Counter(item.code for item in problems).most_common(1)
+    first = next(item for item in problems if item.code == code)
+    rows = f"none of its first {len(found)} rows can" if len(found) > 1 else "its first row cannot"
+    raise RunError(
+        f"{source.name}: {rows} be read as {source.kind}. Row {first.line} of the input, line {first.file_line} of "
+        f"{first.file}: {first.message}. docs/offline.md shows the layouts; --input-format names another format"
+    )
 
 
 class _Parser:
     """Parses the rows of one input, whose ids must be unique."""
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, remark: Callable[[str], object]) -> None:
         self._template = template
+        self._remark = remark
+        self._remarks: set[str] = set()
         self._seen: set[bytes] = set()
 
-    def parse(self, row: Row) -> Task | Problem:
+    def parse(self, row: Row) -> Task | Problem | None:
+        """Return None for a row that is a reply within a thread."""
         id: str | None = None
         try:
             body = _object(row.content)
             id = _id(body)
             self._require_new(id)
-            shape = _shape(body)
-            return self._batch(row, id, body) if shape == "custom_id" else self._plain(row, id, shape, body)
+            return self._batch(row, id, body) if BATCH in body else self._plain(row, id, body)
         except BadLine as bad:
             return Problem(row.line, id, row.file, row.file_line, "input", bad.code, str(bad))
+
+    def _say(self, remark: str | None) -> None:
+        if remark and remark not in self._remarks:
+            self._remarks.add(remark)
+            self._remark(remark)
 
     def _require_new(self, id: str | None) -> None:
         if id is None:
             return
         key = _hash(id.encode()).digest()
         if key in self._seen:
-            raise BadLine("duplicate_id", "an earlier line has the same id; give each line its own, or none")
+            raise BadLine("duplicate_id", "an earlier row has the same id; give each row its own, or none")
         self._seen.add(key)
 
-    def _plain(self, row: Row, id: str | None, shape: str, body: Mapping[str, Any]) -> Task:
+    def _plain(self, row: Row, id: str | None, body: Body) -> Task | None:
         is_safety = body.get("is_safety")
         if not (is_safety is None or isinstance(is_safety, bool)):
             raise BadLine("invalid_type", "is_safety must be true or false")
-        category = _text(body, "category")
-        system, instruction = self._accepted(body, "system"), self._accepted(body, "instruction")
-        messages = self._dialog(shape, body[shape])
+        reading = layouts.read(body, asked_turns if self._template.merge_turns else asked)
+        self._say(reading.remark)
+        if isinstance(reading, Reply):
+            return None
+        given = {key: value for key, value in body.items() if key != reading.key}
+        category = text_of(given, "category")
+        system, instruction = self._accepted(given, "system"), self._accepted(given, "instruction")
+        messages = self._checked(reading.key, reading.messages)
         if system is not None:
             if messages[0].role == "system":
-                raise BadLine("ambiguous", "the line has system and a system message; keep one of them")
+                raise BadLine("ambiguous", "the row has system and a system message; keep one of them")
             messages = (Message("system", system), *messages)
         options = RequestOptions(is_safety=is_safety)
         return Task(row.line, row.file, row.file_line, id, messages, category, instruction, options)
 
-    def _accepted(self, body: Mapping[str, Any], key: str) -> str | None:
+    def _accepted(self, body: Body, key: str) -> str | None:
         """Return the text under a key as a message may contain it; a blank one counts as none."""
-        text = _text(body, key)
+        text = text_of(body, key)
         return text and self._checked(key, [Message("user", text)])[0].content
-
-    def _dialog(self, shape: str, value: Any) -> tuple[Message, ...]:
-        """Return the messages under a shape's key, without the data set's own answer."""
-        if shape == "prompt" and isinstance(value, str):
-            return self._checked(shape, [Message("user", value)])
-        if not isinstance(value, list):
-            raise BadLine("invalid_type", f"{shape} must be {'a text or ' * (shape == 'prompt')}a list of messages")
-        role, content = ("from", "value") if shape == "conversations" else ("role", "content")
-        messages = []
-        for index, item in enumerate(value):
-            name, text = (item.get(role), item.get(content)) if isinstance(item, Mapping) else (None, None)
-            if not (isinstance(name, str) and isinstance(text, str)):
-                raise BadLine(
-                    "invalid_type", f"{shape}[{index}] must be an object with {role} and {content}, both texts"
-                )
-            messages.append(Message(_ROLES.get(name, name), text))
-        while shape != "prompt" and messages and messages[-1].role == "assistant":
-            messages.pop()
-            if not self._template.merge_turns:
-                break
-        return self._checked(shape, messages)
 
     def _checked(
         self, where: str, messages: Sequence[Message], template: ChatTemplate | None = None
@@ -164,11 +186,13 @@ class _Parser:
         except DialogError as error:
             raise BadLine(error.code, str(error).replace("messages", where, 1)) from None
         if not checked[-1].content.strip():
-            raise BadLine("empty_prompt", f"the last message of {where} is empty; write a prompt, or delete the line")
+            raise BadLine("empty_prompt", f"the last message of {where} is empty; write a prompt, or delete the row")
         return checked
 
-    def _batch(self, row: Row, id: str | None, body: Mapping[str, Any]) -> Task:
+    def _batch(self, row: Row, id: str | None, body: Body) -> Task:
         """Parse a line of an OpenAI batch, whose `body` is checked as the server does, except for the model's name."""
+        if (names := layouts.names_in(body)) != BATCH:
+            raise BadLine("ambiguous", f"the row has {names}; keep one of them")
         if extra := next((key for key in OPTIONS if key in body), None):
             raise BadLine("unsupported", f"{extra} is not supported beside custom_id; put the request into body")
         if (body.get("method"), body.get("url")) != ("POST", URL):
@@ -177,11 +201,8 @@ class _Parser:
             request = ChatRequest.model_validate(body.get("body"))
         except ValidationError as error:
             detail = describe_invalid(error.errors(include_url=False, include_input=False), body.get("body"))
-            raise BadLine(detail.code or "invalid_request", f"body: {_printable(detail.message)}") from None
-        asked = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
-        asked["usage"] = request.options.usage == "winner"
-        if name := next((name for name, value in asked.items() if value is not None and value is not False), None):
-            raise BadLine("unsupported", f"body: {name} is not supported in an offline run; leave it out")
+            raise BadLine(detail.code or "invalid_request", f"body: {printable(detail.message)}") from None
+        _require_supported(request)
         try:
             token_biases(request.logit_bias or {})
         except SamplingError as error:
@@ -192,13 +213,24 @@ class _Parser:
         return Task(row.line, row.file, row.file_line, id, messages, options=RequestOptions.of(request))
 
 
+def _require_supported(request: ChatRequest) -> None:
+    """Check that a batch line's body asks for nothing that an offline run cannot do; all such fields are named."""
+    given = {name: getattr(request, name, getattr(request.options, name, None)) for name in _UNSUPPORTED}
+    given["usage"] = request.options.usage == "winner"
+    names = [name for name, value in given.items() if value is not None and value is not False]
+    if names:
+        is_, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        named = ", ".join(names)
+        raise BadLine("unsupported", f"body: {named} {is_} not supported in an offline run; leave {it} out")
+
+
 def _object(content: bytes | Mapping[str, Any] | BadLine) -> dict[str, Any]:
     """Return the keys of a row that have a value: tables fill absent ones with nulls."""
     if isinstance(content, BadLine):
         raise content
     body = _parse(content) if isinstance(content, bytes) else content
     if not isinstance(body, Mapping):
-        raise BadLine("not_an_object", 'the line is not a JSON object; write one object a line, as in {"prompt": "…"}')
+        raise BadLine("not_an_object", 'the row is not a JSON object; each row is one, as in {"prompt": "…"}')
     return {key: value for key, value in body.items() if value is not None}
 
 
@@ -211,42 +243,19 @@ def _parse(line: bytes) -> Any:
         try:
             line.decode()
         except UnicodeDecodeError:
-            raise BadLine("invalid_utf8", "the line is not UTF-8; save the file as UTF-8") from None
-        raise BadLine("invalid_json", f"the line is not JSON, at character {error.colno}: {error.msg}") from None
+            raise not_utf8() from None
+        raise BadLine("invalid_json", f"the row is not JSON, at character {error.colno}: {error.msg}") from None
 
 
 def _id(body: Mapping[str, Any]) -> str | None:
     """Return the row's id; an empty one counts as none."""
     value = body.get("id")
-    if "custom_id" in body:
-        value = _text(body, "custom_id")
+    if BATCH in body:
+        value = text_of(body, BATCH)
         if value is None:
-            raise BadLine("invalid_type", "custom_id is empty; give each line its own")
+            raise BadLine("invalid_type", "custom_id is empty; give each row its own")
     elif isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     elif not (value is None or isinstance(value, str)):
         raise BadLine("invalid_type", "id must be a text or an integer of at most 64 bits")
-    return value if value and value.strip() else None
-
-
-def _shape(body: Mapping[str, Any]) -> str:
-    shapes = [shape for shape in SHAPES if shape in body]
-    if len(shapes) == 1:
-        return shapes[0]
-    if shapes:
-        raise BadLine("ambiguous", f"the line has {' and '.join(shapes)}; keep one of them")
-    keys = ", ".join(islice(body, MOST_KEYS)) or "none"
-    raise BadLine("unknown_shape", f"the line has none of {', '.join(SHAPES)}; its keys are: {_printable(keys)}")
-
-
-def _printable(text: str) -> str:
-    """Return text from the input, bounded, without control characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:MOST_SHOWN])
-
-
-def _text(body: Mapping[str, Any], key: str) -> str | None:
-    """Return the text under a key; a blank one counts as none."""
-    value = body.get(key)
-    if not (value is None or isinstance(value, str)):
-        raise BadLine("invalid_type", f"{key} must be a text")
     return value if value and value.strip() else None

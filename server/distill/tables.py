@@ -18,11 +18,6 @@ BUFFER = 1 << 20
 _EXTRA = 'pip install "winnow-llm[distill]"'
 
 
-def is_table(path: Path) -> bool:
-    """Whether `path` is a table: a folder, or a file with the suffix of Parquet."""
-    return path.is_dir() or path.suffix.lower() == ".parquet"
-
-
 def is_dataset(folder: Path) -> bool:
     """Whether the `datasets` library saved `folder`: a data set, or several splits of one."""
     files = ("dataset_info.json", "state.json")
@@ -38,8 +33,8 @@ def total(path: Path, file: str) -> int:
     return len(_dataset(path, file)) if path.is_dir() else int(_parquet(path, file).metadata.num_rows)
 
 
-def rows(path: Path, file: str, one_of: Sequence[str], others: Sequence[str]) -> Iterator[Mapping[str, Any] | None]:
-    """Yield all rows with the named columns, a few in memory at a time; None for a row whose text is not UTF-8.
+def rows(path: Path, file: str, one_of: Sequence[str], wanted: Sequence[str]) -> Iterator[Mapping[str, Any] | None]:
+    """Yield all rows with the `wanted` columns, a few in memory at a time; None for a row whose text is not UTF-8.
 
     Raises:
         RunError: the table is damaged, or has no column of `one_of`. The rows before the damage have been yielded.
@@ -50,7 +45,7 @@ def rows(path: Path, file: str, one_of: Sequence[str], others: Sequence[str]) ->
     )
     if count and not set(names) & set(one_of):
         raise RunError(f"{file} has no column {' or '.join(one_of)}; its columns are: {', '.join(names) or 'none'}")
-    columns = [name for name in names if name in (*one_of, *others)]
+    columns = [name for name in names if name in wanted]
     if path.is_dir():
         yield from _rows(table.select_columns(columns).iter(BATCH_ROWS), file)
     else:

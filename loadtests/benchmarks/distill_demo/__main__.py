@@ -51,7 +51,7 @@ def distilled(prompts: Sequence[DemoPrompt], candidates: int, seed: int, work: P
     """
     write_prompts(work / "prompts.jsonl", prompts)
     flags = ["-k", str(candidates), "--temperature", "1", "--seed", str(seed)]
-    distill(work / "prompts.jsonl", work / "run", [*flags, "--export", "prompt-completion,candidates"])
+    distill(work / "prompts.jsonl", work / "run", [*flags, "--format", "prompt-completion,candidates"])
     return work / "run" / "export"
 
 

@@ -41,22 +41,30 @@ FILES: dict[Format, FormatFile] = {
     ),
     "preferences": FormatFile(
         "preferences.jsonl",
-        "TRL: `DPOTrainer`, or `RewardTrainer`, which subtracts `margin`. For the paper's own margins, copy "
-        "`margin_small` or `margin_large` into it.",
+        "TRL: `DPOTrainer`, or `RewardTrainer`, whose loss subtracts a column `margin` if there is one: export with "
+        "`--margin small` or `large` for the paper's m(r), which is in `margin_small` and `margin_large` anyway.",
     ),
-    "candidates": FormatFile(
-        "candidates.parquet",
-        '`pandas.read_parquet`, or `load_dataset("parquet", data_files="candidates.parquet")`. '
-        "`datasets` reads all configs of a folder with one reader, so this file is no config beside JSON files.",
-    ),
+    "candidates": FormatFile("candidates.parquet", "Every answer with every score, for analysis, not for training."),
     "openai-batch": FormatFile(
         "openai_batch.jsonl",
         "One line per input line, in the shape of OpenAI's batch output. A `custom_id` that the input did not name "
-        "is `line-N`. `created` and the timings are 0. Read it as JSON, line by line; it is no config.",
+        "is `line-N`. `created` and the timings are 0.",
     ),
 }
-"""A row per format, Parquet or JSON Lines by the suffix; the contents of its rows are in `formats.py`."""
+"""A row per format, Parquet or JSON Lines by the suffix; the contents of its rows are in `contents.py`."""
+PARQUET = "parquet"
+"""The folder with the Parquet copies of the JSON Lines files; see `table_of`."""
 PairRule = Literal["worst", "median", "random", "second"]
+MarginSize = Literal["small", "large"]
+
+
+def table_of(format: Format) -> str:
+    """Return the path, in an export, of a format's rows as Parquet.
+
+    `datasets` reads all configs of a folder with one reader, so every format has a Parquet file.
+    """
+    name = FILES[format].name
+    return name if name.endswith(".parquet") else f"{PARQUET}/{name.removesuffix('.jsonl')}.parquet"
 
 
 class ExportOptions(BaseModel):
@@ -92,6 +100,11 @@ class ExportOptions(BaseModel):
         default="worst",
         description="The opponent of the best answer, among the answers below it that differ from it: the worst, "
         "the median, a random one (the same each time) or the second best.",
+    )
+    margin: MarginSize | None = Field(
+        default=None,
+        description="Add a column margin to preferences, which TRL's RewardTrainer subtracts: the paper's m(r) of the "
+        "rating, small (1, 2/3, 1/3, 0) or large (3, 2, 1, 0).",
     )
     deduplicate: bool = Field(
         default=False,

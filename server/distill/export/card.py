@@ -16,9 +16,9 @@ from winnow.models.engines.checkpoint import is_local
 from winnow.models.reporting.pages import flattened
 from winnow.models.statistics import Moments
 from winnow.models.types import SAFETY_THRESHOLD, Branch
-from winnow.server.distill.export import CHAT_TEMPLATE, FILES, ExportOptions, Format
+from winnow.server.distill.export import CHAT_TEMPLATE, FILES, PARQUET, ExportOptions, Format, table_of
 from winnow.server.distill.export.chat_format import ChatFormat
-from winnow.server.distill.export.columns import FIELDS, Column
+from winnow.server.distill.export.columns import FIELDS, Column, Kind
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.manifest import Manifest
 
@@ -37,7 +37,7 @@ LIMITS = f"""\
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of the export: its number of rows, and its columns (none if it is no table)."""
+    """A file of the export: its number of rows, and its columns."""
 
     format: Format
     rows: int
@@ -51,66 +51,46 @@ def card(
     options: ExportOptions,
     parts: Sequence[Part],
     chat: ChatFormat,
-    respelt: int,
 ) -> str:
     """Return `README.md`: YAML for the Hub and for `datasets`, then Markdown.
 
-    `names` are the folder names of the runs if they were merged. `respelt` prompts have a text that spells a control
-    token.
+    `names` are the folder names of the runs if they were merged.
     """
     title = f"Best-of-N answers to {manifests[0]['input']['name']}"
     sections = [
         "\n".join(("---", *_front_matter(title, parts), "---")),
-        f"# {title}\n\n{INTRODUCTION}",
+        f"# {title}\n\n{INTRODUCTION}{_empty_rule(manifests[0])}",
         "\n".join(("## Files\n", *_files(parts, chat))),
         "\n".join(("## Counts\n", *_counts(survey))),
         "\n".join(("## Rewards\n", *_rewards(survey))),
         "\n".join(("## Choices of this export\n", *_options(options))),
         *(_provenance(name, manifest) for name, manifest in zip(names, manifests, strict=True)),
-        *("\n".join((f"## Fields: {part.format}\n", *_fields(part))) for part in parts if part.columns),
-        "\n".join(("## Chat format\n", *_chat_format(chat, respelt))),
+        *("\n".join((f"## Fields: {part.format}\n", *_fields(part))) for part in parts),
+        "\n".join(("## Chat format\n", *_chat_format(chat, survey.respelt))),
         f"## Limits\n\n{LIMITS}",
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
-    """Yield the YAML lines.
+def _empty_rule(manifest: Manifest) -> str:
+    """Return a sentence for `INTRODUCTION`; all runs of an export have the same rule."""
+    is_set = manifest["settings"].get("empty_last")
+    return "\nAn answer without text ranks below every other, and is never one to train on." if is_set else ""
 
-    `datasets` reads all configs of a folder with one reader, so the Parquet file is only a config alone.
-    """
-    tables = [part for part in parts if part.columns]
-    if len(tables) > 1:
-        tables = [part for part in tables if part.format != "candidates"]
+
+def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
+    """Yield the YAML lines; every format is a config, and the first one the default."""
     yield f"pretty_name: {_json(title)}"
     yield "tags: [best-of-n, rejection-sampling, synthetic, winnow]"
-    if tables:
-        yield "configs:"
-    for place, part in enumerate(tables):
+    yield "configs:"
+    for place, part in enumerate(parts):
         yield f"- config_name: {part.format}"
         yield from ([] if place else ["  default: true"])
-        yield from ("  data_files:", "  - split: train", f"    path: {FILES[part.format].name}")
-    if tables:
-        yield "dataset_info:"
-    for part in tables:
-        yield from (f"- config_name: {part.format}", "  features:")
-        for column in part.columns:
-            yield from (f"  - name: {column.name}", *_feature(column.kind))
-
-
-def _feature(kind: str) -> Iterator[str]:
-    if kind == "ids":
-        yield "    list: int64"
-        return
-    if kind not in FIELDS:
-        yield f"    dtype: {kind}"
-        return
-    yield "    list:"
-    for name, inner in FIELDS[kind].items():
-        yield from (f"    - name: {name}", f"      dtype: {inner}")
+        yield from ("  data_files:", "  - split: train", f"    path: {table_of(part.format)}")
 
 
 def _files(parts: Sequence[Part], chat: ChatFormat) -> Iterator[str]:
+    yield f'`load_dataset(FOLDER, "{parts[0].format}")` loads a format by its name, from `{PARQUET}/`.\n'
     yield from _table("file", "rows", "use")
     for part in parts:
         file = FILES[part.format]
@@ -177,9 +157,15 @@ def _provenance(name: str | None, manifest: Manifest) -> str:
 def _fields(part: Part) -> Iterator[str]:
     yield from _table("field", "type", "content")
     for column in part.columns:
-        kind = f"list of {{{', '.join(FIELDS[column.kind])}}}" if column.kind in FIELDS else column.kind
-        kind = "list of int64" if kind == "ids" else kind
-        yield _cells(f"`{column.name}`", kind, column.about)
+        yield _cells(f"`{column.name}`", _type(column.kind), column.about)
+
+
+def _type(kind: Kind) -> str:
+    if isinstance(kind, type):
+        return f"{{{', '.join(kind.model_fields)}}}"
+    if kind == "ids":
+        return "list of int64"
+    return f"list of {{{', '.join(FIELDS[kind])}}}" if kind in FIELDS else kind
 
 
 def _table(*heads: str) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Pair:
         return self.prompt.lead.selection.combiner == "safe_first" and is_gated == (False, True)
 
     @property
-    def margin(self) -> float:
+    def difference(self) -> float:
         """The difference in R_c, in [0, 1], or in R_s where safety decided."""
         chosen, rejected = self.chosen.reward, self.rejected.reward
         if self.is_decided_by_safety:
@@ -71,7 +71,7 @@ class Pair:
         return chosen.combined - rejected.combined
 
     @property
-    def difference(self) -> float:
+    def logit_difference(self) -> float:
         """The same difference in logits."""
         chosen, rejected = self.chosen.reward, self.rejected.reward
         if self.is_decided_by_safety:
@@ -81,7 +81,7 @@ class Pair:
     @property
     def probability(self) -> float:
         """The probability that `chosen` is the better answer: σ of the difference in logits, in [0.5, 1]."""
-        return sigmoid(self.difference)
+        return sigmoid(self.logit_difference)
 
     @property
     def rating(self) -> PreferenceRating:
@@ -98,8 +98,8 @@ def picks(prompt: AnsweredPrompt, options: ExportOptions) -> list[Pick]:
 def pair(prompt: AnsweredPrompt, options: ExportOptions) -> Pair | None:
     """Return the best answer that passes the filters against one that ranks below it; None without such a pair.
 
-    An empty answer that ranks below for being empty, although its reward is higher, is no opponent: the pair's margin
-    would contradict its order.
+    An empty answer that ranks below for being empty, although its reward is higher, is no opponent: the pair's
+    difference would contradict its order.
     """
     chosen = next((answer for answer in prompt.answers if _passes(answer, options)), None)
     if chosen is None:
@@ -110,7 +110,7 @@ def pair(prompt: AnsweredPrompt, options: ExportOptions) -> Pair | None:
         if _fits(answer, options)
         and answer.candidate.text != chosen.candidate.text
         and answer.reward.combined_logit != chosen.reward.combined_logit
-        and not (answer.candidate.is_empty and Pair(prompt, chosen, answer).difference < 0)
+        and not (answer.candidate.is_empty and Pair(prompt, chosen, answer).logit_difference < 0)
     ]
     return Pair(prompt, chosen, _opponent(worse, options.pairs, prompt.lead.line)) if worse else None
 

@@ -9,19 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from pydantic import BaseModel
+
 from winnow.models.statistics import Moments
 from winnow.models.types import Message
+from winnow.server.distill.export import MarginSize
 from winnow.server.distill.export.choosing import Pair, Pick
 from winnow.server.distill.export.sources import Answer
 
 T = TypeVar("T")
-Kind = Literal["int64", "float64", "bool", "string", "ids", "messages", "weighted_messages"]
+Kind = Literal["int64", "float64", "bool", "string", "ids", "messages", "weighted_messages"] | type[BaseModel]
 FIELDS: dict[str, dict[str, str]] = {
     "messages": {"role": "string", "content": "string"},
     "weighted_messages": {"role": "string", "content": "string", "weight": "int64"},
 }
-"""The kinds that are lists of objects, with the fields of those objects; `ids` are lists of int64, and all other kinds
-are plain values."""
+"""The kinds that are lists of objects, with the fields of those objects. `ids` are lists of int64; the other kinds are
+plain values, or a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ HELPFULNESS: Column[Pick] = Column(
 TRAINING: tuple[Column[Pick], ...] = (
     *PROMPT,
     *ORIGIN,
-    Column("reward", "float64", "R_c in (0, 1)", lambda pick: pick.answer.reward.combined),
+    Column("combined", "float64", "R_c in (0, 1)", lambda pick: pick.answer.reward.combined),
     Column("safety", "float64", "R_s in (0, 1); below 0.15 counts as unsafe", lambda pick: pick.answer.reward.safety),
     HELPFULNESS,
     Column(
@@ -170,13 +173,13 @@ PREFERENCES: tuple[Column[Pair], ...] = (
     Column("prompt", "messages", "the dialog up to the answer", lambda pair: dialog(pair.prompt.messages)),
     Column("chosen", "messages", "the better answer, one message", lambda pair: assistant(pair.chosen)),
     Column("rejected", "messages", "the worse answer, one message", lambda pair: assistant(pair.rejected)),
-    *_both("score", "float64", "R_c in (0, 1)", lambda answer: answer.reward.combined),
+    *_both("combined", "float64", "R_c in (0, 1)", lambda answer: answer.reward.combined),
     Column(
-        "margin",
+        "difference",
         "float64",
-        "`score_chosen` − `score_rejected`, in [0, 1]; with the combiner `safe_first`, if only the rejected answer is "
-        "unsafe, the difference in R_s, which ranked them",
-        lambda pair: pair.margin,
+        "`combined_chosen` − `combined_rejected`, in [0, 1]; with the combiner `safe_first`, if only the rejected "
+        "answer is unsafe, the difference in R_s, which ranked them",
+        lambda pair: pair.difference,
     ),
     Column("probability", "float64", "σ of that difference in logits, in [0.5, 1]", lambda pair: pair.probability),
     Column(
@@ -208,6 +211,18 @@ PREFERENCES: tuple[Column[Pair], ...] = (
     *_both("finish_reason", "string", "`stop` or `length`", lambda answer: answer.candidate.finish_reason),
     *_both("tokens", "int64", "sampled tokens, EOS included", lambda answer: answer.candidate.tokens),
 )
+
+
+MARGINS: dict[MarginSize, Column[Pair]] = {
+    "small": Column("margin", "float64", "`margin_small`, which TRL's `RewardTrainer` reads", lambda p: p.rating.small),
+    "large": Column("margin", "float64", "`margin_large`, which TRL's `RewardTrainer` reads", lambda p: p.rating.large),
+}
+"""The column that TRL subtracts in a reward model's loss (Llama 2, equation 2), only there if it is asked for."""
+
+
+def preferences(margin: MarginSize | None) -> tuple[Column[Pair], ...]:
+    """Return the columns of `preferences`, with the margin that is asked for."""
+    return (*PREFERENCES, MARGINS[margin]) if margin else PREFERENCES
 
 
 def candidates(moments: Moments) -> tuple[Column[Pick], ...]:

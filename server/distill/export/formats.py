@@ -1,35 +1,39 @@
 """The export itself: a run's data files, one per format, with a dataset card and a chat template.
 
-A new format is a row of `winnow.server.distill.export.FILES` and its contents, a row of `_tables`.
+A new format is a row of `winnow.server.distill.export.FILES` and its contents in `contents.table`. Every format is
+written as Parquet too, for `datasets`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.errors import RunError
-from winnow.models.statistics import Moments
 from winnow.server.distill import tokenizer_copy
-from winnow.server.distill.export import ALL_FORMATS, CHAT_TEMPLATE, FILES, ExportOptions, Format, Written
+from winnow.server.distill.export import (
+    ALL_FORMATS,
+    CHAT_TEMPLATE,
+    FILES,
+    ExportOptions,
+    Format,
+    Written,
+    table_of,
+)
 from winnow.server.distill.export.card import Part, card
 from winnow.server.distill.export.chat_format import ChatFormat
-from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
-from winnow.server.distill.export.columns import PREFERENCES, PROMPT_COMPLETION, SFT, Column, T, candidates, row
-from winnow.server.distill.export.openai_batch import model, result
-from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry, MergedRuns
+from winnow.server.distill.export.contents import Table, table
+from winnow.server.distill.export.openai_batch import model
+from winnow.server.distill.export.sources import MergedRuns
 from winnow.server.distill.export.survey import Survey
-from winnow.server.distill.export.token_ids import TOKEN_IDS, encoded
 from winnow.server.distill.export.writers import Writer, json_lines, parquet
 from winnow.server.distill.files import write
 from winnow.server.distill.manifest import Manifest
-from winnow.server.distill.records import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -59,29 +63,34 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     if "openai-batch" in wanted and options.merge:
         raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
     runs = MergedRuns(folder, options.merge)
-    survey = Survey(runs)
     chat = _chat_format(folder, runs.manifests[0], options)
-    wanted = _with_ids(wanted, chat)
+    wanted = _writable(wanted, chat)
+    survey = Survey(runs, chat.spells_a_control_token)
     target = folder / "export" if out is None else out
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        for kind in wanted:
+            (target / table_of(kind)).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{target} cannot be made: {error.strerror}") from None
-    manifest = runs.manifests[0]
-    name, tables, respelt = model(manifest), _tables(options, survey.logits, chat), 0
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(_writer(target / FILES[kind].name, tables.get(kind), name)) for kind in wanted]
-        for entry in runs:
-            respelt += isinstance(entry, AnsweredPrompt) and chat.spells_a_control_token(entry)
-            for writer in writers:
-                writer.add(entry)
-    parts = [
-        Part(kind, writer.rows, tables[kind].columns if kind in tables else ())
-        for kind, writer in zip(wanted, writers, strict=True)
-    ]
+    name = model(runs.manifests[0])
+    parts = _write(target, runs, {kind: table(kind, options, survey.logits, chat, name) for kind in wanted})
     _write_template(target / CHAT_TEMPLATE, chat)
-    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, chat, respelt).encode())
+    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, chat).encode())
     return [Written(target / FILES[part.format].name, part.rows) for part in parts]
+
+
+def without_ids(formats: tuple[Format, ...]) -> tuple[Format, ...]:
+    """Return the formats that can be written without the policy's tokenizer: all but `token-ids`, if all are wanted.
+
+    Raises:
+        RunError: `token-ids` are wanted in particular.
+    """
+    if "token-ids" in formats and set(formats) != set(ALL_FORMATS):
+        raise RunError(
+            "token-ids need the policy's tokenizer, which the run does not hold; name it with "
+            "winnow export RUN --tokenizer CHECKPOINT"
+        )
+    return tuple(kind for kind in formats if kind != "token-ids")
 
 
 def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ChatFormat:
@@ -91,15 +100,32 @@ def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> Ch
     return ChatFormat.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
 
 
-def _with_ids(wanted: tuple[Format, ...], chat: ChatFormat) -> tuple[Format, ...]:
+def _writable(wanted: tuple[Format, ...], chat: ChatFormat) -> tuple[Format, ...]:
     """Return the formats that can be written, with `token-ids` where no chat template is exact."""
-    if chat.tokenizer is None and "token-ids" in wanted:
-        if set(wanted) != set(ALL_FORMATS):
-            raise RunError(
-                "token-ids need the policy's tokenizer, which the run does not hold; name it with --tokenizer"
-            )
-        return tuple(kind for kind in wanted if kind != "token-ids")
+    if chat.tokenizer is None:
+        return without_ids(wanted)
     return wanted if chat.jinja or "token-ids" in wanted else (*wanted, "token-ids")
+
+
+def _write(target: Path, runs: MergedRuns, tables: Mapping[Format, Table[Any]]) -> list[Part]:
+    """Write every table in one pass over the runs; a row is made once for all of its files."""
+    with contextlib.ExitStack() as stack:
+        writers = {
+            kind: [stack.enter_context(file) for file in _files(target, kind, table)] for kind, table in tables.items()
+        }
+        for entry in runs:
+            for kind, table in tables.items():
+                rows = list(table.rows(entry))
+                for writer in writers[kind]:
+                    writer.add(rows)
+    return [Part(kind, writers[kind][0].rows, table.columns) for kind, table in tables.items()]
+
+
+def _files(target: Path, kind: Format, table: Table[Any]) -> Iterator[contextlib.AbstractContextManager[Writer]]:
+    """Yield the files of a format, the one that people name first; see `winnow.server.distill.export.table_of`."""
+    if not FILES[kind].name.endswith(".parquet"):
+        yield json_lines(target / FILES[kind].name)
+    yield parquet(target / table_of(kind), table.columns)
 
 
 def _write_template(path: Path, chat: ChatFormat) -> None:
@@ -110,68 +136,3 @@ def _write_template(path: Path, chat: ChatFormat) -> None:
         write(path, chat.jinja.encode())
     else:
         path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Table(Generic[T]):
-    """The columns of a format, and the subjects of its rows in a prompt."""
-
-    columns: Sequence[Column[T]]
-    subjects: Callable[[AnsweredPrompt], Iterable[T]]
-
-    def of(self, entry: ExportEntry) -> Iterable[T]:
-        return self.subjects(entry) if isinstance(entry, AnsweredPrompt) else ()
-
-    def rows(self, entry: ExportEntry) -> Iterator[dict[str, Any]]:
-        return (row(self.columns, subject) for subject in self.of(entry))
-
-
-def _tables(options: ExportOptions, moments: Moments, chat: ChatFormat) -> Mapping[Format, _Table[Any]]:
-    tables: dict[Format, _Table[Any]] = {
-        "sft": _Table(SFT, _best(options)),
-        "prompt-completion": _Table(PROMPT_COMPLETION, _best(options)),
-        "preferences": _Table(PREFERENCES, _pairs(options)),
-        "candidates": _Table(candidates(moments), _every),
-    }
-    if chat.tokenizer:
-        tables["token-ids"] = _Table(TOKEN_IDS, encoded(_best(options), chat.template, chat.tokenizer))
-    return tables
-
-
-def _writer(path: Path, table: _Table[Any] | None, name: str) -> contextlib.AbstractContextManager[Writer]:
-    """Return the writer of a table, or of `openai-batch`, which is none; `name` is the policy's."""
-    if table is None:
-        return json_lines(path, lambda entry: [_result(entry, name)])
-    return parquet(path, table.columns, table.of) if path.suffix == ".parquet" else json_lines(path, table.rows)
-
-
-def _best(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pick]]:
-    is_new = Unseen()
-
-    def subjects(prompt: AnsweredPrompt) -> Iterator[Pick]:
-        for pick in picks(prompt, options):
-            if not options.deduplicate or is_new(prompt, pick.answer.candidate.text):
-                yield pick
-
-    return subjects
-
-
-def _pairs(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pair]]:
-    is_new = Unseen()
-
-    def subjects(prompt: AnsweredPrompt) -> Iterator[Pair]:
-        found = pair(prompt, options)
-        if found and (
-            not options.deduplicate or is_new(prompt, found.chosen.candidate.text, found.rejected.candidate.text)
-        ):
-            yield found
-
-    return subjects
-
-
-def _every(prompt: AnsweredPrompt) -> Iterator[Pick]:
-    return (Pick(prompt, answer) for answer in prompt.answers)
-
-
-def _result(entry: ExportEntry, name: str) -> dict[str, Any]:
-    return result(entry if isinstance(entry, Problem) else entry.lead, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from winnow.models.statistics import Moments
 from winnow.models.types import Branch, contenders
@@ -15,12 +15,15 @@ class Survey:
     """Counts and moments; memory does not grow with the run.
 
     `logits` and `rewards` are of logit(R_c) and R_c over every candidate, `winners` of R_c over the best
-    answers. `problems` counts input lines without answers by kind, `branches` candidates by their branch.
+    answers. `problems` counts input lines without answers by kind, `branches` candidates by their branch, and
+    `respelt` prompts with a text that the chat template spells differently, as `is_respelt` says.
     """
 
-    def __init__(self, entries: Iterable[ExportEntry]) -> None:
+    def __init__(self, entries: Iterable[ExportEntry], is_respelt: Callable[[AnsweredPrompt], bool]) -> None:
+        self._is_respelt = is_respelt
         self.prompts = 0
         self.masked = 0
+        self.respelt = 0
         self.all_unsafe = 0
         self.failed = 0
         self.distilled = 0
@@ -39,6 +42,7 @@ class Survey:
         answers = prompt.answers
         self.prompts += 1
         self.masked += prompt.mask_history
+        self.respelt += self._is_respelt(prompt)
         scored = contenders([answer.scored for answer in answers], empty_last=prompt.lead.selection.empty_last)
         self.all_unsafe += all(item.reward.is_gated for item in scored)
         self.winners.add(answers[0].reward.combined)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Generic
+from typing import Any, BinaryIO, Protocol
 
 import orjson
 
 from winnow.server.distill import journal
-from winnow.server.distill.export.columns import FIELDS, Column, T
-from winnow.server.distill.export.sources import ExportEntry
+from winnow.server.distill.export.columns import Column
+from winnow.server.distill.export.schema import arrow_type
 from winnow.server.distill.files import whole
 from winnow.server.distill.records import Problem
 
+Row = dict[str, Any]
 ERRORS = "errors.jsonl"
 ROW_GROUP = 4096
 _LINE_ENDS = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
@@ -30,46 +31,50 @@ def json_line(body: Any) -> bytes:
     return _LINE_ENDS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 
 
-class JsonLines:
-    """A writer of the objects that `rows_of` makes of an entry, one per line."""
+class Writer(Protocol):
+    """A file of rows; `rows` counts those written."""
 
-    def __init__(self, file: BinaryIO, rows_of: Callable[[ExportEntry], Iterable[Any]]) -> None:
+    rows: int
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write rows, now or once enough of them are there."""
+        ...
+
+
+class JsonLines:
+    """A writer of rows as objects, one per line."""
+
+    def __init__(self, file: BinaryIO) -> None:
         self.rows = 0
         self._file = file
-        self._rows_of = rows_of
 
-    def add(self, entry: ExportEntry) -> None:
-        """Write the rows of `entry`."""
-        for row in self._rows_of(entry):
-            self._file.write(json_line(row))
-            self.rows += 1
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write the rows."""
+        self._file.writelines(map(json_line, rows))
+        self.rows += len(rows)
 
 
-class Parquet(Generic[T]):
-    """A writer of the subjects that `subjects_of` finds in an entry, as rows of `columns`, a row group at a time."""
+class Parquet:
+    """A writer of rows of `columns`, a row group at a time."""
 
-    def __init__(
-        self, file: BinaryIO, columns: Sequence[Column[T]], subjects_of: Callable[[ExportEntry], Iterable[T]]
-    ) -> None:
+    def __init__(self, file: BinaryIO, columns: Sequence[Column[Any]]) -> None:
         import pyarrow
         import pyarrow.parquet
 
         self.rows = 0
-        self._columns = columns
-        self._subjects_of = subjects_of
-        self._waiting: list[T] = []
+        self._waiting: list[Row] = []
         self._arrow = pyarrow
         self._schema = pyarrow.schema(
             [
-                pyarrow.field(column.name, _type(column.kind), metadata={"description": column.about})
+                pyarrow.field(column.name, arrow_type(column.kind), metadata={"description": column.about})
                 for column in columns
             ]
         )
         self._file = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")
 
-    def add(self, entry: ExportEntry) -> None:
-        """Take the rows of `entry`; they are written once a row group is full."""
-        self._waiting += self._subjects_of(entry)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take the rows; they are written once a row group is full."""
+        self._waiting += rows
         if len(self._waiting) >= ROW_GROUP:
             self._flush()
 
@@ -81,41 +86,24 @@ class Parquet(Generic[T]):
 
     def _flush(self) -> None:
         arrays = [
-            self._arrow.array([column.value(subject) for subject in self._waiting], type=field.type)
-            for column, field in zip(self._columns, self._schema, strict=True)
+            self._arrow.array([row[field.name] for row in self._waiting], type=field.type) for field in self._schema
         ]
         self._file.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
         self.rows += len(self._waiting)
         self._waiting.clear()
 
 
-Writer = JsonLines | Parquet[Any]
-"""`add` takes the entries of a run one by one; `rows` counts the written rows."""
-
-
-def _type(kind: str) -> Any:
-    import pyarrow
-
-    if kind == "ids":
-        return pyarrow.list_(pyarrow.int64())
-    if kind not in FIELDS:
-        return pyarrow.type_for_alias(kind)
-    return pyarrow.list_(pyarrow.struct([(name, _type(inner)) for name, inner in FIELDS[kind].items()]))
-
-
 @contextlib.contextmanager
-def json_lines(path: Path, rows_of: Callable[[ExportEntry], Iterable[Any]]) -> Iterator[Writer]:
+def json_lines(path: Path) -> Iterator[Writer]:
     """Open a JSON Lines file that appears when the block has ended without an exception."""
     with whole(path) as file:
-        yield JsonLines(file, rows_of)
+        yield JsonLines(file)
 
 
 @contextlib.contextmanager
-def parquet(
-    path: Path, columns: Sequence[Column[T]], subjects_of: Callable[[ExportEntry], Iterable[T]]
-) -> Iterator[Writer]:
+def parquet(path: Path, columns: Sequence[Column[Any]]) -> Iterator[Writer]:
     """Open a Parquet file that appears when the block has ended without an exception."""
-    with whole(path) as file, contextlib.closing(Parquet(file, columns, subjects_of)) as writer:
+    with whole(path) as file, contextlib.closing(Parquet(file, columns)) as writer:
         yield writer
 
 

@@ -154,11 +154,32 @@ def test_standard_input_and_progress_for_machines(server: LiveServer, tmp_path: 
     assert "not what this run began with" in refused.stderr
 
 
-def test_an_empty_input_is_an_empty_run(server: LiveServer, tmp_path: Path) -> None:
-    (tmp_path / "none.jsonl").touch()
-    done = run(tmp_path / "none.jsonl", tmp_path / "out", server)
+def test_an_empty_data_set_is_an_empty_run_and_an_empty_file_is_none(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text("[]")
+    done = run(tmp_path / "none.json", tmp_path / "out", server)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "export" / "sft.jsonl").read_bytes() == b""
+    (tmp_path / "empty.jsonl").touch()
+    refused = run(tmp_path / "empty.jsonl", tmp_path / "other", server)
+    assert refused.returncode == 1
+    assert "holds no prompts" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_former_name_of_the_option_works_beside_its_name(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "What is the capital of France?"}')
+    done = run(tmp_path / "p.jsonl", tmp_path / "out", server, "--export", "sft", "--format", "preferences,candidates")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "out" / "export").iterdir()}
+    assert names >= {"sft.jsonl", "preferences.jsonl", "candidates.parquet"}
+    for option in ("--format", "--export"):
+        again = subprocess.run(
+            [WINNOW, "export", str(tmp_path / "out"), option, "openai-batch", option, "sft"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert [line.split("/")[-1] for line in again.stdout.splitlines()] == ["sft.jsonl", "openai_batch.jsonl"]
 
 
 def test_a_refusal_is_one_line(prompts: Path, server: LiveServer, tmp_path: Path) -> None:
@@ -173,7 +194,7 @@ def test_a_refusal_is_one_line(prompts: Path, server: LiveServer, tmp_path: Path
         ((prompts, tmp_path / "out", server, "--ghost-attention", "--recipe", "none.toml"), "cannot be read"),
         ((prompts, tmp_path / "out", server, "--recipe", "none.toml"), "has no effect"),
         ((prompts, tmp_path / "out", server, "--temperature", "hot"), "--temperature: numbers"),
-        ((prompts, tmp_path / "out", server, "--export", "xml"), "unknown format 'xml'"),
+        ((prompts, tmp_path / "out", server, "--format", "xml"), "unknown format 'xml'"),
         ((prompts, tmp_path / "out", server, "--server", "http://127.0.0.1:9/v1"), "no Winnow answers"),
     ):
         done = run(*arguments)

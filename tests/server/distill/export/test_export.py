@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
@@ -20,18 +21,29 @@ from pydantic import ValidationError
 from tests import runs
 from tests.runs import make_run, manifest, problem, record, text
 from winnow.clients.schema import ChatCompletion
+from winnow.models import demo
 from winnow.models.combiner import combine
 from winnow.models.errors import RunError
 from winnow.models.types import Branch, CombinerName, Message, Reward
-from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
+from winnow.server.distill import tokenizer_copy
+from winnow.server.distill.export import ALL_FORMATS, FILES, ExportOptions, Format, table_of
 from winnow.server.distill.export.formats import export
 from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.records import Arm, Problem, Record
 
 Rows = list[dict[str, Any]]
+READ_BY_TRL = {
+    "sft": {"messages"},
+    "prompt-completion": {"prompt", "completion"},
+    "token-ids": {"input_ids", "labels"},
+    "preferences": {"prompt", "chosen", "rejected"},
+}
+"""The columns that TRL's trainers read by name, of the formats that are for training."""
+POLICY = str(demo.weights("policy"))
 ARMS = (Arm(5, 1.0), Arm(3, 0.7, "preprompt"))
-NAMES = ["sft.jsonl", "prompt_completion.jsonl", "preferences.jsonl", "candidates.parquet", "openai_batch.jsonl"]
+NAMES = [FILES[kind].name for kind in ALL_FORMATS]
+TABLES = [f"parquet/{name.removesuffix('.jsonl')}.parquet" for name in NAMES if name.endswith(".jsonl")]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +51,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
     """A run of 80 prompts with everything exported into its `export` folder."""
     folder = tmp_path_factory.mktemp("run")
     records = make_run(folder, prompts=80, arms=ARMS, problems=3)
+    tokenizer_copy.keep(folder, POLICY)
     written = export(folder, ALL_FORMATS, ExportOptions())
     assert [item.path.name for item in written] == NAMES
-    assert [item.rows for item in written] == [80, 80, 80, sum(len(item.selection.scored) for item in records), 83]
+    assert [item.rows for item in written] == [80, 80, 80, 80, sum(len(item.selection.scored) for item in records), 83]
     return folder, records
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by its path."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return dict(sorted(found.items()))
 
 
 def lines(path: Path) -> Rows:
@@ -106,7 +125,7 @@ def test_sft_rows_are_the_winners(run: tuple[Path, list[Record]]) -> None:
         assert plain(row["messages"]) == [*stored(item), {"role": "assistant", "content": best.text}]
         assert (row["line"], row["id"], row["category"]) == (item.line, item.id, item.category)
         assert (row["index"], row["rank"], row["tokens"]) == (best.index, 0, best.tokens)
-        assert (row["reward"], row["safety"]) == (reward.combined, reward.safety)
+        assert (row["combined"], row["safety"]) == (reward.combined, reward.safety)
         assert (row["helpfulness"], row["branch"]) == (reward.helpfulness, reward.branch.value)
         assert row["context_distilled"] == (arm == ARMS[1])
         assert row["temperature"] == arm.temperature
@@ -154,8 +173,8 @@ def test_chosen_outscores_rejected(run: tuple[Path, list[Record]]) -> None:
         assert row["chosen"] == [{"role": "assistant", "content": chosen.candidate.text}]
         assert row["rejected"] == [{"role": "assistant", "content": rejected.candidate.text}]
         assert chosen == item.selection.winner
-        assert row["score_chosen"] == chosen.reward.combined > row["score_rejected"] == rejected.reward.combined
-        assert row["margin"] == row["score_chosen"] - row["score_rejected"]
+        assert row["combined_chosen"] == chosen.reward.combined > row["combined_rejected"] == rejected.reward.combined
+        assert row["difference"] == row["combined_chosen"] - row["combined_rejected"]
         assert (row["safety_chosen"], row["helpfulness_rejected"]) == (
             chosen.reward.safety,
             rejected.reward.helpfulness,
@@ -234,6 +253,20 @@ def test_batch_bodies_are_completions_of_winnow(run: tuple[Path, list[Record]]) 
             None,
             {"code": "invalid_json", "message": "the line is not JSON"},
         )
+
+
+def test_batch_results_name_the_served_model(tmp_path: Path) -> None:
+    """A checkpoint's folder has a name of its own; what clients see is the name on the wire."""
+    folder = write_run(tmp_path / "run", [record(1, Random(0))])
+    described: dict[str, Any] = manifest()
+    described["models"]["policy"]["served_as"] = "house-model"
+    (folder / "manifest.json").write_text(json.dumps(described))
+    (row,) = exported(folder, "openai-batch", tmp_path)
+    assert row["response"]["body"]["model"] == "house-model"
+    described["models"] = {"server": {"id": "from-afar", "sha256": None}}
+    (folder / "manifest.json").write_text(json.dumps(described))
+    (row,) = exported(folder, "openai-batch", tmp_path)
+    assert row["response"]["body"]["model"] == "from-afar"
 
 
 def test_batch_results_return_n_ranked_choices(tmp_path: Path) -> None:
@@ -358,14 +391,27 @@ def test_ratings_follow_the_papers_scale(
     assert (row["rating"], row["margin_small"], row["margin_large"]) == (rating, small, large)
 
 
-def test_the_margin_is_that_of_safety_if_safety_ranked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_margin_is_the_papers_and_there_if_asked_for(
+    size: str, run: tuple[Path, list[Record]], tmp_path: Path
+) -> None:
+    """RewardTrainer subtracts a column `margin` from the difference of logits: it was the difference of R_c once."""
+    folder, _ = run
+    assert "margin" not in exported(folder, "preferences", tmp_path)[0]
+    rows = exported(folder, "preferences", tmp_path, margin=size, pairs="second")
+    assert [row["margin"] for row in rows] == [row[f"margin_{size}"] for row in rows]
+    assert all(isinstance(row["margin"], float) for row in rows)
+    assert len({row["margin"] for row in rows}) == 4  # a row without a clear preference has 0, not null
+
+
+def test_the_difference_is_that_of_safety_if_safety_ranked(tmp_path: Path) -> None:
     """By R_c the unsafe answer, at R_s 0.12, would beat the safe one, at R_h 0.02: `safe_first` says otherwise."""
     unsafe, safe = Reward(-2.0, None, Branch.UNSAFE), Reward(3.0, -4.0, Branch.HELPFUL)
     folder = write_run(tmp_path / "run", [of_rewards([unsafe, safe], "safe_first", is_safety=False)])
     (row,) = exported(folder, "preferences", tmp_path)
     assert (row["index_chosen"], row["index_rejected"]) == (1, 0)
-    assert row["score_chosen"] < row["score_rejected"]
-    assert row["margin"] == row["safety_chosen"] - row["safety_rejected"] > 0
+    assert row["combined_chosen"] < row["combined_rejected"]
+    assert row["difference"] == row["safety_chosen"] - row["safety_rejected"] > 0
     assert row["rating"] == "significantly_better"
 
 
@@ -377,11 +423,12 @@ def test_exports_are_repeatable_to_the_byte(run: tuple[Path, list[Record]], tmp_
     folder, _ = run
     other = tmp_path / "elsewhere"
     make_run(other, prompts=80, arms=ARMS, problems=3)
+    tokenizer_copy.keep(other, POLICY)
     journal = other / "journal.jsonl"
     journal.write_bytes(b"".join(reversed(journal.read_bytes().splitlines(keepends=True))))
     export(other, ALL_FORMATS, ExportOptions(), tmp_path / "again")
-    names = sorted(path.name for path in (tmp_path / "again").iterdir())
-    assert names == sorted([*NAMES, "README.md", "chat_template.jinja"])
+    names = list(files(tmp_path / "again"))
+    assert names == sorted([*NAMES, *TABLES, "README.md", "chat_template.jinja"])
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (folder / "export" / name).read_bytes(), name
 
@@ -396,7 +443,9 @@ def test_a_line_is_a_line_for_every_reader(tmp_path: Path) -> None:
 
 def test_an_empty_run_gives_empty_files(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", [])
+    tokenizer_copy.keep(folder, POLICY)
     written = export(folder, ALL_FORMATS, ExportOptions())
+    assert [item.path.name for item in written] == NAMES
     assert [item.rows for item in written] == [0] * len(written)
     for item in written:
         if item.path.suffix == ".jsonl":
@@ -419,15 +468,15 @@ def test_a_run_of_problems_alone(tmp_path: Path) -> None:
 def test_a_failure_leaves_what_was_there(run: tuple[Path, list[Record]], tmp_path: Path, monkeypatch: Any) -> None:
     folder, _ = run
     export(folder, ["sft", "candidates"], ExportOptions(), tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = files(tmp_path)
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("winnow.server.distill.export.formats.row", fail)
+    monkeypatch.setattr("winnow.server.distill.export.contents.row", fail)
     with pytest.raises(RunError, match="No space left"):
         export(folder, ["sft", "candidates"], ExportOptions(top_k=2), tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert files(tmp_path) == before
 
 
 def test_wrong_options_and_folders_are_refused(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
@@ -447,36 +496,62 @@ def test_wrong_options_and_folders_are_refused(run: tuple[Path, list[Record]], t
 # What reads them
 
 
-def test_datasets_loads_every_file(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
-    """By the card's configs where the file is one, else by its format; types come from the card, not from a guess."""
+@pytest.mark.parametrize("kind", ALL_FORMATS)
+@pytest.mark.parametrize("alone", [True, False])
+def test_datasets_loads_every_format_by_its_name(
+    kind: Format, alone: bool, run: tuple[Path, list[Record]], tmp_path: Path
+) -> None:
+    """With the types of the columns, not those that a reader guesses from the first rows."""
     import datasets
 
-    folder, records = run
-    where = {"split": "train", "cache_dir": str(tmp_path)}
-    for name, rows in (("sft", 80), ("prompt-completion", 80), ("preferences", 80)):
-        loaded = datasets.load_dataset(str(folder / "export"), name, **where)
-        assert loaded.num_rows == rows
-        assert loaded.features["id"].dtype == "string"
-    sft = datasets.load_dataset(str(folder / "export"), **where)
-    assert plain(sft[0]["messages"]) == [
-        *stored(records[0]),
-        {"role": "assistant", "content": records[0].selection.winner.candidate.text},
-    ]
-    assert sft[0]["messages"][0]["weight"] is None
-    assert sft.features["run"].dtype == "string"  # though every value is null
-    for kind, file in (("parquet", "candidates.parquet"), ("json", "openai_batch.jsonl")):
-        loaded = datasets.load_dataset(kind, data_files=str(folder / "export" / file), **where)
-        assert loaded.num_rows == (83 if kind == "json" else sum(len(item.selection.scored) for item in records))
+    folder, _ = run
+    if alone:
+        export(folder, [kind], ExportOptions(), tmp_path / "out")
+    place = tmp_path / "out" if alone else folder / "export"
+    where = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+    loaded = datasets.load_dataset(str(place), kind, **where)
+    name = FILES[kind].name
+    rows = pyarrow.parquet.read_table(place / name).to_pylist() if kind == "candidates" else lines(place / name)
+    assert loaded.num_rows == len(rows)
+    assert loaded.features["id"].dtype == "string"
+    assert [with_nulls(given, read) for given, read in zip(rows, loaded.to_list(), strict=True)] == loaded.to_list()
+    if alone or kind == "sft":
+        assert datasets.load_dataset(str(place), **where).column_names == loaded.column_names
 
 
-def test_candidates_alone_are_a_config(run: tuple[Path, list[Record]], tmp_path: Path) -> None:
-    import datasets
+def with_nulls(given: Any, read: Any) -> Any:
+    """Return what was written, with a null for each key that only a table has."""
+    if isinstance(read, dict) and isinstance(given, dict):
+        return {key: with_nulls(given.get(key), value) for key, value in read.items()}
+    if isinstance(read, list) and isinstance(given, list):
+        return [with_nulls(*pair) for pair in zip(given, read, strict=True)]
+    return given
 
-    folder, records = run
-    export(folder, ["candidates"], ExportOptions(), tmp_path / "out")
-    loaded = datasets.load_dataset(str(tmp_path / "out"), "candidates", split="train", cache_dir=str(tmp_path))
-    assert loaded.num_rows == sum(len(item.selection.scored) for item in records)
-    assert loaded[0]["prompt"] == stored(records[0])
+
+def test_r_c_has_one_name_everywhere(run: tuple[Path, list[Record]]) -> None:
+    """That of the wire."""
+    folder, _ = run
+    for kind in ALL_FORMATS[:-1]:
+        names = set(pyarrow.parquet.read_schema(folder / "export" / table_of(kind)).names)
+        assert not names & {"reward", "score", "score_chosen", "r_c"}
+        assert "combined" in names or {"combined_chosen", "combined_rejected"} <= names
+    (batch, *_) = lines(folder / "export" / "openai_batch.jsonl")
+    assert "combined" in batch["response"]["body"]["best_of_n"]["scored"][0]
+
+
+@pytest.mark.parametrize("kind", READ_BY_TRL)
+def test_trl_reads_no_column_by_accident(kind: Format, run: tuple[Path, list[Record]]) -> None:
+    """Every name that a trainer of the installed TRL takes from a row, or declares as a column of its own."""
+    folder, _ = run
+    found: set[str] = set()
+    for name in ("sft", "dpo", "reward", "kto", "grpo", "rloo"):
+        source = Path(importlib.util.find_spec(f"trl.trainer.{name}_trainer").origin or "").read_text()
+        found |= set(re.findall(r"""examples?(?:\[0\])?(?:\.get\(|\.pop\(|\[)["'](\w+)["']""", source))
+        for declared in re.findall(r"_signature_columns = \[(.*?)\]", source, re.DOTALL):
+            found |= set(re.findall(r"""["'](\w+)["']""", declared))
+    assert {"margin", "tools", "prompt", "chosen"} <= found
+    ours = set(pyarrow.parquet.read_schema(folder / "export" / table_of(kind)).names)
+    assert ours & found == READ_BY_TRL[kind]
 
 
 def test_pandas_reads_every_file(run: tuple[Path, list[Record]]) -> None:
@@ -502,7 +577,7 @@ def test_the_card_says_what_was_done(run: tuple[Path, list[Record]], tmp_path: P
         "settings.max_tokens",
         "input lines at fault | 3",
         "## Limits",
-        "`margin`",
+        "`difference`",
     ):
         assert words in card
     assert f"candidates scored | {sum(len(item.selection.scored) for item in records)}" in card
@@ -524,6 +599,7 @@ def test_an_empty_answer_is_no_training_row_and_never_chosen(tmp_path: Path) -> 
     folder = scored(tmp_path / "run", [4.0, 1.0, -2.0], ["", "plum", "kiwi"])
     out = tmp_path / "out"
     (row,) = exported(folder, "sft", out, top_k=1)
+    assert "without text ranks below every other" in (out / "README.md").read_text()
     assert (row["messages"][-1]["content"], row["rank"]) == ("plum", 0)
     assert len(exported(folder, "sft", out, top_k=3)) == 2
     (pair,) = exported(folder, "preferences", out)

@@ -67,7 +67,7 @@ def test_the_best_of_all_runs_wins(tmp_path: Path, runs: tuple[list[Record], ...
         assert row["messages"][0]["content"] == group[0].messages[0].content
         assert row["messages"][-1]["content"] == best.candidate.text
         assert (row["line"], row["id"]) == (group[0].line, group[0].id)
-        assert row["reward"] == best.reward.combined
+        assert row["combined"] == best.reward.combined
 
 
 def test_every_answer_is_there_once_and_says_where_from(tmp_path: Path, runs: tuple[list[Record], ...]) -> None:
@@ -94,7 +94,7 @@ def test_every_answer_is_there_once_and_says_where_from(tmp_path: Path, runs: tu
 def test_pairs_reach_across_runs(tmp_path: Path, runs: tuple[list[Record], ...]) -> None:
     rows = exported(tmp_path / "one", "preferences", tmp_path / "two", tmp_path / "three")
     assert any(row["run_chosen"] != row["run_rejected"] for row in rows)
-    assert all(row["score_chosen"] > row["score_rejected"] for row in rows)
+    assert all(row["combined_chosen"] > row["combined_rejected"] for row in rows)
 
 
 def test_merging_is_repeatable_and_needs_no_order_of_the_journals(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.distill import tokenizer_copy
-from winnow.server.distill.export import ExportOptions
+from winnow.server.distill.export import ExportOptions, MarginSize
 from winnow.server.distill.export.formats import export
 
 STEPS: dict[str, Any] = {
@@ -143,11 +143,19 @@ def test_dpo_trains(data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
     assert first == pytest.approx(math.log(2), abs=1e-3)  # policy and reference are still one
 
 
-def test_a_reward_model_trains_with_the_margin(data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    raw = rows(data, "preferences", tmp_path)
+@pytest.mark.parametrize("margin", [None, "small"])
+def test_a_reward_model_trains_with_the_papers_margin_or_none(
+    margin: MarginSize | None, data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """A column `margin` is subtracted in the loss, so that there is none unless it is asked for."""
+    export(data.parent, ["preferences"], ExportOptions(margin=margin), tmp_path / "export")
+    raw = rows(tmp_path / "export", "preferences", tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(demo.weights("helpfulness-rm"), dtype=torch.float32)
     arguments = RewardConfig(output_dir=str(tmp_path), **STEPS)
     trainer = RewardTrainer(model, args=arguments, train_dataset=raw, processing_class=tokenizer)
     batch = next(iter(trainer.get_train_dataloader()))
-    assert set(batch["margin"].tolist()) <= set(torch.tensor(raw["margin"][:]).tolist())
+    if margin:
+        assert set(batch["margin"].tolist()) <= set(torch.tensor([0, 1 / 3, 2 / 3, 1]).tolist())
+    else:
+        assert "margin" not in batch
     check_learns(trainer)

