@@ -46,7 +46,7 @@ class Route:
 
     @property
     def remedy(self) -> str:
-        """What to do about a proxy that does not work."""
+        """Advice about a proxy that does not work."""
         return _remedy(self.variable, self.address)
 
     def http_options(self) -> dict[str, Any]:

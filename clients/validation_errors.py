@@ -101,7 +101,7 @@ class _Problem:
 
     @property
     def fitness(self) -> tuple[bool, int, int]:
-        """How far the value fits; larger is further."""
+        """A rank of how far the value fits; larger is further."""
         indices = [part for part in self.place if isinstance(part, int)]
         return (not self.is_mismatch, len(self.place), indices[-1] if indices else -1)
 

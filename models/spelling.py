@@ -1,4 +1,4 @@
-"""How a vocabulary spells a text: without a dummy space, and with tokens whose bytes are the text.
+"""The spelling of texts by a vocabulary: without a dummy space, and with tokens whose bytes are the text.
 
 Covers SentencePiece vocabularies with byte fallback, whichever class ships them. Classes differ in where they put
 the dummy space (a normalizer, or a pre-tokenizer that adds none to a text that begins with a space), so it is taken

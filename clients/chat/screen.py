@@ -1,4 +1,4 @@
-"""What the chat prints: answers while they arrive, their scores, tables of candidates. No input, no requests."""
+"""The output of the chat: answers while they arrive, their scores, tables of candidates. No input, no requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the chat's messages come from: what every source of them can do, and the lines of standard input."""
+"""The sources of the chat's messages: their protocol, and the one that reads lines of standard input."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Dialog, Message, Prompt
 
 TagRule = Literal["refuse", "neutralise"]
-"""What happens to a tag of the format in a user's or system message: the dialog is refused, or the tag is made text."""
+"""The rule for a tag of the format in a user's or system message: refuse the dialog, or make the tag text."""
 
 
 def merged(messages: Iterable[Message]) -> tuple[Message, ...]:

@@ -26,7 +26,7 @@ _ERROR = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Fai
 
 
 class EngineOutput:
-    """What the processes that are started within `inherited` write to descriptors 1 and 2; `name` is the engine's."""
+    """The output, on descriptors 1 and 2, of processes that are started within `inherited`; `name` is the engine's."""
 
     def __init__(self, name: str) -> None:
         self._name = name

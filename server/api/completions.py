@@ -212,7 +212,7 @@ class Completion:
 
     @property
     def _reduced_by(self) -> Reduction | None:
-        """Why K is smaller than requested, as far as it is known: the load decides on admission."""
+        """The reason why K is smaller than requested, as far as it is known: the load decides on admission."""
         return "temperature" if self.rendered.request.is_reduced else self.ticket.reduced_by
 
     @property

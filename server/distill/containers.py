@@ -1,4 +1,4 @@
-"""Files of rows: what the rows of a file are, by its name and its first bytes, and how they are streamed."""
+"""Files of rows: their formats, told by name and first bytes, and their rows as streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from winnow.server.distill.layouts import COLUMNS, KEYS
 from winnow.server.distill.lines import CHUNK, Stream
 
 Format = Literal["jsonl", "json", "csv", "text", "parquet"]
-"""What the rows of a file are: lines of JSON, values of JSON (array or objects), records, lines, rows of a table."""
+"""The rows of a file: lines of JSON, values of JSON (array or objects), records, lines, rows of a table."""
 FORMATS: tuple[Format, ...] = get_args(Format)
 Kind = Format | Literal["dataset"]
 """A format, or a folder that the `datasets` library saved."""

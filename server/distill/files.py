@@ -47,7 +47,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 REFUSALS = (WinnowError, ImportError)
-"""What a refusal is: the run could not begin, because of the input, the settings, an engine or a missing package."""
+"""The errors of a run that could not begin: its input, the settings, an engine, or a missing package."""
 
 
 @contextlib.contextmanager

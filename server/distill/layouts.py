@@ -18,7 +18,7 @@ from winnow.server.distill.dialogs import asked, holds_prompt, is_transcript, me
 Body = Mapping[str, Any]
 """A row without its nulls."""
 Asked = Callable[[Sequence[Message]], tuple[Message, ...]]
-"""What remains of a dialog without the data set's own answer at its end; see `winnow.server.distill.dialogs`."""
+"""The rest of a dialog without the data set's own answer at its end; see `winnow.server.distill.dialogs`."""
 BATCH = "custom_id"
 """The key of a line of an OpenAI batch."""
 DIALOGS = ("messages", "conversations", "conversation")

@@ -56,7 +56,7 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """What the rows are, as text: the kinds of the files."""
+        """The kinds of the files, as one text."""
         return ", ".join(sorted({part.kind for part in self.parts}))
 
     @property

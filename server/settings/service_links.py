@@ -8,9 +8,10 @@ still found.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
+
+from winnow.server.settings.hosts import address_of
 
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 _PROTOCOL = "|".join(_PROTOCOLS)
@@ -55,8 +56,4 @@ def _belongs(name: str, service: str, environment: Mapping[str, str]) -> bool:
 
 
 def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
+    return address_of(value) is not None

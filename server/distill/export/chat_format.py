@@ -35,7 +35,7 @@ class ChatFormat:
 
     @property
     def about(self) -> str:
-        """What is known about the template, for the card and the terminal."""
+        """Remarks about the template, for the card and the terminal."""
         name, ids = self.template.name, f"`{FILES['token-ids'].name}`"
         if self.jinja is None:
             return (
