@@ -26,7 +26,7 @@ from winnow.clients.errors import (
 from winnow.clients.network import Route, parse_address, route_to
 from winnow.clients.schema import ErrorBody, ErrorDetail
 from winnow.clients.streams import StreamedAnswer
-from winnow.clients.text_files import read_text
+from winnow.clients.text_files import read_entries
 
 T = TypeVar("T")
 BASE_URL = "http://127.0.0.1:8000/v1"
@@ -34,7 +34,6 @@ TIMEOUT = httpx.Timeout(10.0, read=600.0, pool=600.0)
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 
 _KEY = re.compile(r"[!-~]+")
-_COMMENT = re.compile(r"(^|\s)#.*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -44,8 +43,7 @@ def read_api_key(path: Path) -> str:
     Raises:
         ValueError: the file cannot be read, or does not hold one key; the message says why, and shows none.
     """
-    lines = (_COMMENT.sub("", line).strip() for line in read_text(path).splitlines())
-    keys = [line for line in lines if line]
+    keys = [key for _, key in read_entries(path)]
     if len(keys) != 1:
         raise ValueError(f"{path} holds {len(keys) or 'no'} key{'s' if keys else ''}; a client sends exactly one")
     if _DIGEST.fullmatch(keys[0]):

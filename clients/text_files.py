@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
+_COMMENT = re.compile(r"(^|\s)#.*")
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -29,3 +31,13 @@ def read_text(path: Path) -> str:
             f"{path} cannot be read: line {line}, byte {column} (0x{error.object[error.start]:02x}) is not UTF-8; "
             "save the file as UTF-8"
         ) from None
+
+
+def read_entries(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file of keys, each with its number; comments (#) and blank lines are passed over.
+
+    Raises:
+        ValueError: as in `read_text`.
+    """
+    lines = (_COMMENT.sub("", line).strip() for line in read_text(path).splitlines())
+    return [(number, line) for number, line in enumerate(lines, start=1) if line]

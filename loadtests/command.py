@@ -161,9 +161,8 @@ def loadtest(
         options = Options(
             scenario, url, against, prompts=prompts, model=model, dialect=dialect, out=out, as_json=json,
             candidates=_numbers("--candidates", candidates, int), rate=_numbers("--rate", rate, float),
-            concurrency=_numbers("--concurrency", concurrency, int),
-            api_key=_key(api_key_file), against_key=_key(against_key_file),
-            changes=_given(
+            concurrency=_numbers("--concurrency", concurrency, int), api_key=_key(api_key_file),
+            against_key=_key(against_key_file), changes=_given(
                 requests=requests, seconds=seconds, repeats=repeats, warm_up=warm_up, max_tokens=max_tokens,
                 slo_ms=slo_ms, stream=stream, seed=seed,
             ),

@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from winnow.clients.text_files import read_text
+from winnow.clients.text_files import read_entries
 from winnow.models.errors import SettingsError
 from winnow.server.settings import Settings
 
-_COMMENT = re.compile(r"(^|\s)#.*")
 _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 _KEY = re.compile(r"[!-~]{8,512}")
 
@@ -62,17 +61,12 @@ class ApiKeys:
 
 def _read(path: Path) -> list[bytes]:
     try:
-        lines = read_text(path).splitlines()
+        entries = read_entries(path)
     except ValueError as error:
         raise SettingsError(f"api_keys_file {error}") from None
-    digests = [
-        _digest(key, f"api_keys_file {path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if (key := _COMMENT.sub("", line).strip())
-    ]
-    if not digests:
+    if not entries:
         raise SettingsError(f"api_keys_file {path} contains no key; add one, or remove the setting")
-    return digests
+    return [_digest(key, f"api_keys_file {path}, line {number}") for number, key in entries]
 
 
 def _digest(key: str, where: str) -> bytes:

@@ -125,13 +125,8 @@ def distill(
         prompts=prompts,
         out=out,
         choices=_choices(
-            settings,
-            candidates,
-            temperature,
-            sweep=sweep,
-            seed=seed,
-            context_distillation=context_distillation,
-            ghost_attention=ghost_attention,
+            settings, candidates, temperature, sweep=sweep, seed=seed,
+            context_distillation=context_distillation, ghost_attention=ghost_attention,
         ),
         input_format=None if input_format == "auto" else input_format,
         recipe=recipe,
@@ -141,7 +136,7 @@ def distill(
         retry_failed=retry_failed,
         formats=_formats(formats, old_formats, default=DISTILLED),
         as_json=json,
-    )
+    )  # fmt: skip
     logging.basicConfig(format="winnow: %(message)s")
     logging.getLogger("winnow").setLevel(logging.INFO)
     raise SystemExit(run(options, settings))
