@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.live import LiveServer, blaming_memory, is_running, own_engines, wait_until
 from winnow.models import demo
@@ -15,6 +16,9 @@ from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
+
+settings.register_profile("winnow", deadline=None)  # a busy machine is no failure
+settings.load_profile("winnow")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
 import os
 import re
@@ -33,6 +34,7 @@ from winnow.server.settings import Settings
 
 WINNOW = str(Path(sys.executable).with_name("winnow"))
 START_SECONDS = 180.0
+TICK_SECONDS = 0.01
 ENGINES_GIB = 3
 """Memory that three demo engines need, about, with the process that starts them."""
 
@@ -188,6 +190,24 @@ def scripted(
     )
 
 
+class _PromptServer(uvicorn.Server):
+    """A server that ends as soon as its connections have; uvicorn's own pauses for tenths of a second, per test."""
+
+    async def main_loop(self) -> None:
+        ticks = itertools.count()
+        while not await self.on_tick(next(ticks)):  # noqa: ASYNC110, uvicorn has no event for it
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110, uvicorn has no event for it
+            await asyncio.sleep(TICK_SECONDS)
+        await self.lifespan.shutdown()
+
+
 @dataclass
 class ScriptedServer(Reachable):
     """The HTTP server over a scripted service, in a thread of this process."""
@@ -203,7 +223,7 @@ class ScriptedServer(Reachable):
     @contextlib.contextmanager
     def start(cls, service: Service, keys: ApiKeys | None = None) -> Iterator[ScriptedServer]:
         """Serve `service` and yield once it listens."""
-        server = uvicorn.Server(configure(service, keys or ApiKeys()))
+        server = _PromptServer(configure(service, keys or ApiKeys()))
         with _listener() as listener:
             loop = asyncio.new_event_loop()
             thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listener])))
@@ -220,7 +240,7 @@ class ScriptedServer(Reachable):
 @contextlib.asynccontextmanager
 async def serving(service: Service) -> AsyncIterator[httpx.AsyncClient]:
     """Serve `service` in the running loop, which real engines are bound to, and yield a client of the server."""
-    server = uvicorn.Server(configure(service, ApiKeys()))
+    server = _PromptServer(configure(service, ApiKeys()))
     with _listener() as listener:
         task = asyncio.create_task(server.serve([listener]))
         try:

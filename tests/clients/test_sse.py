@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from winnow.clients.sse import EventDecoder
@@ -17,7 +17,6 @@ def decode(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [event for chunk in chunks for event in decoder.feed(chunk)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text()), st.lists(st.integers(0, 200)), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", " "]))
 @example(["\u2028\u2029\x85 é €"], list(range(60)), "\r\n", " ")
 def test_nothing_is_lost_wherever_chunks_end(texts: list[str], cuts: list[int], end: str, space: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.any_client import Open
@@ -40,7 +40,6 @@ from winnow.clients.streams import StreamedAnswer
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(TEXT, min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 400))
 def test_a_stream_has_the_same_answer_as_a_plain_response(texts: list[str], size: int, step: int) -> None:
     """Chunks may end anywhere: inside an event, a line or a character."""

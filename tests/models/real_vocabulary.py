@@ -18,9 +18,9 @@ import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import generate_merges
 
-from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.tokenizer import Tokenizer
 
 Layout = Literal["prepend", "first", "always"]
@@ -64,10 +64,16 @@ def pieces_in_the_middle() -> sentencepiece.SentencePieceProcessor:
 
 
 @cache
-def shipped(way: str) -> Tokenizer:
-    """The product's tokenizer, from files that `ship` wrote."""
+def wrapped(way: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of transformers, from files that `ship` wrote."""
     with TemporaryDirectory() as folder:
-        return load_tokenizer(str(ship(way, Path(folder))), "policy")
+        return AutoTokenizer.from_pretrained(ship(way, Path(folder)))
+
+
+@cache
+def shipped(way: str) -> Tokenizer:
+    """The product's tokenizer, from the same files."""
+    return Tokenizer(wrapped(way))
 
 
 def ship(way: str, folder: Path) -> Path:

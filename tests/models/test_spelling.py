@@ -39,7 +39,7 @@ texts = st.lists(st.one_of(words, FRAGMENTS, st.sampled_from(["▁", "▁▁", "
 @example(text="▁Hello")
 @example(text="\nHello")
 @example(text=", there was")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 def test_ids_are_sentencepieces_whichever_class_ships_it(way: str, text: str) -> None:
     """Some classes drop a leading space, and in the middle of a text `", there was"` must get no space of its own."""
     tokenizer = shipped(way)
@@ -50,7 +50,7 @@ def test_ids_are_sentencepieces_whichever_class_ships_it(way: str, text: str) ->
 
 @pytest.mark.parametrize("way", SHIPPED)
 @given(text=texts, data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20)
 def test_an_answer_cut_at_any_token_keeps_its_whole_characters(way: str, text: str, data: st.DataObject) -> None:
     """Regression: a cut inside a character turned the run of byte tokens before it into U+FFFD."""
     tokenizer = shipped(way)
@@ -65,7 +65,7 @@ def test_an_answer_cut_at_any_token_keeps_its_whole_characters(way: str, text: s
 
 
 @given(text=texts, data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200)
 def test_two_halves_of_a_text_spell_it(text: str, data: st.DataObject) -> None:
     """A prompt that is scored with its continuation: the scored text is the text, wherever it is cut."""
     tokenizer = shipped("LlamaTokenizer")

@@ -20,7 +20,7 @@ FRAGMENTS = st.sampled_from(
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
 texts = st.lists(st.one_of(st.text(CHARACTERS, max_size=12), FRAGMENTS), max_size=5).map("".join)
 PUNCTUATION = [*",(:;.!?)]}>'\"-/%", "...", "/>", '":', "),"]
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=300)
 
 
 @many

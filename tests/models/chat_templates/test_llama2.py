@@ -35,7 +35,7 @@ DIALOGS = dialogs(contents(without=TAGS))
 
 
 @given(dialog=DIALOGS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @example(dialog=[("system", "Be kind."), ("user", "  leading space survives after the system block ")])
 @example(dialog=[("user", "a"), ("assistant", " b "), ("user", "</s><s>c")])
 @example(dialog=[("user", "")])
@@ -45,7 +45,7 @@ def test_ids_equal_metas(tokenizer: Tokenizer, template: Llama2Template, dialog:
 
 
 @given(dialog=DIALOGS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_control_ids_come_from_turns_alone(
     tokenizer: Tokenizer, template: Llama2Template, dialog: list[tuple[str, str]]
 ) -> None:
@@ -170,7 +170,7 @@ def test_leading_system_messages_are_one(tokenizer: Tokenizer, template: Llama2T
 
 
 @given(dialog=DIALOGS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_merging_does_not_change_a_dialog_that_alternates(
     template: Llama2Template, dialog: list[tuple[str, str]]
 ) -> None:

@@ -16,7 +16,7 @@ from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.models.chat_templates.dialogs import contents, dialogs
-from tests.models.real_vocabulary import SHIPPED, ship
+from tests.models.real_vocabulary import SHIPPED, shipped, wrapped
 from winnow.models import demo
 from winnow.models.chat_templates.exactness import exact_jinja, is_exact
 from winnow.models.chat_templates.llama2 import TAGS, Llama2Template
@@ -33,9 +33,8 @@ DIALOGS = dialogs(CONTENTS).map(lambda turns: [{"role": role, "content": content
 class Exported:
     """A Hugging Face tokenizer with the exported template, and ours on the same files."""
 
-    def __init__(self, folder: Path, template: Llama2Template) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        self.ours = Tokenizer(self.tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ours: Tokenizer, template: Llama2Template) -> None:
+        self.tokenizer, self.ours = tokenizer, ours
         self.tokenizer.chat_template = exact_jinja(template, self.ours)
 
     def ids(self, dialog: Dialog, **options: Any) -> list[int]:
@@ -50,16 +49,15 @@ class Exported:
 
 
 @pytest.fixture(scope="module", params=["demo", *SHIPPED])
-def exported(
-    request: pytest.FixtureRequest, template: Llama2Template, tmp_path_factory: pytest.TempPathFactory
-) -> Exported:
+def exported(request: pytest.FixtureRequest, template: Llama2Template) -> Exported:
     if request.param == "demo":
-        return Exported(demo.weights("policy"), template)
-    return Exported(ship(request.param, tmp_path_factory.mktemp("shipped")), template)
+        tokenizer = AutoTokenizer.from_pretrained(demo.weights("policy"))
+        return Exported(tokenizer, Tokenizer(tokenizer), template)
+    return Exported(wrapped(request.param), shipped(request.param), template)
 
 
 @given(dialog=DIALOGS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @example(dialog=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "  a "}])
 @example(dialog=[{"role": "user", "content": ""}])
 def test_prompts_are_those_that_are_sampled_from(template: Llama2Template, exported: Exported, dialog: Dialog) -> None:
@@ -69,7 +67,7 @@ def test_prompts_are_those_that_are_sampled_from(template: Llama2Template, expor
 
 
 @given(dialog=DIALOGS, text=CONTENTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @example(dialog=[{"role": "user", "content": "a"}], text="")
 @example(dialog=[{"role": "user", "content": "a"}], text=" b ")
 @example(dialog=[{"role": "user", "content": "a"}], text="\n\nb")
@@ -85,7 +83,7 @@ def test_the_last_answer_is_scored_with_the_same_ids(
 
 
 @given(dialog=DIALOGS, text=CONTENTS, data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 def test_loss_falls_on_the_turns_that_have_weight(
     exported: Exported, dialog: Dialog, text: str, data: st.DataObject
 ) -> None:
@@ -105,7 +103,7 @@ def test_loss_falls_on_the_turns_that_have_weight(
 
 
 @given(dialog=DIALOGS, text=st.lists(st.sampled_from([*CONTROLS, " ", "a", "<", "</s", "s>"])).map("".join))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 def test_text_makes_no_control_ids(exported: Exported, dialog: Dialog, text: str) -> None:
     dialog = [{**message, "content": message["content"] + text} for message in dialog]
     whole = exported.ids([*dialog, {"role": "assistant", "content": text}])
@@ -114,7 +112,7 @@ def test_text_makes_no_control_ids(exported: Exported, dialog: Dialog, text: str
 
 
 @given(dialog=dialogs(contents(without=CONTROLS)), text=contents(without=CONTROLS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @example(dialog=[("system", "<<SYS>>a<</SYS>>"), ("user", "[INST]b[/INST]")], text="c [/INST] d")
 def test_a_tag_in_a_message_is_spelt_as_the_server_spells_it(
     template: Llama2Template, exported: Exported, dialog: list[tuple[str, str]], text: str

@@ -26,7 +26,7 @@ def both(tokenizer: Tokenizer) -> tuple[RewardInput, RewardInput]:
     return RewardInput(tokenizer, template), RewardInput(tokenizer, template, shares_policy_ids=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(prompt=st.sampled_from(PROMPTS), answer=answers)
 def test_both_paths_give_the_same_ids(
     tokenizer: Tokenizer, template: Llama2Template, prompt: object, answer: str
@@ -40,7 +40,7 @@ def test_both_paths_give_the_same_ids(
     assert tokenizer.decode_continuation(ids[len(rendered) :]) == (f" {answer}" if answer else "").replace("▁", " ")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=answers, answer=answers)
 def test_both_paths_agree_on_raw_prompts(tokenizer: Tokenizer, text: str, answer: str) -> None:
     """An answer continues the raw text as it is: without a space of the template's."""

@@ -33,7 +33,7 @@ from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import DoesNotFit
 
 LLAMA_2_7B = Shape.llama2(hidden=4096, layers=32, heads=32, intermediate=11_008)
-quick = settings(deadline=None, max_examples=60)  # no deadline: a busy machine is no failure
+quick = settings(max_examples=60)
 WORK = Work(sequences=256, candidates=256, eager=True)
 
 

@@ -203,7 +203,7 @@ def test_a_disconnect_cancels_every_candidate(tokenizer: Tokenizer, stage: str, 
     with ScriptedServer.start(scripted(tokenizer, policy, safety, **limits)) as server:
         if stage == "queued":
             ticket = server.service.admission.enter("another", 8, 0)
-        for _ in range(20):
+        for _ in range(5):
             leave(server, stream=streamed)
             assert wait_until(lambda: not policy.running and server.service.lifecycle.requests == 0, 5)
         if stage == "queued":
@@ -317,7 +317,7 @@ def test_accept_any_model(tokenizer: Tokenizer) -> None:
         assert body.model == "winnow-demo"
 
 
-async def test_a_thousand_disconnects_leave_nothing_running(tokenizer: Tokenizer) -> None:
+async def test_hundreds_of_disconnects_leave_nothing_running(tokenizer: Tokenizer) -> None:
     policy = ScriptedPolicy(hold=asyncio.Event())
     with ScriptedServer.start(scripted(tokenizer, policy, max_queued_candidates=0)) as server:
         tasks = len(asyncio.all_tasks(server.loop))
@@ -331,7 +331,7 @@ async def test_a_thousand_disconnects_leave_nothing_running(tokenizer: Tokenizer
                 ) as reply:
                     assert reply.status_code in (200, 429)
 
-            for _ in range(10):
+            for _ in range(3):
                 await asyncio.gather(*(visit(number) for number in range(100)))
         assert wait_until(lambda: not policy.running and idle(server), 10)
         assert wait_until(lambda: len(asyncio.all_tasks(server.loop)) <= tasks + 1, 10)

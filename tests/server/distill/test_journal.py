@@ -40,7 +40,7 @@ def test_entries_come_back_in_the_order_of_the_input(tmp_path: Path) -> None:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_entry_survives_its_json(seed: int) -> None:
     made = record(seed + 1, Random(seed))
     assert records.load(records.dump(made)) == stored(made)
@@ -50,7 +50,7 @@ def test_an_entry_survives_its_json(seed: int) -> None:
 @given(
     keep=st.floats(0, 1), tail=st.sampled_from([b"", b"\0" * 64, b'{"line": 3', b"\xff\xfe", b"[]\n", b"\n\n", b"\0\n"])
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_torn_end_is_cut_off_and_the_rest_is_kept(
     keep: float, tail: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

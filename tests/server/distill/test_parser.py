@@ -319,7 +319,7 @@ def test_digests_do_not_change_between_versions(tmp_path: Path, line: object, di
     assert task(tmp_path, line).digest == digest
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(CHANGES), st.randoms(use_true_random=False))
 def test_digests_do_not_depend_on_the_order_of_keys(
     tmp_path_factory: pytest.TempPathFactory, line: dict[str, object], rng: Any

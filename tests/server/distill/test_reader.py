@@ -150,7 +150,7 @@ plain = st.fixed_dictionaries(
 prompts = st.lists(plain, min_size=1, max_size=9).map(lambda lines: [{"prompt": "first"}, *lines, {"prompt": "last"}])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(prompts)
 def test_every_container_holds_the_same(tmp_path_factory: pytest.TempPathFactory, lines: Lines) -> None:
     """Only the listed keys of a row without a shape may differ: a table fills absent columns with nulls."""

@@ -195,7 +195,6 @@ Crowd.TestCase.settings = settings(Crowd.TestCase.settings, max_examples=100, st
 TestCrowd = Crowd.TestCase
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1, 2, 8])), max_size=40))
 def test_requests_are_admitted_in_the_order_of_the_papers_start_tags(requests: list[tuple[str, int]]) -> None:
     admission = Admission(8, PLENTY, PLENTY)

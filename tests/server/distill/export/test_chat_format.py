@@ -27,7 +27,8 @@ from winnow.server.distill.export.formats import export
 TRICKY = (" Paris", "  two\n", ", and", "\n", "(a)", "中文🙂", '"x": [1]', "\tb", "é ", "")
 PAIRS = [(a, b) for a in TRICKY for b in TRICKY[:3]]
 FILES = ("prompt_completion", "token_ids")
-WAYS = ("LlamaTokenizer", "LlamaTokenizer, legacy", "PreTrainedTokenizerFast", "PreTrainedTokenizerFast, Metaspace")
+WAYS = ("LlamaTokenizer", "PreTrainedTokenizerFast, Metaspace always")
+"""One for each form of the template; tests/models/chat_templates has all ways."""
 
 
 @pytest.fixture(params=WAYS)
