@@ -11,7 +11,7 @@ import orjson
 
 from winnow.models.errors import BadLine, RunError
 from winnow.server.distill.layouts import DIALOGS
-from winnow.server.distill.lines import BOM, CHUNK, MAX_ROW_BYTES, Stream, not_utf8
+from winnow.server.distill.lines import BOM, MAX_ROW_BYTES, Stream, not_utf8, read_line
 
 LISTS = (*DIALOGS, "chosen", "rejected", "turns")
 """Columns whose cells are read as JSON if they hold a JSON list."""
@@ -58,12 +58,10 @@ class _Lines(Iterator[str]):
         self.count = 0
 
     def __next__(self) -> str:
-        line = self._stream.readline(MAX_ROW_BYTES)
+        line, is_cut = read_line(self._stream, MAX_ROW_BYTES)
         if not line:
             raise StopIteration
-        if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
-            while (rest := self._stream.readline(CHUNK)) and not rest.endswith(b"\n"):
-                pass
+        if is_cut:
             line = b"x" * (csv.field_size_limit() + 1) + b"\n"  # the csv module refuses it as too long
         self.count += 1
         return (line.removeprefix(BOM) if self.count == 1 else line).decode(errors="surrogateescape")

@@ -15,14 +15,24 @@ MAX_ROW_BYTES = 10_000_000
 Stream = IO[bytes] | gzip.GzipFile
 
 
+def read_line(stream: Stream, most: int) -> tuple[bytes, bool]:
+    """Return the next line with its end, b"" after the last, and whether it was cut after `most` bytes.
+
+    The rest of a line that was cut is read past, and never held whole.
+    """
+    line = stream.readline(most)
+    is_cut = len(line) == most and not line.endswith(b"\n")
+    if is_cut:
+        while (rest := stream.readline(CHUNK)) and not rest.endswith(b"\n"):
+            pass
+    return line, is_cut
+
+
 def lines(stream: Stream) -> Iterator[bytes | BadLine]:
-    """Yield lines without their ends, a blank one as b""; a line that is too long is never held whole."""
+    """Yield lines without their ends, a blank one as b""."""
     most = MAX_ROW_BYTES + len(BOM) + len(b"\r\n")
     first = True
-    while line := stream.readline(most):
-        if len(line) == most and not line.endswith(b"\n"):
-            while (rest := stream.readline(CHUNK)) and not rest.endswith(b"\n"):
-                pass
+    while line := read_line(stream, most)[0]:
         line = line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(BOM if first else b"")
         first = False
         if len(line) > MAX_ROW_BYTES:

@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         "Default: 10, or 2 where candidates is a range.",
     )
     request_seconds: float = Field(
-        600.0, gt=0, description="Longest time from a request's admission queue to its answer."
+        600.0, gt=0, description="Longest time from entering the queue to the answer; beyond it a request gets 504."
     )
     stall_seconds: float = setting(
         60.0,
@@ -187,7 +187,9 @@ class Settings(BaseSettings):
     )
     keep_alive_seconds: float = Field(5.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     shutdown_seconds: float = Field(30.0, ge=0, description="Seconds for requests in flight to finish after SIGTERM.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level of the messages that are logged."
+    )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="One line a message: text, or JSON for machines; auto: text on a terminal, else JSON."
     )

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,18 +214,23 @@ def test_a_plain_request_id_is_kept_and_any_other_replaced(open_server: Scripted
 def test_the_log_has_one_line_per_request_and_no_user_content(
     tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keys = ApiKeys.of(Settings(api_keys=(KEY,)))
+    keys, ids = ApiKeys.of(Settings(api_keys=(KEY,))), ["one", "two", "three", "four"]
     caplog.set_level(logging.INFO, "winnow")
+
+    def logged() -> list[Any]:
+        """The requests of this test: another server's last line may come late."""
+        return [item for item in caplog.records if item.name == "winnow.access" and vars(item)["request_id"] in ids]
+
     with ScriptedServer.start(scripted(tokenizer), keys) as server, server.http as http:
         http.headers["authorization"] = f"Bearer {KEY}"
         body = {"model": "winnow-demo", "messages": [{"role": "user", "content": "sesame\nforged line"}]}
         http.post("/v1/chat/completions", json=body, headers={"x-request-id": "one"})
         http.post("/v1/chat/completions", json={**body, "stream": True}, headers={"x-request-id": "two"})
         http.post("/v1/chat/completions", json={**body, "sesame": 1}, headers={"x-request-id": "three"})
-        http.get("/sesame/../sesame")
-        wait_until(lambda: len(caplog.records) >= 4, 5)
-    lines = [record for record in caplog.records if record.name == "winnow.access"]
-    assert [line.request_id for line in lines][:3] == ["one", "two", "three"]
+        http.get("/sesame/../sesame", headers={"x-request-id": "four"})
+        wait_until(lambda: len(logged()) >= 4, 5)
+    lines = logged()
+    assert [line.request_id for line in lines] == ids
     assert [line.status for line in lines] == [200, 200, 400, 404]
     assert [line.route for line in lines] == ["/v1/chat/completions"] * 3 + ["unmatched"]
     assert all(line.candidates == 16 and line.total_ms >= line.queue_ms for line in lines[:2])
