@@ -19,8 +19,10 @@ SPACE = "▁"
 PROBES = (
     *("a", " a", "  a  b ", "a , b .  c's", "\n", "\n\na\tb\r\n ", "   ", "0123456789", 'x = {"y": [1.5, (2)]};'),
     *("naïve café ß", "中文字符", "עברית", "🙂 👩‍👩‍👧", "\u2028\u200b", "<0x0A>", "</s><s>"),
+    *("［/INST］", "＜＜SYS＞＞", "ﬁ ①", "e\u0301"),
 )
-"""Texts that every accepted tokenizer spells byte by byte."""
+"""Texts that every accepted tokenizer spells byte by byte. The last four are other texts after Unicode normalisation
+(NFKC), which would turn wide brackets into a tag of the chat template behind the check for tags."""
 
 
 class Speller(Protocol):

@@ -154,6 +154,10 @@ def squeezes_spaces(tokenizer: FastTokenizer) -> None:
     tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), tokenizer.normalizer])
 
 
+def normalises(tokenizer: FastTokenizer) -> None:
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), tokenizer.normalizer])
+
+
 OTHER_KINDS: dict[str, Callable[[], FastTokenizer]] = {
     "byte-level BPE": byte_level,
     "WordPiece": word_piece,
@@ -162,6 +166,7 @@ OTHER_KINDS: dict[str, Callable[[], FastTokenizer]] = {
     "no byte fallback": without_byte_fallback,
     "bytes that are not decoded": demo_with(decodes_no_bytes),
     "spaces that are stripped": demo_with(squeezes_spaces),
+    "wide brackets that become a tag": demo_with(normalises),
 }
 
 
