@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from winnow.clients.schema.base import INTEGRAL, CombinerName, Neutral, Request, integral, invalid
 from winnow.clients.schema.best_of_n import BestOfNOptions, Count
-from winnow.clients.schema.compatibility import CHAT, MESSAGE, STREAM, TEXT, TOKENIZE
+from winnow.clients.schema.compatibility import CHAT, MESSAGE, TEXT, TOKENIZE
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -69,11 +69,13 @@ Dialog = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=T
 
 
 class StreamOptions(Request):
-    """Extra content of a stream; obfuscation is accepted and not done."""
+    """Extra content of a stream: usage in a chunk at the end, or in every chunk (vLLM's `continuous_usage_stats`).
 
-    neutral: ClassVar[Neutral] = STREAM
+    Obfuscation is accepted and not done.
+    """
 
     include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
     include_obfuscation: bool | None = None
 
 
@@ -257,7 +259,7 @@ class TokenizeRequest(Request):
     prompt: str | None = None
     messages: Dialog | None = None
     merge_turns: bool | None = None
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = True
     return_token_strs: bool | None = False
 
     @model_validator(mode="after")
