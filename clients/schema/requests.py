@@ -47,7 +47,7 @@ class ChatMessage(Request):
     neutral: ClassVar[Neutral] = MESSAGE
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
     name: str | None = None
     cache_control: NoEffect = None
 
