@@ -64,6 +64,10 @@ class ChatMessage(Request):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+_Bias = Annotated[float, Field(ge=-100, le=100)]
+_TOKEN_ID_KEYS = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
+Biases = Annotated[dict[str, _Bias], Field(max_length=MAX_BIASES, json_schema_extra=_TOKEN_ID_KEYS)]
+"""Biases by token id; `pipeline.request.token_biases` checks the keys, and names a wrong one."""
 Dialog = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra={"minItems": 1})]
 """Messages; the template refuses an empty list, with the code of dialogs."""
 
@@ -120,9 +124,7 @@ class CompletionRequest(WithoutEffect):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] | None = (
-        None
-    )
+    logit_bias: Biases | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
