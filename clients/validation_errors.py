@@ -72,6 +72,9 @@ class _Problem:
                     union, member = tuple(place), part
                 continue
             place.append(part)
+            if place == ["prompt"] and isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+                place.append(0)  # the only prompt of a list is validated in its place
+                value = value[0]
         return cls(error["type"], error["msg"], error.get("ctx") or {}, tuple(place), value, union, member)
 
     @property
@@ -137,6 +140,8 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
     message = problem.text
     if kinds:
         message = f"Input should be {', '.join(kinds[:-1])}{' or ' if len(kinds) > 1 else ''}{kinds[-1]}"
+    if problem.kind == "missing" and problem.param is None:
+        message = f"Input should be {_KINDS['model_type']}"
     if problem.kind != "invalid_request":
         message = f"{problem.param or 'the body'}: {message}"
     return ErrorDetail(message=message, type="invalid_request_error", param=problem.param, code="invalid_request")

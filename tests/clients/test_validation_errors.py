@@ -70,6 +70,14 @@ def content(value: Any) -> dict[str, Any]:
         (TextRequest, {"model": "m", "prompt": [1, -1]}, "prompt[1]: Input should be greater than or equal to 0"),
         (TextRequest, {"model": "m", "prompt": [1, "a"]}, "prompt[1]: Input should be an integer"),
         (TextRequest, {"model": "m", "prompt": [None]}, "prompt[0]: Input should be an integer"),
+        (TextRequest, {"model": "m", "prompt": [[1, "a"]]}, "prompt[0][1]: Input should be an integer"),
+        (TextRequest, {"model": "m", "prompt": [["a"]]}, "prompt[0][0]: Input should be an integer"),
+        (TextRequest, {"model": "m", "prompt": [[1, 2.5]]}, "prompt[0][1]: Input should be an integer"),
+        (
+            TextRequest,
+            {"model": "m", "prompt": [[]]},
+            "prompt[0]: List should have at least 1 item after validation, not 0",
+        ),
         (TokenizeRequest, {}, "send either prompt or messages"),
     ],
 )  # fmt: skip
