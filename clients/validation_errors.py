@@ -8,17 +8,23 @@ not supported are named all at once, and before anything else.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from winnow.clients.schema import ErrorDetail
+from pydantic import ValidationError
+
+from winnow.clients.schema import ChatMessage, ErrorDetail
 from winnow.clients.schema.compatibility import TOOLS
+from winnow.clients.schema.requests import MAX_MESSAGES
 
 MAX_PATH = 200
 """Characters of a field's path that an error shows; the name may be arbitrary text from a client."""
 MAX_NAMED = 50
 """Fields that one error names."""
+MAX_READ = 1000
+"""Problems that are read; a hostile body can have ten thousand."""
 _KINDS = {
     "bool_type": "true or false",
     "dict_type": "an object",
@@ -66,6 +72,9 @@ class _Problem:
                     union, member = tuple(place), part
                 continue
             place.append(part)
+            if place == ["prompt"] and isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+                place.append(0)  # the only prompt of a list is validated in its place
+                value = value[0]
         return cls(error["type"], error["msg"], error.get("ctx") or {}, tuple(place), value, union, member)
 
     @property
@@ -119,7 +128,9 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
     """Return the error for pydantic's `errors` about `body`; `skip` parts of each location lead to the body."""
     if errors[0]["type"] == "json_invalid":
         return ErrorDetail(message="the body is not valid JSON", type="invalid_request_error", code="invalid_json")
-    if unsupported := _unsupported(errors, body, skip):
+    errors = errors[:MAX_READ]
+    later = islice(_errors_of_later_messages(errors, body, skip), MAX_NAMED)
+    if unsupported := _unsupported([*errors, *later], body, skip):
         return _refusal(unsupported)
     first = _Problem.of(errors[0], skip, body)
     if first.union is None:
@@ -129,24 +140,39 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], body: Any, skip: int =
     message = problem.text
     if kinds:
         message = f"Input should be {', '.join(kinds[:-1])}{' or ' if len(kinds) > 1 else ''}{kinds[-1]}"
+    if problem.kind == "missing" and problem.param is None:
+        message = f"Input should be {_KINDS['model_type']}"
     if problem.kind != "invalid_request":
         message = f"{problem.param or 'the body'}: {message}"
     return ErrorDetail(message=message, type="invalid_request_error", param=problem.param, code="invalid_request")
+
+
+def _errors_of_later_messages(errors: Sequence[Mapping[str, Any]], body: Any, skip: int) -> Iterator[Mapping[str, Any]]:
+    """Yield the errors of the messages behind the first invalid one, at which validation has stopped."""
+    places = (error["loc"][skip : skip + 2] for error in errors)
+    first = next((place[1] for place in places if len(place) == 2 and place[0] == "messages"), None)
+    messages = body.get("messages") if isinstance(body, Mapping) else None
+    if not isinstance(first, int) or not isinstance(messages, list):
+        return
+    for index, message in enumerate(messages[first + 1 : MAX_MESSAGES], start=first + 1):
+        try:
+            ChatMessage.model_validate(message)
+        except ValidationError as invalid:
+            for error in invalid.errors(include_url=False, include_input=False):
+                yield {**error, "loc": (*errors[0]["loc"][:skip], "messages", index, *error["loc"])}
 
 
 def _unsupported(errors: Sequence[Mapping[str, Any]], body: Any, skip: int) -> list[_Problem]:
     """Return all unsupported fields and types; of a union only those that are what is wrong with the member meant."""
     likely = [error for error in errors if error["type"] in ("extra_forbidden", "unsupported", "literal_error")]
     found = [problem for error in likely if (problem := _Problem.of(error, skip, body)).is_refused]
+    typed = {problem.place[:-1] for problem in found if problem.is_type}
+    found = [problem for problem in found if problem.is_type or problem.place[:-1] not in typed]
     if all(problem.union is None for problem in found):
         return found
     problems = [_Problem.of(error, skip, body) for error in errors]
     meant = {union: _most_fitting(problems, union)[0] for union in {problem.union for problem in found} if union}
-    return [problem for problem in found if not problem.union or _is_meant(problem, meant[problem.union])]
-
-
-def _is_meant(problem: _Problem, best: _Problem) -> bool:
-    return problem == best or (problem.is_unsupported and best.is_unsupported and problem.member == best.member)
+    return [problem for problem in found if not problem.union or problem.member == meant[problem.union].member]
 
 
 def _refusal(problems: Sequence[_Problem]) -> ErrorDetail:

@@ -135,7 +135,7 @@ def test_every_field_is_documented(body: type[BaseModel]) -> None:
         assert re.search(rf"[`\".]{name}[`\"]", PAGE), f"{body.__name__}.{name}"
 
 
-@pytest.mark.parametrize("table", [compatibility.CHAT, compatibility.TEXT, compatibility.MESSAGE, compatibility.STREAM])
+@pytest.mark.parametrize("table", [compatibility.CHAT, compatibility.TEXT, compatibility.MESSAGE])
 def test_every_field_that_is_passed_over_is_documented(table: dict[str, Any]) -> None:
     section = PAGE.split("### Fields of other APIs", 1)[1].split("```", 1)[0]
     for name in table:

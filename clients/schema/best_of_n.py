@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=1), INTEGRAL]
 UsageScope = Literal["all", "winner"]
 MAX_CHECKPOINTS = 16
 MAX_DEADLINE_MS = 3_600_000
+KEEP = 0.5
+"""Share of the candidates that goes on at a checkpoint, unless the request says otherwise."""
 
 
 class CandidateRange(Request):
@@ -43,13 +45,18 @@ class EarlyRejectionOptions(Request):
     """Aborting the candidates with the lowest partial scores: at each of `at_tokens`, the share `keep` goes on."""
 
     at_tokens: Annotated[list[Count], Field(min_length=1, max_length=MAX_CHECKPOINTS, fail_fast=True)]
-    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    keep: Annotated[float, Field(gt=0, lt=1)] | None = KEEP
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if any(later <= earlier for earlier, later in pairwise(self.at_tokens)):
             raise invalid("at_tokens", "early_rejection.at_tokens: each checkpoint is above the one before it")
         return self
+
+    @property
+    def share(self) -> float:
+        """`keep`, or its default."""
+        return KEEP if self.keep is None else self.keep
 
 
 class BestOfNOptions(Request):

@@ -24,8 +24,6 @@ MESSAGE: Neutral = {
     "type": ("text",),  # lm-evaluation-harness writes it beside the role
 }
 
-STREAM: Neutral = {"continuous_usage_stats": (False,)}
-
 _BOTH: Neutral = {
     "allowed_token_ids": (),
     "bad_words": ([],),

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from winnow.clients.schema.base import INTEGRAL, CombinerName, Neutral, Request, integral, invalid
 from winnow.clients.schema.best_of_n import BestOfNOptions, Count
-from winnow.clients.schema.compatibility import CHAT, MESSAGE, STREAM, TEXT, TOKENIZE
+from winnow.clients.schema.compatibility import CHAT, MESSAGE, TEXT, TOKENIZE
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -47,7 +47,7 @@ class ChatMessage(Request):
     neutral: ClassVar[Neutral] = MESSAGE
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
     name: str | None = None
     cache_control: NoEffect = None
 
@@ -64,16 +64,22 @@ class ChatMessage(Request):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+_Bias = Annotated[float, Field(ge=-100, le=100)]
+_TOKEN_ID_KEYS = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
+Biases = Annotated[dict[str, _Bias], Field(max_length=MAX_BIASES, json_schema_extra=_TOKEN_ID_KEYS)]
+"""Biases by token id; `pipeline.request.token_biases` checks the keys, and names a wrong one."""
 Dialog = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra={"minItems": 1})]
 """Messages; the template refuses an empty list, with the code of dialogs."""
 
 
 class StreamOptions(Request):
-    """Extra content of a stream; obfuscation is accepted and not done."""
+    """Extra content of a stream: usage in a chunk at the end, or in every chunk (vLLM's `continuous_usage_stats`).
 
-    neutral: ClassVar[Neutral] = STREAM
+    Obfuscation is accepted and not done.
+    """
 
     include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
     include_obfuscation: bool | None = None
 
 
@@ -118,9 +124,7 @@ class CompletionRequest(WithoutEffect):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] | None = (
-        None
-    )
+    logit_bias: Biases | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
@@ -257,7 +261,7 @@ class TokenizeRequest(Request):
     prompt: str | None = None
     messages: Dialog | None = None
     merge_turns: bool | None = None
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = True
     return_token_strs: bool | None = False
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from winnow.clients.schema import (
     BestOfNReport,
     ChatCompletion,
+    ChatCompletionChunk,
     ChatRequest,
     ErrorBody,
     TextCompletion,
@@ -149,7 +150,7 @@ class Completion:
         wire_format = self._format()
         selecting = asyncio.create_task(self.select(latest))
         try:
-            yield _event(wire_format.opening())
+            yield _event(self._counted(wire_format.opening()))
             async for event in self._events_while(selecting, latest, wire_format):
                 yield event
             selection = selecting.result()
@@ -178,7 +179,7 @@ class Completion:
             if not done:
                 yield ": keep-alive\n\n"
             if latest and latest.news.is_set():
-                yield _event(wire_format.chunk([], report=responses.progress(latest.take())))
+                yield _event(self._counted(wire_format.chunk([], report=responses.progress(latest.take()))))
 
     def _final_events(self, selection: Selection, wire_format: ChatFormat | TextFormat) -> list[str]:
         """Return the events from the winner's first piece to the last object.
@@ -190,7 +191,7 @@ class Completion:
         include_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
         is_separate = include_usage or self.body.best_of_n is not None
         answers, report = self._returned(selection), self._report(selection)
-        events: list[BaseModel] = []
+        events: list[ChatCompletionChunk | TextCompletion] = []
         for index, answer in enumerate(answers):
             is_last = index == len(answers) - 1
             events += wire_format.pieces(index, answer)
@@ -199,7 +200,17 @@ class Completion:
             events.append(wire_format.chunk([], report=report))
         if include_usage:
             events.append(wire_format.chunk([], usage=self._usage(selection)))
-        return [_event(chunk) for chunk in events]
+        return [_event(self._counted(chunk, selection)) for chunk in events]
+
+    def _counted(
+        self, chunk: ChatCompletionChunk | TextCompletion, selection: Selection | None = None
+    ) -> ChatCompletionChunk | TextCompletion:
+        """Return the chunk with the usage so far, if each chunk is to have it: the prompt's, until all is sampled."""
+        options, prompt = self.body.stream_options, len(self.rendered.prompt)
+        if not (options and options.continuous_usage_stats):
+            return chunk
+        usage = self._usage(selection) if selection else responses.usage_so_far(prompt)
+        return chunk.model_copy(update={"usage": usage})
 
     def _format(self) -> ChatFormat | TextFormat:
         name, tokenizer = self.service.settings.model_name, self.service.tokenizer

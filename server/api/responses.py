@@ -43,6 +43,11 @@ def usage(selection: Selection, prompt_tokens: int, returned: int | None = None)
     )
 
 
+def usage_so_far(prompt_tokens: int) -> Usage:
+    """Return the token counts while candidates run: those of the prompt."""
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=0, total_tokens=prompt_tokens)
+
+
 def rating(item: ScoredCandidate, rank: int) -> Rating:
     """Return an answer's rewards and rank; R_h only if it decided, so that null always means "not needed"."""
     reward = item.reward

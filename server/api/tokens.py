@@ -29,7 +29,7 @@ def routes(service: Service) -> APIRouter:
             prompt = await service.renderer.render_dialog(messages_of(body.messages), False, body.merge_turns)
             ids = list(prompt.token_ids)
         else:
-            ids = await _encode(body.prompt or "", service, with_bos=body.add_special_tokens)
+            ids = await _encode(body.prompt or "", service, with_bos=body.add_special_tokens is not False)
 
         def respond() -> Response:
             names = list(map(tokenizer.token_name, ids)) if body.return_token_strs else None

@@ -95,7 +95,7 @@ class RequestOptions:
             merge_turns=body.options.merge_turns,
             deadline_ms=body.options.deadline_ms,
             accept_reward=body.options.accept_reward,
-            early_rejection=EarlyRejection(tuple(early.at_tokens), early.keep) if early else None,
+            early_rejection=EarlyRejection(tuple(early.at_tokens), early.share) if early else None,
             candidates_field="best_of" if body.best_of else "best_of_n.candidates",
             max_tokens_field="max_completion_tokens" if has_new_limit else "max_tokens",
         )

@@ -70,6 +70,14 @@ def content(value: Any) -> dict[str, Any]:
         (TextRequest, {"model": "m", "prompt": [1, -1]}, "prompt[1]: Input should be greater than or equal to 0"),
         (TextRequest, {"model": "m", "prompt": [1, "a"]}, "prompt[1]: Input should be an integer"),
         (TextRequest, {"model": "m", "prompt": [None]}, "prompt[0]: Input should be an integer"),
+        (TextRequest, {"model": "m", "prompt": [[1, "a"]]}, "prompt[0][1]: Input should be an integer"),
+        (TextRequest, {"model": "m", "prompt": [["a"]]}, "prompt[0][0]: Input should be an integer"),
+        (TextRequest, {"model": "m", "prompt": [[1, 2.5]]}, "prompt[0][1]: Input should be an integer"),
+        (
+            TextRequest,
+            {"model": "m", "prompt": [[]]},
+            "prompt[0]: List should have at least 1 item after validation, not 0",
+        ),
         (TokenizeRequest, {}, "send either prompt or messages"),
     ],
 )  # fmt: skip
@@ -97,6 +105,39 @@ UNIONS = [
     for name, field in owner.model_fields.items()
     if len((found := kinds(field.annotation)) - {NoneType}) > 1
 ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "names"),
+    [
+        ([{**QUESTION[0], "a": 1}, {**QUESTION[0], "b": 1}], "messages[0].a, messages[1].b, zap are not supported"),
+        (
+            [QUESTION[0], {"role": "assistant", "content": None, "tool_calls": [1]}, {"role": "tool", "content": "x"}],
+            "messages[1].tool_calls, messages[2].role (tool), zap are not supported; there is no tool calling here",
+        ),
+        (
+            [{"role": "user", "content": [{**TEXT, "x": 1}, IMAGE, {**TEXT, "y": 1}]}],
+            "messages[0].content[0].x, messages[0].content[1] (type image_url), messages[0].content[2].y, zap "
+            "are not supported",
+        ),
+        (
+            [{"role": "user", "content": [IMAGE]}, {"role": "user", "content": [TEXT, {"type": "file"}]}],
+            "messages[0].content[0] (type image_url), messages[1].content[1] (type file), zap are not supported",
+        ),
+        ([{"role": "user"}, {**QUESTION[0], "a": 1}], "messages[1].a, zap are not supported"),
+    ],
+)
+def test_the_unsupported_fields_of_all_messages_are_named(messages: list[Any], names: str) -> None:
+    """Those behind the first refused message or part came to light only once that was mended."""
+    message = refusal(ChatRequest, chat(messages=messages, zap=1)).message
+    found, _, end = message.partition(" are not supported")
+    wanted, _, wanted_end = names.partition(" are not supported")
+    assert (set(found.split(", ")), end) == (set(wanted.split(", ")), wanted_end)
+
+
+def test_the_errors_of_many_messages_are_bounded() -> None:
+    body = chat(messages=[{**QUESTION[0], f"f{index}": 1} for index in range(900)])
+    assert refusal(ChatRequest, body).message.endswith(" and 1 more are not supported")
 
 
 def test_the_unions_are_found() -> None:

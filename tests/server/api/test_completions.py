@@ -411,6 +411,14 @@ def test_a_list_of_too_many_elements_is_refused(plain_server: ScriptedServer) ->
         assert "elements" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"5"])
+def test_a_body_that_is_no_object_is_told_so(plain_server: ScriptedServer, body: bytes) -> None:
+    """Regression: an empty body and null were answered with "the body: Field required"."""
+    with plain_server.http as http:
+        response = http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert response.json()["error"]["message"] == "the body: Input should be an object"
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/rewards", "/tokenize", "/detokenize"])
 def test_a_body_needs_one_content_type(plain_server: ScriptedServer, path: str) -> None:
     """Regression: a web page of any site could post a body without a type, which is parsed as JSON."""

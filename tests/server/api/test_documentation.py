@@ -152,6 +152,8 @@ def test_every_limit_is_the_servers(document: dict[str, Any], server: ScriptedSe
         ("/v1/chat/completions", {"messages": []}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
         ("/v1/chat/completions", {"n": 65}),
+        ("/v1/chat/completions", {"logit_bias": {"hello": 1}}),
+        ("/v1/completions", {"logit_bias": {"-5": 1}}),
         ("/v1/chat/completions", {"best_of_n": {"candidates": 65}}),
         ("/v1/chat/completions", {"best_of_n": {"candidates": {"min": 1}}}),
         ("/v1/chat/completions", {"best_of_n": {"early_rejection": {"at_tokens": []}}}),

@@ -60,6 +60,14 @@ CHATS: dict[str, dict[str, Any]] = {
         "top_k": -1,
         "min_p": 0.0,
     },
+    "GuideLLM": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "fruit"}]}],
+        "max_completion_tokens": 16,
+        "stop": None,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    },
     "lm-evaluation-harness": {
         "messages": [{**USER, "type": "text"}],
         "max_tokens": 256,

@@ -89,6 +89,28 @@ def test_usage_counts_all_candidates_or_those_that_are_returned(
     assert body["best_of_n"]["winner_tokens"] == counted[0]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_each_chunk_has_the_usage_so_far_if_asked(server: ScriptedServer, path: str, include_usage: bool) -> None:
+    """GuideLLM asks for it in every stream, and its requests were refused."""
+    body: dict[str, Any] = {"model": "winnow-demo", "n": 2, "best_of_n": {"candidates": 3, "progress": True}}
+    body |= {"prompt": "Hello"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "Hello"}]}
+    options = {"include_usage": include_usage, "continuous_usage_stats": True}
+    with server.http as http:
+        text = http.post(path, json={**body, "stream": True, "stream_options": options}).text
+        body["best_of_n"].pop("progress")
+        expected = http.post(path, json=body).json()["usage"]
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    early = {
+        "prompt_tokens": expected["prompt_tokens"],
+        "completion_tokens": 0,
+        "total_tokens": expected["prompt_tokens"],
+    }
+    finished = [index for index, chunk in enumerate(chunks) if chunk["usage"] != early]
+    assert chunks[0]["usage"] == early
+    assert [chunk["usage"] for chunk in chunks[finished[0] :]] == [expected] * (len(chunks) - finished[0])
+
+
 def test_the_official_sdk_reads_the_parts(server: ScriptedServer) -> None:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         answer = client.chat.completions.create(
