@@ -43,7 +43,7 @@ class Tokenizer:
         special = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.control_ids = frozenset((*tokenizer.all_special_ids, *special))
         self._plain = without_dummy_space(backend)
-        has_dummy_space = backend.encode("a", add_special_tokens=False).ids == self._encode(" a")
+        has_dummy_space = tokenizer.encode("a", add_special_tokens=False) == self._encode(" a")
         self.dummy_space = " " if has_dummy_space else ""
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
         self._names = _names(tokenizer)

@@ -100,10 +100,12 @@ def distill(options: RunOptions, settings: Settings) -> int:
 
 def _undone(folder: Path, journal: Journal) -> contextlib.AbstractContextManager[None]:
     """Remove the files of a run that is refused before it has answered anything; called while it holds the lock."""
-    is_new = not (folder / manifest.NAME).exists() and not journal.done
+    added = [path for path in (folder / SPOOL, folder / tokenizer_copy.FOLDER) if not path.exists()]
+    if (folder / manifest.NAME).exists() or journal.done:
+        # Perhaps another run's folder, whose input is not this one.
+        return undone([path for path in added if path.name == SPOOL], lambda: False)
     files = [folder / name for name in (journal_file.NAME, journal_file.LOCK, manifest.NAME)]
-    files += [path for path in (folder / SPOOL, folder / tokenizer_copy.FOLDER) if not path.exists()]
-    return undone(files, lambda: not is_new or bool(journal.failed or journal.done - journal.problems))
+    return undone([*files, *added], lambda: bool(journal.failed or journal.done - journal.problems))
 
 
 @dataclass(frozen=True, slots=True)

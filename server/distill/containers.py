@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from winnow.models.errors import BadLine, RunError
 from winnow.server.distill import csv_rows, json_values, lines, tables
@@ -22,6 +24,7 @@ Kind = Format | Literal["dataset"]
 JSON = (".jsonl", ".ndjson", ".json")
 CSV = (".csv", ".tsv")
 ZIPPED = ".gz"
+OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SUFFIXES = (*JSON, *CSV, *(f"{suffix}{ZIPPED}" for suffix in (*JSON, *CSV)), ".parquet")
 
 
@@ -50,7 +53,7 @@ def part_of(file: str, path: Path, format: Format | None) -> Part:
     return Part(file, path, format)
 
 
-def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
+def _opened(path: Path) -> BufferedReader | gzip.GzipFile:
     return gzip.open(path) if path.suffix.lower() == ZIPPED else path.open("rb")
 
 
@@ -80,6 +83,8 @@ def contents(part: Part) -> Iterator[tuple[int, Content]]:
             yield from enumerate(_table_rows(part), start=1)
             return
         with _opened(part.path) as stream:
+            if stream.peek(2).startswith(OTHER_MARKS):
+                raise RunError(f"{part.file} is UTF-16 text; save it as UTF-8")
             yield from _text_rows(stream, part)
 
 

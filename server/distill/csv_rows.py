@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 
 from winnow.models.errors import BadLine, RunError
-from winnow.server.distill.layouts import DIALOGS
+from winnow.server.distill.dialogs import printable
+from winnow.server.distill.layouts import DIALOGS, KEYS
 from winnow.server.distill.lines import BOM, MAX_ROW_BYTES, Stream, not_utf8, read_line
 
 LISTS = (*DIALOGS, "chosen", "rejected", "turns")
 """Columns whose cells are read as JSON if they hold a JSON list."""
 _TRUTHS = {"true": True, "false": False}
 _DELIMITERS = ",;\t"
+_SEP = re.compile(r"sep=(\W)", re.IGNORECASE)
+"""The line that Excel reads before the header: which delimiter the file has."""
 Content = dict[str, Any] | bytes | BadLine
 
 
@@ -27,15 +31,17 @@ def records(stream: Stream, file: str) -> Iterator[tuple[int, Content]]:
     `LISTS` is that list; all other cells are texts.
 
     Raises:
-        RunError: the header cannot be read; `file` is the name to use.
+        RunError: the header cannot be read, or names no column with a prompt; `file` is the name to use.
     """
     source = _Lines(stream)
     first = next(source, "")
+    if named := _SEP.fullmatch(first.strip("\r\n")):
+        first = next(source, "")
     if not first.strip():
         if not any(line.strip() for line in source):
             return
         raise RunError(f"{file} begins with a blank line; CSV needs a header, the names of its columns")
-    delimiter = max(_DELIMITERS, key=first.count)
+    delimiter = named[1] if named else max(_DELIMITERS, key=first.count)
     reader = csv.reader(itertools.chain([first], source), delimiter=delimiter, strict=True)
     header = _header(reader, file)
     while True:
@@ -71,10 +77,16 @@ def _header(reader: Iterator[list[str]], file: str) -> list[str]:
     try:
         names = [name.strip() for name in next(reader)]
     except csv.Error as error:
-        raise RunError(f"the header of {file} is not CSV: {error}") from None
+        raise RunError(f"the header of {file} is at fault: {_problem(error)}") from None
+    if not _is_utf8(names):
+        raise RunError(f"the header of {file} is not UTF-8; save the file as UTF-8")
     twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
     if twice is not None:
         raise RunError(f"{file} has two columns of one name in its header; rename one")
+    if not set(names) & set(KEYS):
+        raise RunError(
+            f"{file} has no column {' or '.join(KEYS)}; its first line, the header, has: {printable(', '.join(names))}"
+        )
     return names
 
 
@@ -83,7 +95,7 @@ def _problem(error: csv.Error) -> BadLine:
     if "field limit" in reason:
         return BadLine("line_too_long", f"a cell has more than {csv.field_size_limit():,} characters; shorten it")
     if "new-line" in reason:
-        reason = "a carriage return stands in a cell without quotes"
+        reason = "a carriage return ends a line, or stands in a cell without quotes; save it with line feeds"
     return BadLine("invalid_csv", f"the row is not CSV: {reason}")
 
 
@@ -92,11 +104,18 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> Content:
         return BadLine(
             "invalid_csv", f"the row has {len(cells)} cells, the header {len(header)}; quote what has commas"
         )
+    if not _is_utf8(cells):
+        return not_utf8()
+    return {name: _cell(name, text) for name, text in zip(header, cells, strict=True) if name}
+
+
+def _is_utf8(cells: Sequence[str]) -> bool:
+    """Whether no cell has a byte that was not UTF-8."""
     try:
         "".join(cells).encode()
     except UnicodeEncodeError:
-        return not_utf8()
-    return {name: _cell(name, text) for name, text in zip(header, cells, strict=True) if name}
+        return False
+    return True
 
 
 def _cell(name: str, text: str) -> Any:

@@ -21,7 +21,10 @@ ROLES = {
     "bot": "assistant",
 }
 """Other names for the roles system, user and assistant; capitals do not matter."""
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
+_ANSWERED = re.compile(r"\s*Human:.*?\r?\n\r?\nAssistant:", re.DOTALL)
+_CALLS = ("tool_calls", "function_call")
+"""Keys of an assistant message that calls tools, in OpenAI's files."""
 
 
 def printable(text: str) -> str:
@@ -46,12 +49,19 @@ def message(place: str, item: object) -> Message:
     role = given.get("role", given.get("from"))
     content = given.get("content", given.get("value", given.get("text")))
     if isinstance(content, list):
-        content = "".join(_part(f"{place}.content[{index}]", part) for index, part in enumerate(content))
+        content = joined(f"{place}.content", content)
+    if call := next((key for key in _CALLS if given.get(key)), None):
+        raise BadLine("unsupported", f"{place} has {call}, and there is no tool calling; leave such dialogs out")
     if not (isinstance(role, str) and isinstance(content, str)):
         raise BadLine(
             "invalid_type", f"{place} must be an object with role and content (or from and value), each a text"
         )
     return Message(ROLES.get(role.lower(), role.lower()), content)
+
+
+def joined(place: str, parts: Sequence[object]) -> str:
+    """Return the text of content parts, which must all be texts."""
+    return "".join(_part(f"{place}[{index}]", part) for index, part in enumerate(parts))
 
 
 def _part(place: str, part: object) -> str:
@@ -76,7 +86,7 @@ def asked_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def is_transcript(value: object) -> bool:
     """Whether a value is a text of `Human:` and `Assistant:` turns, as in hh-rlhf."""
-    return isinstance(value, str) and bool(re.match(r"\s*Human:", value)) and "\n\nAssistant:" in value
+    return isinstance(value, str) and bool(_ANSWERED.match(value))
 
 
 def transcript(text: str) -> tuple[Message, ...]:

@@ -7,6 +7,7 @@ ignored: data sets have many. A null counts as absent.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import BadLine, DialogError, RunError, SamplingError
 from winnow.models.types import Message
 from winnow.server.distill import layouts
-from winnow.server.distill.dialogs import asked, asked_turns, printable
+from winnow.server.distill.dialogs import asked, asked_turns, joined, printable
 from winnow.server.distill.layouts import BATCH, OPTIONS, Body, Reply, text_of
 from winnow.server.distill.lines import BOM, not_utf8
 from winnow.server.distill.reader import Row, Source
@@ -31,6 +32,7 @@ from winnow.server.distill.records import Problem
 from winnow.server.pipeline.request import RequestOptions, messages_of, token_biases
 
 URL = "/v1/chat/completions"
+OTHER_CATEGORY = "a category that is no text is not used"
 FIRST_ROWS = 100
 """Rows that are looked at before anything is started."""
 UNREADABLE = {
@@ -38,6 +40,7 @@ UNREADABLE = {
     "invalid_type",
 }  # fmt: skip
 """Codes of rows whose layout is not understood; other problems are about what a row says."""
+_NOT_A_NUMBER = re.compile(r"NaN|Infinity")
 _UNSUPPORTED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")
 """Fields of a batch line's body that an offline run cannot honour."""
 _HASHED = (
@@ -162,7 +165,7 @@ class _Parser:
         if isinstance(reading, Reply):
             return None
         given = {key: value for key, value in body.items() if key != reading.key}
-        category = text_of(given, "category")
+        category = self._category(given)
         system, instruction = self._accepted(given, "system"), self._accepted(given, "instruction")
         messages = self._checked(reading.key, reading.messages)
         if system is not None:
@@ -172,9 +175,17 @@ class _Parser:
         options = RequestOptions(is_safety=is_safety)
         return Task(row.line, row.file, row.file_line, id, messages, category, instruction, options)
 
+    def _category(self, body: Body) -> str | None:
+        """Return the text under `category`; an object or a list is the data set's own (BeaverTails), and no option."""
+        if isinstance(body.get("category"), (Mapping, list)):
+            self._say(OTHER_CATEGORY)
+            return None
+        return text_of(body, "category")
+
     def _accepted(self, body: Body, key: str) -> str | None:
         """Return the text under a key as a message may contain it; a blank one counts as none."""
-        text = text_of(body, key)
+        given = body.get(key)
+        text = text_of({key: joined(key, given)} if key == "system" and isinstance(given, list) else body, key)
         return text and self._checked(key, [Message("user", text)])[0].content
 
     def _checked(
@@ -244,6 +255,8 @@ def _parse(line: bytes) -> Any:
             line.decode()
         except UnicodeDecodeError:
             raise not_utf8() from None
+        if number := _NOT_A_NUMBER.match(error.doc, error.pos):
+            raise BadLine("invalid_json", f"{number[0]} is no value of JSON; write null") from None
         raise BadLine("invalid_json", f"the row is not JSON, at character {error.colno}: {error.msg}") from None
 
 

@@ -82,6 +82,17 @@ def test_a_first_character_is_never_joined_to_a_space(start: str) -> None:
     assert shipped("LlamaTokenizer").token_bytes(ids[0])[:1] == start.encode()[:1]
 
 
+@pytest.mark.parametrize("way", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+def test_truncation_and_padding_of_the_files_are_without_effect(way: str, tmp_path: Path) -> None:
+    """As a tokenizer is saved after training: padding hid its dummy space, and it was refused as of another kind."""
+    saved = FastTokenizer.from_file(str(ship(way, tmp_path) / "tokenizer.json"))
+    saved.enable_padding(length=16, pad_token="<unk>")
+    saved.enable_truncation(4)
+    saved.save(str(tmp_path / "tokenizer.json"))
+    text = "A text of more than four tokens, and 中文."
+    assert load_tokenizer(str(tmp_path), "policy").encode(text) == shipped(way).encode(text) == pieces().encode(text)
+
+
 def test_a_tokenizer_without_a_dummy_space_gets_none(tmp_path: Path, template: Llama2Template) -> None:
     ship("LlamaTokenizer", tmp_path)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -65,12 +65,21 @@ def test_a_record_at_fault_is_one_bad_row() -> None:
     ]
 
 
+def test_the_line_that_excel_reads_names_the_delimiter() -> None:
+    assert read("\ufeffsep=;\r\nprompt;id\r\na, b, c;1\r\n") == [(3, {"prompt": "a, b, c", "id": "1"})]
+    assert read("SEP=|\nprompt|id\na;b;c|1\n") == [(3, {"prompt": "a;b;c", "id": "1"})]
+
+
 def test_a_header_is_needed() -> None:
     assert read("") == read("\n\n") == []
     for content, said in (
         ("\nprompt\na\n", "begins with a blank line"),
         ("prompt,prompt\na,b\n", "two columns of one name"),
-        ('"prompt"x\na\n', "header of p.csv is not CSV"),
+        ('"prompt"x\na\n', "header of p.csv is at fault: the row is not CSV"),
+        ("prompt,id\ra,1\r", "a carriage return ends a line"),
+        ("caf\udce9,prompt\na,b\n".encode(errors="surrogateescape"), "header of p.csv is not UTF-8"),
+        ("What is it?\nWhy?\n", r"no column prompt or .*; its first line, the header, has: What is it\?"),
+        ('[{"prompt": "a"}]', "no column prompt or "),
     ):
         with pytest.raises(RunError, match=said):
             read(content)

@@ -50,6 +50,7 @@ ONE: list[dict[str, Any]] = [
     {"instruction": "Hello", "chosen": "Hi", "rejected": "Ho"},
     {"chosen": transcript(ASK, REPLY), "rejected": transcript(ASK, LAST)},
     {"chosen": "Human: Hello\n\nAssistant: Hi"},
+    {"chosen": transcript(ASK, REPLY).replace("\n", "\r\n"), "rejected": transcript(ASK, LAST).replace("\n", "\r\n")},
     {"transcript": transcript(ASK, REPLY), "rating": 1},
     {"chosen": said(ASK, REPLY), "rejected": said(ASK, LAST)},
     {"prompt": said(ASK), "chosen": said(REPLY), "rejected": said(LAST)},

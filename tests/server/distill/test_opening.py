@@ -70,7 +70,7 @@ UNREADABLE = {
     "rows.json": (json.dumps([{"q": "a", "a": "b"}] * 300, indent=1), r"first 100 rows.*as json.*keys are: q, a"),
     "wrapped.json": ('{"data": [{"prompt": "a"}]}', "write that list alone"),
     "text.jsonl": ("What?\nWhy?\n", r"first 2 rows.*not JSON.*--input-format"),
-    "table.csv": ("question,answer\na,b\n", "keys are: question, answer"),
+    "table.csv": ("question,answer\na,b\n", "no column prompt .* has: question, answer"),
     "cut.json": ('[{"prompt": "a"},\n{"prompt"', "not a whole array: element 2, at line 2"),
     "empty.jsonl": ("", "holds no prompts"),
     "blank.json": ("\n\n", "holds no prompts"),
@@ -179,6 +179,22 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         distill(options(tmp_path / "prompts.jsonl", out), Settings())
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_another_runs_folder_gets_no_copy_of_standard_input(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy stayed in a folder that the run was refused, and was compared with the next standard input."""
+    (tmp_path / "prompts.jsonl").write_text(GOOD)
+    out = tmp_path / "out"
+    with ScriptedServer.start(scripted(tokenizer)) as server:
+        run = replace(options(tmp_path / "prompts.jsonl", out), server=f"{server.url}/v1")
+        assert distill(run, Settings()) == 0
+        before = sorted(path.name for path in out.iterdir())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"prompt": "Another"}')))
+        with pytest.raises(RunError, match="another run"):
+            distill(replace(run, prompts="-"), Settings())
+    assert sorted(path.name for path in out.iterdir()) == before
 
 
 @pytest.mark.parametrize("parent", ["new", "old"])

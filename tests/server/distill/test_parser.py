@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from winnow.models.chat_templates import TEMPLATES, TagRule
 from winnow.models.types import Message
-from winnow.server.distill.parser import Task, parse
+from winnow.server.distill.parser import OTHER_CATEGORY, Task, parse
 from winnow.server.distill.reader import open_source
 from winnow.server.distill.records import Problem
 from winnow.server.pipeline.request import RequestOptions
@@ -73,6 +73,22 @@ def test_the_same_prompt_in_every_shape(tmp_path: Path, line: dict[str, object])
     found = task(tmp_path, line)
     assert found == Task(1, "prompts.jsonl", 1, None, HELLO)
     assert found.digest == task(tmp_path, {"prompt": "Hello"}).digest
+
+
+def test_what_other_data_sets_call_category_and_system_is_no_fault(tmp_path: Path) -> None:
+    """BeaverTails has an object of truths as `category`; Anthropic's format has parts as `system`."""
+    remarks: list[str] = []
+    rows = [{"prompt": "Hello", "category": {"violence": False}}, {"prompt": "Hello", "category": ["a"]}] * 2
+    (tmp_path / "p.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    source = open_source(str(tmp_path / "p.jsonl"), tmp_path / "spool")
+    found = list(parse(source, TEMPLATES["llama2"], remarks.append))
+    assert [isinstance(item, Task) and item.category is None for item in found] == [True] * 4
+    assert remarks == [OTHER_CATEGORY]
+    parts = [
+        {"type": "text", "text": "Be "},
+        {"type": "text", "text": "brief.", "cache_control": {"type": "ephemeral"}},
+    ]
+    assert task(tmp_path, {"system": parts, "messages": said(ASK)}).messages == (Message("system", "Be brief."), *HELLO)
 
 
 def test_options_of_plain_shapes(tmp_path: Path) -> None:
@@ -154,11 +170,18 @@ def test_batch_lines(tmp_path: Path) -> None:
         ({"messages": SECRET}, "invalid_type", "messages"),
         ({"messages": [SECRET]}, "invalid_type", "messages[0]"),
         ({"messages": [*said(ASK), {"role": "assistant", "content": None}]}, "invalid_type", "messages[1]"),
+        ({"messages": [*said(ASK), {"role": "assistant", "tool_calls": [{}]}]}, "unsupported", "no tool calling"),
+        (
+            {"messages": [*said(ASK), {"role": "assistant", "function_call": {}, "tool_calls": [{}]}]},
+            "unsupported",
+            "tool",
+        ),
+        ({"prompt": SECRET, "system": [{"type": "image"}]}, "unsupported", "system[0]"),
         ({"conversations": [{"speaker": "human", "value": SECRET}]}, "invalid_type", "conversations[0]"),
         ({"prompt": SECRET, "id": 1.5}, "invalid_type", "id"),
         ({"prompt": SECRET, "id": True}, "invalid_type", "id"),
         ({"prompt": SECRET, "is_safety": 1}, "invalid_type", "is_safety"),
-        ({"prompt": SECRET, "system": [SECRET]}, "invalid_type", "system"),
+        ({"prompt": SECRET, "system": [SECRET]}, "unsupported", "system[0]"),
         ({"prompt": SECRET, "category": 1}, "invalid_type", "category"),
         ({"prompt": SECRET, "instruction": 1}, "invalid_type", "instruction"),
         ({"prompt": ""}, "empty_prompt", "prompt"),
@@ -208,14 +231,14 @@ def test_batch_lines(tmp_path: Path) -> None:
         (b'{"prompt": "a"} {"prompt": "b"}', "invalid_json", "character 17"),
         (b"swordfish", "invalid_json", "JSON"),
         (b"{'prompt': 'a'}", "invalid_json", "JSON"),
-        (b'{"prompt": "a", "score": NaN}', "invalid_json", "JSON"),
-        (b'{"prompt": "a", "score": -Infinity}', "invalid_json", "JSON"),
+        (b'{"prompt": "a", "score": NaN}', "invalid_json", "NaN is no value of JSON"),
+        (b'{"prompt": "a", "score": -Infinity}', "invalid_json", "Infinity is no value of JSON"),
         (b'{"prompt": "a", "score": ' + b"1" * 5000 + b"}", "invalid_json", "JSON"),
         (b'{"prompt": "a", "id": ' + b"1" * 40 + b"}", "invalid_type", "id"),
         (b'{"prompt": "\\ud800"}', "invalid_json", "JSON"),
         (b'{"prompt": "\xff"}', "invalid_utf8", "UTF-8"),
         (b'{"prompt": "\xed\xa0\x80"}', "invalid_utf8", "UTF-8"),
-        ('{"prompt": "a"}'.encode("utf-16"), "invalid_utf8", "UTF-8"),
+        (b'{"prompt": "a", "b": "\xfe\xff"}', "invalid_utf8", "UTF-8"),
         (b"[" * 100_000 + b"]" * 100_000, "invalid_json", "depth"),
         (b"[" * 900 + b"]" * 900, "not_an_object", "object"),
         (b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}", "invalid_type", "prompt[0]"),

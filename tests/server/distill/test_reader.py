@@ -11,7 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import orjson
@@ -306,6 +306,17 @@ def test_a_format_that_is_named_is_read_whatever_the_name(tmp_path: Path) -> Non
         assert isinstance(item, Task), name
     parquet.write_table(table([{"prompt": "a"}]), tmp_path / "table")
     assert open_source(str(tmp_path / "table"), tmp_path, "parquet").kind == "parquet"
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("p.csv", None), ("p.jsonl", None), ("p.txt", "text"), ("p.tsv.gz", None)]
+)
+def test_utf16_is_named(name: str, format: Literal["text"] | None, tmp_path: Path) -> None:
+    """As Excel writes "Unicode text": a text file of that kind gave its bytes as prompts."""
+    content = "prompt\nb\n".encode("utf-16")
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(RunError, match="is UTF-16 text; save it as UTF-8"):
+        open_source(str(tmp_path / name), tmp_path / "spool", format)
 
 
 def test_numbers_of_an_arrays_rows_are_those_of_its_elements(tmp_path: Path) -> None:
