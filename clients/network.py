@@ -141,9 +141,10 @@ def _covers(entry: str, address: httpx.URL) -> bool:
     except ValueError:
         if not found or (found[2] and int(found[2]) != (address.port or DEFAULT_PORTS[address.scheme])):
             return False
-        name = found[1].strip("[]").removeprefix("*")
-        host = address.host.lower()
-        return bool(name) and (host == name or host.endswith(name if name.startswith(".") else f".{name}"))
+        name = found[1].strip("[]").removeprefix("*").removesuffix(".")
+        hosts = (host.lower().removesuffix(".") for host in (address.host, address.raw_host.decode()))
+        suffix = name if name.startswith(".") else f".{name}"
+        return bool(name) and any(host == name or host.endswith(suffix) for host in hosts)
     return own is not None and own in network
 
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -45,6 +46,7 @@ EAGER = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 
+_SERVICE = re.compile(r"(?:tcp|udp|sctp)://", re.IGNORECASE)
 _PR_SET_PDEATHSIG = 1
 ENGINE_NICENESS = 5
 """Niceness of the engines: the server goes first, so that probes and streams stay prompt under load."""
@@ -80,6 +82,7 @@ def prepare(*, offline: bool, eager: bool) -> None:
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    _drop_service_links()
     _find_cache()
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its Triton notes precede the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
@@ -91,6 +94,13 @@ def prepare(*, offline: bool, eager: bool) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     os.register_at_fork(after_in_child=detach)
+
+
+def _drop_service_links() -> None:
+    """Remove what Kubernetes sets for a Service called `vllm`, or `vllm-…`: vLLM reads `VLLM_PORT` as a number."""
+    for name in [name for name in os.environ if name.startswith("VLLM_") and name.endswith("_PORT")]:
+        if _SERVICE.match(os.environ[name]):
+            del os.environ[name]
 
 
 def _find_cache() -> None:

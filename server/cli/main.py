@@ -17,7 +17,7 @@ from winnow.server.cli.check import check
 from winnow.server.cli.distill import distill, export, report
 from winnow.server.cli.options import with_settings
 from winnow.server.cli.serve import plan, serve
-from winnow.server.cli.streams import output_that_may_end, prepare_streams
+from winnow.server.cli.streams import output_that_may_end, prepare_streams, prepare_terminal
 
 app = typer.Typer(
     name="winnow",
@@ -59,6 +59,7 @@ def options(
 def main() -> None:
     """Run the `winnow` command."""
     prepare_streams()
+    prepare_terminal()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its children inherit, cannot be loaded outside of it
     with output_that_may_end():
         app()

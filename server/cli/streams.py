@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 
 _NAMES = ("stdin", "stdout", "stderr")
+_SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH", "JUPYTER_COLUMNS", "JUPYTER_LINES")
 _UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EIO)
 
 
@@ -27,6 +28,14 @@ def prepare_streams() -> None:
             # UTF-8 fails only on the bytes of odd file names; elsewhere a ? is easier to read.
             is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="backslashreplace" if is_utf8 and name != "stdin" else "replace")
+
+
+def prepare_terminal() -> None:
+    """Forget sizes of a terminal that are no sizes: libraries print nothing into 0 columns, or raise on a word."""
+    for name in _SIZES:
+        size = os.environ.get(name, "")
+        if not (size.isascii() and size.isdecimal() and int(size[:6])):
+            os.environ.pop(name, None)
 
 
 def _open_null(name: str) -> None:

@@ -162,6 +162,7 @@ def test_a_variable_that_the_address_does_not_need_has_no_effect(monkeypatch: py
         ("*.test", True),
         (".winnow.test", False),
         ("now.test", False),
+        ("winnow.test.", True),
         ("winnow.test:80", True),
         ("winnow.test:8000", False),
         ("http://winnow.test", True),
@@ -181,6 +182,9 @@ def test_names_in_no_proxy(no_proxy: str, direct: bool, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("host", "no_proxy", "direct"),
     [
+        ("winnow.test.", "winnow.test", True),
+        ("bücher.test", "bücher.test", True),
+        ("bücher.test", "xn--bcher-kva.test", True),
         ("10.1.2.3", "10.1.2.3", True),
         ("10.1.2.3", "10.0.0.0/8", True),
         ("10.1.2.3", "11.0.0.0/8", False),

@@ -63,6 +63,20 @@ def test_dockers_links() -> None:
     assert service_links(found) == found.keys()
 
 
+def test_dockers_links_to_a_range_of_ports_and_to_a_container_without_ports() -> None:
+    several = {
+        "WINNOW_1_NAME": "/web_1/winnow-1",
+        "WINNOW_1_PORT": "tcp://172.17.0.5:8000",
+        "WINNOW_1_PORT_8000_TCP_START": "tcp://172.17.0.5:8000",
+        "WINNOW_1_PORT_8000_TCP_PORT_START": "8000",
+        "WINNOW_1_PORT_8000_TCP_END": "tcp://172.17.0.5:8002",
+        "WINNOW_1_PORT_8000_TCP_PORT_END": "8002",
+    }
+    assert service_links(several) == several.keys()
+    none = {"WINNOW_NAME": "/web/winnow", "WINNOW_ENV_PATH": "/bin"}
+    assert service_links(none) == none.keys()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -73,7 +87,9 @@ def test_dockers_links() -> None:
         ("WINNOW_PORT_8000", "tcp://10.0.0.1:8000"),
         ("WINNOW_SERVICE_HOST", "here"),
         ("WINNOW_SERVICE_PORT", "8000"),
-        ("WINNOW_NAME", "/web/winnow"),
+        ("WINNOW_NAME", "/web/other"),
+        ("WINNOW_POLICY_NAME", "/models/llama"),
+        ("WINNOW_PORT_8000_TCP_PORT_END", "here"),
         ("WINNOW_ENV_PATH", "/bin"),
     ],
 )

@@ -31,3 +31,14 @@ def test_an_operators_cache_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
     environment._find_cache()
     assert os.environ["VLLM_CACHE_ROOT"] == str(tmp_path)
+
+
+def test_a_kubernetes_service_called_vllm_names_no_port_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM ended the start at `VLLM_PORT=tcp://10.0.0.1:8000`, which a Service called vllm injects."""
+    monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("VLLM_DP_MASTER_PORT", "UDP://[fd00::1]:8000")
+    monkeypatch.setenv("VLLM_NIXL_SIDE_CHANNEL_PORT", "5600")
+    environment._drop_service_links()
+    assert "VLLM_PORT" not in os.environ
+    assert "VLLM_DP_MASTER_PORT" not in os.environ
+    assert os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"

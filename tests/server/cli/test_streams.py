@@ -89,6 +89,15 @@ def test_a_conversation_in_any_encoding(url: str, encoding: dict[str, str]) -> N
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("sizes", [{"COLUMNS": "0", "LINES": "0"}, {"COLUMNS": "-3", "TERMINAL_WIDTH": "wide"}])
+def test_the_size_of_no_terminal_is_not_read(sizes: dict[str, str]) -> None:
+    """A shell without a terminal sets COLUMNS=0: errors of the chat were lost; a word was a traceback in --help."""
+    done = shell("winnow chat --help; winnow chat --url http://127.0.0.1:9/v1", **sizes)
+    assert done.stdout
+    assert b"Traceback" not in done.stderr
+    assert b"no server answers" in done.stderr
+
+
 def test_a_notebooks_backend_is_not_read(url: str, tmp_path: Path) -> None:
     backend = "module://matplotlib_inline.backend_inline"
     make_run(tmp_path)
