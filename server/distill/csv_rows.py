@@ -31,7 +31,8 @@ def records(stream: Stream, file: str) -> Iterator[tuple[int, Content]]:
     `LISTS` is that list; all other cells are texts.
 
     Raises:
-        RunError: the header cannot be read, or names no column with a prompt; `file` is the name to use.
+        RunError: the header cannot be read, or names no column with a prompt, or a cell is too long to tell where it
+            ends; `file` is the name to use.
     """
     source = _Lines(stream)
     first = next(source, "")
@@ -51,7 +52,13 @@ def records(stream: Stream, file: str) -> Iterator[tuple[int, Content]]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield begin, _problem(error)
+            problem = _problem(error)
+            if problem.code == "line_too_long" and (source.count > begin or source.last.count('"') % 2):
+                raise RunError(
+                    f"{file}: a cell of the row at line {begin} goes on for more than {csv.field_size_limit():,} "
+                    "characters and several lines; shorten it, or close its quote"
+                ) from None  # what comes next is the rest of the cell, not rows
+            yield begin, problem
         else:
             yield begin, _row(header, cells) if cells else b""
 
@@ -62,6 +69,7 @@ class _Lines(Iterator[str]):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.count = 0
+        self.last = ""
 
     def __next__(self) -> str:
         line, is_cut = read_line(self._stream, MAX_ROW_BYTES)
@@ -70,7 +78,8 @@ class _Lines(Iterator[str]):
         if is_cut:
             line = b"x" * (csv.field_size_limit() + 1) + b"\n"  # the csv module refuses it as too long
         self.count += 1
-        return (line.removeprefix(BOM) if self.count == 1 else line).decode(errors="surrogateescape")
+        self.last = (line.removeprefix(BOM) if self.count == 1 else line).decode(errors="surrogateescape")
+        return self.last
 
 
 def _header(reader: Iterator[list[str]], file: str) -> list[str]:

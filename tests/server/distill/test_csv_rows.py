@@ -70,6 +70,14 @@ def test_the_line_that_excel_reads_names_the_delimiter() -> None:
     assert read("SEP=|\nprompt|id\na;b;c|1\n") == [(3, {"prompt": "a;b;c", "id": "1"})]
 
 
+@pytest.mark.parametrize("cell", ["a line\n" * 30_000, "x" * 140_000 + "\nWhat is the rest?\n", 'x""' * 70_000 + "\ny"])
+def test_the_lines_of_a_cell_that_is_too_long_are_no_rows(cell: str) -> None:
+    """After such a cell's beginning, thousands of its lines were read as prompts."""
+    with pytest.raises(RunError, match="row at line 3 goes on for more than 131,072 characters and several lines"):
+        read(f'prompt\nfirst\n"{cell}"\nlast\n')
+    assert [line for line, _ in read('prompt\n"' + "x" * 140_000 + '"\nlast\n')] == [2, 3]
+
+
 def test_a_header_is_needed() -> None:
     assert read("") == read("\n\n") == []
     for content, said in (
