@@ -1,7 +1,7 @@
-"""The output of an engine's process: kept back while it starts, logged line by line afterwards.
+"""The output of an engine's process: kept back until it has answered once, logged line by line afterwards.
 
-A process that fails to start prints tracebacks of its own, twice, before its starter learns that it has ended. They
-are kept here, so that the starter can raise one line with the cause.
+A process that fails to start, or at its first request, prints tracebacks of its own, twice, before its starter learns
+that it has ended. They are kept here, so that the starter can raise one line with the cause.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EngineOutput:
 
     @contextlib.contextmanager
     def inherited(self) -> Iterator[None]:
-        """Replace this process's descriptors 1 and 2 by a pipe in the block; later output is logged after it.
+        """Replace this process's descriptors 1 and 2 by a pipe in the block; what comes is kept until `go_live`.
 
         If the block raises, what was kept is logged at level debug.
         """
@@ -48,17 +48,27 @@ class EngineOutput:
             with _replaced(writing):
                 yield
         except Exception:
-            self._reader.join(END_SECONDS)
+            self.end()
             raise
-        finally:
-            self._go_live()
+
+    def end(self) -> None:
+        """Read the last output of a process that has ended; returns at once if it had answered before."""
+        if self._reader and not self._is_live:
+            self._reader.join(END_SECONDS)
+            self._log_kept()
 
     def cause(self) -> str | None:
-        """Return the last line with an exception that a process printed while it started."""
+        """Return the last line with an exception that a process printed before it had answered."""
         found = (match for line in reversed(self._lines) if (match := _ERROR.search(line)))
         return next((match[1] for match in found), None)
 
-    def _go_live(self) -> None:
+    def go_live(self) -> None:
+        """Log what was kept at level debug, and every later line as a warning; no effect the second time."""
+        if not self._is_live:
+            self._log_kept()
+            self._lines.clear()
+
+    def _log_kept(self) -> None:
         with self._lock:
             self._is_live = True
             for line in self._lines:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Candidate, Prompt, TokenLogprob
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
 MAX_REASON = 400
 """Characters of an engine's own error that are shown."""
 
@@ -44,7 +47,8 @@ def start_policy(options: EngineOptions, tokenizer: Tokenizer) -> VllmPolicy:
     Raises:
         CheckpointError: vLLM could not load the checkpoint.
     """
-    return VllmPolicy(_start(options, runner="generate"), options.name, tokenizer)
+    output = EngineOutput(options.name)
+    return VllmPolicy(_start(options, output, runner="generate"), output, options.name, tokenizer)
 
 
 def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> VllmRewardModel:
@@ -53,11 +57,15 @@ def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> Vll
     Raises:
         CheckpointError: vLLM could not load the checkpoint.
     """
-    return VllmRewardModel(_start(options, runner="pooling", convert="classify"), options.name, reward_input)
-
-
-def _start(options: EngineOptions, **role: Any) -> AsyncLLM:
     output = EngineOutput(options.name)
+    llm = _start(options, output, runner="pooling", convert="classify")
+    return VllmRewardModel(llm, output, options.name, reward_input)
+
+
+def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLLM:
+    if not logger.isEnabledFor(logging.DEBUG):
+        # vLLM logs the traceback of an engine that has died; `EngineDead` says it in one line.
+        logging.getLogger(AsyncLLM.__module__).setLevel(logging.CRITICAL)
     try:
         config = _arguments(options, **role).create_engine_config()
         if options.fork:
@@ -76,8 +84,18 @@ def _cause(error: Exception, output: EngineOutput) -> str:
     told = output.cause()
     if told is None and "': -9}" in str(error):  # as vLLM tells of the exit status
         told = "its process was killed, probably for want of memory; see `winnow plan` for what it needs"
-    reason = " ".join((told or str(error)).split())[:MAX_REASON] or type(error).__name__
-    return f"{reason.rstrip('.')}; `winnow serve --log-level debug` shows the engine's own output"
+    reason = _one_line(told or str(error)) or type(error).__name__
+    return f"{reason}; `winnow serve --log-level debug` shows the engine's own output"
+
+
+def _gone(name: str, output: EngineOutput) -> str:
+    """Return that an engine has died, and of what if it had not answered before."""
+    told = output.cause()
+    return f"the {name} engine is gone" + (f": {_one_line(told)}" if told else "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:MAX_REASON].rstrip(".")
 
 
 def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
@@ -109,9 +127,10 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
 class _Engine:
     """One started `AsyncLLM`, its request ids and its pending requests."""
 
-    def __init__(self, llm: AsyncLLM, name: str) -> None:
+    def __init__(self, llm: AsyncLLM, output: EngineOutput, name: str) -> None:
         self.llm = llm
         self.name = name
+        self._output = output
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
         self._ids = itertools.count()
         self._pending: dict[int, float] = {}
@@ -148,8 +167,10 @@ class _Engine:
                 if look:
                     look(item)
             self._last_output = time.monotonic()
+            self._output.go_live()
         except EngineDeadError as error:
-            raise EngineDead(f"the {self.name} engine is gone") from error
+            self._output.end()
+            raise EngineDead(_gone(self.name, self._output)) from error
         except EngineGenerateError as error:
             raise CandidateFailed(f"the {self.name} engine failed on a request") from error
         finally:
@@ -167,8 +188,8 @@ class _Engine:
 class VllmPolicy(_Engine):
     """Samples candidates on a vLLM engine; a `Policy`."""
 
-    def __init__(self, llm: AsyncLLM, name: str, tokenizer: Tokenizer) -> None:
-        super().__init__(llm, name)
+    def __init__(self, llm: AsyncLLM, output: EngineOutput, name: str, tokenizer: Tokenizer) -> None:
+        super().__init__(llm, output, name)
         self._tokenizer = tokenizer
         self.context: int = llm.model_config.max_model_len
         self.vocabulary: int = llm.model_config.get_vocab_size()
@@ -320,8 +341,8 @@ def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParam
 class VllmRewardModel(_Engine):
     """Scores answers on a vLLM pooling engine; a `RewardModel`."""
 
-    def __init__(self, llm: AsyncLLM, name: str, reward_input: RewardInput) -> None:
-        super().__init__(llm, name)
+    def __init__(self, llm: AsyncLLM, output: EngineOutput, name: str, reward_input: RewardInput) -> None:
+        super().__init__(llm, output, name)
         self.context: int = llm.model_config.max_model_len
         self._input = reward_input
 

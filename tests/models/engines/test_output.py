@@ -33,19 +33,38 @@ def test_a_failed_start_has_a_cause_and_prints_nothing(
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
 
 
-def test_once_started_its_lines_are_logged_as_they_come(
+def test_once_it_has_answered_its_lines_are_logged_as_they_come(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with EngineOutput("safety").inherited():
+    output = EngineOutput("safety")
+    with output.inherited():
         code = "print('starting', flush=True); input(); print('failing')"
         process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
     os.write(1, b"ours\n")
+    assert not any("starting" in message for message in caplog.messages)
+    output.go_live()
     assert not any("failing" in message for message in caplog.messages)
     process.communicate("\n", timeout=30)
     assert wait_until(lambda: "safety engine: failing" in caplog.messages, 30)
     assert caplog.records[-1].levelname == "WARNING"
     assert capfd.readouterr() == ("ours\n", "")
+
+
+def test_a_process_that_dies_before_its_first_answer_has_a_cause_and_prints_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: a model that starts and fails at its first request logged two tracebacks before the one line."""
+    caplog.set_level(logging.INFO)
+    output = EngineOutput("safety")
+    with output.inherited():
+        code = "input(); raise RuntimeError('no kernel for this head size')"
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
+    process.communicate("\n", timeout=30)
+    output.end()
+    assert output.cause() == "RuntimeError: no kernel for this head size"
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
