@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from winnow.clients.text_files import read_text
 from winnow.loadtests.errors import ScenarioError
 from winnow.loadtests.scenario import ARRIVALS, Message, Scenario
 
@@ -37,11 +38,12 @@ def text(name: str) -> str:
         raise ScenarioError(
             f"there is no scenario {name!r}; there are {', '.join(names())}, and files that end in .toml"
         )
-    source = path if path.suffix == ".toml" else SHIPPED.joinpath(f"{name}.toml")
+    if path.suffix != ".toml":
+        return SHIPPED.joinpath(f"{name}.toml").read_text("utf-8")
     try:
-        return source.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{name} cannot be read: {error}") from None
+        return read_text(path)
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None
 
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
@@ -52,6 +54,8 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
     """
     try:
         keys = tomllib.loads(text(name))
+    except RecursionError:
+        raise ScenarioError(f"{name} is not TOML: it is nested too deeply") from None
     except ValueError as error:
         raise ScenarioError(f"{name} is not TOML: {error}") from None
     path = Path(name)
