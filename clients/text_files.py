@@ -7,7 +7,12 @@ import re
 from pathlib import Path
 
 _COMMENT = re.compile(r"(^|\s)#.*")
-_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_OTHER_MARKS = {  # UTF-16's first mark begins like UTF-32's
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def read_text(path: Path) -> str:
@@ -23,8 +28,8 @@ def read_text(path: Path) -> str:
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
-        if data.startswith(_OTHER_MARKS):
-            raise ValueError(f"{path} cannot be read: it is UTF-16 text; save it as UTF-8") from None
+        if other := next((name for mark, name in _OTHER_MARKS.items() if data.startswith(mark)), None):
+            raise ValueError(f"{path} cannot be read: it is {other} text; save it as UTF-8") from None
         before = data.removeprefix(codecs.BOM_UTF8)[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         raise ValueError(

@@ -54,6 +54,8 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Scenario:
     """
     try:
         keys = tomllib.loads(text(name))
+    except RecursionError:
+        raise ScenarioError(f"{name} is not TOML: it is nested too deeply") from None
     except ValueError as error:
         raise ScenarioError(f"{name} is not TOML: {error}") from None
     path = Path(name)

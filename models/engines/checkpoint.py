@@ -160,10 +160,14 @@ def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
     Raises:
         CheckpointError: it has none that can be loaded, or the tokenizer has no BOS or no EOS.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
         loaded = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+    except StrictDataclassError as error:  # transformers reads config.json first, and checks it
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise CheckpointError(f"{kind}: config.json of {checkpoint} cannot be used: {reason}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
     try:

@@ -82,10 +82,11 @@ def prepare(*, offline: bool, eager: bool) -> None:
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
-    _drop_service_links()
+    _drop_misread()
     _find_cache()
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its Triton notes precede the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
+    warnings.filterwarnings("ignore", message="Unclosed context .zmq", category=ResourceWarning)  # at the exit
     libc = ctypes.CDLL(None, use_errno=True)
 
     def detach() -> None:
@@ -96,8 +97,14 @@ def prepare(*, offline: bool, eager: bool) -> None:
     os.register_at_fork(after_in_child=detach)
 
 
-def _drop_service_links() -> None:
-    """Remove what Kubernetes sets for a Service called `vllm`, or `vllm-…`: vLLM reads `VLLM_PORT` as a number."""
+def _drop_misread() -> None:
+    """Remove variables that are meant for others and end vLLM's start.
+
+    Kubernetes sets `VLLM_PORT=tcp://…` for a Service called `vllm`, which vLLM reads as a number. Where warnings are
+    errors, the processes that vLLM starts end at their own imports.
+    """
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        del os.environ["PYTHONWARNINGS"]
     for name in [name for name in os.environ if name.startswith("VLLM_") and name.endswith("_PORT")]:
         if _SERVICE.match(os.environ[name]):
             del os.environ[name]

@@ -67,11 +67,11 @@ def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLL
         # vLLM logs the traceback of an engine that has died; `EngineDead` says it in one line.
         logging.getLogger(AsyncLLM.__module__).setLevel(logging.CRITICAL)
     try:
-        config = _arguments(options, **role).create_engine_config()
-        if options.fork:
-            # On CPU vLLM wants spawned engines, each of which imports everything again: ready in 31 s instead of 17 s.
-            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         with output.inherited():
+            config = _arguments(options, **role).create_engine_config()
+            if options.fork:
+                # On CPU vLLM wants spawned engines, each of which imports everything again: 31 s instead of 17 s.
+                os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
             return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(

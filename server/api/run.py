@@ -183,6 +183,7 @@ def configure(service: Service, keys: ApiKeys) -> uvicorn.Config:
         create_app(service, keys),
         http=bounded_protocol(limits),
         ws="none",
+        workers=1,  # else uvicorn reads WEB_CONCURRENCY, and raises where it is no number
         lifespan="off",
         log_config=None,
         access_log=False,

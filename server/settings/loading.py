@@ -47,7 +47,8 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return _unknown(name)
     if problem["type"] == "model_type":
-        return f"{name}: a checkpoint, or a table of its settings"
+        wanted = "a checkpoint, or a table of its settings" if name in ENGINES else "a number, or a range such as 4-16"
+        return f"{name}: {wanted}"
     flat = next((alias for alias, targets in ALIASES.items() if name in targets and alias not in ENGINES), None)
     shown = f"{name} ({flat})" if flat else name or "settings"
     return f"{shown}: {problem['msg'].removeprefix('Value error, ')}"

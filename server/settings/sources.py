@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +16,11 @@ from winnow.clients.text_files import read_text
 from winnow.models.errors import SettingsError
 from winnow.server.settings.engines import ENGINES
 from winnow.server.settings.service_links import service_links
+from winnow.server.settings.values import TABLE
 
 PREFIX = "WINNOW_"
 DELIMITER = "__"
 """Between an engine and its setting in the environment: `WINNOW_SAFETY__DTYPE`."""
-
-_TABLE = re.compile(r"""\s*\{\s*["'}]""")
-"""The beginning of a text that is meant as a JSON table, and of hardly any path."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "policy": ("policy.checkpoint",),
@@ -59,7 +56,7 @@ class Environment(EnvSettingsSource):
         try:
             decoded = super().decode_complex_value(field_name, field, value)
         except (ValueError, RecursionError):
-            if field_name not in ENGINES or _TABLE.match(value):
+            if field_name not in ENGINES or TABLE.match(value):
                 raise SettingsError(
                     f'environment variable {PREFIX}{field_name.upper()} is not JSON, such as {{"name": "value"}}'
                 ) from None

@@ -13,6 +13,8 @@ from winnow.clients.schema import CandidateRange
 from winnow.server.settings.hosts import origin, trusted_host
 
 T = TypeVar("T")
+TABLE = re.compile(r"""\s*\{\s*["'}]""")
+"""The beginning of a text that is meant as a JSON table, and of hardly any path or pattern."""
 _BRACKETED_ADDRESS = re.compile(r"\s*\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")
 
 
@@ -20,6 +22,8 @@ def _listed(value: object) -> object:
     """Return the list that a text stands for: a JSON list if it begins with [, else the text alone; none if blank."""
     if not isinstance(value, str):
         return value
+    if TABLE.match(value):
+        raise ValueError("""a list is wanted, not a table: write it as in ["one", "two"]""")
     if not value.lstrip().startswith("["):
         return [value] if value.strip() else []
     try:
@@ -30,7 +34,7 @@ def _listed(value: object) -> object:
 
 def _split(value: object) -> object:
     """Return the list that a text stands for: JSON, or items between commas."""
-    if not isinstance(value, str) or value.lstrip().startswith("["):
+    if not isinstance(value, str) or value.lstrip().startswith("[") or TABLE.match(value):
         return _listed(value)
     return [part.strip() for part in value.split(",") if part.strip()]
 

@@ -27,6 +27,7 @@ def test_a_byte_order_mark_is_no_text(text: str, mark: bytes, tmp_path: Path) ->
     [
         ("a = 1\nb = 'caf\xe9'\n".encode("latin-1"), r"line 2, byte 9 \(0xe9\).*UTF-8"),
         ("é = 1".encode("utf-16"), "UTF-16"),
+        ("é = 1".encode("utf-32"), "UTF-32"),
         (codecs.BOM_UTF8 + b"\xff", r"line 1, byte 1 \(0xff\)"),
     ],
 )

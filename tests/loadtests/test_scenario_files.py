@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,18 @@ def test_a_shipped_scenario_can_be_run(name: str) -> None:
 def test_a_copy_of_a_shipped_scenario_can_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(text("chat"))
     assert load(str(tmp_path / "mine.toml")) == load("chat")
+
+
+def test_a_scenario_may_begin_with_a_byte_order_mark_and_names_another_encoding(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_bytes(codecs.BOM_UTF8 + text("chat").encode())
+    assert load(str(mine)) == load("chat")
+    mine.write_bytes("description = 'café'".encode("latin-1"))
+    with pytest.raises(ScenarioError, match=r"mine.toml cannot be read: line 1, byte 19 \(0xe9\) is not UTF-8"):
+        load(str(mine))
+    mine.write_bytes(b"a = " + b"[" * 100_000)
+    with pytest.raises(ScenarioError, match="nested too deeply"):
+        load(str(mine))
 
 
 def test_paths_are_relative_to_the_scenario_file(tmp_path: Path) -> None:

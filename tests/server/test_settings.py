@@ -263,6 +263,20 @@ def test_a_list_that_is_not_json_shows_what_it_should_be(written: str, monkeypat
         monkeypatch.delenv(variable)
 
 
+@pytest.mark.parametrize("variable", ["SAFETY_PATTERNS", "API_KEYS", "TRUSTED_HOSTS", "CORS_ORIGINS"])
+def test_a_table_in_place_of_a_list_is_no_item(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`{"a": 1}` became a pattern that matches nothing, or a key."""
+    monkeypatch.setenv(f"WINNOW_{variable}", '{"a": 1}')
+    with pytest.raises(SettingsError, match=f"^{variable.lower()}: a list is wanted"):
+        load()
+
+
+def test_a_list_in_place_of_a_range_is_told_what_k_may_be() -> None:
+    Path("winnow.toml").write_text("candidates = [4, 16]\n")
+    with pytest.raises(SettingsError, match=r"^candidates: a number, or a range such as 4-16$"):
+        load()
+
+
 def test_hosts_may_be_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINNOW_TRUSTED_HOSTS", '["a.example.org", "*.example.com"]')
     assert load().trusted_hosts == ("a.example.org", "*.example.com")

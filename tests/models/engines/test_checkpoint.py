@@ -113,6 +113,15 @@ def test_a_broken_config(copy: Path) -> None:
             inspect(str(copy), "reward model")
 
 
+def test_a_config_that_contradicts_itself_is_named(copy: Path) -> None:
+    """transformers' own check of config.json ended the start in a traceback."""
+    config = json.loads((copy / "config.json").read_text()) | {"num_attention_heads": 7}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"policy: config\.json of .* not a multiple") as caught:
+        load_tokenizer(str(copy), "policy")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_same_tokenizer_in_another_folder_is_accepted(copy: Path, tokenizer: Tokenizer) -> None:
     require_same_tokenizer(tokenizer, load_tokenizer(str(copy), "reward model"), str(copy))
 

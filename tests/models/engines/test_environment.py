@@ -38,7 +38,19 @@ def test_a_kubernetes_service_called_vllm_names_no_port_of_vllm(monkeypatch: pyt
     monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
     monkeypatch.setenv("VLLM_DP_MASTER_PORT", "UDP://[fd00::1]:8000")
     monkeypatch.setenv("VLLM_NIXL_SIDE_CHANNEL_PORT", "5600")
-    environment._drop_service_links()
+    environment._drop_misread()
     assert "VLLM_PORT" not in os.environ
     assert "VLLM_DP_MASTER_PORT" not in os.environ
     assert os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_kept"), [("error", False), ("default,error::UserWarning", False), ("ignore", True)]
+)
+def test_warnings_as_errors_are_not_for_vllms_processes(
+    value: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without vLLM's cache, the process that looks up the architecture ended, and with it the start."""
+    monkeypatch.setenv("PYTHONWARNINGS", value)
+    environment._drop_misread()
+    assert ("PYTHONWARNINGS" in os.environ) is is_kept

@@ -17,13 +17,19 @@ import httpx
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.live import WINNOW, LiveServer, is_running, question, wait_until
+from tests.live import WINNOW, LiveServer, is_running, question, scripted, wait_until
 from tests.models.test_spelling import byte_level
 from winnow.models import demo
 from winnow.models.errors import SettingsError
+from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
-from winnow.server.api.run import _require_keys, _require_scratch
+from winnow.server.api.run import _require_keys, _require_scratch, configure
 from winnow.server.settings import Settings
+
+
+def test_a_platforms_number_of_workers_is_not_read(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
+    assert configure(scripted(tokenizer), ApiKeys()).workers == 1
 
 
 def winnow(*arguments: str) -> subprocess.CompletedProcess[str]:
