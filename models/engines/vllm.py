@@ -14,13 +14,11 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
-from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import CompletionOutput
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -28,9 +26,10 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines.base import EngineOptions, RewardInput
 from winnow.models.engines.output import EngineOutput
+from winnow.models.engines.vllm_sampling import CheckpointWatcher, sampling_parameters, token_logprob
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
-from winnow.models.sampling import Sampling, candidate_seed
+from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Candidate, Prompt, TokenLogprob
 
@@ -219,7 +218,7 @@ class VllmPolicy(_Engine):
         self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
     ) -> CompletionOutput:
         """Return vLLM's own output for candidate `index`; raises as `sample` does."""
-        parameters = _parameters(prompt, sampling, index)
+        parameters = sampling_parameters(prompt, sampling, index)
         request_id, look = self.next_id(), None
         if handle:
             if handle.is_stopped:
@@ -228,7 +227,7 @@ class VllmPolicy(_Engine):
             if handle.checkpoints:
                 # The whole output after each step, so that the watcher can read it.
                 parameters.output_kind = RequestOutputKind.CUMULATIVE
-                look = _CheckpointWatcher(
+                look = CheckpointWatcher(
                     handle, lambda ids: self._cut(self._answer_text(prompt, ids), prompt, sampling, ids)
                 )
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
@@ -253,7 +252,7 @@ class VllmPolicy(_Engine):
             return None
         places = zip(output.token_ids, output.logprobs, strict=True)
         return tuple(
-            _token_logprob(token, place, alternatives) for token, place in places if token != self._tokenizer.eos_id
+            token_logprob(token, place, alternatives) for token, place in places if token != self._tokenizer.eos_id
         )
 
     async def is_stuck(self, seconds: float) -> bool:
@@ -278,64 +277,6 @@ def _token_prompt(ids: Sequence[int]) -> dict[str, Any]:
     it ignores `type`.
     """
     return {"type": "token", "prompt_token_ids": list(ids)}
-
-
-class _CheckpointWatcher:
-    """Calls a handle's `at_checkpoint` at each checkpoint its candidate passes; `text_of` decodes the tokens."""
-
-    def __init__(self, handle: CandidateHandle, text_of: Callable[[Sequence[int]], str]) -> None:
-        self._handle = handle
-        self._text_of = text_of
-        self._passed = 0
-
-    def __call__(self, output: RequestOutput) -> None:
-        """Read one more output; a finished candidate passes no checkpoint."""
-        checkpoints, at_checkpoint = self._handle.checkpoints, self._handle.at_checkpoint
-        ids = output.outputs[0].token_ids
-        while not output.finished and self._passed < len(checkpoints) and len(ids) >= checkpoints[self._passed]:
-            self._passed += 1
-            if at_checkpoint:
-                at_checkpoint(self._passed - 1, self._text_of(ids[: checkpoints[self._passed - 1]]))
-
-
-def _token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -> TokenLogprob:
-    """Return the sampled token and the likeliest `alternatives`; vLLM lists the sampled one among them."""
-    ranked = sorted((value.rank, other, value.logprob) for other, value in place.items())
-    return TokenLogprob(
-        token, place[token].logprob, tuple((other, logprob) for _, other, logprob in ranked[:alternatives])
-    )
-
-
-def _vllm_stops(prompt: Prompt, sampling: Sampling) -> list[str]:
-    """Return the stop strings at which vLLM ends a candidate.
-
-    One that begins with the answer prefix is not among them: vLLM would find it before the answer.
-    """
-    prefix = prompt.answer_prefix
-    return [stop for stop in sampling.stop if not (prefix and stop.startswith(prefix))]
-
-
-def _parameters(prompt: Prompt, sampling: Sampling, index: int) -> SamplingParams:
-    stops = _vllm_stops(prompt, sampling)
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        min_tokens=sampling.min_tokens,
-        ignore_eos=sampling.ignore_eos,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        stop=stops,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        logit_bias=sampling.logit_bias or None,
-        seed=None if sampling.seed is None else candidate_seed(sampling.seed, index),
-        logprobs=sampling.alternatives,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        # Incremental detokenisation costs more than the engine's own front end; only a stop string needs it.
-        detokenize=bool(stops),
-    )
 
 
 class VllmRewardModel(_Engine):

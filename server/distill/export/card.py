@@ -17,8 +17,8 @@ from winnow.models.reporting.pages import flattened
 from winnow.models.statistics import Moments
 from winnow.models.types import SAFETY_THRESHOLD, Branch
 from winnow.server.distill.export import CHAT_TEMPLATE, FILES, PARQUET, ExportOptions, Format, table_of
-from winnow.server.distill.export.chat_format import ChatFormat
 from winnow.server.distill.export.columns import FIELDS, Column, Kind
+from winnow.server.distill.export.exported_template import ExportedTemplate
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.manifest import Manifest
 
@@ -50,7 +50,7 @@ def card(
     survey: Survey,
     options: ExportOptions,
     parts: Sequence[Part],
-    chat: ChatFormat,
+    chat: ExportedTemplate,
 ) -> str:
     """Return `README.md`: YAML for the Hub and for `datasets`, then Markdown.
 
@@ -89,7 +89,7 @@ def _front_matter(title: str, parts: Sequence[Part]) -> Iterator[str]:
         yield from ("  data_files:", "  - split: train", f"    path: {table_of(part.format)}")
 
 
-def _files(parts: Sequence[Part], chat: ChatFormat) -> Iterator[str]:
+def _files(parts: Sequence[Part], chat: ExportedTemplate) -> Iterator[str]:
     yield f'`load_dataset(FOLDER, "{parts[0].format}")` loads a format by its name, from `{PARQUET}/`.\n'
     yield from _table("file", "rows", "use")
     for part in parts:
@@ -100,7 +100,7 @@ def _files(parts: Sequence[Part], chat: ChatFormat) -> Iterator[str]:
         yield _cells(f"`{CHAT_TEMPLATE}`", "", use)
 
 
-def _chat_format(chat: ChatFormat, respelt: int) -> Iterator[str]:
+def _chat_format(chat: ExportedTemplate, respelt: int) -> Iterator[str]:
     yield chat.about
     if chat.jinja and respelt:
         yield (

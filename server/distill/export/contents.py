@@ -8,9 +8,9 @@ from typing import Any, Generic
 
 from winnow.models.statistics import Moments
 from winnow.server.distill.export import ExportOptions, Format
-from winnow.server.distill.export.chat_format import ChatFormat
 from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
 from winnow.server.distill.export.columns import PROMPT_COMPLETION, SFT, Column, T, candidates, preferences, row
+from winnow.server.distill.export.exported_template import ExportedTemplate
 from winnow.server.distill.export.openai_batch import COLUMNS, result
 from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry
 from winnow.server.distill.export.token_ids import TOKEN_IDS, encoded
@@ -30,7 +30,7 @@ class Table(Generic[T]):
         return (row(self.columns, subject) for subject in self.subjects(entry))
 
 
-def table(kind: Format, options: ExportOptions, moments: Moments, chat: ChatFormat, name: str) -> Table[Any]:
+def table(kind: Format, options: ExportOptions, moments: Moments, chat: ExportedTemplate, name: str) -> Table[Any]:
     """Return the contents of a format.
 
     `moments` are those of logit(R_c) over the export, and `name` is that of the served model. `token-ids` need a

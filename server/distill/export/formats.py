@@ -26,8 +26,8 @@ from winnow.server.distill.export import (
     table_of,
 )
 from winnow.server.distill.export.card import Part, card
-from winnow.server.distill.export.chat_format import ChatFormat
 from winnow.server.distill.export.contents import Table, table
+from winnow.server.distill.export.exported_template import ExportedTemplate
 from winnow.server.distill.export.openai_batch import model
 from winnow.server.distill.export.sources import MergedRuns
 from winnow.server.distill.export.survey import Survey
@@ -93,14 +93,14 @@ def without_ids(formats: tuple[Format, ...]) -> tuple[Format, ...]:
     return tuple(kind for kind in formats if kind != "token-ids")
 
 
-def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ChatFormat:
+def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ExportedTemplate:
     """Return the chat format of the policy; by default its template is `llama2`: a server does not name its own."""
     tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
     template = TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
-    return ChatFormat.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
+    return ExportedTemplate.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
 
 
-def _writable(wanted: tuple[Format, ...], chat: ChatFormat) -> tuple[Format, ...]:
+def _writable(wanted: tuple[Format, ...], chat: ExportedTemplate) -> tuple[Format, ...]:
     """Return the formats that can be written, with `token-ids` where no chat template is exact."""
     if chat.tokenizer is None:
         return without_ids(wanted)
@@ -128,7 +128,7 @@ def _files(target: Path, kind: Format, table: Table[Any]) -> Iterator[contextlib
     yield parquet(target / table_of(kind), table.columns)
 
 
-def _write_template(path: Path, chat: ChatFormat) -> None:
+def _write_template(path: Path, chat: ExportedTemplate) -> None:
     """Write the chat template, or remove an earlier one if none is exact."""
     if not chat.is_exact:
         logger.warning("%s", chat.about)

@@ -181,13 +181,13 @@ async def test_a_cancelled_candidate_leaves_the_engine(service: Service) -> None
 
 
 def test_a_checkpoint_that_cuts_a_character_in_two_gives_the_text_before_it(service: Service) -> None:
-    from winnow.models.engines.vllm import _CheckpointWatcher  # the service has prepared vLLM's environment
+    from winnow.models.engines.vllm_sampling import CheckpointWatcher  # the service has prepared vLLM's environment
 
     tokenizer = service.tokenizer
     ids = tokenizer.encode_continuation(" a 🙂")
     seen: list[str] = []
     handle = CandidateHandle(tuple(range(1, len(ids) + 1)), lambda _, text: seen.append(text))
-    watch = _CheckpointWatcher(handle, tokenizer.decode_continuation)
+    watch = CheckpointWatcher(handle, tokenizer.decode_continuation)
     watch(SimpleNamespace(finished=False, outputs=[SimpleNamespace(token_ids=ids)]))  # type: ignore[arg-type]
     assert len(seen) == len(ids) > 4
     assert seen[-1] == " a 🙂"

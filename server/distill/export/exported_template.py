@@ -12,7 +12,7 @@ from winnow.server.distill.export.sources import AnsweredPrompt
 
 
 @dataclass(frozen=True, slots=True)
-class ChatFormat:
+class ExportedTemplate:
     """The policy's template, its tokenizer if that is known, and the Jinja template for trainers.
 
     `jinja` was tried with the tokenizer, and is None if no form of the template is exact with it. Without a tokenizer
@@ -24,7 +24,7 @@ class ChatFormat:
     jinja: str | None
 
     @classmethod
-    def of(cls, template: ChatTemplate, tokenizer: Tokenizer | None) -> ChatFormat:
+    def of(cls, template: ChatTemplate, tokenizer: Tokenizer | None) -> ExportedTemplate:
         """Return the chat format, with the form of the template that suits `tokenizer`."""
         return cls(template, tokenizer, exact_jinja(template, tokenizer) if tokenizer else template.jinja)
 
