@@ -88,16 +88,19 @@ def test_no_import_runs_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+VLLM_MODULES = ("vllm", "vllm_sampling", "vllm_cpu_worker")
+
+
 def test_vllm_is_imported_where_engines_are_started_and_inside_their_processes() -> None:
     importers = {
         path for part in PARTS for path in sources(part) if any(n.split(".")[0] == "vllm" for n in imports(path))
     }
     engines = ROOT / "models" / "engines"
-    assert importers == {engines / "vllm.py", engines / "vllm_cpu_worker.py"}
+    assert importers == {engines / f"{module}.py" for module in VLLM_MODULES}
 
 
 def test_nothing_imports_vllms_entrypoints() -> None:
-    for module in ("vllm", "vllm_cpu_worker"):
+    for module in VLLM_MODULES:
         assert not any("vllm.entrypoints" in name for name in imports(ROOT / "models" / "engines" / f"{module}.py"))
 
 
