@@ -68,13 +68,13 @@ class Tokenizer:
     def _encode(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
-    def raw_prompt(self, text_or_ids: str | Sequence[int], *, is_safety: bool = False) -> Prompt:
+    def raw_prompt(self, text_or_ids: str | Sequence[int]) -> Prompt:
         """Return a prompt that no template has rendered: BOS and the text, or the given ids as they are."""
         if isinstance(text_or_ids, str):
             ids = (self.bos_id, *self.encode(text_or_ids))
-            return Prompt(ids, is_safety=is_safety, raw_text=text_or_ids)
+            return Prompt(ids, raw_text=text_or_ids)
         text = self.decode(text_or_ids, skip_control=True)
-        return Prompt(tuple(text_or_ids), is_safety=is_safety, raw_text=text)
+        return Prompt(tuple(text_or_ids), raw_text=text)
 
     def decode(self, ids: Sequence[int], *, skip_control: bool = False) -> str:
         """Return the text of `ids` at the start of a text; `skip_control` leaves control ids out.

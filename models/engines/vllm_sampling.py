@@ -1,4 +1,4 @@
-"""What vLLM is asked for a candidate, and what is read from it while it samples."""
+"""The sampling parameters that vLLM gets for a candidate, and the reading of its output while it samples."""
 
 from __future__ import annotations
 

@@ -78,32 +78,33 @@ def chat_logprobs(answer: Returned, tokenizer: Tokenizer) -> ChatLogprobs | None
     """Return the log-probabilities in the format of chat completions."""
     if answer.logprobs is None:
         return None
-    return ChatLogprobs(
-        content=[
-            SampledLogprob(
-                token=_token_text(piece, token.token_id, tokenizer),
-                logprob=token.logprob,
-                bytes=list(piece),
-                top_logprobs=[
-                    WireLogprob(token=_token_text(other, token_id, tokenizer), logprob=logprob, bytes=list(other))
-                    for (token_id, logprob), other in zip(token.top, alternatives, strict=True)
-                ],
-            )
-            for token, piece, alternatives, _ in _text_tokens(answer, tokenizer)
-        ]
+    return ChatLogprobs(content=[_sampled(token, tokenizer) for token in _text_tokens(answer, tokenizer)])
+
+
+def _sampled(item: _TextToken, tokenizer: Tokenizer) -> SampledLogprob:
+    token = item.token
+    return SampledLogprob(
+        token=_token_text(item.piece, token.token_id, tokenizer),
+        logprob=token.logprob,
+        bytes=list(item.piece),
+        top_logprobs=[
+            WireLogprob(token=_token_text(other, token_id, tokenizer), logprob=logprob, bytes=list(other))
+            for (token_id, logprob), other in zip(token.top, item.alternatives, strict=True)
+        ],
     )
 
 
 def text_logprobs(answer: Returned, tokenizer: Tokenizer) -> TextLogprobs | None:
     """Return the same in the format of text completions; of alternatives with equal text only the likeliest is kept."""
-    content = chat_logprobs(answer, tokenizer)
-    if content is None:
+    if answer.logprobs is None:
         return None
+    tokens = _text_tokens(answer, tokenizer)
+    sampled = [_sampled(token, tokenizer) for token in tokens]
     return TextLogprobs(
-        tokens=[item.token for item in content.content],
-        token_logprobs=[item.logprob for item in content.content],
-        top_logprobs=[{top.token: top.logprob for top in reversed(item.top_logprobs)} for item in content.content],
-        text_offset=[token.start for token in _text_tokens(answer, tokenizer)],
+        tokens=[item.token for item in sampled],
+        token_logprobs=[item.logprob for item in sampled],
+        top_logprobs=[{top.token: top.logprob for top in reversed(item.top_logprobs)} for item in sampled],
+        text_offset=[token.start for token in tokens],
     )
 
 

@@ -68,15 +68,11 @@ class PromptRenderer:
         """
         text = "".join(message.content for message in dialog)
         self._require_possible(text, "messages")
-
         template = self.template if merge_turns is None else self.template.with_merging(merge_turns)
 
-        def render() -> Prompt:
-            messages = template.validate(dialog)
-            tagged = self.classifier(messages) if is_safety is None else is_safety
-            return template.render(messages, self.tokenizer, is_safety=tagged)
-
-        return await in_thread_if_long(render, len(text))
+        return await in_thread_if_long(
+            lambda: self._tagged(template.render(dialog, self.tokenizer), is_safety), len(text)
+        )
 
     async def _raw(self, content: str | tuple[int, ...], is_safety: bool | None) -> Prompt:
         if not content:
@@ -87,12 +83,14 @@ class PromptRenderer:
             self.require_tokens(content, "prompt")
             self._room(len(content), "prompt")
 
-        def render() -> Prompt:
-            prompt = self.tokenizer.raw_prompt(content, is_safety=bool(is_safety))
-            tagged = self.classifier([Message("user", prompt.raw_text)]) if is_safety is None else is_safety
-            return replace(prompt, is_safety=tagged)
+        return await in_thread_if_long(
+            lambda: self._tagged(self.tokenizer.raw_prompt(content), is_safety), len(content)
+        )
 
-        return await in_thread_if_long(render, len(content))
+    def _tagged(self, prompt: Prompt, is_safety: bool | None) -> Prompt:
+        """Return the prompt as the caller tags it, or as the classifier does if `is_safety` is None."""
+        messages = prompt.messages or (Message("user", prompt.raw_text),)
+        return replace(prompt, is_safety=self.classifier(messages) if is_safety is None else is_safety)
 
     async def encode(self, text: str) -> list[int]:
         """Return the ids of a text, tokenised in a thread if it is long."""

@@ -105,9 +105,9 @@ def test_token_names_are_the_vocabularys(tokenizer: Tokenizer) -> None:
 @many
 @given(text=texts)
 def test_a_raw_prompt_of_text(tokenizer: Tokenizer, text: str) -> None:
-    prompt = tokenizer.raw_prompt(text, is_safety=True)
+    prompt = tokenizer.raw_prompt(text)
     assert list(prompt.token_ids) == [tokenizer.bos_id, *tokenizer.encode(text)]
-    assert (prompt.raw_text, prompt.is_raw, prompt.is_safety, prompt.answer_prefix) == (text, True, True, "")
+    assert (prompt.raw_text, prompt.is_raw, prompt.is_safety, prompt.answer_prefix) == (text, True, False, "")
 
 
 def test_a_raw_prompt_of_ids_keeps_them(tokenizer: Tokenizer) -> None:
