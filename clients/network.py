@@ -24,6 +24,7 @@ import httpx
 from winnow.clients.errors import UnusableEnvironment
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback", "localhost.localdomain")
 PROXY_FORM = "http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with special characters as in %40"
 
 _PLACE = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d+))?")
@@ -101,15 +102,23 @@ def route_to(address: httpx.URL) -> Route:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is a loopback address, `localhost`, or the unspecified address, which reaches this machine."""
+    """Whether a host is a loopback address or name, or the unspecified address, which reaches this machine."""
     name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
+    if is_loopback_name(name):
         return True
     address = _ip_address(name)
     if address is None:
         return False
     mapped = getattr(address, "ipv4_mapped", None) or address
     return bool(mapped.is_loopback or mapped.is_unspecified)
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether a name, in lower case and without a final dot, is this machine's own.
+
+    Resolvers and browsers keep `localhost` and names below it on the machine (RFC 6761).
+    """
+    return name in LOOPBACK_NAMES or name.endswith(".localhost")
 
 
 def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

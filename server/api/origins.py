@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from starlette.types import Scope
 
+from winnow.clients.network import DEFAULT_PORTS
 from winnow.models.errors import ForeignOrigin
-from winnow.server.settings.hosts import ANY, DEFAULT_PORTS, origin, split_authority
+from winnow.server.settings.hosts import ANY, origin, split_authority
 
 Headers = Sequence[tuple[bytes, bytes]]
 

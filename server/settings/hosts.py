@@ -9,13 +9,13 @@ import contextlib
 import ipaddress
 import re
 
+from winnow.clients.network import DEFAULT_PORTS, is_loopback_name
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY = "*"
 """As a trusted host or an origin: all of them."""
 MOST_SHOWN = 100
 """Characters of a wrong value that its error shows."""
-_LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback", "localhost.localdomain")
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/@,?#\\%]+))(?::(\d{0,5}))?")
 _NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+?)/?")
@@ -43,14 +43,12 @@ def address_of(host: str) -> Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, as `split_authority` spells it, is this machine's own: a loopback address or `localhost`.
+    """Whether `host`, as `split_authority` spells it, is a loopback address or name.
 
-    Resolvers and browsers keep `localhost` and names below it on the machine (RFC 6761).
+    Unlike a client's address, a `Host` header of 0.0.0.0 is not: a web page may have it.
     """
     address = address_of(host)
-    if address is not None:
-        return address.is_loopback
-    return host in _LOOPBACK_NAMES or host.endswith(".localhost")
+    return is_loopback_name(host) if address is None else address.is_loopback
 
 
 def shown(host: str) -> str:

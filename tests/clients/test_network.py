@@ -92,8 +92,8 @@ async def test_loopback_is_reached_directly(client_kind: Kind, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.8.9.1", "127.1", "::1", "::ffff:127.0.0.1",
-             "0.0.0.0", "::"],
+    "host", ["localhost", "LOCALHOST.", "a.localhost", "ip6-localhost", "127.0.0.1", "127.8.9.1", "127.1", "::1",
+             "::ffff:127.0.0.1", "0.0.0.0", "::"],
 )  # fmt: skip
 def test_this_machine(host: str) -> None:
     assert is_this_machine(host)
