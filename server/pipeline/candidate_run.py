@@ -137,15 +137,17 @@ class CandidateRun:
             competes = any(item.candidate.index == index for item in self.scored)
             self._reject(self._rejection.end(index, competes=competes))
             self._cancel_partial_scores([index] if self._tasks else self._partial_scores.values())
-        if self._has_answer and self._is_accepted(self._leader.reward):
-            self._truncate("accept_reward")
-        elif self._has_answer and self._is_late:
-            self._truncate("deadline")
+        if self.early_stopping.is_enabled and (answer := self._answer):
+            if self._is_accepted(answer.reward):
+                self._truncate("accept_reward")
+            elif self._is_late:
+                self._truncate("deadline")
 
     @property
-    def _has_answer(self) -> bool:
-        """Whether a candidate has a score for whose sake the others may be aborted: not for an empty answer's."""
-        return bool(self.scored) and not (self.empty_last and self._leader.candidate.is_empty)
+    def _answer(self) -> ScoredCandidate | None:
+        """The best candidate so far, if the others may be aborted for its sake: not for an empty answer's."""
+        leader = self._leader if self.scored else None
+        return None if leader and self.empty_last and leader.candidate.is_empty else leader
 
     def _is_accepted(self, reward: Reward) -> bool:
         accepted = self.early_stopping.accept_reward
@@ -165,7 +167,7 @@ class CandidateRun:
 
     def _expire(self) -> None:
         self._is_late = True
-        if self._has_answer:
+        if self._answer:
             self._truncate("deadline")
 
     def _truncate(self, reason: Truncation) -> None:
