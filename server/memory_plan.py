@@ -11,22 +11,15 @@ from rich.table import Table
 
 from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.environment import runs_on_gpu
-from winnow.models.engines.hardware import card, ram
+from winnow.models.engines.hardware import card, first_card, ram
 from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Parts, Work
-from winnow.models.engines.planning import TYPICAL_ANSWER, TYPICAL_PROMPT, plan_card, plan_ram
+from winnow.models.engines.planning import TYPICAL_ANSWER, TYPICAL_PROMPT, plan_card, plan_policy, plan_ram
 from winnow.models.engines.shape import Model
 from winnow.models.reporting.tables import print_table
-from winnow.server.settings import EngineSettings, PolicySettings, RewardModelSettings, Settings
+from winnow.server.engine_options import execution, precision
+from winnow.server.settings import PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
-
-
-def precision(settings: Settings, engine: EngineSettings, *, on_gpu: bool | None = None) -> str:
-    """Return the precision that `engine` computes in, on a GPU or not; `on_gpu` None means this machine."""
-    dtype = engine.dtype or settings.dtype
-    if dtype != "auto":
-        return dtype
-    return "bfloat16" if (runs_on_gpu() if on_gpu is None else on_gpu) else "float32"
 
 
 def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
@@ -36,22 +29,24 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
         CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
         DoesNotFit: the engines need more than there is.
     """
-    on_gpu = memory is not None or runs_on_gpu()
+    given = True if memory else None
     models = (
-        _model(settings, settings.policy, "policy", "policy", on_gpu=on_gpu),
-        _model(settings, settings.safety, "reward model", "safety", on_gpu=on_gpu),
-        _model(settings, settings.helpfulness, "reward model", "helpfulness", on_gpu=on_gpu),
+        _model(settings, settings.policy, "policy", "policy", given),
+        _model(settings, settings.safety, "reward model", "safety", given),
+        _model(settings, settings.helpfulness, "reward model", "helpfulness", given),
     )
-    fixed = _fixed(settings)
-    work = Work(settings.max_sequences, settings.max_candidates_in_flight, settings.eager)
-    return plan_card(memory or card(), models, work, fixed) if on_gpu else plan_ram(ram(), models, work, fixed)
+    fixed, work = _fixed(settings), _work(settings)
+    if memory or runs_on_gpu():
+        return plan_card(memory or first_card().memory, models, work, fixed)
+    return plan_ram(ram(), models, work, fixed)
 
 
 def engine_parts(settings: Settings) -> Parts:
-    """Return each engine's share of the GPU and its KV cache, in the order in which the engines start.
+    """Return each engine's share of the GPU and its KV cache: the policy's, the safety and the helpfulness model's.
 
-    On a GPU, a KV cache of None is what the share leaves once the engine has measured its activations.
-    Nothing is planned if the settings give all three shares. On CPU there are no shares.
+    On a GPU, a KV cache of None is what the share leaves once the engine has measured its activations; the policy's
+    share is planned again by `policy_part`, once the reward models run. Nothing is planned if the settings give all
+    three shares. On CPU there are no shares.
 
     Raises:
         CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
@@ -74,11 +69,32 @@ def engine_parts(settings: Settings) -> Parts:
     return policy, safety, helpfulness
 
 
+def policy_part(settings: Settings, planned: Fixed) -> Fixed:
+    """Return the policy's part once the reward models run: on a GPU from what they have left, else as `planned`.
+
+    Raises:
+        CheckpointError: the card cannot be read.
+        DoesNotFit: the reward models have left too little.
+    """
+    fixed = _part(settings.policy)
+    if not runs_on_gpu() or fixed.share:
+        return planned
+    model = _model(settings, settings.policy, "policy", "policy", None)
+    engine = plan_policy(card().memory, model, _work(settings), fixed)
+    logger.info("%s; %s", engine.memory, engine.arithmetic)
+    return replace(fixed, share=engine.share)
+
+
 def _model(
-    settings: Settings, engine: PolicySettings | RewardModelSettings, kind: Kind, name: str, *, on_gpu: bool
+    settings: Settings, engine: PolicySettings | RewardModelSettings, kind: Kind, name: str, on_gpu: bool | None
 ) -> Model:
     dtype = precision(settings, engine, on_gpu=on_gpu)
-    return describe(engine.checkpoint, kind, name, dtype, engine.context or settings.context)
+    how = execution(settings, name, on_gpu=runs_on_gpu() if on_gpu is None else on_gpu)
+    return describe(engine.checkpoint, kind, name, dtype, engine.context or settings.context, has_graphs=how != "eager")
+
+
+def _work(settings: Settings) -> Work:
+    return Work(settings.max_sequences, settings.max_candidates_in_flight)
 
 
 def _fixed(settings: Settings) -> Parts:

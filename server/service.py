@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import (
-    EngineOptions,
-    EngineStatus,
-    RewardInput,
-    ServedPolicy,
-    ServedRewardModel,
-)
+from winnow.models.engines.base import EngineStatus, RewardInput, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
-from winnow.models.engines.environment import prepare, runs_on_gpu
+from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
+from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.memory import Fixed
 from winnow.models.engines.registry import KINDS
 from winnow.models.errors import CheckpointError, EngineDead
@@ -29,13 +23,14 @@ from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 from winnow.server.aio import cancel
-from winnow.server.memory_plan import engine_parts, precision
+from winnow.server.engine_options import engine_options
+from winnow.server.memory_plan import engine_parts, policy_part
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
 from winnow.server.pipeline.rendering import PromptRenderer
 from winnow.server.pipeline.request import Defaults
-from winnow.server.settings import EngineSettings, RewardModelSettings, Settings
+from winnow.server.settings import RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +51,8 @@ class Service:
     helpfulness: ServedRewardModel
     admission: Admission
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    card: Card | None = None
+    """The GPU, as it was before the engines started; None on CPU."""
 
     @property
     def pipeline(self) -> BestOfN:
@@ -173,8 +170,9 @@ class Service:
 def started(settings: Settings) -> Iterator[Service]:
     """Start the three engines, one after another, and end their processes on leaving.
 
-    Call it from the main thread, before an event loop runs: on CPU the engines are forked, unless torch has
-    been imported before; then they are spawned, which is safe and slower.
+    The reward models come first, so that on a GPU the policy gets what they have left. Call it from the main
+    thread, before an event loop runs: the engines are forked, unless torch has been imported before; then they are
+    spawned, which is safe and slower.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
@@ -184,28 +182,21 @@ def started(settings: Settings) -> Iterator[Service]:
     inspect(settings.policy.checkpoint, "policy", needs_weights=needs_weights)
     inspect(settings.safety.checkpoint, "reward model", needs_weights=needs_weights)
     inspect(settings.helpfulness.checkpoint, "reward model", needs_weights=needs_weights)
-    fork = not runs_on_gpu() and "torch" not in sys.modules
-    prepare(offline=all(map(is_local, settings.checkpoints.values())), eager=settings.eager)
+    fork = may_fork()
+    prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
     parts = engine_parts(settings)
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
     for checkpoint in (settings.safety.checkpoint, settings.helpfulness.checkpoint):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
-    template = settings.chat_template
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
-        policy_options, safety_options, helpfulness_options = (
-            _options(settings, name, part, fork) for name, part in zip(settings.engines, parts, strict=True)
-        )
+        safety = _reward_model(settings, "safety", settings.safety, parts[1], tokenizer, fork=fork)
+        running.callback(safety.shutdown)
+        helpfulness = _reward_model(settings, "helpfulness", settings.helpfulness, parts[2], tokenizer, fork=fork)
+        running.callback(helpfulness.shutdown)
+        policy_options = engine_options(settings, "policy", policy_part(settings, parts[0]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)
-        safety = KINDS[settings.safety.kind].reward_model(
-            safety_options, _reward_input(settings, settings.safety, tokenizer)
-        )
-        running.callback(safety.shutdown)
-        helpfulness = KINDS[settings.helpfulness.kind].reward_model(
-            helpfulness_options, _reward_input(settings, settings.helpfulness, tokenizer)
-        )
-        running.callback(helpfulness.shutdown)
         classifier = SafetyClassifier(settings.safety_patterns)
         admission = Admission(
             settings.max_candidates_in_flight,
@@ -213,26 +204,19 @@ def started(settings: Settings) -> Iterator[Service]:
             settings.max_queued_tokens,
             settings.queue_seconds,
         )
-        yield Service(settings, template, tokenizer, classifier, policy, safety, helpfulness, admission)
+        yield Service(
+            settings, settings.chat_template, tokenizer, classifier, policy, safety, helpfulness, admission,
+            card=first_card() if runs_on_gpu() else None,
+        )  # fmt: skip
+
+
+def _reward_model(
+    settings: Settings, name: str, own: RewardModelSettings, part: Fixed, tokenizer: Tokenizer, *, fork: bool
+) -> ServedRewardModel:
+    options = engine_options(settings, name, part, fork=fork)
+    return KINDS[own.kind].reward_model(options, _reward_input(settings, own, tokenizer))
 
 
 def _reward_input(settings: Settings, model: RewardModelSettings, tokenizer: Tokenizer) -> RewardInput:
     """Return the input of a reward model, whose tokenizer is the policy's; its template may be another."""
     return RewardInput(tokenizer, TEMPLATES[model.template], model.template == settings.policy.template)
-
-
-def _options(settings: Settings, name: str, part: Fixed, fork: bool) -> EngineOptions:
-    engine: EngineSettings = settings.engines[name]
-    return EngineOptions(
-        name=name,
-        checkpoint=settings.checkpoints[name],
-        dtype=precision(settings, engine),
-        context=engine.context or settings.context,
-        kv_cache=part.kv_cache,
-        memory_share=part.share,
-        max_sequences=settings.max_sequences,
-        eager=settings.eager,
-        load_format=settings.load_format,
-        on_gpu=runs_on_gpu(),
-        fork=fork,
-    )

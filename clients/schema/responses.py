@@ -189,10 +189,20 @@ class Status(Response):
     status: Literal["ok", "ready", "draining", "dead"]
 
 
+class Gpu(Response):
+    """The GPU that the engines share: its memory, and whether MPS lets their kernels overlap (null: unknown)."""
+
+    name: str
+    memory_gib: float
+    mps: bool | None
+
+
 class Version(Response):
-    """Response of `/version`."""
+    """Response of `/version`: versions of the server and its engine, and the GPU, null on CPU."""
 
     version: str
+    engine: str
+    gpu: Gpu | None
 
 
 class ErrorDetail(Response):

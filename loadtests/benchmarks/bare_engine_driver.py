@@ -37,10 +37,10 @@ def options(checkpoint: str) -> EngineOptions:
         kv_cache=None if on_gpu else CPU_KV_CACHE,
         memory_share=GPU_SHARE if on_gpu else None,
         max_sequences=256,
-        eager=True,
+        execution="eager",
         load_format="auto",
         on_gpu=on_gpu,
-        fork=not on_gpu,
+        fork=True,
     )
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, required=True)
     parser.add_argument("--max-tokens", type=int, required=True)
     given = parser.parse_args()
-    prepare(offline=True, eager=True)
+    prepare(offline=True, compiled=False)
     checkpoint, template = str(demo.weights("policy")), TEMPLATES["llama2"]
     tokenizer = load_tokenizer(checkpoint, "policy")
     dialogs = [json.loads(line)["messages"] for line in given.prompts.read_text(encoding="utf-8").splitlines()]

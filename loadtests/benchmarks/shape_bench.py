@@ -265,7 +265,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the saturation run")
     parser.add_argument("--tokenizer", type=Path, default=demo.weights("policy"), help="checkpoint with the tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; the server's log goes beside it")
-    parser.add_argument("flags", nargs="*", help="after --: flags of winnow serve, such as --no-eager")
+    parser.add_argument("flags", nargs="*", help="after --: flags of winnow serve, such as --compile")
     return parser.parse_args(argv)
 
 

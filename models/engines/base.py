@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.policy import Policy
@@ -12,6 +12,9 @@ from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Prompt
 
+Execution = Literal["eager", "graphs", "compiled"]
+"""How an engine runs a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled, with
+CUDA graphs on a GPU."""
 CACHED_PROMPTS = 256
 """Prompts that a reward model with a template of its own keeps rendered."""
 
@@ -22,8 +25,8 @@ class EngineOptions:
 
     `context` None takes the checkpoint's own. `memory_share` is the share of a GPU's memory; on CPU it
     has no effect, and `kv_cache` (bytes) must be given. On a GPU the KV cache is what the share leaves,
-    if `kv_cache` is None. `load_format` is vLLM's. `fork` is safe only while torch has computed nothing
-    in this process: OpenMP's threads do not survive a fork, and the engine would wait for them forever.
+    if `kv_cache` is None. `load_format` is vLLM's. `fork` is whether the engine may be forked; see
+    `winnow.models.engines.environment.may_fork`.
     """
 
     name: str
@@ -33,7 +36,7 @@ class EngineOptions:
     kv_cache: int | None
     memory_share: float | None
     max_sequences: int
-    eager: bool
+    execution: Execution
     load_format: str
     on_gpu: bool
     fork: bool

@@ -136,7 +136,9 @@ def _tensors(path: Path, kind: Kind) -> list[_Tensor]:
         raise CheckpointError(f"{kind}: {path} is truncated or not a safetensors file") from error
 
 
-def describe(checkpoint: str, kind: Kind, name: str, dtype: str, context: int | None = None) -> Model:
+def describe(
+    checkpoint: str, kind: Kind, name: str, dtype: str, context: int | None = None, *, has_graphs: bool = False
+) -> Model:
     """Return the sizes of `checkpoint`, called `name`, for the memory plan.
 
     `dtype` is the precision it is served in. `context` None takes the checkpoint's own. Weights are
@@ -151,7 +153,7 @@ def describe(checkpoint: str, kind: Kind, name: str, dtype: str, context: int | 
     width = BYTES[dtype]
     files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
     weights = sum(tensor.loaded_bytes(width) for file in files for tensor in _tensors(file, kind))
-    return Model(name, shape, dtype, weights or shape.parameters * width, context or shape.context)
+    return Model(name, shape, dtype, weights or shape.parameters * width, context or shape.context, has_graphs)
 
 
 def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:

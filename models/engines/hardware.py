@@ -1,35 +1,68 @@
-"""The available memory: a card's, read through CUDA, and the machine's, read from the kernel.
+"""The card as CUDA reports it, and the machine's memory as the kernel does.
 
 The card is queried in a child process, through torch, because CUDA must not be initialised in the
-server's own process. NVML would not need that, but it orders cards differently from CUDA, ignores
-`CUDA_VISIBLE_DEVICES` and does not see MIG slices, while torch's figure is the one that vLLM compares
-its share with. The child's own context (half a GiB) counts as taken, which errs on the safe side. The
-cost is one import of torch per start.
+server's own process, which forks its engines. NVML would not need that, but it orders cards differently
+from CUDA, ignores `CUDA_VISIBLE_DEVICES` and does not see MIG slices, while torch's figure is the one that
+vLLM compares its share with. The child's own context (half a GiB) counts as taken, which errs on the safe
+side. The cost is one import of torch per query.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from winnow.models.engines import mps
 from winnow.models.engines.memory import Memory
 from winnow.models.errors import CheckpointError
 
 _QUERY = """
-import json, torch
+import ctypes, json, torch
 free, total = torch.cuda.mem_get_info(0)
-print(json.dumps([torch.cuda.get_device_name(0), total, free]))
+driver, shared = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(-1)
+is_known = not driver.cuDeviceGetAttribute(ctypes.byref(shared), 133, 0)  # CU_DEVICE_ATTRIBUTE_MPS_ENABLED
+print(json.dumps({
+    "name": torch.cuda.get_device_name(0), "total": total, "free": free,
+    "capability": torch.cuda.get_device_capability(0),
+    "mps": bool(shared.value) if is_known and shared.value >= 0 else None,
+}))
 """
 _QUERY_SECONDS = 120
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 """Files with a container's limit, in version 2 and 1 of control groups."""
 
 
-def card() -> Memory:
-    """Return the memory of the first card that CUDA sees, which the engines use.
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card, its memory in bytes, its compute capability, and whether MPS shares it between processes.
+
+    `mps` None says that neither CUDA nor the daemon's control socket tells.
+    """
+
+    name: str
+    total: int
+    free: int
+    capability: tuple[int, int]
+    mps: bool | None
+
+    @property
+    def memory(self) -> Memory:
+        """Its memory, for a plan."""
+        return Memory(self.name, self.total, self.free)
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it computes in bfloat16: from compute capability 8.0, as vLLM demands."""
+        return self.capability >= (8, 0)
+
+
+def card() -> Card:
+    """Return the first card that CUDA sees, which the engines use, with its memory as it is now.
 
     Raises:
         CheckpointError: there is none.
@@ -38,13 +71,21 @@ def card() -> Memory:
         child = subprocess.run(  # noqa: S603, this interpreter and a constant
             [sys.executable, "-c", _QUERY], capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True
         )
-        name, total, free = json.loads(child.stdout.splitlines()[-1])
+        told = json.loads(child.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise CheckpointError(f"no GPU can be used: {reason}") from None
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         raise CheckpointError("no GPU can be used: CUDA did not report its memory") from None
-    return Memory(name, total, free)
+    major, minor = told["capability"]
+    shared = mps.is_running() if told["mps"] is None else told["mps"]
+    return Card(told["name"], told["total"], told["free"], (major, minor), shared)
+
+
+@functools.cache
+def first_card() -> Card:
+    """Return the card as it was when this process first asked, before it started an engine; see `card`."""
+    return card()
 
 
 def ram(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Memory:

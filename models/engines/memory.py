@@ -25,7 +25,7 @@ class Memory:
     free: int
 
     def __str__(self) -> str:
-        return f"{self.name} has {_gib(self.total)} ({_gib(self.free)} free)"
+        return f"{self.name} has {gib(self.total)} ({gib(self.free)} free)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,6 @@ class Work:
 
     sequences: int
     candidates: int
-    eager: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Fixed:
 
 NOT_FIXED = Fixed()
 Models = tuple[Model, Model, Model]
-"""The policy, the safety and the helpfulness model, in the order in which they start."""
+"""The policy, the safety and the helpfulness model."""
 Parts = tuple[Fixed, Fixed, Fixed]
 """One for each of `Models`."""
 
@@ -56,7 +55,7 @@ Parts = tuple[Fixed, Fixed, Fixed]
 class EnginePlan:
     """One engine's part of `memory`, in bytes.
 
-    `activations` count into its share of a card; `uncounted`, the CUDA context, does not.
+    `activations` count into its share of a card; `uncounted`, the CUDA context and CUDA graphs, does not.
     """
 
     model: Model
@@ -103,10 +102,10 @@ class EnginePlan:
     @property
     def arithmetic(self) -> str:
         """The sum in words, for messages and the log."""
-        overhead = f"{_gib(self.overhead)} overhead + " if self.overhead else ""
+        overhead = f"{gib(self.overhead)} overhead + " if self.overhead else ""
         return (
-            f"{self.model.name}: {_gib(self.model.weights)} weights ({self.model.dtype}) + {overhead}"
-            f"{_gib(self.kv_cache)} KV cache ({self.tokens:,} tokens) = {_gib(self.held)}"
+            f"{self.model.name}: {gib(self.model.weights)} weights ({self.model.dtype}) + {overhead}"
+            f"{gib(self.kv_cache)} KV cache ({self.tokens:,} tokens) = {gib(self.held)}"
         )
 
 
@@ -129,7 +128,7 @@ class MemoryPlan:
 
     @property
     def engines(self) -> tuple[EnginePlan, EnginePlan, EnginePlan]:
-        """The engines in the order in which they start."""
+        """The policy's, the safety and the helpfulness model's."""
         return self.policy, self.safety, self.helpfulness
 
     @property
@@ -148,7 +147,7 @@ def require_one_sequence(engine: EnginePlan, minimum: int) -> None:
         return
     name, is_reward_model = engine.model.name, engine.model.shape.is_reward_model
     if engine.fixed_share is not None:
-        size = _gib(int(engine.fixed_share * engine.memory.total))
+        size = gib(int(engine.fixed_share * engine.memory.total))
         flag = "rm_memory" if is_reward_model else "policy_memory"
         limit = f"{name}.memory ({flag}) {engine.fixed_share:g} is {size}"
     else:
@@ -163,9 +162,9 @@ def require_one_sequence(engine: EnginePlan, minimum: int) -> None:
 
 def explain(plan: MemoryPlan) -> str:
     """Return the arithmetic of a plan that does not fit, and what would help, as several lines."""
-    margin = [f"  kept free: {_gib(plan.margin)}"] if plan.margin else []
+    margin = [f"  kept free: {gib(plan.margin)}"] if plan.margin else []
     lines = [
-        f"the three engines need {_gib(plan.needed)} at least; {plan.memory}",
+        f"the three engines need {gib(plan.needed)} at least; {plan.memory}",
         *(f"  {engine.arithmetic}" for engine in plan.engines),
         *margin,
         f"what would help: {', '.join(_remedies(plan))}",
@@ -184,11 +183,12 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
         remedies.append(f"--context {shorter // 128 * 128}")
     taken = plan.memory.total - plan.memory.free
     if taken >= lacking:
-        remedies.append(f"the {_gib(taken)} that other processes hold")
+        remedies.append(f"the {gib(taken)} that other processes hold")
     place = "a card" if plan.policy.uncounted else "a machine"
     remedies.append(f"smaller models, or {place} with {-(-plan.needed // GIB)} GiB free")
     return remedies
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """Return a size in GiB, with its unit."""
     return f"{size / GIB:.1f} GiB"

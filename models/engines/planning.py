@@ -2,8 +2,10 @@
 
 vLLM takes a share of a card for each engine and checks at the engine's start that this share is free. Engines
 start one after another, so each share is what that engine alone will hold: weights, activations and KV cache.
-The CUDA context comes on top: vLLM opens it before it looks at the free memory, and does not count it. An
-engine that finds its activations smaller than estimated here turns the difference into KV cache.
+The CUDA context and CUDA graphs come on top: vLLM opens the one before it looks at the free memory, makes the
+others after it has filled its share, and counts neither. An engine that finds its activations smaller than
+estimated here turns the difference into KV cache. The policy starts last, so that its share can be planned anew,
+by `plan_policy`, from what the reward models have really left.
 
 On CPU there are no shares. vLLM fills a KV cache with zeros, so that all of it is taken from the start.
 
@@ -27,18 +29,19 @@ from winnow.models.engines.memory import (
     Parts,
     Work,
     explain,
+    gib,
     require_one_sequence,
 )
 from winnow.models.engines.shape import BYTES, Model
 from winnow.models.errors import DoesNotFit
 
-CUDA_CONTEXT = GIB // 2
+CUDA_CONTEXT = GIB * 5 // 8
 """Memory of a process on a card before its first allocation, the driver's context and the loaded
-kernels: 0.4 to 0.5 GiB on data-centre cards."""
+kernels: 0.4 to 0.5 GiB on data-centre cards, and slightly more with vLLM 0.33."""
 WORKSPACE = GIB * 3 // 4
 """Scratch memory of cuBLAS and the attention kernels (0.4 GiB at most), and unused parts of blocks."""
-GRAPHS = GIB
-"""CUDA graphs of a compiled engine."""
+GRAPHS_OF_LAYER, LEAST_GRAPHS = 40 * 2**20, GIB // 4
+"""CUDA graphs of an engine, for each layer and in all: 1.2 GiB are reported for 32 layers."""
 BATCHED_TOKENS = 2048
 """Tokens of one step, vLLM's default; a whole context where that is more, for a prompt that is not cut."""
 LOGIT_COPIES = 6
@@ -68,7 +71,7 @@ def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXE
 
     Each gets at least one sequence of full length. A reward model reads a prompt once and then one
     answer after another, so it needs a step's tokens and the prompts in flight, no more; the policy
-    gets the rest.
+    gets the rest, as far as it can use it.
 
     Raises:
         DoesNotFit: the minimum does not fit, or a fixed size does not hold one sequence; the message
@@ -86,10 +89,25 @@ def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXE
         for engine, part in zip((safety, helpfulness), fixed[1:], strict=True)
     )
     grown = replace(least, safety=safety, helpfulness=helpfulness)
-    if fixed[0] == NOT_FIXED:
-        rest = card.free - grown.needed
-        grown = replace(grown, policy=replace(grown.policy, kv_cache=grown.policy.kv_cache + max(0, rest)))
-    return grown
+    return replace(grown, policy=_filled(policy, card.free - grown.needed, fixed[0], work))
+
+
+def plan_policy(card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED) -> EnginePlan:
+    """Give the policy what it can use of a card's free memory, once the reward models run; what is `fixed` is kept.
+
+    Raises:
+        DoesNotFit: one sequence of full length does not fit; the message has the arithmetic.
+    """
+    margin = int(card.total * MARGIN)
+    least = _least(card, model, fixed, work)
+    rest = int(card.free - least.claimed) - margin
+    if rest < 0:
+        raise DoesNotFit(
+            f"with the reward models running, {card}, and {gib(margin)} stay free, too little for the policy:\n"
+            f"  {least.arithmetic}\n"
+            "what would help: a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
+        )
+    return _filled(least, rest, fixed, work)
 
 
 def plan_ram(ram: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
@@ -107,6 +125,14 @@ def plan_ram(ram: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED,
     if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
         raise DoesNotFit(explain(plan))
     return plan
+
+
+def _filled(policy: EnginePlan, rest: int, fixed: Fixed, work: Work) -> EnginePlan:
+    """Return the policy's engine with `rest` more bytes of KV cache, as far as it can use them and nothing is fixed."""
+    if fixed != NOT_FIXED:
+        return policy
+    useful = useful_kv_cache(policy.model, work, BLOCK) - policy.kv_cache
+    return replace(policy, kv_cache=policy.kv_cache + max(0, min(rest, useful)))
 
 
 def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
@@ -163,7 +189,8 @@ def _blocks(tokens: int, block: int) -> int:
 def _least(card: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
     """Return the engine with room for one sequence, or with what is fixed."""
     minimum = _one_sequence(model, BLOCK)
-    engine = EnginePlan(model, card, _activations(model, work), CUDA_CONTEXT, minimum, fixed.share)
+    uncounted = CUDA_CONTEXT + _graphs(model)
+    engine = EnginePlan(model, card, _activations(model, work), uncounted, minimum, fixed.share)
     if fixed.kv_cache is not None:
         engine = replace(engine, kv_cache=fixed.kv_cache)
     elif fixed.share is not None:
@@ -183,7 +210,11 @@ def _activations(model: Model, work: Work) -> int:
     queries = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
     layer = tokens * (4 * shape.hidden + queries + 3 * shape.intermediate) * BYTES[model.dtype]
     logits = 0 if shape.is_reward_model else work.sequences * shape.vocabulary * 4 * LOGIT_COPIES
-    return layer + logits + WORKSPACE + (0 if work.eager else GRAPHS)
+    return layer + logits + WORKSPACE
+
+
+def _graphs(model: Model) -> int:
+    return max(LEAST_GRAPHS, model.shape.layers * GRAPHS_OF_LAYER) if model.has_graphs else 0
 
 
 def _grown(engine: EnginePlan, work: Work, most: int) -> EnginePlan:

@@ -85,13 +85,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A checkpoint as one engine loads it: `weights` bytes in the precision `dtype`, for `context` tokens."""
+    """A checkpoint as one engine loads it: `weights` bytes in the precision `dtype`, for `context` tokens.
+
+    `has_graphs` says that the engine keeps CUDA graphs, which take memory of their own.
+    """
 
     name: str
     shape: Shape
     dtype: str
     weights: int
     context: int
+    has_graphs: bool = False
 
     @property
     def kv_per_token(self) -> int:

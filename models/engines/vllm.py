@@ -1,7 +1,7 @@
 """vLLM behind the protocols of `winnow.models.policy` and `winnow.models.reward_model`.
 
 Each engine is an `AsyncLLM` with a process of its own; a policy samples, a reward model pools. Starting
-one blocks, and must be done from the main thread before any event loop runs: on CPU engines are forked.
+one blocks, and must be done from the main thread before any event loop runs: engines are forked where they can be.
 Call `winnow.models.engines.environment.prepare` before this module is imported: vLLM and OpenMP read
 the environment as they load.
 """
@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.outputs import CompletionOutput
 from vllm.pooling_params import PoolingParams
@@ -25,7 +26,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines.base import EngineOptions, RewardInput
+from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.output import EngineOutput
+from winnow.models.engines.process import Attachment
+from winnow.models.engines.vllm_process import attached
 from winnow.models.engines.vllm_sampling import CheckpointWatcher, sampling_parameters, token_logprob
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
@@ -36,6 +40,8 @@ from winnow.models.types import Candidate, Prompt, TokenLogprob
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+DECODING_GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
+"""vLLM's compilation: none, but whole decoding steps as CUDA graphs."""
 MAX_REASON = 400
 """Characters of an engine's own error that are shown."""
 
@@ -68,14 +74,18 @@ def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLL
     try:
         with output.inherited():
             config = _arguments(options, **role).create_engine_config()
-            if options.fork:
-                # On CPU vLLM wants spawned engines, each of which imports everything again: 31 s instead of 17 s.
-                os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            os.environ[START_METHOD] = _start_method(options)
+            with attached(Attachment.to_this_process(on_gpu=options.on_gpu)):
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(
             f"vLLM could not start the {options.name} engine on {options.checkpoint}: {_cause(error, output)}"
         ) from error
+
+
+def _start_method(options: EngineOptions) -> str:
+    """Return vLLM's start method. A spawned engine imports everything again: 31 s for three on CPU instead of 17 s."""
+    return "fork" if options.fork and not torch.cuda.is_initialized() else "spawn"  # type: ignore[no-untyped-call]
 
 
 def _cause(error: Exception, output: EngineOutput) -> str:
@@ -99,6 +109,8 @@ def _one_line(text: str) -> str:
 
 def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
     arguments: dict[str, Any] = role
+    if options.execution == "graphs":
+        arguments["compilation_config"] = DECODING_GRAPHS
     if options.on_gpu:
         arguments["gpu_memory_utilization"] = options.memory_share
     else:
@@ -116,7 +128,7 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
         load_format=options.load_format,
         max_model_len=options.context,
         max_num_seqs=options.max_sequences,
-        enforce_eager=options.eager,
+        enforce_eager=options.execution == "eager",
         enable_prefix_caching=True,
         use_tqdm_on_load=False,
         **arguments,

@@ -7,7 +7,9 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from winnow.clients.schema import ModelCard, ModelList, Status, Version
+from winnow.clients.schema import Gpu, ModelCard, ModelList, Status, Version
+from winnow.models.engines.environment import engine_version
+from winnow.models.engines.memory import GIB
 from winnow.server.api.documentation import BODY, REFUSED, Documented
 from winnow.server.api.metrics import Metrics
 from winnow.server.api.request_body import json_response, route_class
@@ -62,7 +64,9 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
 
     @router.get("/version", response_model=Version, responses=REFUSED)
     async def show_version() -> Response:
-        """The server's version."""
-        return json_response(Version(version=version("winnow-llm")))
+        """The versions of the server and its engine, and the GPU."""
+        card = service.card
+        gpu = Gpu(name=card.name, memory_gib=round(card.total / GIB, 1), mps=card.mps) if card else None
+        return json_response(Version(version=version("winnow-llm"), engine=engine_version(), gpu=gpu))
 
     return router

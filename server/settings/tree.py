@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         "auto",
         offline=True,
         memory=True,
-        description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU.",
+        description="Precision of all three engines; auto: float32 on CPU, bfloat16 on a GPU, float16 on one without.",
     )
     context: int | None = setting(
         None,
@@ -139,10 +139,16 @@ class Settings(BaseSettings):
         256, offline=True, memory=True, ge=1, description="Candidates that an engine runs at once; the rest wait."
     )
     eager: bool = setting(
-        True,
+        False,
         offline=True,
         memory=True,
-        description="Start without compiling: compiled engines are faster and start much slower.",
+        description="No CUDA graphs on a GPU, where the policy decodes with them. On CPU engines are eager anyway.",
+    )
+    compile: bool = setting(
+        False,
+        offline=True,
+        memory=True,
+        description="Compile all three engines: faster, but they start much slower and need a C++ compiler.",
     )
     load_format: Literal["auto", "dummy"] = Field(
         "auto",
@@ -199,6 +205,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.eager and self.compile:
+            raise ValueError("eager and compile exclude each other")
         if self.candidates.max > self.max_candidates:
             raise ValueError(f"candidates ({self.candidates.max}) is above max_candidates ({self.max_candidates})")
         if self.max_candidates > self.max_candidates_in_flight:
@@ -228,7 +236,7 @@ class Settings(BaseSettings):
 
     @property
     def engines(self) -> dict[str, EngineSettings]:
-        """The engines' own settings by name, in the order in which the engines start."""
+        """The engines' own settings by name."""
         return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
 
     @property

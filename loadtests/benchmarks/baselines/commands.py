@@ -19,7 +19,7 @@ from winnow.loadtests.benchmarks.processes import Command
 from winnow.loadtests.benchmarks.winnow_process import serve_command
 from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.engines.environment import COMMON, CPU, EAGER, runs_on_gpu
+from winnow.models.engines.environment import COMMON, CPU, NOT_COMPILED, runs_on_gpu
 
 OPTILLM_DIALOG = """\
 {%- set state = namespace(kept=[]) -%}
@@ -50,7 +50,7 @@ def chat_template() -> str:
 
 def _environment(*, tuned: bool = True) -> dict[str, str]:
     """Return the environment of Winnow's own engines; unless `tuned`, only what keeps a server quiet and small."""
-    values = {**COMMON, **EAGER, **_OFFLINE}
+    values = {**COMMON, **NOT_COMPILED, **_OFFLINE}
     if not runs_on_gpu():
         values["VLLM_CPU_KVCACHE_SPACE"] = "1"
         if tuned:

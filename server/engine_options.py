@@ -1,0 +1,53 @@
+"""The settings' choices for each engine, made for the device that it runs on: precision, execution, start options."""
+
+from __future__ import annotations
+
+from winnow.models.engines.base import EngineOptions, Execution
+from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.engines.hardware import first_card
+from winnow.models.engines.memory import Fixed
+from winnow.server.settings import EngineSettings, Settings
+
+
+def precision(settings: Settings, engine: EngineSettings, *, on_gpu: bool | None = None) -> str:
+    """Return the precision that `engine` computes in, on a GPU or not.
+
+    `on_gpu` None means this machine, where "auto" is float16 on a card that has no bfloat16. True means a card that
+    has it.
+    """
+    dtype = engine.dtype or settings.dtype
+    if dtype != "auto":
+        return dtype
+    if on_gpu is None and runs_on_gpu():
+        return "bfloat16" if first_card().has_bfloat16 else "float16"
+    return "bfloat16" if on_gpu else "float32"
+
+
+def execution(settings: Settings, name: str, *, on_gpu: bool) -> Execution:
+    """Return how the engine called `name` runs its steps.
+
+    On a GPU a policy replays its decoding steps as CUDA graphs: small steps, of which an answer has hundreds, cost
+    more to launch than to compute. A reward model reads an answer in one large step, and gains nothing.
+    """
+    if settings.compile:
+        return "compiled"
+    return "graphs" if on_gpu and name == "policy" and not settings.eager else "eager"
+
+
+def engine_options(settings: Settings, name: str, part: Fixed, *, fork: bool) -> EngineOptions:
+    """Return the start options of the engine called `name`, with its part of the memory."""
+    engine: EngineSettings = settings.engines[name]
+    on_gpu = runs_on_gpu()
+    return EngineOptions(
+        name=name,
+        checkpoint=settings.checkpoints[name],
+        dtype=precision(settings, engine),
+        context=engine.context or settings.context,
+        kv_cache=part.kv_cache,
+        memory_share=part.share,
+        max_sequences=settings.max_sequences,
+        execution=execution(settings, name, on_gpu=on_gpu),
+        load_format=settings.load_format,
+        on_gpu=on_gpu,
+        fork=fork,
+    )
