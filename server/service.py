@@ -188,6 +188,8 @@ def started(settings: Settings) -> Iterator[Service]:
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
     for checkpoint in (settings.safety.checkpoint, settings.helpfulness.checkpoint):
         require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
+    if runs_on_gpu() and first_card().mps is False:
+        logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
         safety = _reward_model(settings, "safety", settings.safety, parts[1], tokenizer, fork=fork)

@@ -147,7 +147,7 @@ def _oom_kills(proc: Path) -> int:
 
 
 def own_engines() -> list[int]:
-    """Return the process ids of the engines that this process has started, in that order: the policy's first."""
+    """Return the process ids of the engines that this process has started, in that order: the policy's last."""
     return sorted(child.pid for child in multiprocessing.active_children() if child.pid)
 
 

@@ -31,7 +31,7 @@ def test_the_engines_are_idle_and_end_with_a_killed_server(server: LiveServer) -
 @pytest.mark.engine
 async def test_an_engine_that_dies_fails_the_request_in_flight_and_ends_the_lifecycle(service: Service) -> None:
     mortal = replace(service, lifecycle=Lifecycle())
-    policy, *_ = own_engines()
+    *_, policy = own_engines()
     body = question(logit_bias={"2": -100}, max_tokens=1900, best_of=32)
     async with serving(mortal) as http:
         watch = asyncio.create_task(mortal.watch())

@@ -41,6 +41,7 @@ from winnow.models.statistics import median
 WORDS = 64
 """Different words in prompts and answers."""
 REQUEST_SECONDS = 600.0
+MPS = {True: "on", False: "off", None: "unknown"}
 WARM_UP_SHARE = 0.25
 """Part of a saturation run that is not counted."""
 
@@ -194,6 +195,7 @@ async def run(url: str, given: argparse.Namespace, machine: Machine, width: int)
 
     latencies = []
     async with httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS, trust_env=False, limits=limits) as http:
+        served = (await http.get("/version")).json()
         for candidates in given.k:
             latencies.append(await latency(http, load, candidates, given.requests, bound))
             print(_line(latencies[-1].report), flush=True)
@@ -203,6 +205,7 @@ async def run(url: str, given: argparse.Namespace, machine: Machine, width: int)
     return {
         "shape": given.shape,
         "machine": dataclasses.asdict(machine),
+        "served_by": served,
         "prompt_tokens": given.prompt_tokens,
         "answer_tokens": given.answer_tokens,
         "lengths": given.lengths,
@@ -223,8 +226,10 @@ def show(report: dict[str, Any]) -> None:
     machine = Machine(**report["machine"])
     lengths = f"{report['prompt_tokens']} + {report['answer_tokens']} tokens, {report['lengths']}"
     speed = f"{machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s"
+    gpu = report["served_by"]["gpu"]
+    mps = f", MPS {MPS[gpu['mps']]}" if gpu else ""
     table = Table(
-        title=f"{report['shape']} on {machine.name}: {lengths}",
+        title=f"{report['shape']} on {machine.name}{mps}: {lengths}",
         caption=f"measured {speed}; tied: all that finish in the last step are scored after it",
     )
     for heading in ("K", "p50 ms", "score tail ms", "roofline ms", "ratio", "roofline tied ms", "ratio tied"):

@@ -219,6 +219,7 @@ def _graphs(model: Model) -> int:
 
 def _grown(engine: EnginePlan, work: Work, most: int) -> EnginePlan:
     """Return a reward model's engine with the KV cache it can use, at most `most` bytes more than now."""
-    useful = max(BATCHED_TOKENS, engine.context) + work.candidates * TYPICAL_PROMPT // PROMPT_SHARERS
-    more = max(0, useful * engine.model.kv_per_token - engine.kv_cache)
+    tokens = max(BATCHED_TOKENS, engine.context) + work.candidates * TYPICAL_PROMPT // PROMPT_SHARERS
+    useful = min(tokens * engine.model.kv_per_token, useful_kv_cache(engine.model, work, BLOCK))
+    more = max(0, useful - engine.kv_cache)
     return replace(engine, kv_cache=engine.kv_cache + min(more, most))

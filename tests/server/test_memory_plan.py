@@ -9,11 +9,13 @@ from typer.testing import CliRunner, Result
 
 from winnow.loadtests.benchmarks.shapes import SHAPES, write_all
 from winnow.models import demo
+from winnow.models.engines.hardware import Card
 from winnow.models.engines.memory import GIB, Fixed, Memory
 from winnow.models.errors import DoesNotFit
-from winnow.server import memory_plan
+from winnow.server import engine_options, memory_plan
 from winnow.server.cli.main import app
-from winnow.server.memory_plan import engine_parts, plan, precision
+from winnow.server.engine_options import precision
+from winnow.server.memory_plan import engine_parts, plan, policy_part
 from winnow.server.settings import Settings
 
 
@@ -26,10 +28,11 @@ def seven(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def on_card(monkeypatch: pytest.MonkeyPatch) -> Memory:
-    card = Memory("NVIDIA H100", int(79.6 * GIB), 79 * GIB)
-    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
-    monkeypatch.setattr(memory_plan, "card", lambda: card)
-    return card
+    card = Card("NVIDIA H100", int(79.6 * GIB), 79 * GIB, (9, 0), True)
+    for module in (memory_plan, engine_options):
+        monkeypatch.setattr(module, "runs_on_gpu", lambda: True)
+        monkeypatch.setattr(module, "first_card", lambda: card)
+    return card.memory
 
 
 def test_on_cpu_each_engine_gets_the_kv_cache_that_it_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +81,49 @@ def test_the_settings_shares_and_caches_are_kept(seven: dict[str, str]) -> None:
     assert safety.kv_cache == 3 * GIB
 
 
+def reading(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    """Let the card have `free` GiB once the reward models run."""
+    now = Card("NVIDIA H100", int(79.6 * GIB), int(free * GIB), (9, 0), True)
+    monkeypatch.setattr(memory_plan, "card", lambda: now)
+
+
+@pytest.mark.usefixtures("on_card")
+def test_the_policy_gets_what_the_reward_models_have_really_left(
+    seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(**seven)
+    policy, *_ = engine_parts(settings)
+    shares = []
+    for free in (34, 40, 45):
+        reading(monkeypatch, free)
+        shares.append(policy_part(settings, policy).share or 0)
+    assert shares[0] < shares[1] < shares[2]
+    assert shares[2] * 79.6 < 45 - 0.02 * 79.6
+    reading(monkeypatch, 14)
+    with pytest.raises(DoesNotFit, match="with the reward models running"):
+        policy_part(settings, policy)
+
+
+@pytest.mark.usefixtures("on_card")
+def test_a_share_that_is_set_is_not_planned_again(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading(monkeypatch, 1)
+    assert policy_part(Settings(**seven, policy_memory=0.4), Fixed(None, 0.4)) == Fixed(None, 0.4)
+
+
+def test_on_cpu_the_policy_keeps_its_plan() -> None:
+    assert policy_part(Settings(), Fixed(GIB)) == Fixed(GIB)
+
+
+@pytest.mark.usefixtures("on_card")
+def test_cuda_graphs_are_planned_for_the_policy_unless_it_is_eager(seven: dict[str, str]) -> None:
+    graphs, eager, compiled = (plan(Settings(**seven, **how)) for how in ({}, {"eager": True}, {"compile": True}))
+    assert [engine.model.has_graphs for engine in graphs.engines] == [True, False, False]
+    assert [engine.model.has_graphs for engine in compiled.engines] == [True, True, True]
+    assert graphs.policy.uncounted - eager.policy.uncounted == 1.25 * GIB
+
+
 def test_with_all_shares_set_nothing_is_planned(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
+    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)  # and no card, so that a plan would fail
     parts = engine_parts(Settings(**seven, policy_memory=0.1, rm_memory=0.9))
     assert parts == (Fixed(None, 0.1), Fixed(None, 0.9), Fixed(None, 0.9))
 
@@ -117,7 +161,7 @@ def test_the_command_prints_a_table_or_the_arithmetic(seven: dict[str, str]) -> 
     assert policy[1] == "12.55"
     done = run("--card-gib", "24", *flags)
     assert done.exit_code == 1
-    assert "12.6 GiB weights (bfloat16) + 1.9 GiB overhead + 2.0 GiB KV cache (4,112 tokens)" in done.stderr
+    assert "12.6 GiB weights (bfloat16) + 3.3 GiB overhead + 2.0 GiB KV cache (4,112 tokens)" in done.stderr
     assert "Traceback" not in done.stderr
 
 

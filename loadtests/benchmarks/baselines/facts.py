@@ -11,6 +11,7 @@ from pathlib import Path
 
 from winnow.loadtests.machine import machine
 from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.engines.hardware import first_card
 
 _VERSIONS = "from importlib.metadata import version as v; print(v('its_hub'), v('optillm'))"
 
@@ -24,9 +25,18 @@ def describe(peers: Path) -> dict[str, str]:
         "processor": f"{tester['cpu']}, {tester['cores']} logical cores",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "load before the start": f"{os.getloadavg()[0]:.2f}",
+        **_gpu(),
         **{name: _version(name) for name in names},
         **dict(zip(("its_hub", "optillm"), _baseline_versions(peers), strict=True)),
     }
+
+
+def _gpu() -> dict[str, str]:
+    if not runs_on_gpu():
+        return {}
+    card = first_card()
+    mps = {True: "on", False: "off", None: "unknown"}[card.mps]
+    return {"GPU": f"{card.name}, {card.total / 2**30:.1f} GiB", "MPS": mps}
 
 
 def _version(name: str) -> str:

@@ -49,8 +49,8 @@ FLAGS = ("--shape", "tiny", "-k", "1,3", "--requests", "2", "--clients", "2", "-
 
 
 async def test_a_run_against_a_server(tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
-    given = arguments([*FLAGS, "--saturation-k", "2", "--", "--no-eager"])
-    assert given.flags == ["--no-eager"]
+    given = arguments([*FLAGS, "--saturation-k", "2", "--", "--compile"])
+    assert given.flags == ["--compile"]
     with ScriptedServer.start(scripted(tokenizer, served_model_name="policy")) as server:
         report = await run(server.url, given, H200, 2)
     assert [row["candidates"] for row in report["latency"]] == [1, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,102 @@ def test_where_the_cache_cannot_be_written_a_temporary_folder_takes_its_place(
     """In a container that may write nothing at home, vLLM logged a traceback for each engine."""
     cleaned: list[tuple[object, ...]] = []
     monkeypatch.setattr("atexit.register", lambda *call, **_: cleaned.append(call))
-    monkeypatch.setenv("VLLM_CACHE_ROOT", "")
+    for variable in environment._HOME_CACHES:
+        monkeypatch.setenv(variable, "")
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
-    environment._find_cache()
-    folder = Path(os.environ["VLLM_CACHE_ROOT"])
-    assert os.access(folder, os.W_OK)
+    environment._find_caches()
     ((remove, path),) = cleaned
+    assert os.access(str(path), os.W_OK)
+    folders = {os.environ[variable] for variable in environment._HOME_CACHES}
+    assert {str(Path(folder).parent) for folder in folders} == {path}
+    assert len(folders) == len(environment._HOME_CACHES)
     remove(path)  # type: ignore[operator]
-    assert not folder.exists()
+    assert not Path(str(path)).exists()
 
 
-def test_an_operators_cache_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
-    environment._find_cache()
-    assert os.environ["VLLM_CACHE_ROOT"] == str(tmp_path)
+def test_where_only_the_home_cannot_be_written_all_lie_in_the_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Triton and FlashInfer do not read XDG_CACHE_HOME; on a read-only home the first kernel could not be built."""
+    for variable in environment._HOME_CACHES:
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    environment._find_caches()
+    assert {Path(os.environ[variable]).parent for variable in environment._HOME_CACHES} == {tmp_path}
+
+
+@pytest.mark.parametrize("variable", environment._HOME_CACHES)
+def test_an_operators_cache_is_kept(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for other in environment._HOME_CACHES:
+        monkeypatch.setenv(other, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    monkeypatch.setenv(variable, str(tmp_path))
+    environment._find_caches()
+    assert os.environ[variable] == str(tmp_path)
+
+
+def test_a_writable_home_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in environment._HOME_CACHES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment._find_caches()
+    assert not set(environment._HOME_CACHES) & set(os.environ)
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Leave nothing of `prepare` behind, and nothing set before it."""
+    names = {*environment.COMMON, *environment.CPU, *environment.GPU, *environment.NOT_COMPILED}
+    for name in {
+        *names,
+        "VLLM_CPU_OMP_THREADS_BIND",
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        *environment._HOME_CACHES,
+    }:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return monkeypatch
+
+
+def test_on_a_gpu_nothing_needs_nvcc_or_initialises_cuda(clean: pytest.MonkeyPatch) -> None:
+    """vLLM's sampler warms up through FlashInfer, which compiles at run time; the engine died without nvcc."""
+    clean.setattr(environment, "runs_on_gpu", lambda: True)
+    environment.prepare(offline=True, compiled=False)
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+    assert os.environ["TORCHDYNAMO_DISABLE"] == "1"
+    assert not {"OMP_WAIT_POLICY", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CPU_OMP_THREADS_BIND"} & set(os.environ)
+
+
+def test_on_cpu_nothing_of_a_gpu_is_set(clean: pytest.MonkeyPatch) -> None:
+    clean.setattr(environment, "runs_on_gpu", lambda: False)
+    environment.prepare(offline=False, compiled=True)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert not {*environment.GPU, "TORCHDYNAMO_DISABLE", "HF_HUB_OFFLINE"} & set(os.environ)
+
+
+def test_an_operators_choice_is_kept(clean: pytest.MonkeyPatch) -> None:
+    clean.setattr(environment, "runs_on_gpu", lambda: True)
+    clean.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
+    environment.prepare(offline=True, compiled=True)
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "1"
+
+
+def test_engines_are_forked_only_while_torch_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(environment.START_METHOD, raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert environment.may_fork()
+    monkeypatch.setenv(environment.START_METHOD, "spawn")
+    assert not environment.may_fork(), "an operator's word counts"
+    monkeypatch.setenv(environment.START_METHOD, "fork")
+    assert environment.may_fork()
+    monkeypatch.setitem(sys.modules, "torch", object())  # type: ignore[arg-type]
+    assert not environment.may_fork(), "OpenMP's threads do not survive a fork"
 
 
 def test_a_kubernetes_service_called_vllm_names_no_port_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""The available memory, as the kernel and CUDA report it."""
+"""The card and the available memory, as CUDA and the kernel report them."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from winnow.models.engines import hardware
+from winnow.models.engines.memory import Memory
 from winnow.models.errors import CheckpointError
 
 MEMINFO = "MemTotal:       8000 kB\nMemFree:        1000 kB\nMemAvailable:   6000 kB\nHugePages_Total:       0\n"
@@ -42,14 +44,52 @@ def test_this_machine_has_some() -> None:
     assert 0 < memory.free <= memory.total
 
 
+def telling(name: str, capability: list[int], mps: bool | None) -> str:
+    """Return a query that prints what a card would."""
+    told = {"name": name, "total": 150, "free": 149, "capability": capability, "mps": mps}
+    return f"print('a warning'); print({json.dumps(json.dumps(told))})"
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(hardware, "_QUERY", code)
 
 
 def test_the_card_is_asked_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(monkeypatch, "print('a warning'); print('[\"NVIDIA H200\", 150, 149]')")
-    memory = hardware.card()
-    assert (memory.name, memory.total, memory.free) == ("NVIDIA H200", 150, 149)
+    answering(monkeypatch, telling("NVIDIA H200", [9, 0], True))
+    assert hardware.card() == hardware.Card("NVIDIA H200", 150, 149, (9, 0), True)
+    assert hardware.card().memory == Memory("NVIDIA H200", 150, 149)
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_it"), [((9, 0), True), ((8, 0), True), ((12, 1), True), ((7, 5), False), ((7, 0), False)]
+)
+def test_cards_from_ampere_on_have_bfloat16(capability: tuple[int, int], has_it: bool) -> None:
+    assert hardware.Card("a card", 1, 1, capability, None).has_bfloat16 is has_it
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_cudas_word_on_mps_counts(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    monkeypatch.setattr("winnow.models.engines.mps.is_running", lambda: not told)
+    answering(monkeypatch, telling("NVIDIA H200", [9, 0], told))
+    assert hardware.card().mps is told
+
+
+@pytest.mark.parametrize("running", [True, False, None])
+def test_where_the_driver_does_not_know_the_daemon_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, running: bool | None
+) -> None:
+    monkeypatch.setattr("winnow.models.engines.mps.is_running", lambda: running)
+    answering(monkeypatch, telling("Tesla T4", [7, 5], None))
+    assert hardware.card().mps is running
+
+
+def test_the_first_look_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware.first_card.cache_clear()
+    answering(monkeypatch, telling("NVIDIA H200", [9, 0], True))
+    first = hardware.first_card()
+    answering(monkeypatch, telling("another", [7, 5], None))
+    assert hardware.first_card() is first
+    hardware.first_card.cache_clear()
 
 
 @pytest.mark.parametrize(

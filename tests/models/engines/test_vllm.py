@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import torch
 
 from winnow.models import demo
 from winnow.models.demo.world import held_out_prompts
-from winnow.models.engines.base import RewardInput
+from winnow.models.engines.base import EngineOptions, Execution, RewardInput
 from winnow.models.engines.transformers import ReferenceRewardModel
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError
 from winnow.models.policy import CandidateHandle
@@ -246,3 +247,38 @@ async def test_a_raw_prompt_may_be_continued_with_a_tag(service: Service, monkey
     monkeypatch.setattr(service.policy, "generate", generate)
     answer = await service.policy.sample(service.tokenizer.raw_prompt("x"), Sampling(max_tokens=99), 0)
     assert answer.text == " a [INST] b"
+
+
+def on_gpu(name: str, execution: Execution) -> EngineOptions:
+    return EngineOptions(name, "a checkpoint", "bfloat16", 4096, None, 0.5, 256, execution, "auto", True, True)
+
+
+@pytest.mark.usefixtures("service")  # it has prepared vLLM's environment
+@pytest.mark.parametrize(
+    ("execution", "is_eager", "mode", "graphs"),
+    [("graphs", False, 0, "FULL_DECODE_ONLY"), ("eager", True, None, None), ("compiled", False, None, None)],
+)
+def test_on_a_gpu_decoding_steps_are_cuda_graphs_and_nothing_is_compiled(
+    execution: Execution, is_eager: bool, mode: int | None, graphs: str | None
+) -> None:
+    """Eager decoding launches each kernel by itself: 8.4 instead of 5.1 ms a step are reported for 8B models."""
+    from winnow.models.engines.vllm import _arguments
+
+    arguments = _arguments(on_gpu("policy", execution), runner="generate")
+    assert arguments.enforce_eager is is_eager
+    assert arguments.compilation_config.mode == mode
+    assert getattr(arguments.compilation_config.cudagraph_mode, "name", None) == graphs
+    assert arguments.gpu_memory_utilization == 0.5
+    assert arguments.kv_cache_memory_bytes is None, "the engine measures what its share leaves"
+    assert arguments.worker_cls == "auto"
+
+
+@pytest.mark.usefixtures("service")
+def test_engines_are_spawned_where_cuda_has_been_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from winnow.models.engines.vllm import _start_method
+
+    options = on_gpu("policy", "graphs")
+    assert _start_method(options) == "fork"
+    assert _start_method(dataclasses.replace(options, fork=False)) == "spawn"
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    assert _start_method(options) == "spawn"
