@@ -43,6 +43,9 @@ CPU = {
 GPU = {
     # FlashInfer's sampler is compiled at run time by nvcc, which neither vLLM's wheels nor most machines have.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    # The memory plan keeps room for CUDA graphs outside an engine's share, as vLLM 0.26 has it. Later versions would take
+    # it from within, and could leave too little for one sequence.
+    "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0",
     # Asked for the number of cards, torch would otherwise initialise CUDA, and the engines could not be forked.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
@@ -60,6 +63,7 @@ _HOME_CACHES = {
     "TRITON_CACHE_DIR": "triton",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "TVM_FFI_CACHE_DIR": "tvm-ffi",
 }
 """Folders that vLLM and its libraries would make in the user's home, and their names where they are moved to."""
 
@@ -150,6 +154,8 @@ def _find_caches() -> None:
     if not has_cache:
         root = tempfile.mkdtemp(prefix="winnow-")
         atexit.register(shutil.rmtree, root, ignore_errors=True)
+    if os.path.expanduser("~").startswith("~"):
+        os.environ["HOME"] = root  # FlashInfer, which vLLM imports to choose its kernels, must know one
     for variable in moved:
         os.environ[variable] = os.path.join(root, _HOME_CACHES[variable])
 

@@ -3,7 +3,8 @@
 vLLM takes a share of a card for each engine and checks at the engine's start that this share is free. Engines
 start one after another, so each share is what that engine alone will hold: weights, activations and KV cache.
 The CUDA context and CUDA graphs come on top: vLLM opens the one before it looks at the free memory, makes the
-others after it has filled its share, and counts neither. An engine that finds its activations smaller than
+others after it has filled its share, and counts neither (`winnow.models.engines.environment` keeps later versions
+to that). An engine that finds its activations smaller than
 estimated here turns the difference into KV cache. The policy starts last, so that its share can be planned anew,
 by `plan_policy`, from what the reward models have really left.
 

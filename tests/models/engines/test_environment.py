@@ -43,6 +43,22 @@ def test_where_only_the_home_cannot_be_written_all_lie_in_the_cache_folder(
     assert {Path(os.environ[variable]).parent for variable in environment._HOME_CACHES} == {tmp_path}
 
 
+def test_a_user_without_a_home_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """FlashInfer asks for the home as it is imported, and vLLM imports it on every card."""
+    for variable in environment._HOME_CACHES:
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", _no_such_user)
+    environment._find_caches()
+    assert os.environ["HOME"] == str(tmp_path)
+
+
+def _no_such_user(uid: int) -> None:
+    raise KeyError(uid)
+
+
 @pytest.mark.parametrize("variable", environment._HOME_CACHES)
 def test_an_operators_cache_is_kept(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for other in environment._HOME_CACHES:
