@@ -43,8 +43,8 @@ CPU = {
 GPU = {
     # FlashInfer's sampler is compiled at run time by nvcc, which neither vLLM's wheels nor most machines have.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
-    # The memory plan keeps room for CUDA graphs outside an engine's share, as vLLM 0.26 has it. Later versions would take
-    # it from within, and could leave too little for one sequence.
+    # The memory plan keeps room for CUDA graphs outside an engine's share, as vLLM 0.26 has it. Later versions would
+    # take it from within, and could leave too little for one sequence.
     "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0",
     # Asked for the number of cards, torch would otherwise initialise CUDA, and the engines could not be forked.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
