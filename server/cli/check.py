@@ -65,22 +65,26 @@ ReferenceDtype = Annotated[
 
 
 def check(settings: Settings, reference_dtype: ReferenceDtype = "float32") -> None:
-    """Compare both reward models, as served, with transformers on the same checkpoints.
+    """Compare both reward models, as served, with transformers (the reference).
 
     Finds scores that are not the checkpoint's (a second sigmoid, a lost head, a
-    calibration that the engine adds), scores and ranks that depend on the batch, and
-    models that score every answer alike or fail their sanity check (wrong sign).
+    calibration that the engine adds), scores and ranks that depend on the batch,
+    and models that score every answer alike or fail their sanity check.
 
-    The table: spread is the standard deviation of the reference's scores. max |Δ| and
-    RMS Δ are the largest and the root mean square difference of a logit from them, "by
-    batch" the largest between a logit computed alone and in a batch. A model passes if
-    max |Δ| is within the tolerance, RMS Δ within a fifth of it, and no rank has changed:
-    no two answers to one prompt change places over a gap above the tolerance. That is
-    0.05 of the spread if both sides are in float32, else 0.25.
+    The table: spread is the standard deviation of the reference's scores.
+    max |Δ| and RMS Δ are the largest and the root mean square difference from
+    them, by batch the largest between a score alone and in a batch. Ranks changed
+    counts pairs of answers to one prompt that change places, by the batch or
+    against the reference, over a gap above the tolerance.
 
-    The reference is loaded after the engines have ended, one model after the other, and
-    on the GPU if they ran there. On CPU a 7B model takes minutes. Exit status: 0 if both
-    models pass, else 1.
+    A model passes if max |Δ| is within the tolerance, RMS Δ within a fifth of it,
+    and no rank has changed. The tolerance is 0.05 of the spread if both sides are
+    in float32, else 0.25.
+
+    The reference is loaded after the engines have ended, one model after the
+    other, and on the GPU if they ran there; on CPU a 7B model takes minutes.
+
+    Exit status: 0 if both models pass, else 1.
     """
     if settings.load_format == "dummy":
         raise SettingsError(

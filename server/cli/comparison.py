@@ -133,15 +133,12 @@ def _sign(gap: float) -> int:
 
 
 def _largest_difference(left: Scores, right: Scores) -> float:
-    return max(map(abs, _differences(left, right)))
+    return max(abs(one - other) for one, other in zip(_flat(left), _flat(right), strict=True))
 
 
 def _rms_difference(left: Scores, right: Scores) -> float:
-    return math.sqrt(statistics.fmean(difference**2 for difference in _differences(left, right)))
-
-
-def _differences(left: Scores, right: Scores) -> list[float]:
-    return [one - other for one, other in zip(_flat(left), _flat(right), strict=True)]
+    one, other = _flat(left), _flat(right)
+    return math.dist(one, other) / math.sqrt(len(one))
 
 
 def _are_finite(scores: Scores) -> bool:
