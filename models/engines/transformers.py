@@ -41,8 +41,8 @@ class ReferenceRewardModel:
         self._input = reward_input
         self._dtype: Precision = dtype
         self._device = device
-        _require_ram(checkpoint, dtype)
         with self._within_memory():
+            _require_ram(checkpoint, dtype)
             self._model = _load(checkpoint, dtype).to(device).eval()
         # Score at the last token given: with a pad id, which is often EOS, transformers would search for another place.
         self._model.config.pad_token_id = None
