@@ -263,7 +263,12 @@ def run(monkeypatch: pytest.MonkeyPatch, comparisons: list[Comparison], *flags: 
     monkeypatch.setattr("winnow.server.service.started", started)
     monkeypatch.setattr(check, "score_served", score_served)
     monkeypatch.setattr(check, "against_references", against_references)
-    return CliRunner().invoke(app, ["check", *flags], env={"COLUMNS": "120"}), events
+    log = logging.getLogger("winnow")
+    level = log.level
+    try:
+        return CliRunner().invoke(app, ["check", *flags], env={"COLUMNS": "120"}), events
+    finally:
+        log.setLevel(level)  # the command sets it for its process
 
 
 def test_the_command_prints_a_row_per_model_and_fails_if_one_differs(monkeypatch: pytest.MonkeyPatch) -> None:
