@@ -23,7 +23,7 @@ from winnow.models.errors import CandidateFailed
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Prompt
 from winnow.server.cli import check
-from winnow.server.cli.check import ANSWERS, compare, example_prompts, score_served
+from winnow.server.cli.check import ANSWERS, against_references, compare, example_prompts, score_served
 from winnow.server.cli.comparison import (
     FULL_PRECISION_SHARE,
     LOW_PRECISION_SHARE,
@@ -221,6 +221,28 @@ async def test_a_checkpoint_whose_head_is_zero_is_reported(tokenizer: Tokenizer,
     safety, helpfulness = await compare(dataclasses.replace(service, settings=settings))
     assert (safety.is_constant, safety.differs, safety.passes) == (True, False, False)
     assert helpfulness.passes
+
+
+@pytest.mark.parametrize(("on_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+async def test_one_reference_at_a_time_is_loaded_where_the_engines_ran(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, on_gpu: bool, device: str
+) -> None:
+    events: list[object] = []
+
+    class Loaded(ScriptedRewardModel):
+        def __init__(self, checkpoint: str, reward_input: object, dtype: str, device: str) -> None:
+            super().__init__()
+            events.append((Path(checkpoint).name, dtype, device))
+
+        def close(self) -> None:
+            events.append("freed")
+
+    monkeypatch.setattr("winnow.models.engines.transformers.ReferenceRewardModel", Loaded)
+    monkeypatch.setattr(check, "runs_on_gpu", lambda: on_gpu)
+    service = scripted(tokenizer)
+    comparisons = await against_references(service, await score_served(service), "float16")
+    assert events == [("safety-rm", "float16", device), "freed", ("helpfulness-rm", "float16", device), "freed"]
+    assert {comparison.reference.device for comparison in comparisons} == {device}
 
 
 @pytest.mark.usefixtures("few_prompts")
