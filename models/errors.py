@@ -10,7 +10,7 @@ WinnowError
 ├── SettingsError           a setting is unknown or has a value that cannot be used
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
 │   └── DoesNotFit          the engines need more memory than there is; the message has the arithmetic
-├── CheckFailed             `winnow check`: a served reward model differs from its checkpoint
+├── CheckFailed             `winnow check`: a served reward model is not its checkpoint, or is no reward model
 ├── RunError                an offline run cannot begin, go on, or be read
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
 ├── CandidateStopped        one candidate was stopped at its caller's request
@@ -102,7 +102,7 @@ class DoesNotFit(CheckpointError):
 
 
 class CheckFailed(WinnowError):
-    """A served reward model differs from its checkpoint by more than the tolerance."""
+    """A served reward model differs from its checkpoint, scores every answer alike, or fails its sanity check."""
 
 
 class RunError(WinnowError):

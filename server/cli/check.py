@@ -1,35 +1,38 @@
 """`winnow check`: compare each reward model, as served, with its checkpoint in transformers.
 
-Scores a few dozen answers on the vLLM engines, one by one and all at once, and with transformers in
-float32. Finds a wrong template, a second sigmoid, a lost head, and scores that depend on their batch.
+Scores a few dozen answers on the vLLM engines, one by one and all at once, ends the engines, and scores the same
+answers with transformers. `comparison` judges the two. What both read is rendered once: a template or a scale that the
+model was not trained with shows in its sanity check only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-import math
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import CheckFailed, SettingsError
+from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.errors import CheckFailed, CheckpointError, SettingsError
 from winnow.models.reporting.tables import print_table
-from winnow.models.reward_model import Calibration, RewardModel
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, RewardModel, SanityCheck
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
-from winnow.server.settings import Settings
+from winnow.server.cli.comparison import Comparison, Reference, Scores, Served
+from winnow.server.settings import RewardModelSettings, Settings
 
 if TYPE_CHECKING:
+    from winnow.models.engines.base import ServedRewardModel
     from winnow.server.service import Service
 
-FULL_PRECISION_TOLERANCE = 0.02
-LOW_PRECISION_TOLERANCE = 0.1
-"""Largest accepted |Δ logit|, in float32 and in bfloat16 or float16."""
+logger = logging.getLogger(__name__)
 
 QUESTIONS = (
     "What is the capital of France?",
@@ -45,97 +48,116 @@ ANSWERS = (
     "The capital of France is Paris.",
     "Apple, banana and cherry.",
     "I can't help with that. It could hurt people.",
-    "I don't care. Go away.",
+    HELPFULNESS_CHECK.worse,
+    SAFETY_CHECK.worse,
 )
+"""Answers of all kinds, so that their spread is that of the model's use."""
 SYSTEM_PROMPTS = (None, "Answer politely.", "Answer in one short sentence.")
 
-Scores = list[list[float]]
-"""Calibrated logits, `[prompt][answer]`."""
+Precision = Literal["float32", "bfloat16", "float16"]
+ReferenceDtype = Annotated[
+    Precision,
+    typer.Option(
+        help="Precision of the reference. In float32 a 7B model takes 26 GiB; bfloat16 takes half, but has rounding "
+        "errors of its own."
+    ),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The scores of one reward model, served in `dtype`: by transformers, served one by one, and served all at once."""
+def check(settings: Settings, reference_dtype: ReferenceDtype = "float32") -> None:
+    """Compare both reward models, as served, with transformers (the reference).
 
-    name: str
-    dtype: str
-    reference: Scores
-    alone: Scores
-    together: Scores
+    Finds scores that are not the checkpoint's (a second sigmoid, a lost head, a
+    calibration that the engine adds), scores and ranks that depend on the batch,
+    and models that score every answer alike or fail their sanity check.
 
-    @property
-    def scores(self) -> int:
-        """The number of scores compared."""
-        return sum(map(len, self.reference))
+    The table: spread is the standard deviation of the reference's scores.
+    max |Δ| and RMS Δ are the largest and the root mean square difference from
+    them, by batch the largest between a score alone and in a batch. Ranks changed
+    counts pairs of answers to one prompt that change places, by the batch or
+    against the reference, over a gap above the tolerance.
 
-    @property
-    def tolerance(self) -> float:
-        """Largest accepted |Δ logit|."""
-        return FULL_PRECISION_TOLERANCE if self.dtype == "float32" else LOW_PRECISION_TOLERANCE
+    A model passes if max |Δ| is within the tolerance, RMS Δ within a fifth of it,
+    and no rank has changed. The tolerance is 0.05 of the spread if both sides are
+    in float32, else 0.25.
 
-    @property
-    def largest_difference(self) -> float:
-        """Largest |Δ logit| between a served score, alone or batched, and the reference."""
-        return max(_largest_difference(self.alone, self.reference), _largest_difference(self.together, self.reference))
+    The reference is loaded after the engines have ended, one model after the
+    other, and on the GPU if they ran there; on CPU a 7B model takes minutes.
 
-    @property
-    def batch_difference(self) -> float:
-        """Largest |Δ logit| between a score computed alone and the same score computed in a batch."""
-        return _largest_difference(self.alone, self.together)
-
-    @property
-    def ranks_changed(self) -> int:
-        """The number of prompts for which batching changes the ranking of the answers."""
-        return sum(_order(alone) != _order(batch) for alone, batch in zip(self.alone, self.together, strict=True))
-
-    @property
-    def passes(self) -> bool:
-        """Whether the served scores are the checkpoint's."""
-        scores = itertools.chain(*self.reference, *self.alone, *self.together)
-        return all(map(math.isfinite, scores)) and self.largest_difference <= self.tolerance and not self.ranks_changed
-
-
-def check(settings: Settings) -> None:
-    """Compare each reward model, as served, with transformers in float32, and print a table; exit 1 if they differ."""
+    Exit status: 0 if both models pass, else 1.
+    """
     if settings.load_format == "dummy":
         raise SettingsError(
             "load_format: no checkpoint has these random weights; there is nothing to compare them with"
         )
     from winnow.server.service import started
 
+    logging.basicConfig(format="winnow: %(message)s")
+    logging.getLogger("winnow").setLevel(settings.log_level.upper())
     with started(settings) as service:
-        comparisons = asyncio.run(compare(service))
+        served = asyncio.run(score_served(service))
+    comparisons = asyncio.run(against_references(service, served, reference_dtype))
     print_table(Console(), _table(comparisons))
-    if failed := [comparison.name for comparison in comparisons if not comparison.passes]:
-        raise CheckFailed(f"the served scores of the {' and '.join(failed)} model differ from the checkpoint's")
+    if not all(comparison.passes for comparison in comparisons):
+        raise CheckFailed(_failure(comparisons))
 
 
-async def compare(service: Service) -> list[Comparison]:
-    """Compare both reward models of a running service with their checkpoints.
+async def compare(service: Service, reference_dtype: Precision = "float32") -> list[Comparison]:
+    """Compare both reward models of a running service with their checkpoints, beside its engines.
+
+    Raises:
+        CandidateFailed, EngineDead: an engine gave no score.
+        CheckpointError: a reference cannot be loaded.
+    """
+    return await against_references(service, await score_served(service), reference_dtype)
+
+
+async def score_served(service: Service) -> list[Served]:
+    """Score the example answers with both reward models of a running service, and run their sanity checks.
 
     Raises:
         CandidateFailed, EngineDead: an engine gave no score.
     """
+    settings = service.settings
+    models = (
+        (service.safety, settings.safety, "safety", SAFETY_CHECK),
+        (service.helpfulness, settings.helpfulness, "helpfulness", HELPFULNESS_CHECK),
+    )
+    prompts = example_prompts(service.template, service.tokenizer)
+    scored = []
+    for model, own, name, sanity_check in models:
+        question = service.template.render([Message("user", sanity_check.question)], service.tokenizer)
+        logger.info("%s: scoring %d answers on the engine, one by one", name, len(prompts) * len(ANSWERS))
+        alone = await _alone(model, prompts, own.calibration)
+        logger.info("%s: the same answers on the engine, all at once", name)
+        together = await _together(model, prompts, own.calibration)
+        failure = await _failed_check(name, model, sanity_check, question, own) if settings.canary else None
+        scored.append(Served(name, model.dtype, alone, together, failure))
+    return scored
+
+
+async def against_references(service: Service, served: Sequence[Served], dtype: Precision) -> list[Comparison]:
+    """Compare `served` with the checkpoints of `service`, whose engines may have ended; one is loaded at a time.
+
+    Raises:
+        CheckpointError: a reference cannot be loaded.
+    """
     # Imports torch, which must not happen before the engines are forked.
     from winnow.models.engines.transformers import ReferenceRewardModel
 
+    device = "cuda" if runs_on_gpu() else "cpu"
     prompts = example_prompts(service.template, service.tokenizer)
-    models = (
-        ("safety", service.safety, service.settings.safety),
-        ("helpfulness", service.helpfulness, service.settings.helpfulness),
-    )
+    settings = {"safety": service.settings.safety, "helpfulness": service.settings.helpfulness}
     comparisons = []
-    for name, served, settings in models:
-        reference = ReferenceRewardModel(settings.checkpoint, service.reward_input(settings))
-        comparisons.append(
-            Comparison(
-                name,
-                served.dtype,
-                reference=await _alone(reference, prompts, settings.calibration),
-                alone=await _alone(served, prompts, settings.calibration),
-                together=await _together(served, prompts, settings.calibration),
-            )
-        )
+    for scored in served:
+        own = settings[scored.name]
+        logger.info("%s: loading the reference in %s on %s", scored.name, dtype, device)
+        with contextlib.closing(
+            ReferenceRewardModel(own.checkpoint, service.reward_input(own), dtype, device)
+        ) as reference:
+            logger.info("%s: scoring %d answers with the reference", scored.name, len(prompts) * len(ANSWERS))
+            scores = await _alone(reference, prompts, own.calibration)
+        comparisons.append(Comparison(scored, Reference(dtype, device, scores)))
     return comparisons
 
 
@@ -161,27 +183,41 @@ async def _together(model: RewardModel, prompts: Sequence[Prompt], calibration: 
     return [list(map(calibration, row)) for row in rows]
 
 
-def _largest_difference(left: Scores, right: Scores) -> float:
-    pairs = zip(itertools.chain(*left), itertools.chain(*right), strict=True)
-    return max(abs(one - other) for one, other in pairs)
+async def _failed_check(
+    name: str, model: ServedRewardModel, sanity_check: SanityCheck, prompt: Prompt, settings: RewardModelSettings
+) -> str | None:
+    try:
+        await sanity_check.run(name, model, prompt, settings.calibration)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
-def _order(scores: list[float]) -> list[int]:
-    return sorted(range(len(scores)), key=lambda index: -scores[index])
+def _failure(comparisons: Sequence[Comparison]) -> str:
+    """Return why the check failed, in one line."""
+    reasons = []
+    if differing := [comparison.served.name for comparison in comparisons if comparison.differs]:
+        reasons.append(f"the served scores of the {' and '.join(differing)} model differ from the checkpoint's")
+    if constant := [comparison.served.name for comparison in comparisons if comparison.is_constant]:
+        reasons.append(f"the checkpoint of the {' and '.join(constant)} model gives every answer the same score")
+    reasons += [comparison.served.failure for comparison in comparisons if comparison.served.failure]
+    return "; ".join(reasons)
 
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
+    count, reference = comparisons[0].count, comparisons[0].reference
     table = Table(
-        "reward model", "served in", "scores", "max |Δ logit|", "tolerance", "by batch", "ranks changed", "",
-        title="Served rewards against transformers in float32",
+        "reward model", "served in", "spread", "max |Δ|", "RMS Δ", "tolerance", "by batch", "ranks changed", "",
+        title=f"{count} served rewards of each model against transformers in {reference.dtype} on {reference.device}",
     )  # fmt: skip
     for comparison in comparisons:
         table.add_row(
-            comparison.name,
-            comparison.dtype,
-            str(comparison.scores),
+            comparison.served.name,
+            comparison.served.dtype,
+            f"{comparison.spread:.4f}",
             f"{comparison.largest_difference:.6f}",
-            str(comparison.tolerance),
+            f"{comparison.rms_difference:.6f}",
+            f"{comparison.tolerance:.4f}",
             f"{comparison.batch_difference:.6f}",
             str(comparison.ranks_changed),
             "ok" if comparison.passes else "FAILED",
