@@ -28,8 +28,9 @@ USER 1000:1000
 WORKDIR /home/winnow
 VOLUME /home/winnow
 
-# PyTorch's compiler asks for the user's name, which a number given with `--user` has not.
-ENV USER=winnow WINNOW_HOST=0.0.0.0
+# PyTorch's compiler asks for the user's name, which a number given with `--user` does not have. The capabilities are
+# those of NVIDIA's own images: without them some runtimes mount nvidia-smi alone.
+ENV USER=winnow WINNOW_HOST=0.0.0.0 NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8000
 HEALTHCHECK --start-period=10m CMD ["python", "-c", \
     "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:8000/health', timeout=5)"]

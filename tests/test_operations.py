@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.live import scripted
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.metrics import Metrics
-from winnow.server.settings import Settings
+from winnow.server.settings import ALIASES, Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
+SHUTDOWN_SECONDS = Settings.model_fields["shutdown_seconds"].default
+
+
+def blocks(language: str) -> list[str]:
+    """Return the page's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / "operations.md").read_text(), re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +71,40 @@ def test_every_setting_on_the_page_has_the_default_given_there() -> None:
     page = (DOCS / "operations.md").read_text()
     for name, told in re.findall(r"`([a-z_]+)` \(([\d,]+)\)", page):
         assert Settings.model_fields[name].default == int(told.replace(",", "")), name
+
+
+def test_the_systemd_units_are_whole_and_outlast_a_shutdown() -> None:
+    units = {}
+    for block in blocks("ini"):
+        unit = configparser.ConfigParser(strict=False, interpolation=None)
+        unit.read_string(block)
+        assert unit.sections() == ["Unit", "Service", "Install"]
+        assert unit["Service"]["ExecStart"].startswith("/")
+        units[re.match(r"# /etc/systemd/system/(\S+)\n", block)[1]] = unit  # type: ignore[index]
+    winnow = units["winnow.service"]
+    assert {"network-online.target", "nvidia-mps.service"} == set(winnow["Unit"]["After"].split())
+    assert "nvidia-mps.service" in units
+    assert int(winnow["Service"]["TimeoutStopSec"]) > SHUTDOWN_SECONDS
+    assert winnow["Service"]["KillMode"] == "mixed"  # engines are ended by the server
+    assert all(
+        int(seconds) > SHUTDOWN_SECONDS for seconds in re.findall(r"--stop-timeout (\d+)", "".join(blocks("sh")))
+    )
+
+
+def test_the_kubernetes_deployment_fits_the_image_and_the_server() -> None:
+    [deployment] = map(yaml.safe_load, blocks("yaml"))
+    pod: dict[str, Any] = deployment["spec"]["template"]
+    assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    spec = pod["spec"]
+    assert spec["terminationGracePeriodSeconds"] > SHUTDOWN_SECONDS
+    image = (DOCS.parent / "Dockerfile").read_text()
+    user = {"runAsUser": spec["securityContext"]["runAsUser"], "runAsGroup": spec["securityContext"]["runAsGroup"]}
+    assert f"USER {user['runAsUser']}:{user['runAsGroup']}\n" in image
+    [container] = spec["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+    port = container["ports"][0]["containerPort"]
+    assert f"EXPOSE {port}\n" in image
+    for probe, path in {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}.items():
+        assert container[probe]["httpGet"] == {"path": path, "port": port}
+    flags = [argument.partition("=")[0] for argument in container["args"]]
+    assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= {*Settings.model_fields, *ALIASES}
