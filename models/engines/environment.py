@@ -46,6 +46,8 @@ GPU = {
     # The memory plan keeps room for CUDA graphs outside an engine's share, as vLLM 0.26 has it. Later versions would
     # take it from within, and could leave too little for one sequence.
     "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0",
+    # A package that vLLM brings along, and Llama does not need, would build its kernels in the background, at home.
+    "HUMMING_DISABLE_PARALLEL_BUILD": "1",
     # Asked for the number of cards, torch would otherwise initialise CUDA, and the engines could not be forked.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
