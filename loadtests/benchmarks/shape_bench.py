@@ -30,16 +30,14 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from winnow.loadtests.benchmarks.bandwidth import measure_in_child
-from winnow.loadtests.benchmarks.roofline import Machine, Roofline, roofline
-from winnow.loadtests.benchmarks.shapes import EOS, SHAPES
 from winnow.loadtests.benchmarks.winnow_process import winnow_server_of_shape
 from winnow.models import demo
+from winnow.models.engines.bandwidth import measure_in_child
+from winnow.models.engines.dummy_checkpoints import EOS, SHAPES, plain_words
+from winnow.models.engines.roofline import Machine, Roofline, roofline
 from winnow.models.engines.shape import BYTES
 from winnow.models.statistics import median
 
-WORDS = 64
-"""Different words in prompts and answers."""
 REQUEST_SECONDS = 600.0
 MPS = {True: "on", False: "off", None: "unknown"}
 WARM_UP_SHARE = 0.25
@@ -164,18 +162,6 @@ async def saturation(
         "tokens_per_second": sum(sum(answer.lengths) for answer in within) / window,
         "p50_ms": 1e3 * median(answer.seconds for answer in within) if within else None,
     }
-
-
-def plain_words(tokenizer: Path) -> tuple[int, ...]:
-    """Return ids of whole words of letters, which are encoded as they were decoded in any order."""
-    file = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary: dict[str, int] = file["model"]["vocab"]
-    words = sorted(
-        token
-        for piece, token in vocabulary.items()
-        if len(piece) > 3 and piece[0] == "▁" and piece[1:].isascii() and piece[1:].isalpha()
-    )
-    return tuple(words[:WORDS])
 
 
 async def _scored_tokens(http: httpx.AsyncClient, text: str) -> int:

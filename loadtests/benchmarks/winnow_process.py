@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, get_args
 
 from winnow.loadtests.benchmarks.processes import Command, free_port, serving
-from winnow.loadtests.benchmarks.shapes import write_all
 from winnow.models import demo
 from winnow.models.demo.world import DemoPrompt
+from winnow.models.engines.dummy_checkpoints import write_all
 from winnow.models.engines.shape import Shape
 from winnow.models.types import Message
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from winnow.loadtests.benchmarks.shapes import SHAPES, write_all
 from winnow.models import demo
+from winnow.models.engines.dummy_checkpoints import SHAPES, write_all
 from winnow.models.engines.hardware import Card
 from winnow.models.engines.memory import GIB, Fixed, Memory
 from winnow.models.errors import DoesNotFit

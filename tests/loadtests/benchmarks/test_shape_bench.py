@@ -10,9 +10,9 @@ import pytest
 
 from tests.fakes import ScriptedRewardModel
 from tests.live import ScriptedServer, scripted
-from winnow.loadtests.benchmarks.roofline import H200, Machine
 from winnow.loadtests.benchmarks.shape_bench import Failed, Load, arguments, number_bytes, plain_words, run, show
 from winnow.models import demo
+from winnow.models.engines.roofline import H200, Machine
 from winnow.models.tokenizer import Tokenizer
 
 DEMO_TOKENIZER = demo.weights("policy")

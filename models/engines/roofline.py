@@ -92,6 +92,18 @@ def roofline(
     )
 
 
+def decode_step_seconds(policy: Shape, machine: Machine, live: int, context: int, number_bytes: int = 2) -> float:
+    """Return the least seconds of one decode step: a token of each of `live` candidates behind `context` tokens."""
+    return _Pass(policy, machine, number_bytes, policy.vocabulary * policy.hidden).step(live, context)
+
+
+def scoring_seconds(
+    reward_model: Shape, machine: Machine, tokens: int, cached: int = 0, number_bytes: int = 2
+) -> float:
+    """Return the least seconds in which a reward model reads an answer of `tokens` tokens behind `cached` ones."""
+    return _Pass(reward_model, machine, number_bytes, reward_model.hidden).prompt(tokens, cached)
+
+
 def _live(lengths: Sequence[int]) -> list[int]:
     """Return the number of candidates that make a token in each step after the prefill."""
     return [sum(length > made for length in lengths) for made in range(1, max(lengths))]

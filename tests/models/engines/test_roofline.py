@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.loadtests.benchmarks.roofline import H200, Machine, Roofline, roofline
-from winnow.loadtests.benchmarks.shapes import SHAPES
+from winnow.models.engines.dummy_checkpoints import SHAPES
+from winnow.models.engines.roofline import H200, Machine, Roofline, roofline
 
 SEVEN = SHAPES["llama-2-7b"]
 quick = settings(max_examples=40)

@@ -1,6 +1,6 @@
 """Measures this machine with torch: bytes a second from memory, and floating-point operations a second.
 
-`python -m winnow.loadtests.benchmarks.bandwidth` prints a JSON object, so that a caller can measure in a child
+`python -m winnow.models.engines.bandwidth` prints a JSON object, so that a caller can measure in a child
 process, which leaves no memory allocated and no CUDA context behind. Each figure is the best of several runs,
 because a bound must hold for every run.
 """
@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from winnow.loadtests.benchmarks.roofline import Machine
+from winnow.models.engines.roofline import Machine
 
 RUNS, WARM_UP_RUNS = 12, 2
 CUDA_BYTES, CPU_BYTES = 4 * 2**30, 512 * 2**20
-"""Size of the copied buffer: far beyond any cache."""
+"""Size of the copied buffer, of which there are two: far beyond any cache."""
+FREE_SHARE = 4
+"""A buffer takes at most one part in FREE_SHARE of a card's free memory."""
 CUDA_SIDE, CPU_SIDE = 8192, 2048
 """Rows and columns of the multiplied matrices."""
 
@@ -26,15 +28,17 @@ CUDA_SIDE, CPU_SIDE = 8192, 2048
 def measure() -> Machine:
     """Measure the first CUDA card, or the processor without one, by a copy within memory and a matrix product.
 
-    The copy reads and writes. The product is of bfloat16 on a card and of float32 on a processor, as the
-    engines compute there.
+    The copy reads and writes. The product is of bfloat16 on a card (float16 on one that has no bfloat16) and of
+    float32 on a processor, as the engines compute there.
     """
     import torch
 
     wait: Callable[[], object]
     if torch.cuda.is_available():
         wait, device, name = torch.cuda.synchronize, "cuda", torch.cuda.get_device_name(0)
-        size, side, dtype = CUDA_BYTES, CUDA_SIDE, torch.bfloat16
+        size, side = min(CUDA_BYTES, torch.cuda.mem_get_info(0)[0] // FREE_SHARE), CUDA_SIDE
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = torch.bfloat16 if has_bfloat16 else torch.float16
     else:
         wait, device, name = _no_wait, "cpu", f"CPU, {torch.get_num_threads()} threads"
         size, side, dtype = CPU_BYTES, CPU_SIDE, torch.float32
@@ -52,7 +56,7 @@ def measure_in_child() -> Machine:
     Raises:
         RuntimeError: the child failed; the message is its last line.
     """
-    command = [sys.executable, "-m", "winnow.loadtests.benchmarks.bandwidth"]
+    command = [sys.executable, "-m", "winnow.models.engines.bandwidth"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603, our own command
     if done.returncode:
         reason = (done.stderr.strip() or "no reason given").splitlines()[-1]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from winnow.loadtests.benchmarks.shapes import SHAPES, write_all
 from winnow.models import demo
 from winnow.models.engines.checkpoint import describe, inspect, load_tokenizer
+from winnow.models.engines.dummy_checkpoints import SHAPES, write_all
 from winnow.models.errors import CheckpointError
 
 
@@ -35,7 +35,7 @@ def test_they_have_the_published_sizes(name: str, billions: float, tmp_path: Pat
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "winnow.loadtests.benchmarks.shapes", "tiny", str(tmp_path)]
+    command = [sys.executable, "-m", "winnow.models.engines.dummy_checkpoints", "tiny", str(tmp_path)]
     done = subprocess.run(
         [*command, "--tokenizer", str(demo.weights("policy"))], capture_output=True, text=True, check=True
     )

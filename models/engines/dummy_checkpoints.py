@@ -1,6 +1,6 @@
 """Checkpoint folders in known shapes, without weights, for `winnow serve --load-format dummy` and `winnow plan`.
 
-`python -m winnow.loadtests.benchmarks.shapes llama-2-7b OUT --tokenizer FOLDER` writes `OUT/policy`,
+`python -m winnow.models.engines.dummy_checkpoints llama-2-7b OUT --tokenizer FOLDER` writes `OUT/policy`,
 `OUT/safety-rm` and `OUT/helpfulness-rm`. The tokenizer's files are copied from another checkpoint; its
 vocabulary may be smaller than the shape's, whose further ids then have no text.
 """
@@ -18,6 +18,8 @@ from winnow.models.demo import ModelName
 from winnow.models.engines.shape import Shape
 
 BOS, EOS = 1, 2
+WORDS = 64
+"""Different words in forced answers."""
 
 SHAPES: Mapping[str, Shape] = {
     "llama-2-7b": Shape.llama2(4096, 32, 32, 11008),
@@ -72,6 +74,21 @@ def write(folder: Path, shape: Shape, role: ModelName, tokenizer: Path) -> Path:
 def write_all(folder: Path, shape: Shape, tokenizer: Path) -> dict[ModelName, Path]:
     """Write a policy and two reward models of `shape` into sub-folders of `folder`; returns the sub-folders."""
     return {role: write(folder / role, shape, role, tokenizer) for role in get_args(ModelName)}
+
+
+def plain_words(tokenizer: Path) -> tuple[int, ...]:
+    """Return ids of whole words of letters, which the tokenizer of `tokenizer` encodes as it decoded them in any order.
+
+    Answers of these alone are scored at the length that was sampled.
+    """
+    file = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary: dict[str, int] = file["model"]["vocab"]
+    words = sorted(
+        token
+        for piece, token in vocabulary.items()
+        if len(piece) > 3 and piece[0] == "▁" and piece[1:].isascii() and piece[1:].isalpha()
+    )
+    return tuple(words[:WORDS])
 
 
 def main() -> None:
