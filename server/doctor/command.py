@@ -29,6 +29,8 @@ JSON, PAGE = "doctor.json", "doctor.html"
 DEVICE_SECONDS, TINY_SECONDS, SECONDS = 120.0, 240.0, 600.0
 COMPILED_TIMES = 3
 """A compiled start takes that many times as long."""
+PROGRAM = (sys.executable, "-m", "winnow.server.doctor.trials")
+"""The program of a trial."""
 NO_START = {"no_engine", "no_card"}
 """Findings with which no engine can be tried."""
 
@@ -101,7 +103,7 @@ def _tried(report: Report, settings: Settings, options: Options, folder: Path, s
     for number, name in enumerate(names, start=1):
         limit = options.trial_seconds or _limit(name, report.subject)
         say(f"trial {number} of {len(names)}: {TITLES[name]} (at most {limit:.0f} s) … ")
-        command = [sys.executable, "-m", "winnow.server.doctor.trials", name, str(job)]
+        command = [*PROGRAM, name, str(job)]
         if report.facts.wanted.on_gpu:
             with free_memory() as free:
                 outcome = attempt(name, command, folder, limit, free)

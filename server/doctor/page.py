@@ -11,6 +11,7 @@ import orjson
 from winnow.models.engines.memory import GIB
 from winnow.models.reporting.numbers import NOTHING, count, number, percent
 from winnow.models.reporting.pages import environment, flattened
+from winnow.server.doctor.privacy import clean
 from winnow.server.doctor.report import Report
 from winnow.server.doctor.trials import TITLES
 
@@ -34,7 +35,7 @@ def render(report: Report) -> bytes:
         labels=LABELS,
         titles=TITLES,
         figures=found,
-        chips=_chips(report),
+        chips=clean(_chips(report)),
         free=percent(found.least_free / found.total) if found.least_free and found.total else None,
         facts=[(title, _rows(document["facts"][name])) for name, title in FACTS.items()],
         packages=document["facts"]["software"]["packages"],

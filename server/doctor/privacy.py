@@ -15,7 +15,7 @@ _PATH = re.compile(r"(?<![\w.~…/:-])/(?:[^\s/:'\"(),\[\]]+/)+([^\s/:'\"(),\[\]
 _HOME = re.compile(r"(?<![\w.~])/(?:home|Users)/[^\s/:'\"(),\[\]]+")
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
-_HARMLESS = re.compile(r"[\w.,:;+/~@ =\[\]-]{0,200}")
+_HARMLESS = re.compile(r"[\w.,:+/~ =\[\]-]{0,200}")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 _FAMILIES = (
     "VLLM_", "CUDA_", "NVIDIA_", "OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "HF_",
