@@ -73,6 +73,11 @@ def test_the_pipeline_knows_neither_http_nor_files() -> None:
             assert not any(name.startswith(("winnow.server.api", "winnow.server.distill")) for name in ours), path
 
 
+def test_the_doctor_knows_neither_http_nor_files_of_runs() -> None:
+    for path in (ROOT / "server" / "doctor").rglob("*.py"):
+        assert not any(name.startswith(("winnow.server.api", "winnow.server.distill")) for name in imports(path)), path
+
+
 def test_training_does_not_know_the_demo() -> None:
     for path in (ROOT / "models" / "training").rglob("*.py"):
         assert not any(name.startswith("winnow.models.demo") for name in imports(path)), path

@@ -15,6 +15,9 @@ OWN_CONTEXT = GIB
 """Memory of a card that may be taken before others are said to hold it: the query's own context, and the driver."""
 
 
+MPS_LIMITS = ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
+
+
 def findings(facts: Facts) -> Iterator[Finding]:
     """Yield what follows from the facts about the card."""
     yield from _card(facts)
@@ -27,7 +30,7 @@ def _card(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "problem",
             "no_card",
-            f"The engines installed here need an NVIDIA card, and CUDA sees none: {facts.graphics.error}.",
+            f"The engines installed here need an NVIDIA card: {facts.graphics.error}.",
             "Check `nvidia-smi`, CUDA_VISIBLE_DEVICES, and in a container --gpus all. Without a card: "
             "pip install 'winnow-llm[cpu]' in a new environment.",
         )
@@ -55,12 +58,25 @@ def _card(facts: Facts) -> Iterator[Finding]:
             f"Other processes hold {gib(held)} of the card's {gib(card.total)}.",
             "`nvidia-smi` lists them. The plan uses what is free when the engines start, so end them before.",
         )
-    if facts.graphics.compute_mode not in (None, "Default", "[N/A]"):
+    yield from _modes(facts, card)
+
+
+def _modes(facts: Facts, card: Card) -> Iterator[Finding]:
+    mode = facts.graphics.compute_mode
+    if mode == "Prohibited" or (mode == "Exclusive_Process" and not card.mps):
         yield Finding(
             "problem",
             "compute_mode",
-            f"The card is in compute mode {facts.graphics.compute_mode}, which does not let three engines share it.",
-            "sudo nvidia-smi --compute-mode=DEFAULT; Exclusive_Process works where MPS runs.",
+            f"The card is in compute mode {mode}, in which three engines cannot share it.",
+            "sudo nvidia-smi --compute-mode=DEFAULT; Exclusive_Process needs MPS.",
+        )
+    limits = [name for name in MPS_LIMITS if name in facts.environment]
+    if limits:
+        yield Finding(
+            "advice",
+            "mps_limits",
+            f"{' and '.join(limits)} limit each engine by itself, not all three together.",
+            "Unset them: the memory plan shares the card.",
         )
 
 

@@ -16,7 +16,7 @@ from winnow.models.sampling import Sampling
 from winnow.models.statistics import median
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Prompt
-from winnow.server.doctor.trials import Notes
+from winnow.server.doctor.notes import Notes
 from winnow.server.doctor.words import Words, require_lengths
 from winnow.server.engine_options import engine_options
 from winnow.server.memory_plan import engine_parts

@@ -77,6 +77,13 @@ def _compilers(facts: Facts) -> Iterator[Finding]:
             "There is no C compiler, with which Triton builds the launchers of vLLM's kernels at the first start.",
             "apt-get install gcc libc6-dev, or what your distribution calls them.",
         )
+    if wanted.on_gpu and not facts.machine.has_python_headers:
+        yield Finding(
+            "problem",
+            "python_headers",
+            "Python's header files are missing, which Triton compiles against.",
+            "apt-get install python3-dev, or use a Python that brings them.",
+        )
     if wanted.is_compiled and not has["g++"]:
         yield Finding(
             "problem",

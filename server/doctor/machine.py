@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ class Machine:
     """The machine; sizes in bytes. `compilers` has the version of each that is installed, else None.
 
     `memory` is the container's limit where that is less than the machine's; `shared_memory` is the size of /dev/shm,
-    None without one. `caches` says for each folder of caches whether it can be written.
+    None without one. `has_python_headers` is whether C code for this Python can be compiled. `caches` says for each
+    folder of caches whether it can be written.
     """
 
     system: str
@@ -34,6 +36,7 @@ class Machine:
     free_memory: int
     shared_memory: int | None
     compilers: dict[str, str | None]
+    has_python_headers: bool
     caches: dict[str, bool]
 
 
@@ -51,6 +54,7 @@ def machine(root: Path = Path("/")) -> Machine:
         free_memory=memory.free,
         shared_memory=_size(root / "dev/shm"),
         compilers={name: compiler(name) for name in COMPILERS},
+        has_python_headers=(Path(sysconfig.get_path("include")) / "Python.h").is_file(),
         caches=_caches(),
     )
 

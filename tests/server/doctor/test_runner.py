@@ -11,8 +11,9 @@ import pytest
 from tests.live import is_running, wait_until
 from winnow.models.errors import CheckpointError
 from winnow.server.doctor.memory_watch import below, memory_of, title_of
+from winnow.server.doctor.notes import Notes
 from winnow.server.doctor.runner import LOG_LINES, Outcome, attempt
-from winnow.server.doctor.trials import Notes, run
+from winnow.server.doctor.trials import run
 from winnow.server.settings import Settings
 
 WRITE = """

@@ -1,0 +1,31 @@
+"""What a trial has found so far, in a file, so that one that crashes or hangs leaves it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Notes:
+    """What a trial has found so far, kept in `file`; `step` says what it is doing."""
+
+    file: Path
+    found: dict[str, Any] = field(default_factory=dict)
+    step: str = "starting"
+    error: str | None = None
+
+    def at(self, step: str) -> None:
+        """Note what the trial is about to do."""
+        self.step = step
+        self.write()
+
+    def write(self) -> None:
+        """Write the file; a reader sees it whole."""
+        told = {"found": self.found, "step": self.step, "error": self.error}
+        other = self.file.with_suffix(".part")
+        other.write_text(json.dumps(told), encoding="utf-8")
+        os.replace(other, self.file)
