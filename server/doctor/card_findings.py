@@ -115,6 +115,7 @@ def _sharing(card: Card) -> Finding:
 
 def _driver(facts: Facts) -> Iterator[Finding]:
     wanted, has = facts.software.torch_cuda, facts.graphics.driver_cuda
+    driver = f"Driver {facts.graphics.driver}" if facts.graphics.driver else "The driver"
     if facts.software.installed("torch") and wanted is None:
         yield Finding(
             "problem",
@@ -126,19 +127,19 @@ def _driver(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "problem",
             "driver",
-            f"Driver {facts.graphics.driver} supports CUDA {_dotted(has)}; torch is built for CUDA {_dotted(wanted)}.",
+            f"{driver} supports CUDA {_dotted(has)}; torch is built for CUDA {_dotted(wanted)}.",
             f"Install a driver that supports CUDA {wanted[0]}, or a vllm whose torch is built for CUDA {has[0]}.",
         )
     elif wanted and has and has < wanted:
         yield Finding(
             "advice",
             "driver",
-            f"Driver {facts.graphics.driver} supports CUDA {_dotted(has)}, torch is built for {_dotted(wanted)}. They "
+            f"{driver} supports CUDA {_dotted(has)}, torch is built for {_dotted(wanted)}. They "
             "work together, except for kernels that the driver itself would have to compile.",
             f"A driver for CUDA {_dotted(wanted)} removes the doubt.",
         )
     elif wanted and has:
-        text = f"Driver {facts.graphics.driver} supports CUDA {_dotted(has)}; torch is built for {_dotted(wanted)}."
+        text = f"{driver} supports CUDA {_dotted(has)}; torch is built for {_dotted(wanted)}."
         yield Finding("ok", "driver", text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from winnow.models.engines.environment import START_METHOD
 from winnow.server.doctor.card_findings import findings as card_findings
 from winnow.server.doctor.facts import Facts
 from winnow.server.doctor.findings import Finding
@@ -106,7 +107,7 @@ def _machine(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "advice",
             "shared_memory",
-            f"The folder /dev/shm has {machine.shared_memory // 2**20} MiB, less than the 64 MiB that Docker gives.",
+            f"Shared memory has {machine.shared_memory // 2**20} MiB, less than the 64 MiB that Docker gives.",
             "Run the container with --ipc=host or --shm-size=1g; in Kubernetes mount an emptyDir with medium Memory.",
         )
     if not machine.caches["temporary"]:
@@ -131,5 +132,5 @@ def _machine(facts: Facts) -> Iterator[Finding]:
             "advice",
             "spawn",
             f"Engines are spawned, which starts them more slowly than a fork: {facts.start.reason}.",
-            "Unset VLLM_WORKER_MULTIPROC_METHOD if it is not needed.",
+            f"Unset {START_METHOD} if it is not needed." if START_METHOD in facts.start.reason else "Report it.",
         )

@@ -95,7 +95,8 @@ class Figures:
 def figures(subject: Subject, outcomes: Mapping[str, Outcome]) -> Figures:
     """Return the figures of trials on `subject`, by their names."""
     found = {name: outcome.found for name, outcome in outcomes.items()}
-    device = Machine(**found["device"]) if found.get("device") else None
+    measured = found.get("device", {}).get("machine")
+    device = Machine(**measured) if measured else None
     service = outcomes.get("service")
     rows = found.get("service", {}).get("best_of", [])
     planned = found.get("service", {}).get("plan")

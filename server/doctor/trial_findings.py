@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from winnow.models.engines.memory import gib
+from winnow.models.engines.memory import GIB
 from winnow.models.reporting.numbers import percent
 from winnow.server.doctor.figures import Figures, Timed
 from winnow.server.doctor.findings import Finding, Severity
@@ -19,9 +19,9 @@ LEAST_FREE, SCARCE_FREE = 0.01, 0.02
 
 def findings(outcomes: Mapping[str, Outcome], figures: Figures, *, is_tiny: bool, on_gpu: bool) -> Iterator[Finding]:
     """Yield what follows from the trials."""
-    for outcome in outcomes.values():
-        if not outcome.is_ok:
-            yield _failure(outcome)
+    failed = [outcome for outcome in outcomes.values() if not outcome.is_ok]
+    for error in dict.fromkeys(outcome.error for outcome in failed):
+        yield _failure([outcome for outcome in failed if outcome.error == error])
     service = outcomes.get("service")
     if service and service.is_ok:
         yield _answers(service, figures)
@@ -34,14 +34,17 @@ def findings(outcomes: Mapping[str, Outcome], figures: Figures, *, is_tiny: bool
         yield from _distance(figures)
 
 
-def _failure(outcome: Outcome) -> Finding:
-    what = "did not end in time" if outcome.is_late else "failed"
+def _failure(failed: Sequence[Outcome]) -> Finding:
+    """Return the finding about trials that failed for the same reason."""
+    names = " and ".join(f'"{_title(outcome)}"' for outcome in failed)
+    is_late = failed[0].is_late
     return Finding(
         "problem",
-        f"trial_{outcome.name}",
-        f"The trial of {_title(outcome)} {what}: {outcome.error}",
+        f"trial_{failed[0].name}",
+        f"The trial{'s' * (len(failed) > 1)} {names} {'did not end in time' if is_late else 'failed'}: "
+        f"{(failed[0].error or '').rstrip('.')}.",
         "Mend the other findings first. If it stays, attach this report to a bug report: it has the last lines of the "
-        "log." + (" --trial-seconds gives a slow machine more time." if outcome.is_late else ""),
+        "log." + (" --trial-seconds gives a slow machine more time." if is_late else ""),
     )
 
 
@@ -73,8 +76,8 @@ def _memory(figures: Figures, *, on_gpu: bool) -> Iterator[Finding]:
         yield Finding(
             "problem",
             f"plan_{part.name}",
-            f"{'All engines' if part.name == 'all' else f'The {part.name} engine'} took {gib(part.measured)}, more "
-            f"than the {gib(part.planned)} of the plan (by {_mib(part.measured - part.planned)}).",
+            f"{'All engines' if part.name == 'all' else f'The {part.name} engine'} took {_gib(part.measured)}, more "
+            f"than the {_gib(part.planned)} of the plan (by {_mib(part.measured - part.planned)}).",
             "Report it with this file: the plan's constants are estimates. Until then leave more free with "
             + ("--policy-memory and --rm-memory." if on_gpu else "--kv-cache-gib and --rm-kv-cache-gib."),
         )
@@ -83,12 +86,12 @@ def _memory(figures: Figures, *, on_gpu: bool) -> Iterator[Finding]:
         yield Finding(
             "ok",
             "plan",
-            f"The engines took {gib(total.measured)} at most, within the {gib(total.planned)} of the plan.",
+            f"The engines took {_gib(total.measured)} at most, within the {_gib(total.planned)} of the plan.",
         )
     if not on_gpu or figures.least_free is None or not figures.total:
         return
     share = figures.least_free / figures.total
-    text = f"{gib(figures.least_free)} of the card stayed free under load, {percent(share)}."
+    text = f"{_gib(figures.least_free)} of the card stayed free under load, {percent(share)}."
     if share >= SCARCE_FREE:
         yield Finding("ok", "card_free", text)
     else:
@@ -97,8 +100,11 @@ def _memory(figures: Figures, *, on_gpu: bool) -> Iterator[Finding]:
 
 
 def _decoding(steps: Sequence[Timed]) -> Finding:
-    times = " and ".join(f"{1e3 * step.seconds:.2f} ms for {step.candidates}" for step in (steps[0], steps[-1]))
-    return Finding("ok", "decode_step", f"A decode step of the policy alone takes {times} candidates.")
+    times = " and ".join(
+        f"{1e3 * step.seconds:.2f} ms for {step.candidates} candidate{'s' * (step.candidates > 1)}"
+        for step in dict.fromkeys((steps[0], steps[-1]))
+    )
+    return Finding("ok", "decode_step", f"A decode step of the policy alone takes {times}.")
 
 
 def _distance(figures: Figures) -> Iterator[Finding]:
@@ -112,6 +118,10 @@ def _distance(figures: Figures) -> Iterator[Finding]:
                 "arithmetic allow.",
                 "Compare with --compile, and with MPS on; leave --eager out. docs/operations.md says how to read this.",
             )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
 
 
 def _mib(size: int) -> str:

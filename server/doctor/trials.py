@@ -34,7 +34,7 @@ def device(_: Settings, notes: Notes) -> None:
     notes.at("measuring")
     from winnow.models.engines.bandwidth import measure
 
-    notes.found |= dataclasses.asdict(measure())
+    notes.found["machine"] = dataclasses.asdict(measure())
 
 
 def policy(settings: Settings, notes: Notes) -> None:

@@ -82,7 +82,7 @@ def outcomes(
         "first_request_seconds": 0.2, "best_of": rows, **service,
     }  # fmt: skip
     taken = Taken(tuple(size * mib for size in engines), total * mib, free * mib)
-    device = {"name": "CPU", "bandwidth": 3e10, "flops": 1e11, "measured": True}
+    device = {"machine": {"name": "CPU", "bandwidth": 3e10, "flops": 1e11, "measured": True}}
     return {
         "device": Outcome("device", 5.0, device),
         "policy": Outcome("policy", 14.0, {**start, "decode": steps}),

@@ -110,9 +110,28 @@ def test_a_failed_trial_is_a_problem_with_its_reason(tmp_path: Path) -> None:
     assert "failed: vLLM could not start" in listed["trial_service"].text
     assert found.status == "problem"
     assert found.headline.startswith("2 problems")
+    found.outcomes["reward_model"] = Outcome("reward_model", 1.0, error="vLLM could not start")
+    (both,) = [finding for finding in found.findings if "could not start" in finding.text]
+    assert both.text.startswith('The trials "a reward model alone" and "all three')
     page = render(found).decode()
     assert "Logs of failed trials" in page
     assert "not done in time" in page
+
+
+@pytest.mark.parametrize("name", ["device", "policy", "reward_model", "service"])
+def test_what_a_trial_found_before_it_failed_is_shown(tmp_path: Path, name: str) -> None:
+    """A trial notes one thing after another, and may end after any of them."""
+    whole = outcomes()[name].found
+    for count in range(len(whole)):
+        found = report(tmp_path / str(count))
+        known = dict([*whole.items()][:count])
+        found.outcomes[name] = Outcome(name, 1.0, known, error="gone", log=("x",))
+        assert found.status == "problem"
+        assert "</html>" in render(found).decode()
+        for rows in ("decode", "best_of"):
+            if rows in known:
+                found.outcomes[name] = Outcome(name, 1.0, {**known, rows: []}, error="gone")
+                assert "</html>" in render(found).decode()
 
 
 def test_the_document_has_the_keys_that_are_documented(tmp_path: Path) -> None:
