@@ -29,7 +29,7 @@ def test_help_documents_every_setting(command: str) -> None:
 
 def test_help_without_a_command_lists_the_commands() -> None:
     text = run("--help").stdout
-    for command in ("serve", "check", "plan", "chat", "distill", "export", "report", "version"):
+    for command in ("doctor", "serve", "check", "plan", "chat", "distill", "export", "report", "version"):
         assert command in text
 
 
