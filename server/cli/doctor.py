@@ -22,8 +22,12 @@ def doctor(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for doctor.json and doctor.html; or a name ending in .json or .html.")
-    ] = Path("winnow-doctor"),
+        Path | None,
+        typer.Option(
+            help="Folder for doctor.json and doctor.html, or a name ending in .json or .html (default: winnow-doctor; "
+            "with --json no files)."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print doctor.json instead of the summary.")] = False,
     trials: Annotated[bool, typer.Option(help="Start engines; --no-trials only reads facts, in seconds.")] = True,
     trial_seconds: Annotated[
@@ -42,20 +46,22 @@ def doctor(
 
     Exit status: 0 if everything works, 1 if there is a problem.
     """
-    from winnow.server.doctor.command import Options, end_on_sigterm, examine
+    from winnow.server.doctor.command import Options, as_json, end_on_sigterm, examine
 
-    options = Options(shape, out, trials, trial_seconds)
+    options = Options(shape, out or (None if json else Path("winnow-doctor")), trials, trial_seconds)
     end_on_sigterm()
     try:
         report = examine(settings, options, _say)
     except KeyboardInterrupt:
-        _say(f"\nwinnow: interrupted; {options.json_file} has what was found until then\n")
+        kept = f"; {options.files[0]} has what was found until then" if options.files else ""
+        _say(f"\nwinnow: interrupted{kept}\n")
         raise SystemExit(130) from None
     if json:
-        print(options.json_file.read_text(encoding="utf-8"))
+        print(as_json(report))
     else:
         print(*report.summary(), sep="\n")
-        print(f"\n{options.page_file if options.page_file.exists() else options.json_file}")
+    if options.files:
+        _say(f"\n{next(file for file in reversed(options.files) if file.exists())}\n")
     raise SystemExit(int(report.status == "problem"))
 
 

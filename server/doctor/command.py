@@ -31,7 +31,7 @@ COMPILED_TIMES = 3
 """A compiled start takes that many times as long."""
 PROGRAM = (sys.executable, "-m", "winnow.server.doctor.trials")
 """The program of a trial."""
-NO_START = {"no_engine", "no_card"}
+NO_START = {"no_engine", "no_card", "temporary"}
 """Findings with which no engine can be tried."""
 
 
@@ -39,27 +39,23 @@ NO_START = {"no_engine", "no_card"}
 class Options:
     """The options of a run: the shape (None: the operator's checkpoints, or one that fits), the output, the limit.
 
-    `out` is a folder for both files, or a file ending in .json or .html, beside which the other one lies.
+    `out` is a folder for both files, or a file ending in .json or .html, beside which the other one lies; None writes
+    nothing.
     """
 
     shape: ShapeName | None
-    out: Path
+    out: Path | None
     trials: bool = True
     trial_seconds: float | None = None
 
     @property
-    def json_file(self) -> Path:
-        """Where the JSON goes."""
-        return self._file(JSON)
-
-    @property
-    def page_file(self) -> Path:
-        """Where the page goes."""
-        return self._file(PAGE)
-
-    def _file(self, name: str) -> Path:
-        is_file = self.out.suffix in (".json", ".html")
-        return self.out.with_suffix(Path(name).suffix) if is_file else self.out / name
+    def files(self) -> tuple[Path, Path] | None:
+        """Where the JSON and the page go."""
+        if self.out is None:
+            return None
+        if self.out.suffix in (".json", ".html"):
+            return self.out.with_suffix(".json"), self.out.with_suffix(".html")
+        return self.out / JSON, self.out / PAGE
 
 
 def examine(settings: Settings, options: Options, say: Callable[[str], None]) -> Report:
@@ -76,7 +72,7 @@ def examine(settings: Settings, options: Options, say: Callable[[str], None]) ->
     report.known += facts_findings(report.facts)
     say("read\n")
     write(report, options)
-    if options.trials:
+    if options.trials and NO_START.isdisjoint(finding.code for finding in report.known):
         with tempfile.TemporaryDirectory(prefix="winnow-doctor-") as folder:
             for outcome in _tried(report, settings, options, Path(folder), say):
                 report.outcomes[outcome.name] = outcome
@@ -88,14 +84,13 @@ def examine(settings: Settings, options: Options, say: Callable[[str], None]) ->
 def _tried(report: Report, settings: Settings, options: Options, folder: Path, say: Callable[[str], None]) -> Any:
     """Yield the outcomes of the trials that can be begun."""
     names: tuple[TrialName, ...] = get_args(TrialName)
-    if not NO_START.isdisjoint(finding.code for finding in report.known):
-        return
     try:
         report.subject = subject(settings, options.shape, folder)
         plan(report.subject.settings)
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
+        why = str(error) if isinstance(error, CheckpointError) else f"{error.strerror} in the temporary folder"
         report.known.append(
-            Finding("problem", "plan", f"The engines cannot be tried: {error}", "`winnow plan` shows the arithmetic.")
+            Finding("problem", "plan", f"The engines cannot be tried: {why}", "`winnow plan` shows the arithmetic.")
         )
         names = ("device",)
     job = folder / "options.json"
@@ -120,28 +115,36 @@ def _limit(name: TrialName, tried: Subject | None) -> float:
     return seconds * COMPILED_TIMES if tried.settings.compile else seconds
 
 
+def as_json(report: Report) -> str:
+    """Return the report's document as text."""
+    return orjson.dumps(report.document, option=orjson.OPT_INDENT_2).decode()
+
+
 def write(report: Report, options: Options) -> None:
     """Write the report as it is now: JSON, and the page if its library is installed.
 
     Raises:
         RunError: it cannot be written.
     """
+    if not options.files:
+        return
+    json_file, page_file = options.files
     try:
-        options.json_file.write_bytes(orjson.dumps(report.document, option=orjson.OPT_INDENT_2))
+        json_file.write_text(as_json(report), encoding="utf-8")
         try:
             from winnow.server.doctor.page import render
 
-            options.page_file.write_bytes(render(report))
+            page_file.write_bytes(render(report))
         except ModuleNotFoundError:  # jinja2, where only the client is installed
-            options.page_file.unlink(missing_ok=True)
+            page_file.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"the report cannot be written to {options.out}: {error.strerror}") from None
 
 
 def _require_writable(options: Options) -> None:
     try:
-        options.json_file.parent.mkdir(parents=True, exist_ok=True)
-        for path in (options.json_file, options.page_file):
+        for path in options.files or ():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.open("a").close()
     except OSError as error:
         raise RunError(f"the report cannot be written to {options.out}: {error.strerror}") from None

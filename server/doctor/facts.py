@@ -24,7 +24,10 @@ class StartMethod:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The settings that decide what a machine must have: precision, compilation, whether engines run on a card."""
+    """The settings that decide what a machine must have: precision, compilation, whether engines run on a card.
+
+    `dtype` is "bfloat16" if any engine is to compute in it.
+    """
 
     dtype: str
     is_compiled: bool
@@ -50,7 +53,8 @@ class Facts:
 
 def gather(settings: Settings) -> Facts:
     """Read the facts; on a GPU this takes the import of torch in a child process."""
-    wanted = Wanted(settings.dtype, settings.compile, runs_on_gpu())
+    dtypes = {settings.dtype, *(engine.dtype for engine in settings.engines.values())}
+    wanted = Wanted("bfloat16" if "bfloat16" in dtypes else settings.dtype, settings.compile, runs_on_gpu())
     return Facts(machine(), graphics(), software(), wanted, start_method(), environment())
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,13 +105,20 @@ def _size(folder: Path) -> int | None:
 
 
 def _caches() -> dict[str, bool]:
-    """Return whether the home and the cache folder of this user, and the temporary folder, can be written."""
-    folders = {
-        "home": os.path.expanduser("~"),
-        "cache": os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
-        "temporary": os.environ.get("TMPDIR") or "/tmp",  # noqa: S108, only looked at
+    """Return whether the home and the cache folder of this user, and a folder for temporary files, can be written."""
+    home, cache = os.path.expanduser("~"), os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return {
+        "home": _can_be_written(Path(home)),
+        "cache": _can_be_written(Path(cache)),
+        "temporary": _has_temporary_folder(),
     }
-    return {name: _can_be_written(Path(folder)) for name, folder in folders.items()}
+
+
+def _has_temporary_folder() -> bool:
+    try:
+        return _can_be_written(Path(tempfile.gettempdir()))
+    except FileNotFoundError:
+        return False
 
 
 def _can_be_written(folder: Path) -> bool:

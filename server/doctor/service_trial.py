@@ -67,7 +67,8 @@ async def _select(running: Service, words: Words, notes: Notes) -> None:
     await running.warm_up()
     notes.found["first_request_seconds"] = time.perf_counter() - begun
     notes.found["best_of"] = rows = []
-    for candidates in (count for count in CANDIDATES if count <= running.settings.max_candidates_in_flight):
+    most = min(running.settings.max_candidates_in_flight, running.settings.max_sequences)
+    for candidates in (count for count in CANDIDATES if count <= most):
         notes.at(f"selecting the best of {candidates}")
         for number in range(REQUESTS):
             rows.append(await _select_one(running, words, candidates, number))

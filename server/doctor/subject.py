@@ -22,7 +22,9 @@ LARGEST_FIRST: tuple[ShapeName, ...] = ("llama-2-13b", "llama-2-7b")
 """The shapes that are tried on a card; the first of which three fit is taken."""
 ROLES: dict[ModelName, str] = {"policy": "policy", "safety-rm": "safety", "helpfulness-rm": "helpfulness"}
 """The names of models, and of their engines in the settings."""
-_TRIAL_FIELDS = ("dtype", "context", "max_sequences", "eager", "compile", "max_candidates_in_flight")
+_TRIAL_FIELDS = (
+    "dtype", "context", "max_sequences", "eager", "compile", "candidates", "max_candidates", "max_candidates_in_flight",
+)  # fmt: skip
 _PART_FIELDS = ("kind", "template", "dtype", "context", "memory", "kv_cache_gib")
 
 
@@ -56,8 +58,8 @@ def subject(settings: Settings, shape: ShapeName | None, folder: Path) -> Subjec
         CheckpointError: a config.json is missing or incomplete, or there is no card.
     """
     if shape is None and (own := _own_shapes(settings)):
-        names = dict.fromkeys(Path(settings.checkpoints[ROLES[role]]).name for role in own)
-        return _written(settings, "shape of " + clean_text(", ".join(names)), _completed(own), folder)
+        names = dict.fromkeys(Path(clean_text(settings.checkpoints[ROLES[role]])).name for role in own)
+        return _written(settings, f"shape of {', '.join(names)}", _completed(own), folder)
     if shape is not None:
         return _written(settings, shape, _alike(SHAPES[shape]), folder)
     if runs_on_gpu():

@@ -47,7 +47,7 @@ def test_the_report_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.exit_code == 0
     assert ran == NAMES
     assert done.stdout.startswith("No problem was found.")
-    assert done.stdout.rstrip().endswith("winnow-doctor/doctor.html")
+    assert done.stderr.rstrip().endswith("winnow-doctor/doctor.html")
     document = json.loads((tmp_path / "winnow-doctor/doctor.json").read_text())
     assert document["status"] == "ok"
     assert [*document["trials"]] == NAMES
@@ -66,8 +66,12 @@ def test_the_report_has_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_json_goes_to_standard_output_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch)
-    done = run("--json", "--out", str(tmp_path))
-    assert json.loads(done.stdout)["version"] == 1
+    monkeypatch.chdir(tmp_path)
+    printed = json.loads(run("--json").stdout)
+    assert printed["version"] == 1
+    assert not [*tmp_path.iterdir()], "without --out nothing is written"
+    printed = json.loads(run("--json", "--out", "x").stdout)
+    assert json.loads((tmp_path / "x/doctor.json").read_text()) == printed
 
 
 def test_a_problem_is_exit_status_1_and_the_next_trial_still_runs(

@@ -79,3 +79,15 @@ def test_the_operators_settings_are_kept(tmp_path: Path) -> None:
     assert found.settings.safety.dtype == "float32"
     assert "secret" not in str(found.options)
     assert Settings(**found.options).checkpoints == found.settings.checkpoints
+
+
+def test_limits_that_go_together_stay_together(tmp_path: Path) -> None:
+    given = Settings(candidates="4-8", max_candidates=8, max_candidates_in_flight=8)
+    assert subject(given, None, tmp_path).settings.candidates == given.candidates
+
+
+def test_a_checkpoint_named_after_a_user_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "alice"))
+    write(tmp_path / "alice", SHAPES["tiny"], "policy", demo.weights("policy"))
+    found = subject(Settings(policy={"checkpoint": str(tmp_path / "alice")}), None, tmp_path)
+    assert "alice" not in found.name
