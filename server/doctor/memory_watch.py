@@ -8,6 +8,7 @@ pages that several processes share divided among them (PSS). Engines start one a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +51,7 @@ def taken_on_card(looks: Sequence[Look], engines: Sequence[int]) -> Taken | None
         return None
     begins = [next(number for number, look in enumerate(looks) if engine in look.processes) for engine in engines]
     parts = []
-    for begin, end in zip(begins, [*begins[1:], len(looks)], strict=True):
+    for begin, end in itertools.pairwise([*begins, len(looks)]):
         before = looks[max(0, begin - 1)].free
         within = [look.free for look in looks[begin:end] if look.free is not None]
         parts.append(max(0, before - min(within)) if before is not None and within else 0)

@@ -34,6 +34,10 @@ def test_on_a_card_an_engine_took_what_was_free_before_it() -> None:
     assert taken_on_card(looks, engines) == Taken((300, 250, 510), 960, 40)
 
 
+def test_a_trial_without_engines_took_what_it_took() -> None:
+    assert taken_on_card([look(900), look(400), look(880)], []) == Taken((), 500, 400)
+
+
 def test_in_ram_the_peaks_of_processes_count() -> None:
     looks = [look(90), look(80, safety=3), look(60, safety=9, other=2), look(70, safety=4, helpfulness=7)]
     assert taken_in_ram(looks, [SAFETY, HELPFULNESS]) == Taken((9, 7), 16, 60)
