@@ -26,17 +26,22 @@ ENGINE_TITLE = "EngineCore"
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look: free bytes of the card or the machine (None: not read), and bytes and title of each process."""
+    """One look, at a time of the monotonic clock.
+
+    `free` is bytes of the card or the machine (None: not read), `processes` has bytes and title of each process.
+    """
 
     free: int | None
     processes: Mapping[int, tuple[int, str]]
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """The most memory that a trial took, in bytes: each engine in the order of their starts, and all together.
 
-    `least_free` is what stayed free of a card or of the machine; None where nothing was seen.
+    On a card an engine's part is that of its start, and only the total knows what was taken under load. `least_free` is
+    what stayed free of a card or of the machine; None where nothing was seen.
     """
 
     engines: tuple[int, ...]
@@ -44,14 +49,18 @@ class Taken:
     least_free: int | None
 
 
-def taken_on_card(looks: Sequence[Look], engines: Sequence[int]) -> Taken | None:
-    """Return what the processes `engines`, in the order of their starts, took of a card; None if nothing was seen."""
+def taken_on_card(looks: Sequence[Look], engines: Sequence[int], ready_at: float | None = None) -> Taken | None:
+    """Return what the processes `engines`, in the order of their starts, took of a card; None if nothing was seen.
+
+    `ready_at` is when the last of them had started; None takes all that follows for its start.
+    """
     free = [look.free for look in looks if look.free is not None]
     if not free:
         return None
     begins = [next(number for number, look in enumerate(looks) if engine in look.processes) for engine in engines]
+    ready = sum(ready_at is None or look.at < ready_at for look in looks)
     parts = []
-    for begin, end in itertools.pairwise([*begins, len(looks)]):
+    for begin, end in itertools.pairwise([*begins, max([ready, *begins])]):
         before = looks[max(0, begin - 1)].free
         within = [look.free for look in looks[begin:end] if look.free is not None]
         parts.append(max(0, before - min(within)) if before is not None and within else 0)
@@ -88,19 +97,22 @@ class MemoryWatch:
         self._thread = threading.Thread(target=self._run, name="memory watch", daemon=True)
         self._thread.start()
 
-    def end(self) -> Taken | None:
-        """Stop looking, and return what was taken."""
+    def end(self) -> None:
+        """Stop looking."""
         self._over.set()
         self._thread.join()
+
+    def taken(self, ready_at: float | None) -> Taken | None:
+        """Return what was taken; `ready_at` is when the last engine had started, None if it has not, or none did."""
         engines = engines_of(self.looks)
-        return taken_on_card(self.looks, engines) if self.card else taken_in_ram(self.looks, engines)
+        return taken_on_card(self.looks, engines, ready_at) if self.card else taken_in_ram(self.looks, engines)
 
     def _run(self) -> None:
         took = 0.0
         while not self._over.wait(max(PERIOD_SECONDS, LEAST_REST * took)):
             started = time.monotonic()
             sizes = {pid: (memory_of(pid), title_of(pid)) for pid in (self.process, *below(self.process))}
-            self.looks.append(Look(self.card() if self.card else ram().free, sizes))
+            self.looks.append(Look(self.card() if self.card else ram().free, sizes, time.monotonic()))
             took = time.monotonic() - started
 
 

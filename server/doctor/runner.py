@@ -76,7 +76,7 @@ def attempt(
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            taken = watch.end()
+            watch.end()
             _end(process)
     told = _read(result)
     error = _error(told, status, limit)
@@ -84,7 +84,7 @@ def attempt(
         name=name,
         seconds=round(time.monotonic() - started, 1),
         found=told.get("found", {}),
-        taken=taken,
+        taken=watch.taken(told.get("ready_at")),
         error=error and clean_text(error),
         is_late=status is None,
         log=_tail(log) if error else (),

@@ -38,6 +38,7 @@ def service(settings: Settings, notes: Notes) -> None:
             "dtypes": {name: engine.dtype for name, engine in running.engines.items()},
             "context": running.context,
         }
+        notes.ready_at = time.monotonic()
         notes.at("answering the first request")
         asyncio.run(_select(running, Words.of(settings, running.tokenizer), notes))
 

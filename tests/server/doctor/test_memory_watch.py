@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from winnow.server.doctor.memory_watch import Look, Taken, engines_of, taken_in_ram, taken_on_card
 
 TITLE = "VLLM::EngineCore"
@@ -32,6 +34,14 @@ def test_on_a_card_an_engine_took_what_was_free_before_it() -> None:
     engines = engines_of(looks)
     assert engines == [SAFETY, HELPFULNESS, POLICY]
     assert taken_on_card(looks, engines) == Taken((300, 250, 510), 960, 40)
+
+
+def test_what_is_taken_under_load_is_no_engines_but_counts_for_all() -> None:
+    """Kernels are loaded, and workspaces made, at an engine's first request, when the last one has started."""
+    looks = [look(1000), look(700, safety=0), look(600, safety=0, policy=0), look(450, safety=0, policy=0)]
+    timed = [replace(one, at=float(number)) for number, one in enumerate(looks)]
+    assert taken_on_card(timed, [SAFETY, POLICY], ready_at=2.5) == Taken((300, 100), 550, 450)
+    assert taken_on_card(timed, [SAFETY, POLICY]) == Taken((300, 250), 550, 450)
 
 
 def test_a_trial_without_engines_took_what_it_took() -> None:
