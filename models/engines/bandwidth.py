@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 
+from winnow.models.engines.hardware import ram
 from winnow.models.engines.roofline import Machine
 
 RUNS, WARM_UP_RUNS = 12, 2
 CUDA_BYTES, CPU_BYTES = 4 * 2**30, 512 * 2**20
 """Size of the copied buffer, of which there are two: far beyond any cache."""
 FREE_SHARE = 4
-"""A buffer takes at most one part in FREE_SHARE of a card's free memory."""
+"""A buffer takes at most one part in FREE_SHARE of the free memory."""
 CUDA_SIDE, CPU_SIDE = 8192, 2048
 """Rows and columns of the multiplied matrices."""
 
@@ -41,7 +42,7 @@ def measure() -> Machine:
         dtype = torch.bfloat16 if has_bfloat16 else torch.float16
     else:
         wait, device, name = _no_wait, "cpu", f"CPU, {torch.get_num_threads()} threads"
-        size, side, dtype = CPU_BYTES, CPU_SIDE, torch.float32
+        size, side, dtype = min(CPU_BYTES, ram().free // FREE_SHARE), CPU_SIDE, torch.float32
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy_seconds = _best(lambda: target.copy_(source), wait)
