@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow.models.engines.dummy_checkpoints import SHAPES
-from winnow.models.engines.roofline import H200, Machine, Roofline, roofline
+from winnow.models.engines.roofline import H200, Machine, Roofline, decode_step_seconds, roofline, scoring_seconds
 
 SEVEN = SHAPES["llama-2-7b"]
 quick = settings(max_examples=40)
@@ -91,3 +91,12 @@ def test_the_order_of_candidates_is_nothing(prompt: int, answers: list[int]) -> 
 def test_no_answer_has_no_roofline(answers: list[int]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         of(10, answers)
+
+
+@quick
+@given(prompts, st.integers(1, 40), st.integers(1, 12), machines)
+def test_a_roofline_is_made_of_its_steps_and_scores(prompt: int, length: int, live: int, machine: Machine) -> None:
+    whole = of(prompt, [length] * live, machine)
+    steps = (decode_step_seconds(SEVEN, machine, live, prompt + made) for made in range(1, length))
+    assert whole.decode == pytest.approx(sum(steps))
+    assert whole.scoring == pytest.approx(2 * scoring_seconds(SEVEN, machine, length + 1, prompt))
