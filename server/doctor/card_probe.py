@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 from winnow.server.doctor.graphics import CUDA_LIBRARY
+
+ANSWER_SECONDS = 60.0
+"""Longest wait for a reading; a card that hangs must not keep the report from being written."""
 
 
 @contextlib.contextmanager
@@ -32,6 +36,9 @@ def free_memory() -> Iterator[Callable[[], int | None]]:
     def read() -> int | None:
         try:
             asked.write("\n")
+            if not select.select([told], [], [], ANSWER_SECONDS)[0]:
+                child.kill()
+                return None
             return int(told.readline())
         except (OSError, ValueError):
             return None

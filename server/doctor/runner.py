@@ -122,7 +122,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     left = below(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs may hold it
+        process.wait(END_SECONDS)
     deadline = time.monotonic() + END_SECONDS
     while (left := [pid for pid in left if _runs(pid)]) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

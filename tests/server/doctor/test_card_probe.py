@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from ctypes.util import find_library
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +57,23 @@ def test_without_a_card_nothing_is_read() -> None:
     with card_probe.free_memory() as read:
         assert read() is None
     assert read() is None, "also once the child has ended"
+
+
+def test_a_card_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(card_probe, "ANSWER_SECONDS", 0.2)
+    with card_probe.free_memory() as read:
+        assert read() is None
+
+
+def test_readings_come_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nfree=100\nwhile read -r _; do free=$((free - 10)); echo $free; done\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with card_probe.free_memory() as read:
+        assert [read(), read(), read()] == [80, 70, 60], "the first reading makes the context"
+    assert read() is None
