@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 
 import orjson
 
-from winnow.models.errors import CheckpointError, RunError
+from winnow.models.errors import CheckpointError, DoesNotFit, RunError
 from winnow.server.doctor.card_probe import free_memory
 from winnow.server.doctor.facts import gather
 from winnow.server.doctor.facts_findings import findings as facts_findings
@@ -88,10 +88,7 @@ def _tried(report: Report, settings: Settings, options: Options, folder: Path, s
         report.subject = subject(settings, options.shape, folder)
         plan(report.subject.settings)
     except (CheckpointError, OSError) as error:
-        why = str(error) if isinstance(error, CheckpointError) else f"{error.strerror} in the temporary folder"
-        report.known.append(
-            Finding("problem", "plan", f"The engines cannot be tried: {why}", "`winnow plan` shows the arithmetic.")
-        )
+        report.known.append(_untried(error))
         names = ("device",)
     job = folder / "options.json"
     job.write_text(json.dumps(report.subject.options if report.subject else {}), encoding="utf-8")
@@ -106,6 +103,17 @@ def _tried(report: Report, settings: Settings, options: Options, folder: Path, s
             outcome = attempt(name, command, folder, limit)
         say(f"{'ok' if outcome.is_ok else 'FAILED'}, {outcome.seconds:.0f} s\n")
         yield outcome
+
+
+def _untried(error: CheckpointError | OSError) -> Finding:
+    """Return the finding that engines cannot be tried."""
+    if isinstance(error, DoesNotFit):
+        return Finding("problem", "plan", f"The models do not fit: {error}.", "Or name smaller ones with --shape tiny.")
+    if isinstance(error, CheckpointError):
+        remedy = "Check --policy, --safety-rm and --helpfulness-rm, or try a known --shape."
+        return Finding("problem", "checkpoint", f"The engines cannot be tried: {error}.", remedy)
+    text = f"The models' folders cannot be written: {error.strerror}."
+    return Finding("problem", "temporary", text, "Set TMPDIR to a folder that can, with a few MiB free.")
 
 
 def _limit(name: TrialName, tried: Subject | None) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from winnow.server.doctor.facts import Facts
 from winnow.server.doctor.figures import Figures, figures
 from winnow.server.doctor.findings import Finding, Severity, by_severity, worst
-from winnow.server.doctor.privacy import clean
+from winnow.server.doctor.privacy import clean, clean_text
 from winnow.server.doctor.runner import Outcome
 from winnow.server.doctor.subject import Subject
 from winnow.server.doctor.trial_findings import findings as trial_findings
@@ -94,7 +94,9 @@ class Report:
         width = min(100, max(40, shutil.get_terminal_size().columns))
         yield f"{self.headline}."
         for finding in self.findings:
-            lead = f"{finding.severity + ':':9}"
-            yield textwrap.fill(clean(finding.text), width, initial_indent=lead, subsequent_indent=" " * 9)
+            first, *others = clean_text(finding.text).splitlines()
+            yield textwrap.fill(first, width, initial_indent=f"{finding.severity + ':':9}", subsequent_indent=" " * 9)
+            for line in others:
+                yield textwrap.fill(line.strip(), width, initial_indent=" " * 11, subsequent_indent=" " * 13)
             if finding.remedy:
                 yield textwrap.fill(finding.remedy, width, initial_indent=" " * 9 + "→ ", subsequent_indent=" " * 11)

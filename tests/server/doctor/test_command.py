@@ -96,7 +96,16 @@ def test_engines_that_do_not_fit_are_not_started(tmp_path: Path, monkeypatch: py
     done = run("--kv-cache-gib", "100000", "--out", str(tmp_path))
     assert done.exit_code == 1
     assert ran == ["device"]
-    assert "The engines cannot be tried: the three engines need" in done.stdout.replace("\n         ", " ")
+    assert "The models do not fit: the three engines need" in done.stdout
+    assert "\n           policy: " in done.stdout, "the arithmetic has its lines"
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = scripted(monkeypatch)
+    done = run("--policy", "./none", "--out", str(tmp_path))
+    assert (done.exit_code, ran) == (1, ["device"])
+    assert "none has no config.json" in done.stdout
+    assert "--policy" in done.stdout
 
 
 def test_without_an_engine_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
