@@ -10,10 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from winnow.models.engines.checkpoint import Kind, describe
-from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.engines.environment import may_fork, runs_on_gpu
 from winnow.models.engines.hardware import card, first_card, ram
 from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Parts, Work
-from winnow.models.engines.planning import TYPICAL_ANSWER, TYPICAL_PROMPT, plan_card, plan_policy, plan_ram
+from winnow.models.engines.planning import (
+    CPU_PROCESS,
+    SPAWNED_CPU_PROCESS,
+    TYPICAL_ANSWER,
+    TYPICAL_PROMPT,
+    plan_card,
+    plan_policy,
+    plan_ram,
+)
 from winnow.models.engines.shape import Model
 from winnow.models.reporting.tables import print_table
 from winnow.server.engine_options import execution, precision
@@ -38,7 +46,7 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
     fixed, work = _fixed(settings), _work(settings)
     if memory or runs_on_gpu():
         return plan_card(memory or first_card().memory, models, work, fixed)
-    return plan_ram(ram(), models, work, fixed)
+    return plan_ram(ram(), models, work, fixed, CPU_PROCESS if may_fork() else SPAWNED_CPU_PROCESS)
 
 
 def engine_parts(settings: Settings) -> Parts:

@@ -13,8 +13,8 @@ from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Prompt
 
 Execution = Literal["eager", "graphs", "compiled"]
-"""How an engine runs a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled, with
-CUDA graphs on a GPU."""
+"""An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
+with CUDA graphs on a GPU."""
 CACHED_PROMPTS = 256
 """Prompts that a reward model with a template of its own keeps rendered."""
 

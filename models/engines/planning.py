@@ -55,6 +55,8 @@ CPU_BLOCK = 128
 CPU_PROCESS = GIB // 2
 """Memory of an engine's process on CPU without weights and KV cache, and a third of the server's: 0.27 to 0.33 GiB and
 0.11 GiB were measured."""
+SPAWNED_CPU_PROCESS = GIB * 3 // 4
+"""The same of a spawned engine, which shares no libraries with the server: 0.65 GiB were measured."""
 CPU_KV_CACHE = GIB
 """Largest KV cache of an engine on CPU, unless the operator says otherwise or one sequence needs more."""
 MARGIN = 0.02
@@ -111,8 +113,14 @@ def plan_policy(card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED
     return _filled(least, rest, fixed, work)
 
 
-def plan_ram(ram: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
-    """Lay three engines into the machine's memory; what is `fixed` is kept.
+def plan_ram(
+    ram: Memory,
+    models: Models,
+    work: Work,
+    fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED),
+    process: int = CPU_PROCESS,
+) -> MemoryPlan:
+    """Lay three engines into the machine's memory, each in a `process` of so many bytes; what is `fixed` is kept.
 
     Each gets the KV cache that it can use, at most `CPU_KV_CACHE`, and less where that is not free: vLLM fills a cache
     with zeros, so all of it is taken from the start. One sequence of full length is the least. Only what cannot work
@@ -121,7 +129,7 @@ def plan_ram(ram: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED,
     Raises:
         DoesNotFit: the message has the arithmetic.
     """
-    policy, safety, helpfulness = (_in_ram(ram, *part, work) for part in zip(models, fixed, strict=True))
+    policy, safety, helpfulness = (_in_ram(ram, *part, work, process) for part in zip(models, fixed, strict=True))
     plan = _shrunk(MemoryPlan(ram, policy, safety, helpfulness), fixed)
     if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
         raise DoesNotFit(explain(plan))
@@ -136,10 +144,10 @@ def _filled(policy: EnginePlan, rest: int, fixed: Fixed, work: Work) -> EnginePl
     return replace(policy, kv_cache=policy.kv_cache + max(0, min(rest, useful)))
 
 
-def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
+def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work, process: int) -> EnginePlan:
     least = _one_sequence(model, CPU_BLOCK)
     wanted = _whole_blocks(min(useful_kv_cache(model, work, CPU_BLOCK), max(CPU_KV_CACHE, least)), model)
-    engine = EnginePlan(model, ram, CPU_PROCESS, 0, wanted if fixed.kv_cache is None else fixed.kv_cache)
+    engine = EnginePlan(model, ram, process, 0, wanted if fixed.kv_cache is None else fixed.kv_cache)
     require_one_sequence(engine, least)
     return engine
 

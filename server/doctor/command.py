@@ -50,7 +50,7 @@ class Options:
 
     @property
     def files(self) -> tuple[Path, Path] | None:
-        """Where the JSON and the page go."""
+        """The files for the JSON and the page."""
         if self.out is None:
             return None
         if self.out.suffix in (".json", ".html"):

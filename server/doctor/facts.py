@@ -16,7 +16,7 @@ from winnow.server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class StartMethod:
-    """How engines would be started from here, and why."""
+    """The start method of engines in this environment, and the reason."""
 
     method: Literal["fork", "spawn"]
     reason: str

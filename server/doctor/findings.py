@@ -13,7 +13,7 @@ SEVERITIES: tuple[Severity, ...] = ("problem", "advice", "ok")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found, in a sentence, and what to do about it; `code` is stable, for programs."""
+    """Something found, in a sentence, and what to do about it; `code` is stable, for programs."""
 
     severity: Severity
     code: str

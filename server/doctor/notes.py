@@ -1,4 +1,4 @@
-"""What a trial has found so far, in a file, so that one that crashes or hangs leaves it."""
+"""A trial's findings so far, in a file, so that one that crashes or hangs leaves it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Notes:
-    """What a trial has found so far, kept in `file`; `step` says what it is doing.
+    """The findings of a trial so far, kept in `file`; `step` says what it is doing.
 
     `ready_at` is when the last engine had started, by the monotonic clock, which all processes share.
     """

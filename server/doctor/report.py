@@ -26,7 +26,7 @@ VERSION = 1
 
 @dataclass
 class Report:
-    """What is known so far; `known` are the findings about the facts and about what could not be tried."""
+    """The findings so far; `known` are the findings about the facts and about what could not be tried."""
 
     facts: Facts
     subject: Subject | None = None

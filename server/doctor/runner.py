@@ -25,7 +25,7 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended: what it found, and the reason in one line if it failed.
+    """The end of a trial: what it found, and the reason in one line if it failed.
 
     `found` also has what a trial had found before it failed. `log` has the last lines that its processes printed, of
     a failed trial only. `is_late` says that it was ended at its time limit.

@@ -61,6 +61,10 @@ def test_on_cpu_models_that_cannot_fit_are_refused_before_anything_is_loaded(
     seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
+    monkeypatch.setattr(memory_plan, "may_fork", lambda: False)
+    with pytest.raises(DoesNotFit, match=r"need 89\.0 GiB at least"):
+        engine_parts(Settings(**seven))
+    monkeypatch.setattr(memory_plan, "may_fork", lambda: True)
     with pytest.raises(DoesNotFit, match=r"need 88\.2 GiB at least; this machine has 16\.0 GiB"):
         engine_parts(Settings(**seven))
 
