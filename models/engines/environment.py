@@ -163,10 +163,10 @@ def _find_caches() -> None:
 
 
 def _is_writable(folder: str) -> bool:
-    """Whether `folder` exists, or can be made, and can be written; "~" of a user without a home cannot."""
+    """Whether `folder` is a folder, or can be made, and can be written; "~" of a user without a home cannot."""
     path = os.path.expanduser(folder)
     if path.startswith("~"):
         return False
     with contextlib.suppress(OSError):
         os.makedirs(path, exist_ok=True)
-    return os.access(path, os.W_OK)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)

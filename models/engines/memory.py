@@ -5,6 +5,7 @@ The plans themselves are made in `winnow.models.engines.planning`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,7 @@ class EnginePlan:
     uncounted: int
     kv_cache: int
     fixed_share: float | None = None
+    has_fixed_kv_cache: bool = False
 
     @property
     def context(self) -> int:
@@ -175,7 +177,11 @@ def explain(plan: MemoryPlan) -> str:
 def _remedies(plan: MemoryPlan) -> Sequence[str]:
     remedies = []
     if any(engine.model.dtype == "float32" for engine in plan.engines):
-        remedies.append("--dtype bfloat16, half of everything")
+        remedies.append("--dtype bfloat16, half of the weights and KV caches")
+    if any(engine.fixed_share for engine in plan.engines):
+        remedies.append("a smaller policy_memory or rm_memory")
+    if any(engine.has_fixed_kv_cache for engine in plan.engines):
+        remedies.append("a smaller kv_cache_gib or rm_kv_cache_gib")
     lacking = plan.needed - plan.memory.free
     context = plan.policy.context
     shorter = context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines))
@@ -185,7 +191,10 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
     if taken >= lacking:
         remedies.append(f"the {gib(taken)} that other processes hold")
     place = "a card" if plan.policy.uncounted else "a machine"
-    remedies.append(f"smaller models, or {place} with {-(-plan.needed // GIB)} GiB free")
+    remedies.append("smaller models")
+    if not any(engine.fixed_share for engine in plan.engines):  # shares grow with the card
+        needed = (plan.needed - plan.margin) / (1 - plan.margin / plan.memory.total)
+        remedies[-1] += f", or {place} with {math.ceil(needed / GIB)} GiB free"
     return remedies
 
 

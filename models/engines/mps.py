@@ -35,7 +35,10 @@ def is_running() -> bool | None:
 def _socket_listens(control: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.setblocking(False)
-        return client.connect_ex(str(control)) in _LISTENS
+        try:
+            return client.connect_ex(str(control)) in _LISTENS
+        except OSError:  # the path is longer than a socket's address, so CUDA cannot connect either
+            return False
 
 
 def _pipe_is_read(control: Path) -> bool:

@@ -139,7 +139,9 @@ def _filled(policy: EnginePlan, rest: int, fixed: Fixed, work: Work) -> EnginePl
 def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
     least = _one_sequence(model, CPU_BLOCK)
     wanted = _whole_blocks(min(useful_kv_cache(model, work, CPU_BLOCK), max(CPU_KV_CACHE, least)), model)
-    engine = EnginePlan(model, ram, CPU_PROCESS, 0, wanted if fixed.kv_cache is None else fixed.kv_cache)
+    engine = EnginePlan(model, ram, CPU_PROCESS, 0, wanted)
+    if fixed.kv_cache is not None:
+        engine = replace(engine, kv_cache=fixed.kv_cache, has_fixed_kv_cache=True)
     require_one_sequence(engine, least)
     return engine
 
@@ -193,7 +195,7 @@ def _least(card: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
     uncounted = CUDA_CONTEXT + _graphs(model)
     engine = EnginePlan(model, card, _activations(model, work), uncounted, minimum, fixed.share)
     if fixed.kv_cache is not None:
-        engine = replace(engine, kv_cache=fixed.kv_cache)
+        engine = replace(engine, kv_cache=fixed.kv_cache, has_fixed_kv_cache=True)
     elif fixed.share is not None:
         engine = replace(engine, kv_cache=int(fixed.share * card.total) - model.weights - engine.activations)
     require_one_sequence(engine, minimum)

@@ -170,3 +170,13 @@ def test_without_a_card_the_machine_is_planned() -> None:
     assert done.exit_code == 0
     assert "this machine has" in done.stdout
     assert "helpfulness" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--card-gib", "--kv-cache-gib", "--rm-kv-cache-gib"])
+@pytest.mark.parametrize("size", ["inf", "1e300", "1e9", "nan"])
+def test_a_size_that_no_machine_has_is_refused_in_words(flag: str, size: str) -> None:
+    """Infinity ended in a traceback, 1e290 in a message with that many digits."""
+    done = run(flag, size)
+    assert done.exit_code
+    assert isinstance(done.exception, SystemExit)
+    assert "1048576" in done.stderr or size == "nan"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_a_user_without_a_home_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def _no_such_user(uid: int) -> None:
     raise KeyError(uid)
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", *environment._HOME_CACHES])
+def test_a_file_is_no_cache_folder(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr("atexit.register", lambda remove, path, **_: monkeypatch.setenv("REMOVED", path))
+    for other in environment._HOME_CACHES:
+        monkeypatch.setenv(other, "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(variable, str(file))
+    environment._find_caches()
+    moved = environment._HOME_CACHES if variable == "XDG_CACHE_HOME" else [variable]
+    assert all(os.environ[name] and not os.environ[name].startswith(str(file)) for name in moved)
+    shutil.rmtree(os.environ.get("REMOVED", ""), ignore_errors=True)
 
 
 @pytest.mark.parametrize("variable", environment._HOME_CACHES)

@@ -221,7 +221,10 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
     assert "25.1 GiB weights (float32) + 2.5 GiB overhead + 4.0 GiB KV cache (4,112 tokens) = 31.6 GiB" in engines[0]
     assert "kept free" in kept
     assert "--dtype bfloat16" in remedies
-    assert "a card with 94 GiB free" in remedies
+    assert "smaller models, or a card with 96 GiB free" in remedies
+    assert plan_card(card(96), three(LLAMA_2_7B, "float32"), WORK), "a larger card keeps more free"
+    with pytest.raises(DoesNotFit):
+        plan_card(card(95), three(LLAMA_2_7B, "float32"), WORK)
 
 
 def test_a_shorter_context_helps_where_it_does() -> None:
@@ -248,6 +251,19 @@ def test_the_operators_sizes_are_kept() -> None:
         DoesNotFit, match=r"safety\.kv_cache_gib \(rm_kv_cache_gib\) is 1\.0, too little for one sequence of 4,096"
     ):
         plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(rm=Fixed(kv_cache=GIB)))
+
+
+def test_sizes_of_the_operators_that_do_not_fit_are_what_would_help() -> None:
+    """Shares of 1.5 cards were told to want smaller models, or a card with so many GiB."""
+    with pytest.raises(DoesNotFit) as shares:
+        plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.9), Fixed(share=0.3)))
+    assert str(shares.value).endswith("what would help: a smaller policy_memory or rm_memory, smaller models")
+    for plan in (plan_card, plan_ram):
+        with pytest.raises(DoesNotFit, match="help: .*a smaller kv_cache_gib or rm_kv_cache_gib"):
+            plan(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(kv_cache=100 * GIB)))
+    with pytest.raises(DoesNotFit) as nothing_fixed:
+        plan_card(card(24), three(LLAMA_2_7B), WORK)
+    assert "kv_cache_gib" not in str(nothing_fixed.value)
 
 
 def test_one_reward_model_alone_can_be_fixed() -> None:
