@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import sys
@@ -54,6 +55,26 @@ def test_a_user_without_a_home_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("pwd.getpwuid", _no_such_user)
     environment._find_caches()
     assert os.environ["HOME"] == str(tmp_path)
+
+
+def test_a_user_without_a_name_gets_one(clean: pytest.MonkeyPatch) -> None:
+    """PyTorch's compiler names its folder after the user, and ended with a KeyError."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        clean.setenv(variable, "")
+        clean.delenv(variable)
+    clean.setattr("pwd.getpwuid", _no_such_user)
+    environment.prepare(offline=True, compiled=True)
+    assert getpass.getuser() == str(os.getuid())
+
+
+def test_an_empty_variable_names_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """vLLM wrote into the working directory."""
+    names = {"XDG_CACHE_HOME", *environment._HOME_CACHES}
+    for name in names:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment._find_caches()
+    assert not names & set(os.environ)
 
 
 def _no_such_user(uid: int) -> None:

@@ -259,7 +259,7 @@ def test_sizes_of_the_operators_that_do_not_fit_are_what_would_help() -> None:
         plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.9), Fixed(share=0.3)))
     assert str(shares.value).endswith("what would help: a smaller policy_memory or rm_memory, smaller models")
     for plan in (plan_card, plan_ram):
-        with pytest.raises(DoesNotFit, match="help: .*a smaller kv_cache_gib or rm_kv_cache_gib"):
+        with pytest.raises(DoesNotFit, match=r"help: .*a smaller kv_cache_gib or rm_kv_cache_gib"):
             plan(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(kv_cache=100 * GIB)))
     with pytest.raises(DoesNotFit) as nothing_fixed:
         plan_card(card(24), three(LLAMA_2_7B), WORK)
