@@ -35,13 +35,13 @@ from winnow.loadtests.benchmarks.roofline import Machine, Roofline, roofline
 from winnow.loadtests.benchmarks.shapes import EOS, SHAPES
 from winnow.loadtests.benchmarks.winnow_process import winnow_server_of_shape
 from winnow.models import demo
+from winnow.models.engines import mps
 from winnow.models.engines.shape import BYTES
 from winnow.models.statistics import median
 
 WORDS = 64
 """Different words in prompts and answers."""
 REQUEST_SECONDS = 600.0
-MPS = {True: "on", False: "off", None: "unknown"}
 WARM_UP_SHARE = 0.25
 """Part of a saturation run that is not counted."""
 
@@ -227,9 +227,9 @@ def show(report: dict[str, Any]) -> None:
     lengths = f"{report['prompt_tokens']} + {report['answer_tokens']} tokens, {report['lengths']}"
     speed = f"{machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s"
     gpu = report["served_by"]["gpu"]
-    mps = f", MPS {MPS[gpu['mps']]}" if gpu else ""
+    sharing = f", MPS {mps.WORDS[gpu['mps']]}" if gpu else ""
     table = Table(
-        title=f"{report['shape']} on {machine.name}{mps}: {lengths}",
+        title=f"{report['shape']} on {machine.name}{sharing}: {lengths}",
         caption=f"measured {speed}; tied: all that finish in the last step are scored after it",
     )
     for heading in ("K", "p50 ms", "score tail ms", "roofline ms", "ratio", "roofline tied ms", "ratio tied"):

@@ -183,10 +183,8 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
     if any(engine.has_fixed_kv_cache for engine in plan.engines):
         remedies.append("a smaller kv_cache_gib or rm_kv_cache_gib")
     lacking = plan.needed - plan.memory.free
-    context = plan.policy.context
-    shorter = context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines))
-    if MIN_CONTEXT <= shorter < context:
-        remedies.append(f"--context {shorter // 128 * 128}")
+    if shorter := _shorter_context(plan, lacking):
+        remedies.append(f"--context {shorter}")
     taken = plan.memory.total - plan.memory.free
     if taken >= lacking:
         remedies.append(f"the {gib(taken)} that other processes hold")
@@ -196,6 +194,16 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
         needed = (plan.needed - plan.margin) / (1 - plan.margin / plan.memory.total)
         remedies[-1] += f", or {place} with {math.ceil(needed / GIB)} GiB free"
     return remedies
+
+
+def _shorter_context(plan: MemoryPlan, lacking: int) -> int | None:
+    """Return a context for all engines that saves `lacking` bytes of KV cache, and is longer for none; else None."""
+    contexts = [engine.context for engine in plan.engines]
+    free = [engine.model for engine in plan.engines if not (engine.has_fixed_kv_cache or engine.fixed_share)]
+    per_token = sum(model.kv_per_token for model in free)
+    held = sum(model.context * model.kv_per_token for model in free)
+    shorter = min((held - lacking) // per_token, *contexts) if free else 0
+    return shorter // 128 * 128 if MIN_CONTEXT <= shorter < max(contexts) else None
 
 
 def gib(size: int) -> str:

@@ -103,10 +103,11 @@ def plan_policy(card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED
     least = _least(card, model, fixed, work)
     rest = int(card.free - least.claimed) - margin
     if rest < 0:
+        own = "a smaller kv_cache_gib, " if least.has_fixed_kv_cache else ""
         raise DoesNotFit(
             f"with the reward models running, {card}, and {gib(margin)} stay free, too little for the policy:\n"
             f"  {least.arithmetic}\n"
-            "what would help: a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
+            f"what would help: {own}a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
         )
     return _filled(least, rest, fixed, work)
 

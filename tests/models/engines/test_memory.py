@@ -167,6 +167,8 @@ def test_a_policys_fixed_cache_is_kept_beside_running_reward_models() -> None:
     assert plan_policy(card(79.6, taken=34), policy, WORK, Fixed(kv_cache=4 * GIB)).kv_cache == 4 * GIB
     with pytest.raises(DoesNotFit, match="with the reward models running, the card has"):
         plan_policy(card(79.6, taken=74), policy, WORK)
+    with pytest.raises(DoesNotFit, match=r"would help: a smaller kv_cache_gib, a smaller rm_kv_cache_gib or rm_memory"):
+        plan_policy(card(79.6, taken=34), policy, WORK, Fixed(kv_cache=40 * GIB))
 
 
 @quick
@@ -232,6 +234,19 @@ def test_a_shorter_context_helps_where_it_does() -> None:
         plan_card(card(48), three(LLAMA_2_7B), WORK)
     context = int(str(caught.value).split("--context ")[1].split(",")[0])
     assert plan_card(card(48), three(LLAMA_2_7B, context=context), WORK)
+
+
+def test_a_context_that_is_longer_for_one_engine_is_no_help() -> None:
+    """Beside a policy of 131,072 tokens, reward models of 8,192 were told to take "--context 67456" as well."""
+    shape = Shape(4096, 32, 32, 8, 128, 14_336, 128_256, 131_072)
+    policy, safety, helpfulness = three(shape)
+    models = (policy, replace(safety, context=8192), replace(helpfulness, context=8192))
+    with pytest.raises(DoesNotFit, match=r"--context (\d+)") as caught:
+        plan_card(card(79.6), models, WORK)
+    context = int(str(caught.value).split("--context ")[1].split(",")[0])
+    assert context <= 8192
+    policy, safety, helpfulness = three(shape, context=context)
+    assert plan_card(card(79.6), (policy, safety, helpfulness), WORK)
 
 
 def fixed(policy: Fixed = NOT_FIXED, rm: Fixed = NOT_FIXED) -> tuple[Fixed, Fixed, Fixed]:
