@@ -15,6 +15,7 @@ from winnow.models.engines.hardware import card, first_card, ram
 from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Parts, Work
 from winnow.models.engines.planning import TYPICAL_ANSWER, TYPICAL_PROMPT, plan_card, plan_policy, plan_ram
 from winnow.models.engines.shape import Model
+from winnow.models.errors import DoesNotFit
 from winnow.models.reporting.tables import print_table
 from winnow.server.engine_options import execution, precision
 from winnow.server.settings import PolicySettings, RewardModelSettings, Settings
@@ -59,7 +60,12 @@ def engine_parts(settings: Settings) -> Parts:
             logger.warning("smaller KV caches than the engines can use: %s", planned)
         policy, safety, helpfulness = (Fixed(engine.kv_cache) for engine in planned.engines)
         return policy, safety, helpfulness
-    if all(part.share for part in fixed):
+    shares = [part.share for part in fixed if part.share]
+    if len(shares) == len(fixed):
+        if sum(shares) > 1:
+            raise DoesNotFit(
+                f"policy_memory and the two rm_memory are {sum(shares):g} of the card, and must not exceed 1"
+            )
         return fixed
     planned = plan(settings)
     logger.info("%s", planned)

@@ -176,8 +176,10 @@ def explain(plan: MemoryPlan) -> str:
 
 def _remedies(plan: MemoryPlan) -> Sequence[str]:
     remedies = []
+    is_card = plan.policy.uncounted > 0
     if any(engine.model.dtype == "float32" for engine in plan.engines):
-        remedies.append("--dtype bfloat16, half of the weights and KV caches")
+        # Not every card has bfloat16; "auto" knows, but is float32 on CPU.
+        remedies.append(f"--dtype {'auto' if is_card else 'bfloat16'}, half of the weights and KV caches")
     if any(engine.fixed_share for engine in plan.engines):
         remedies.append("a smaller policy_memory or rm_memory")
     if any(engine.has_fixed_kv_cache for engine in plan.engines):
@@ -188,7 +190,7 @@ def _remedies(plan: MemoryPlan) -> Sequence[str]:
     taken = plan.memory.total - plan.memory.free
     if taken >= lacking:
         remedies.append(f"the {gib(taken)} that other processes hold")
-    place = "a card" if plan.policy.uncounted else "a machine"
+    place = "a card" if is_card else "a machine"
     remedies.append("smaller models")
     if not any(engine.fixed_share for engine in plan.engines):  # shares grow with the card
         needed = (plan.needed - plan.margin) / (1 - plan.margin / plan.memory.total)

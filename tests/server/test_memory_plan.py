@@ -124,8 +124,17 @@ def test_cuda_graphs_are_planned_for_the_policy_unless_it_is_eager(seven: dict[s
 
 def test_with_all_shares_set_nothing_is_planned(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)  # and no card, so that a plan would fail
-    parts = engine_parts(Settings(**seven, policy_memory=0.1, rm_memory=0.9))
-    assert parts == (Fixed(None, 0.1), Fixed(None, 0.9), Fixed(None, 0.9))
+    parts = engine_parts(Settings(**seven, policy_memory=0.4, rm_memory=0.3))
+    assert parts == (Fixed(None, 0.4), Fixed(None, 0.3), Fixed(None, 0.3))
+
+
+def test_shares_of_more_than_a_card_are_refused_before_an_engine_starts(
+    seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM refused the last engine, minutes later."""
+    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
+    with pytest.raises(DoesNotFit, match=r"are 1\.5 of the card"):
+        engine_parts(Settings(**seven, policy_memory=0.5, rm_memory=0.5))
 
 
 def test_context_and_precision_of_the_settings_count(seven: dict[str, str]) -> None:
