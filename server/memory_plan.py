@@ -51,7 +51,7 @@ def engine_parts(settings: Settings) -> Parts:
 
     Raises:
         CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
-        DoesNotFit: the engines need more than there is.
+        DoesNotFit: the engines need more than there is, or their shares are more than a card.
     """
     fixed = _fixed(settings)
     if not runs_on_gpu():
@@ -64,7 +64,8 @@ def engine_parts(settings: Settings) -> Parts:
     if len(shares) == len(fixed):
         if sum(shares) > 1:
             raise DoesNotFit(
-                f"policy_memory and the two rm_memory are {sum(shares):g} of the card, and must not exceed 1"
+                f"the engines' shares (policy_memory, rm_memory) are {sum(shares):g} of the card together; lower them "
+                "until they are at most 1"
             )
         return fixed
     planned = plan(settings)

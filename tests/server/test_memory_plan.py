@@ -133,7 +133,7 @@ def test_shares_of_more_than_a_card_are_refused_before_an_engine_starts(
 ) -> None:
     """vLLM refused the last engine, minutes later."""
     monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
-    with pytest.raises(DoesNotFit, match=r"are 1\.5 of the card"):
+    with pytest.raises(DoesNotFit, match=r"shares .* are 1\.5 of the card"):
         engine_parts(Settings(**seven, policy_memory=0.5, rm_memory=0.5))
 
 
