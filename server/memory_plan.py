@@ -23,6 +23,7 @@ from winnow.models.engines.planning import (
     plan_ram,
 )
 from winnow.models.engines.shape import Model
+from winnow.models.errors import DoesNotFit
 from winnow.models.reporting.tables import print_table
 from winnow.server.engine_options import execution, precision
 from winnow.server.settings import PolicySettings, RewardModelSettings, Settings
@@ -58,7 +59,7 @@ def engine_parts(settings: Settings) -> Parts:
 
     Raises:
         CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
-        DoesNotFit: the engines need more than there is.
+        DoesNotFit: the engines need more than there is, or their shares are more than a card.
     """
     fixed = _fixed(settings)
     if not runs_on_gpu():
@@ -67,7 +68,13 @@ def engine_parts(settings: Settings) -> Parts:
             logger.warning("smaller KV caches than the engines can use: %s", planned)
         policy, safety, helpfulness = (Fixed(engine.kv_cache) for engine in planned.engines)
         return policy, safety, helpfulness
-    if all(part.share for part in fixed):
+    shares = [part.share for part in fixed if part.share]
+    if len(shares) == len(fixed):
+        if sum(shares) > 1:
+            raise DoesNotFit(
+                f"the engines' shares (policy_memory, rm_memory) are {sum(shares):g} of the card together; lower them "
+                "until they are at most 1"
+            )
         return fixed
     planned = plan(settings)
     logger.info("%s", planned)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.live import scripted
+from winnow.models.engines import environment
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.metrics import Metrics
 from winnow.server.settings import ALIASES, Settings
@@ -108,3 +109,8 @@ def test_the_kubernetes_deployment_fits_the_image_and_the_server() -> None:
         assert container[probe]["httpGet"] == {"path": path, "port": port}
     flags = [argument.partition("=")[0] for argument in container["args"]]
     assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= {*Settings.model_fields, *ALIASES}
+
+
+def test_every_cache_that_moves_with_the_home_is_on_the_page() -> None:
+    page = (DOCS / "operations.md").read_text()
+    assert [name for name in environment._HOME_CACHES if f"| `{name}` |" not in page] == []

@@ -32,6 +32,7 @@ from rich.table import Table
 
 from winnow.loadtests.benchmarks.winnow_process import winnow_server_of_shape
 from winnow.models import demo
+from winnow.models.engines import mps
 from winnow.models.engines.bandwidth import measure_in_child
 from winnow.models.engines.dummy_checkpoints import EOS, SHAPES, plain_words
 from winnow.models.engines.roofline import Machine, Roofline, roofline
@@ -39,7 +40,6 @@ from winnow.models.engines.shape import BYTES
 from winnow.models.statistics import median
 
 REQUEST_SECONDS = 600.0
-MPS = {True: "on", False: "off", None: "unknown"}
 WARM_UP_SHARE = 0.25
 """Part of a saturation run that is not counted."""
 
@@ -213,9 +213,9 @@ def show(report: dict[str, Any]) -> None:
     lengths = f"{report['prompt_tokens']} + {report['answer_tokens']} tokens, {report['lengths']}"
     speed = f"{machine.bandwidth / 1e9:,.0f} GB/s, {machine.flops / 1e12:,.2f} TFLOP/s"
     gpu = report["served_by"]["gpu"]
-    mps = f", MPS {MPS[gpu['mps']]}" if gpu else ""
+    sharing = f", MPS {mps.WORDS[gpu['mps']]}" if gpu else ""
     table = Table(
-        title=f"{report['shape']} on {machine.name}{mps}: {lengths}",
+        title=f"{report['shape']} on {machine.name}{sharing}: {lengths}",
         caption=f"measured {speed}; tied: all that finish in the last step are scored after it",
     )
     for heading in ("K", "p50 ms", "score tail ms", "roofline ms", "ratio", "roofline tied ms", "ratio tied"):

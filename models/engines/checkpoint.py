@@ -83,8 +83,15 @@ def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
     architecture = (config.get("architectures") or ["none"])[0]
     if architecture != _ARCHITECTURE[kind]:
         raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_ARCHITECTURE[kind]}")
-    labels = config.get("num_labels") or len(config.get("id2label") or {0: ""})
-    if kind == "reward model" and labels != 1:
+    if kind == "policy":
+        return
+    labels = config.get("num_labels") or len(config.get("id2label") or ())
+    if not labels:
+        raise CheckpointError(
+            f'{kind}: config.json of {folder} has no "num_labels", which means two; a reward model has one: add '
+            '"num_labels": 1'
+        )
+    if labels != 1:
         raise CheckpointError(f"{kind}: {folder} has {labels} labels; a reward model has one")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import getpass
 import logging
 import os
 import re
@@ -118,6 +119,7 @@ def prepare(*, offline: bool, compiled: bool) -> None:
         os.environ.setdefault(name, value)
     _drop_misread()
     _find_caches()
+    _name_user()
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its Triton notes precede the level above
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # nothing an operator could act on
     warnings.filterwarnings("ignore", message="Unclosed context .zmq", category=ResourceWarning)  # at the exit
@@ -140,15 +142,19 @@ def _find_caches() -> None:
     """Give vLLM and its libraries a temporary cache folder if the user's cannot be written, as in a hardened container.
 
     A folder that the operator has set stays, if it can be written. Where the user's cache folder can be written and
-    only the home cannot, all lie in the cache folder.
+    only the home cannot, all lie in the cache folder. An empty variable counts as none: vLLM would take it for the
+    working directory.
     """
-    named = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    for variable in ("XDG_CACHE_HOME", *_HOME_CACHES):
+        if os.environ.get(variable) == "":
+            del os.environ[variable]
+    named = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     has_cache = _is_writable(named)
     has_home = has_cache and _is_writable("~")
     moved = [
         variable
         for variable in _HOME_CACHES
-        if not (_is_writable(os.environ[variable]) if os.environ.get(variable) else has_home)
+        if not (_is_writable(os.environ[variable]) if variable in os.environ else has_home)
     ]
     if not moved:
         return
@@ -162,11 +168,19 @@ def _find_caches() -> None:
         os.environ[variable] = os.path.join(root, _HOME_CACHES[variable])
 
 
+def _name_user() -> None:
+    """Name a user whom the machine does not know, as a container may have: PyTorch's compiler asks for the name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
 def _is_writable(folder: str) -> bool:
-    """Whether `folder` exists, or can be made, and can be written; "~" of a user without a home cannot."""
+    """Whether `folder` is a folder, or can be made, and can be written; "~" of a user without a home cannot."""
     path = os.path.expanduser(folder)
     if path.startswith("~"):
         return False
     with contextlib.suppress(OSError):
         os.makedirs(path, exist_ok=True)
-    return os.access(path, os.W_OK)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from winnow.models.engines import mps
 from winnow.models.engines.memory import Memory
@@ -71,12 +72,15 @@ def card() -> Card:
         child = subprocess.run(  # noqa: S603, this interpreter and a constant
             [sys.executable, "-c", _QUERY], capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True
         )
-        told = json.loads(child.stdout.splitlines()[-1])
+        return _told(json.loads(child.stdout.splitlines()[-1]))
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise CheckpointError(f"no GPU can be used: {reason}") from None
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
+    except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
         raise CheckpointError("no GPU can be used: CUDA did not report its memory") from None
+
+
+def _told(told: dict[str, Any]) -> Card:
     major, minor = told["capability"]
     shared = mps.is_running() if told["mps"] is None else told["mps"]
     return Card(told["name"], told["total"], told["free"], (major, minor), shared)

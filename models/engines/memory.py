@@ -5,6 +5,7 @@ The plans themselves are made in `winnow.models.engines.planning`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,7 @@ class EnginePlan:
     uncounted: int
     kv_cache: int
     fixed_share: float | None = None
+    has_fixed_kv_cache: bool = False
 
     @property
     def context(self) -> int:
@@ -174,19 +176,36 @@ def explain(plan: MemoryPlan) -> str:
 
 def _remedies(plan: MemoryPlan) -> Sequence[str]:
     remedies = []
+    is_card = plan.policy.uncounted > 0
     if any(engine.model.dtype == "float32" for engine in plan.engines):
-        remedies.append("--dtype bfloat16, half of everything")
+        # Not every card has bfloat16; "auto" knows, but is float32 on CPU.
+        remedies.append(f"--dtype {'auto' if is_card else 'bfloat16'}, half of the weights and KV caches")
+    if any(engine.fixed_share for engine in plan.engines):
+        remedies.append("a smaller policy_memory or rm_memory")
+    if any(engine.has_fixed_kv_cache for engine in plan.engines):
+        remedies.append("a smaller kv_cache_gib or rm_kv_cache_gib")
     lacking = plan.needed - plan.memory.free
-    context = plan.policy.context
-    shorter = context - -(-lacking // sum(engine.model.kv_per_token for engine in plan.engines))
-    if MIN_CONTEXT <= shorter < context:
-        remedies.append(f"--context {shorter // 128 * 128}")
+    if shorter := _shorter_context(plan, lacking):
+        remedies.append(f"--context {shorter}")
     taken = plan.memory.total - plan.memory.free
     if taken >= lacking:
         remedies.append(f"the {gib(taken)} that other processes hold")
-    place = "a card" if plan.policy.uncounted else "a machine"
-    remedies.append(f"smaller models, or {place} with {-(-plan.needed // GIB)} GiB free")
+    place = "a card" if is_card else "a machine"
+    remedies.append("smaller models")
+    if not any(engine.fixed_share for engine in plan.engines):  # shares grow with the card
+        needed = (plan.needed - plan.margin) / (1 - plan.margin / plan.memory.total)
+        remedies[-1] += f", or {place} with {math.ceil(needed / GIB)} GiB free"
     return remedies
+
+
+def _shorter_context(plan: MemoryPlan, lacking: int) -> int | None:
+    """Return a context for all engines that saves `lacking` bytes of KV cache, and is longer for none; else None."""
+    contexts = [engine.context for engine in plan.engines]
+    free = [engine.model for engine in plan.engines if not (engine.has_fixed_kv_cache or engine.fixed_share)]
+    per_token = sum(model.kv_per_token for model in free)
+    held = sum(model.context * model.kv_per_token for model in free)
+    shorter = min((held - lacking) // per_token, *contexts) if free else 0
+    return shorter // 128 * 128 if MIN_CONTEXT <= shorter < max(contexts) else None
 
 
 def gib(size: int) -> str:

@@ -13,6 +13,8 @@ import stat
 from pathlib import Path
 
 DEFAULT_FOLDER = "/tmp/nvidia-mps"  # noqa: S108, NVIDIA's default
+WORDS = {True: "on", False: "off", None: "unknown"}
+"""What `is_running` and a card's `mps` say, for a reader."""
 _LISTENS = (0, errno.EPROTOTYPE, errno.EAGAIN)
 """Outcomes of a connection that show a listener, also one of another kind of socket, or with a full queue."""
 
@@ -35,7 +37,10 @@ def is_running() -> bool | None:
 def _socket_listens(control: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.setblocking(False)
-        return client.connect_ex(str(control)) in _LISTENS
+        try:
+            return client.connect_ex(str(control)) in _LISTENS
+        except OSError:  # the path is longer than a socket's address, so CUDA cannot connect either
+            return False
 
 
 def _pipe_is_read(control: Path) -> bool:

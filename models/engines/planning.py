@@ -105,10 +105,11 @@ def plan_policy(card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED
     least = _least(card, model, fixed, work)
     rest = int(card.free - least.claimed) - margin
     if rest < 0:
+        own = "a smaller kv_cache_gib, " if least.has_fixed_kv_cache else ""
         raise DoesNotFit(
             f"with the reward models running, {card}, and {gib(margin)} stay free, too little for the policy:\n"
             f"  {least.arithmetic}\n"
-            "what would help: a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
+            f"what would help: {own}a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
         )
     return _filled(least, rest, fixed, work)
 
@@ -147,7 +148,9 @@ def _filled(policy: EnginePlan, rest: int, fixed: Fixed, work: Work) -> EnginePl
 def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work, process: int) -> EnginePlan:
     least = _one_sequence(model, CPU_BLOCK)
     wanted = _whole_blocks(min(useful_kv_cache(model, work, CPU_BLOCK), max(CPU_KV_CACHE, least)), model)
-    engine = EnginePlan(model, ram, process, 0, wanted if fixed.kv_cache is None else fixed.kv_cache)
+    engine = EnginePlan(model, ram, process, 0, wanted)
+    if fixed.kv_cache is not None:
+        engine = replace(engine, kv_cache=fixed.kv_cache, has_fixed_kv_cache=True)
     require_one_sequence(engine, least)
     return engine
 
@@ -201,7 +204,7 @@ def _least(card: Memory, model: Model, fixed: Fixed, work: Work) -> EnginePlan:
     uncounted = CUDA_CONTEXT + _graphs(model)
     engine = EnginePlan(model, card, _activations(model, work), uncounted, minimum, fixed.share)
     if fixed.kv_cache is not None:
-        engine = replace(engine, kv_cache=fixed.kv_cache)
+        engine = replace(engine, kv_cache=fixed.kv_cache, has_fixed_kv_cache=True)
     elif fixed.share is not None:
         engine = replace(engine, kv_cache=int(fixed.share * card.total) - model.weights - engine.activations)
     require_one_sequence(engine, minimum)

@@ -88,12 +88,21 @@ def _load(checkpoint: str, dtype: Precision) -> PreTrainedModel:
     disable_progress_bar()
     try:
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+            checkpoint,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in one line
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"reward model: transformers cannot load {checkpoint}: {_first_line(error)}") from error
     if missing := sorted(found["missing_keys"]):  # transformers makes up weights for them
         raise CheckpointError(f"reward model: {checkpoint} has no tensor {missing[0]}; the checkpoint is not complete")
+    if mismatched := sorted(found["mismatched_keys"]):
+        name, stored, wanted = mismatched[0]
+        raise CheckpointError(
+            f"reward model: {checkpoint}: {name} is {list(stored)}, but its config asks for {list(wanted)}"
+        )
     loaded: PreTrainedModel = model
     return loaded
 

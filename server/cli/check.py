@@ -102,16 +102,6 @@ def check(settings: Settings, reference_dtype: ReferenceDtype = "float32") -> No
         raise CheckFailed(_failure(comparisons))
 
 
-async def compare(service: Service, reference_dtype: Precision = "float32") -> list[Comparison]:
-    """Compare both reward models of a running service with their checkpoints, beside its engines.
-
-    Raises:
-        CandidateFailed, EngineDead: an engine gave no score.
-        CheckpointError: a reference cannot be loaded.
-    """
-    return await against_references(service, await score_served(service), reference_dtype)
-
-
 async def score_served(service: Service) -> list[Served]:
     """Score the example answers with both reward models of a running service, and run their sanity checks.
 
@@ -196,7 +186,12 @@ async def _failed_check(
 def _failure(comparisons: Sequence[Comparison]) -> str:
     """Return why the check failed, in one line."""
     reasons = []
-    if differing := [comparison.served.name for comparison in comparisons if comparison.differs]:
+    if undefined := [comparison.served.name for comparison in comparisons if comparison.is_undefined]:
+        reasons.append(
+            f"the reference's scores of the {' and '.join(undefined)} model are not all numbers; "
+            "try another --reference-dtype"
+        )
+    if differing := [each.served.name for each in comparisons if each.differs and not each.is_undefined]:
         reasons.append(f"the served scores of the {' and '.join(differing)} model differ from the checkpoint's")
     if constant := [comparison.served.name for comparison in comparisons if comparison.is_constant]:
         reasons.append(f"the checkpoint of the {' and '.join(constant)} model gives every answer the same score")

@@ -106,6 +106,11 @@ class Comparison:
         return self.spread <= RESOLUTION * max(map(abs, _flat(self.reference.scores)))
 
     @property
+    def is_undefined(self) -> bool:
+        """Whether the reference's own scores are not all numbers, so that there is nothing to compare with."""
+        return not _are_finite(self.reference.scores)
+
+    @property
     def differs(self) -> bool:
         """Whether the served scores are not the checkpoint's, or are not numbers."""
         served = (self.served.alone, self.served.together)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from winnow.server.settings import Settings
+from winnow.server.settings import MAX_GIB, Settings
 
 
 def serve(settings: Settings) -> None:
@@ -19,7 +19,8 @@ def serve(settings: Settings) -> None:
 def plan(
     settings: Settings,
     card_gib: Annotated[
-        float | None, typer.Option(min=1, help="Plan for a card of this size in GiB; default: this machine.")
+        float | None,
+        typer.Option(min=1, max=MAX_GIB, help="Plan for a card of this size in GiB; default: this machine."),
     ] = None,
 ) -> None:
     """Print how the three engines would share a card's memory; exit 1, with the arithmetic, if they do not fit.

@@ -75,7 +75,7 @@ def _engine_settings(settings: Settings) -> dict[str, Any]:
     """Return the other settings that decide the bits of a score or a token."""
     how = execution(settings, "policy", on_gpu=runs_on_gpu())
     return {
-        "eager": True if how == "eager" else how,
+        "eager": {"eager": True, "compiled": False}.get(how, how),
         "safety_scale": settings.safety.scale,
         "safety_bias": settings.safety.bias,
         "helpfulness_scale": settings.helpfulness.scale,

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from winnow.models.engines.memory import GIB
+from winnow.models.engines.mps import WORDS
 from winnow.models.reporting.numbers import NOTHING, count, number, percent
 from winnow.models.reporting.pages import environment, flattened
 from winnow.server.doctor.privacy import clean
@@ -70,7 +71,7 @@ def _chips(report: Report) -> list[tuple[str, str, str]]:
     card, machine = facts.graphics.card, facts.machine
     chips = []
     if card:
-        mps = {True: "MPS on", False: "MPS off", None: "MPS unknown"}[card.mps]
+        mps = f"MPS {WORDS[card.mps]}"
         chips.append(("card", card.name, f"{gibibytes(card.total)} GiB, {gibibytes(card.free)} free, {mps}"))
     else:
         chips.append(("processor", machine.cpu, f"{machine.cores} cores, {gibibytes(machine.memory)} GiB"))

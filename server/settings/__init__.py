@@ -7,6 +7,7 @@ of `ALIASES` mean the same and are the command line's flags. The environment is 
 
 from winnow.server.settings.engines import (
     ENGINES,
+    MAX_GIB,
     EngineSettings,
     HelpfulnessSettings,
     PolicySettings,
@@ -21,6 +22,7 @@ from winnow.server.settings.tree import Settings
 __all__ = [
     "ALIASES",
     "ENGINES",
+    "MAX_GIB",
     "EngineSettings",
     "HelpfulnessSettings",
     "Option",

@@ -12,6 +12,8 @@ from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
 
 ENGINES = ("policy", "safety", "helpfulness")
+MAX_GIB = 2**20
+"""Largest memory that can be named: a PiB, more than any machine has."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -59,7 +61,7 @@ class PolicySettings(EngineSettings):
         None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("the policy engine")
     )
     kv_cache_gib: float | None = setting(
-        None, offline=True, memory=True, gt=0, description=_KV_CACHE.format("the policy")
+        None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("the policy")
     )
 
 
@@ -71,7 +73,7 @@ class RewardModelSettings(EngineSettings):
         None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
     )
     kv_cache_gib: float | None = setting(
-        None, offline=True, memory=True, gt=0, description=_KV_CACHE.format("each reward model")
+        None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("each reward model")
     )
 
     scale: Scale

@@ -128,8 +128,17 @@ def test_cuda_graphs_are_planned_for_the_policy_unless_it_is_eager(seven: dict[s
 
 def test_with_all_shares_set_nothing_is_planned(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)  # and no card, so that a plan would fail
-    parts = engine_parts(Settings(**seven, policy_memory=0.1, rm_memory=0.9))
-    assert parts == (Fixed(None, 0.1), Fixed(None, 0.9), Fixed(None, 0.9))
+    parts = engine_parts(Settings(**seven, policy_memory=0.4, rm_memory=0.3))
+    assert parts == (Fixed(None, 0.4), Fixed(None, 0.3), Fixed(None, 0.3))
+
+
+def test_shares_of_more_than_a_card_are_refused_before_an_engine_starts(
+    seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM refused the last engine, minutes later."""
+    monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)
+    with pytest.raises(DoesNotFit, match=r"shares .* are 1\.5 of the card"):
+        engine_parts(Settings(**seven, policy_memory=0.5, rm_memory=0.5))
 
 
 def test_context_and_precision_of_the_settings_count(seven: dict[str, str]) -> None:
@@ -174,3 +183,13 @@ def test_without_a_card_the_machine_is_planned() -> None:
     assert done.exit_code == 0
     assert "this machine has" in done.stdout
     assert "helpfulness" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--card-gib", "--kv-cache-gib", "--rm-kv-cache-gib"])
+@pytest.mark.parametrize("size", ["inf", "1e300", "1e9", "nan"])
+def test_a_size_that_no_machine_has_is_refused_in_words(flag: str, size: str) -> None:
+    """Infinity ended in a traceback, 1e290 in a message with that many digits."""
+    done = run(flag, size)
+    assert done.exit_code
+    assert isinstance(done.exception, SystemExit)
+    assert "1048576" in done.stderr or size == "nan"

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from winnow.loadtests.machine import machine
+from winnow.models.engines import mps
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.engines.hardware import first_card
 
@@ -35,8 +36,7 @@ def _gpu() -> dict[str, str]:
     if not runs_on_gpu():
         return {}
     card = first_card()
-    mps = {True: "on", False: "off", None: "unknown"}[card.mps]
-    return {"GPU": f"{card.name}, {card.total / 2**30:.1f} GiB", "MPS": mps}
+    return {"GPU": f"{card.name}, {card.total / 2**30:.1f} GiB", "MPS": mps.WORDS[card.mps]}
 
 
 def _version(name: str) -> str:

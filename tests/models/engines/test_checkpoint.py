@@ -97,6 +97,7 @@ def test_a_policy_is_no_reward_model_and_the_other_way_round() -> None:
         ({"architectures": None}, "none"),
         ({"architectures": ["BertForSequenceClassification"], "model_type": "bert"}, "Llama"),
         ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
+        ({"id2label": None}, 'no "num_labels", which means two'),
     ],
 )
 def test_a_config_of_another_kind(copy: Path, change: dict[str, object], word: str) -> None:

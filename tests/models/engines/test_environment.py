@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,8 +57,44 @@ def test_a_user_without_a_home_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert os.environ["HOME"] == str(tmp_path)
 
 
+def test_a_user_without_a_name_gets_one(clean: pytest.MonkeyPatch) -> None:
+    """PyTorch's compiler names its folder after the user, and ended with a KeyError."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        clean.setenv(variable, "")
+        clean.delenv(variable)
+    clean.setattr("pwd.getpwuid", _no_such_user)
+    environment.prepare(offline=True, compiled=True)
+    assert getpass.getuser() == str(os.getuid())
+
+
+def test_an_empty_variable_names_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """vLLM wrote into the working directory."""
+    names = {"XDG_CACHE_HOME", *environment._HOME_CACHES}
+    for name in names:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment._find_caches()
+    assert not names & set(os.environ)
+
+
 def _no_such_user(uid: int) -> None:
     raise KeyError(uid)
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", *environment._HOME_CACHES])
+def test_a_file_is_no_cache_folder(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr("atexit.register", lambda remove, path, **_: monkeypatch.setenv("REMOVED", path))
+    for other in environment._HOME_CACHES:
+        monkeypatch.setenv(other, "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(variable, str(file))
+    environment._find_caches()
+    moved = environment._HOME_CACHES if variable == "XDG_CACHE_HOME" else [variable]
+    assert all(os.environ[name] and not os.environ[name].startswith(str(file)) for name in moved)
+    shutil.rmtree(os.environ.get("REMOVED", ""), ignore_errors=True)
 
 
 @pytest.mark.parametrize("variable", environment._HOME_CACHES)

@@ -99,6 +99,10 @@ def test_the_first_look_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         ("raise SystemExit(3)", "no reason given"),
         ("", "did not report"),
         ("print('nothing of use')", "did not report"),
+        ("print('[1, 2]')", "did not report"),
+        ("print('{}')", "did not report"),
+        (telling("a card", [9], None), "did not report"),
+        (telling("a card", [9, 0, 1], None), "did not report"),
     ],
 )
 def test_without_a_card_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str, reason: str) -> None:

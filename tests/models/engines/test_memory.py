@@ -167,6 +167,8 @@ def test_a_policys_fixed_cache_is_kept_beside_running_reward_models() -> None:
     assert plan_policy(card(79.6, taken=34), policy, WORK, Fixed(kv_cache=4 * GIB)).kv_cache == 4 * GIB
     with pytest.raises(DoesNotFit, match="with the reward models running, the card has"):
         plan_policy(card(79.6, taken=74), policy, WORK)
+    with pytest.raises(DoesNotFit, match=r"would help: a smaller kv_cache_gib, a smaller rm_kv_cache_gib or rm_memory"):
+        plan_policy(card(79.6, taken=34), policy, WORK, Fixed(kv_cache=40 * GIB))
 
 
 @quick
@@ -220,8 +222,11 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
     assert [line.split(":")[0].strip() for line in engines] == ["policy", "safety", "helpfulness"]
     assert "25.1 GiB weights (float32) + 2.5 GiB overhead + 4.0 GiB KV cache (4,112 tokens) = 31.6 GiB" in engines[0]
     assert "kept free" in kept
-    assert "--dtype bfloat16" in remedies
-    assert "a card with 94 GiB free" in remedies
+    assert "--dtype auto, half" in remedies, "a card may lack bfloat16"
+    assert "smaller models, or a card with 96 GiB free" in remedies
+    assert plan_card(card(96), three(LLAMA_2_7B, "float32"), WORK), "a larger card keeps more free"
+    with pytest.raises(DoesNotFit):
+        plan_card(card(95), three(LLAMA_2_7B, "float32"), WORK)
 
 
 def test_a_shorter_context_helps_where_it_does() -> None:
@@ -229,6 +234,19 @@ def test_a_shorter_context_helps_where_it_does() -> None:
         plan_card(card(48), three(LLAMA_2_7B), WORK)
     context = int(str(caught.value).split("--context ")[1].split(",")[0])
     assert plan_card(card(48), three(LLAMA_2_7B, context=context), WORK)
+
+
+def test_a_context_that_is_longer_for_one_engine_is_no_help() -> None:
+    """Beside a policy of 131,072 tokens, reward models of 8,192 were told to take "--context 67456" as well."""
+    shape = Shape(4096, 32, 32, 8, 128, 14_336, 128_256, 131_072)
+    policy, safety, helpfulness = three(shape)
+    models = (policy, replace(safety, context=8192), replace(helpfulness, context=8192))
+    with pytest.raises(DoesNotFit, match=r"--context (\d+)") as caught:
+        plan_card(card(79.6), models, WORK)
+    context = int(str(caught.value).split("--context ")[1].split(",")[0])
+    assert context <= 8192
+    policy, safety, helpfulness = three(shape, context=context)
+    assert plan_card(card(79.6), (policy, safety, helpfulness), WORK)
 
 
 def fixed(policy: Fixed = NOT_FIXED, rm: Fixed = NOT_FIXED) -> tuple[Fixed, Fixed, Fixed]:
@@ -248,6 +266,19 @@ def test_the_operators_sizes_are_kept() -> None:
         DoesNotFit, match=r"safety\.kv_cache_gib \(rm_kv_cache_gib\) is 1\.0, too little for one sequence of 4,096"
     ):
         plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(rm=Fixed(kv_cache=GIB)))
+
+
+def test_sizes_of_the_operators_that_do_not_fit_are_what_would_help() -> None:
+    """Shares of 1.5 cards were told to want smaller models, or a card with so many GiB."""
+    with pytest.raises(DoesNotFit) as shares:
+        plan_card(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.9), Fixed(share=0.3)))
+    assert str(shares.value).endswith("what would help: a smaller policy_memory or rm_memory, smaller models")
+    for plan in (plan_card, plan_ram):
+        with pytest.raises(DoesNotFit, match=r"help: .*a smaller kv_cache_gib or rm_kv_cache_gib"):
+            plan(card(80), three(LLAMA_2_7B), WORK, fixed(Fixed(kv_cache=100 * GIB)))
+    with pytest.raises(DoesNotFit) as nothing_fixed:
+        plan_card(card(24), three(LLAMA_2_7B), WORK)
+    assert "kv_cache_gib" not in str(nothing_fixed.value)
 
 
 def test_one_reward_model_alone_can_be_fixed() -> None:
@@ -331,7 +362,7 @@ def test_a_small_machine_gets_small_caches() -> None:
 def test_a_machine_that_can_never_hold_the_engines_is_refused_with_the_arithmetic() -> None:
     with pytest.raises(DoesNotFit, match=r"need 1\.5 GiB at least; this machine has 1\.0 GiB"):
         plan_ram(machine(1), demos(), WORK)
-    with pytest.raises(DoesNotFit, match="a machine with 89 GiB free"):
+    with pytest.raises(DoesNotFit, match=r"--dtype bfloat16, half .* a machine with 89 GiB free"):
         plan_ram(machine(64), three(LLAMA_2_7B, "float32"), WORK)
     with pytest.raises(DoesNotFit, match=r"policy\.kv_cache_gib \(kv_cache_gib\) is 1\.0, too little"):
         plan_ram(machine(256), three(LLAMA_2_7B, "float32"), WORK, fixed(Fixed(kv_cache=GIB)))

@@ -36,6 +36,18 @@ def test_a_socket_that_is_listened_to(folder: Path, kind: socket.SocketKind) -> 
     assert mps.is_running() is False, "the daemon has ended and left its socket"
 
 
+def test_a_folder_whose_name_is_longer_than_a_sockets_address(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start ended with a traceback, "AF_UNIX path too long"."""
+    deep = folder / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.chdir(deep)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(deep))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as daemon:
+        daemon.bind("control")
+        daemon.listen(1)
+        assert mps.is_running() is False
+
+
 def test_a_pipe_that_is_read(folder: Path) -> None:
     os.mkfifo(folder / "control")
     assert mps.is_running() is False, "no daemon reads"

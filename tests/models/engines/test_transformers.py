@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,17 @@ def test_a_checkpoint_that_lacks_its_head_is_refused(tmp_path: Path, reward_inpu
         ReferenceRewardModel(str(folder), reward_input)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="transformers cannot load"):
+        ReferenceRewardModel(str(folder), reward_input)
+
+
+def test_a_checkpoint_of_other_sizes_is_refused_in_one_line(tmp_path: Path, reward_input: RewardInput) -> None:
+    """A config.json without labels means two of them, and transformers ended with a traceback."""
+    folder = tmp_path / "two-labels"
+    shutil.copytree(CHECKPOINT, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["id2label"], config["label2id"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"score\.weight is \[1, \d+\], but its config asks for \[2,"):
         ReferenceRewardModel(str(folder), reward_input)
 
 

@@ -23,7 +23,7 @@ from winnow.models.errors import CandidateFailed
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Prompt
 from winnow.server.cli import check
-from winnow.server.cli.check import ANSWERS, against_references, compare, example_prompts, score_served
+from winnow.server.cli.check import ANSWERS, against_references, example_prompts, score_served
 from winnow.server.cli.comparison import (
     FULL_PRECISION_SHARE,
     LOW_PRECISION_SHARE,
@@ -55,6 +55,10 @@ class StandIn(ScriptedRewardModel):
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         return self._changed(await self._reference.score(prompt, answer))
+
+
+async def compare(service: Service, reference_dtype: Precision = "float32") -> list[Comparison]:
+    return await against_references(service, await score_served(service), reference_dtype)
 
 
 def standing_in(tokenizer: Tokenizer, dtype: Precision, changed: Callable[[float], float] = float) -> Service:
@@ -319,6 +323,9 @@ def test_every_reason_is_in_the_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     same = "the checkpoint of the safety model gives every answer the same score"
     assert done.stderr == f"winnow: {DIFFERS}; {same}\n"
     assert done.stdout.count("FAILED") == 2
+    done, _ = run(monkeypatch, [GOOD, comparison([1.0, 2.0, 3.0], reference=(1.0, 2.0, math.nan))])
+    assert "the reference's scores of the safety model are not all numbers; try another" in done.stderr
+    assert DIFFERS not in done.stderr
     done, _ = run(monkeypatch, [GOOD, comparison([1.0, 2.0, 3.0], failure="its sign is wrong")])
     assert done.stderr == "winnow: its sign is wrong\n"
     assert done.exit_code == 1
