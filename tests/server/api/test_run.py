@@ -136,7 +136,7 @@ def test_an_engine_that_cannot_start_is_one_line_with_its_cause(command: str, tm
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = (line for line in done.stderr.splitlines() if "starting three engines" not in line)
-    assert line.startswith("winnow: vLLM could not start the policy engine")
+    assert line.startswith("winnow: vLLM could not start the safety engine")
     assert "Error: Available memory" in line
 
 
