@@ -129,7 +129,7 @@ class _Session:
     def run_without_engines(self, settings: Settings) -> None:
         """Write the problems down; no engine is needed if no other row is left. Exports need the tokenizer even so."""
         if not self.options.server:
-            tokenizer_copy.keep(self.options.out, settings.policy.checkpoint)
+            tokenizer_copy.keep(self.options.out, settings.policy.checkpoint, self.template)
         for item in parse(self.source, self.template):
             if isinstance(item, Problem) and item.line not in self.journal.done:
                 self.journal.append(item)
@@ -137,7 +137,8 @@ class _Session:
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
         # Not before: a refused run leaves nothing behind.
-        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, service.settings.policy.checkpoint)
+        policy = service.settings.policy.checkpoint
+        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, policy, self.template)
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():

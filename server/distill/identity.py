@@ -57,13 +57,20 @@ def _models(settings: Settings) -> dict[str, Any]:
 
     The policy is `served_as` the name that a server with these settings would give it.
     """
+    policy = settings.chat_template
+    templates: dict[str, dict[str, str]] = {
+        # A template that a checkpoint or a file brings is kept by the run, beside the tokenizer.
+        "policy": {"template": policy.name, **({"template_sha256": policy.digest} if policy.digest else {})},
+        "safety": {"template": settings.safety.template},
+        "helpfulness": {"template": settings.helpfulness.template},
+    }
     return {
         name: {
             **({"served_as": settings.model_name} if name == "policy" else {}),
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
             "kind": settings.engines[name].kind,
-            "template": settings.engines[name].template,
+            **templates[name],
             "dtype": precision(settings, settings.engines[name]),
             "context": settings.engines[name].context or settings.context,
         }

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.errors import RunError
 from winnow.server.distill import tokenizer_copy
@@ -96,7 +95,7 @@ def without_ids(formats: tuple[Format, ...]) -> tuple[Format, ...]:
 def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ExportedTemplate:
     """Return the chat format of the policy; by default its template is `llama2`: a server does not name its own."""
     tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
-    template = TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
+    template = tokenizer_copy.template(folder, manifest["models"].get("policy", {}).get("template", "llama2"))
     return ExportedTemplate.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
 
 
