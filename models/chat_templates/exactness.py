@@ -23,6 +23,8 @@ PLAIN = tuple(text.strip() for text in TEXTS if text.strip())
 
 def exact_jinja(template: ChatTemplate, tokenizer: Tokenizer) -> str | None:
     """Return the form of `template` that is exact with `tokenizer`, or None if none is."""
+    if template.digest:
+        return template.jinja if is_exact(template.jinja, template, tokenizer) else None
     more = [name for name in tokenizer.control_tokens if _reads(template.jinja, tokenizer, name)]
     return next((jinja for jinja in template.jinja_forms(more) if is_exact(jinja, template, tokenizer)), None)
 

@@ -37,6 +37,11 @@ class ExportedTemplate:
     def about(self) -> str:
         """Remarks about the template, for the card and the terminal."""
         name, ids = self.template.name, f"`{FILES['token-ids'].name}`"
+        if self.jinja is None and self.tokenizer is None:
+            return (
+                f"The chat format is the served model's own (`{name}`), which is not known here, so there is no "
+                f"`{CHAT_TEMPLATE}`. `winnow export RUN --tokenizer CHECKPOINT` adds the checkpoint's."
+            )
         if self.jinja is None:
             return (
                 f"No Jinja template of the chat format `{name}` gives the policy's tokenizer the ids that were sampled "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -9,6 +13,8 @@ from hypothesis import strategies as st
 from tests.models.byte_level import FAMILIES, Shipped, loaded, shipped
 from tests.models.chat_templates.dialogs import contents, dialogs
 from tests.models.real_policy import real_policy
+from tests.models.real_vocabulary import SHIPPED
+from tests.models.real_vocabulary import ship as ship_sentencepiece
 from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.control_tokens import control_tokens
 from winnow.models.errors import DialogError
@@ -159,3 +165,41 @@ def test_a_template_that_fails_on_a_dialog_says_so() -> None:
     broken = JinjaTemplate("{{ messages[1].content }}")
     with pytest.raises(DialogError, match="the model's chat template refuses the dialog"):
         broken.validate([Message("user", "a")])
+
+
+ZEPHYR = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] + eos_token }}{% else %}{{ raise_exception('Only user and assistant roles') }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+@cache
+def with_sentencepiece(way: str, source: str) -> Shipped:
+    with TemporaryDirectory() as folder:
+        path = ship_sentencepiece(way, Path(folder)) / "chat_template.jinja"
+        path.write_text(source, encoding="utf-8")
+        return loaded(path.parent)
+
+
+@pytest.mark.parametrize("way", SHIPPED)
+@pytest.mark.parametrize("source", [ZEPHYR, MISTRAL], ids=["Zephyr", "Mistral"])
+@given(
+    dialog=dialogs(contents(without=("<", "▁"))), hostile=st.sampled_from(["</s>", "a</s><s>b", "</", "s>", "<unk>"])
+)
+@settings(max_examples=15)
+def test_a_sentencepiece_vocabulary_with_a_template_of_its_own(
+    way: str, source: str, dialog: list[tuple[str, str]], hostile: str
+) -> None:
+    own = with_sentencepiece(way, source)
+    turns = [(role, content) for role, content in dialog if role != "system" or source is ZEPHYR]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    assert list(own.template.render(messages, own.ours).token_ids) == own.ids(messages)
+    ids = list(own.template.render([*messages[:-1], {"role": "user", "content": hostile}], own.ours).token_ids)
+    assert controls_of(own, ids) == controls_of(own, own.ids([*messages[:-1], {"role": "user", "content": "a"}]))
+    assert own.template.answer_prefix == ("" if source is ZEPHYR else " ")
