@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ def control_tokens(added: Mapping[int, AddedToken]) -> dict[str, int]:
         for token_id, token in sorted(added.items())
         if token.content and (token.special or _MARKUP.fullmatch(token.content))
     }
+
+
+def secret_names(names: Iterable[str]) -> dict[str, str]:
+    """Return another name for each, which no text holds: nobody can guess it.
+
+    Letters and digits only: no template and no normalizer changes them.
+    """
+    word = secrets.token_hex(8)
+    return {name: f"q{word}t{index}z" for index, name in enumerate(names)}
 
 
 def renamed(backend: FastTokenizer, names: Mapping[str, str]) -> dict[str, Any]:
@@ -62,9 +71,8 @@ class ControlTokens:
         from tokenizers import Tokenizer as FastTokenizer
 
         ids = control_tokens(backend.get_added_tokens_decoder())
-        # Letters and digits only: no template and no normalizer changes them.
         word = secrets.token_hex(8)
-        self._marks = {name: f"q{word}t{index}z" for index, name in enumerate(ids)}
+        self._marks = secret_names(ids)
         self._names = _any_of(ids)
         self._untagged = _any_of([name for name in ids if not _TAG.fullmatch(name) or _is_special(backend, ids[name])])
         self._shields = re.compile(f"q{word}s((?:[0-9a-f]{{2}})+)z")

@@ -14,7 +14,7 @@ from collections.abc import Set
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from winnow.models.control_tokens import control_tokens, renamed
+from winnow.models.control_tokens import control_tokens, renamed, secret_names
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
@@ -81,10 +81,8 @@ def _byte_level_without_dummy_space(backend: FastTokenizer) -> FastTokenizer:
     """Return such a copy of a byte-level tokenizer; markup that its vocabulary does not call special is text, too."""
     from tokenizers import Tokenizer as FastTokenizer
 
-    names = control_tokens(backend.get_added_tokens_decoder())
-    # A byte-level spelling never holds a NUL, so that no text makes these words of the vocabulary.
-    state = renamed(backend, {name: f"\0{index}" for index, name in enumerate(names)})
-    state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("\0")]
+    # The tokens stay, so that all ids do.
+    state = renamed(backend, secret_names(control_tokens(backend.get_added_tokens_decoder())))
     for step in _steps(state, "pre_tokenizer"):
         if step["type"] == "ByteLevel":
             step["add_prefix_space"] = False

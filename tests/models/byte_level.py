@@ -37,6 +37,11 @@ GEMMA = (
     "{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
+DEEPSEEK = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}{% else %}"
+    "{{ '<｜Assistant｜>' + m.content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
+)
 THINKING = (
     "{%- for message in messages %}{%- set content = message.content %}"
     "{%- if message.role == 'assistant' and '</think>' in content %}"
@@ -54,7 +59,7 @@ class Family(NamedTuple):
     bos: str | None
     eos: str
     markup: tuple[str, ...] = ()
-    """Added tokens that steer the model, and are not called special."""
+    """Added tokens that are not called special: some steer the model, others are words."""
     composes: bool = False
     strips: bool = False
     """Whether special tokens take the white space behind them, as Phi's do."""
@@ -69,6 +74,10 @@ FAMILIES = {
     "Qwen": Family(
         THINKING, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), None, "<|im_end|>",
         ("<think>", "</think>", "<tool_call>", "<|box|>"), composes=True,
+    ),
+    "DeepSeek": Family(
+        DEEPSEEK, ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"), "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>", ("<｜User｜>", "<｜Assistant｜>", "fruits", "  ", "<think>", "</think>"),
     ),
     "Gemma's format": Family(GEMMA, ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), "<bos>", "<end_of_turn>"),
     "Phi's stripping": Family(CHATML, ("<|im_start|>", "<|im_end|>"), None, "<|im_end|>", strips=True),
@@ -95,7 +104,7 @@ def ship(name: str, folder: Path) -> Path:
     )
     tokenizer.train_from_iterator(LINES, trainer)
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in family.markup])
-    if family.bos in ("<|begin_of_text|>", "<bos>"):
+    if (family.bos and "beg" in family.bos) or family.bos == "<bos>":
         start = (family.bos, tokenizer.token_to_id(family.bos))
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{family.bos} $A", pair=f"{family.bos} $A {family.bos}:1 $B:1", special_tokens=[start]

@@ -21,7 +21,21 @@ from winnow.models.errors import DialogError
 from winnow.models.types import Message
 
 NAMES = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<start_of_turn>", "<bos>", "<think>", "</think>", "<|box|>")
-PARTS = ("<|im_", "end|>", "<|", "|>", "<", ">", "start|>", "assistant\n", "<|im_end|", "_of_turn>", "think>")
+PARTS = (
+    "<｜User｜>",
+    "｜>",
+    "<|im_",
+    "end|>",
+    "<|",
+    "|>",
+    "<",
+    ">",
+    "start|>",
+    "assistant\n",
+    "<|im_end|",
+    "_of_turn>",
+    "think>",
+)
 plain = dialogs(contents(without=("<", "|>", *NAMES)))
 hostile = dialogs(st.lists(st.sampled_from((*NAMES, *PARTS, " ", "\n", "a", "é")), max_size=5).map("".join))
 
