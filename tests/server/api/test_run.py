@@ -58,7 +58,7 @@ def test_a_tokenizer_of_another_kind_is_refused_before_engines_start(tmp_path: P
             (tmp_path / path.name).symlink_to(path)
     controls = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=word_piece(), **controls).save_pretrained(tmp_path)
-    done = winnow("serve", "--port", "0", "--policy", str(tmp_path))
+    done = winnow("serve", "--port", "0", "--policy", str(tmp_path), "--chat-template", "llama2")
     assert done.returncode == 1
     assert "another kind than Llama 2's" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
