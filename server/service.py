@@ -7,11 +7,12 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import EngineStatus, RewardInput, ServedPolicy, ServedRewardModel
-from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer, require_same_tokenizer
+from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.memory import Fixed
@@ -88,7 +89,7 @@ class Service:
 
     def reward_input(self, model: RewardModelSettings) -> RewardInput:
         """Return the input of the reward model with these settings, as its engine renders it."""
-        return _reward_input(self.settings, model, self.tokenizer)
+        return _reward_input(self.template, model, self.tokenizer)
 
     @property
     def context(self) -> int:
@@ -184,17 +185,20 @@ def started(settings: Settings) -> Iterator[Service]:
     inspect(settings.helpfulness.checkpoint, "reward model", needs_weights=needs_weights)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
+    template = settings.chat_template
     parts = engine_parts(settings)
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
-    for checkpoint in (settings.safety.checkpoint, settings.helpfulness.checkpoint):
-        require_same_tokenizer(tokenizer, load_tokenizer(checkpoint, "reward model"), checkpoint)
+    inputs = {
+        name: _reward_input(template, own, tokenizer)
+        for name, own in (("safety", settings.safety), ("helpfulness", settings.helpfulness))
+    }
     if runs_on_gpu() and first_card().mps is False:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
-        safety = _reward_model(settings, "safety", settings.safety, parts[1], tokenizer, fork=fork)
+        safety = _reward_model(settings, "safety", parts[1], inputs, fork=fork)
         running.callback(safety.shutdown)
-        helpfulness = _reward_model(settings, "helpfulness", settings.helpfulness, parts[2], tokenizer, fork=fork)
+        helpfulness = _reward_model(settings, "helpfulness", parts[2], inputs, fork=fork)
         running.callback(helpfulness.shutdown)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts[0]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
@@ -207,18 +211,25 @@ def started(settings: Settings) -> Iterator[Service]:
             settings.queue_seconds,
         )
         yield Service(
-            settings, settings.chat_template, tokenizer, classifier, policy, safety, helpfulness, admission,
+            settings, template, tokenizer, classifier, policy, safety, helpfulness, admission,
             card=first_card() if runs_on_gpu() else None,
         )  # fmt: skip
 
 
 def _reward_model(
-    settings: Settings, name: str, own: RewardModelSettings, part: Fixed, tokenizer: Tokenizer, *, fork: bool
+    settings: Settings,
+    name: Literal["safety", "helpfulness"],
+    part: Fixed,
+    inputs: dict[str, RewardInput],
+    *,
+    fork: bool,
 ) -> ServedRewardModel:
     options = engine_options(settings, name, part, fork=fork)
-    return KINDS[own.kind].reward_model(options, _reward_input(settings, own, tokenizer))
+    return KINDS[settings.engines[name].kind].reward_model(options, inputs[name])
 
 
-def _reward_input(settings: Settings, model: RewardModelSettings, tokenizer: Tokenizer) -> RewardInput:
-    """Return the input of a reward model, whose tokenizer is the policy's; its template may be another."""
-    return RewardInput(tokenizer, TEMPLATES[model.template], model.template == settings.policy.template)
+def _reward_input(template: ChatTemplate, model: RewardModelSettings, tokenizer: Tokenizer) -> RewardInput:
+    """Return the input of a reward model: the policy's ids where its tokenizer and template are the policy's."""
+    own = load_tokenizer(model.checkpoint, "reward model")
+    is_shared = tokenizer.equals(own) and model.template == template.name
+    return RewardInput(tokenizer if is_shared else own, TEMPLATES[model.template], is_shared)

@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,13 +21,24 @@ from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
 
 Kind = Literal["policy", "reward model"]
-_ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
+_REWARD_MODEL = "LlamaForSequenceClassification"
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How the names of architectures end that generate text."""
+_LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")
+"""Architectures, as their names begin, whose tensors are called like Llama's."""
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
+TEMPLATE_FILE = "chat_template.jinja"
+_VOCABULARY_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_FETCHED = ("*.safetensors", "*.json", "*.jinja", "merges.txt")
 _TOKENIZER_FILES = (
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    TEMPLATE_FILE,
     "config.json",  # its model type decides the tokenizer's class
 )
 
@@ -49,7 +61,7 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
         raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
     config = _read_json(folder / "config.json", kind)
     _check_config(config, folder, kind)
-    if not (folder / "tokenizer.json").is_file():
+    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARY_FILES):
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
     if needs_weights:
         _inspect_weights(folder, config, kind)
@@ -61,6 +73,8 @@ def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
         raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
     _check_shards(folder, kind)
     shapes = {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}
+    if (missing := _missing_layer(shapes, config)) is not None:
+        raise CheckpointError(f"{kind}: {folder} has no tensor of layer {missing}; the checkpoint is not complete")
     for name, shape in _expected(config, kind).items():
         if name not in shapes:
             raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not complete")
@@ -68,8 +82,26 @@ def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
             raise CheckpointError(f"{kind}: {folder}: {name} is {shapes[name]}, but its config asks for {shape}")
 
 
+def _missing_layer(names: Iterable[str], config: dict[str, Any]) -> int | None:
+    """Return the first layer that none of the tensors called `names` belongs to, where names tell layers at all.
+
+    Where the tensors are called like Llama's, `_expected` names the tensor that is missing.
+    """
+    found = {int(layer[1]) for name in names if (layer := _LAYER.search(name))}
+    if not found or _architecture(config).startswith(_LLAMA_LIKE):
+        return None
+    layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
+    return next((layer for layer in range(layers) if layer not in found), None)
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return str((config.get("architectures") or ["none"])[0])
+
+
 def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
     """Return the shapes of some tensors that every checkpoint of `kind` has, at least one of each layer."""
+    if not _architecture(config).startswith(_LLAMA_LIKE):
+        return {}
     width = config.get("hidden_size", 0)
     norms = [f"model.layers.{layer}.input_layernorm.weight" for layer in range(config.get("num_hidden_layers", 0))]
     expected = {"model.embed_tokens.weight": [config.get("vocab_size", 0), width]}
@@ -80,11 +112,13 @@ def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
 
 
 def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
-    architecture = (config.get("architectures") or ["none"])[0]
-    if architecture != _ARCHITECTURE[kind]:
-        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_ARCHITECTURE[kind]}")
+    architecture = _architecture(config)
     if kind == "policy":
+        if not architecture.endswith(_CAUSAL):
+            raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must generate text: a …ForCausalLM")
         return
+    if architecture != _REWARD_MODEL:
+        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_REWARD_MODEL}")
     labels = config.get("num_labels") or len(config.get("id2label") or ())
     if not labels:
         raise CheckpointError(
@@ -192,20 +226,21 @@ def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
         CheckpointError: they cannot be read.
     """
     try:
-        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint)
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint, _TOKENIZER_FILES)
         return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
 
 
-def require_same_tokenizer(policy: Tokenizer, reward_model: Tokenizer, checkpoint: str) -> None:
-    """Check that the reward model `checkpoint` reads the policy's token ids, which it is given as they are.
+def template_files(checkpoint: str) -> dict[str, str]:
+    """Return the files of `checkpoint` that tell its chat format, as text; a hub id's are fetched.
 
     Raises:
-        CheckpointError: the vocabularies differ, or the ids of BOS or EOS do.
+        CheckpointError: they cannot be read.
     """
-    if not policy.equals(reward_model):
-        raise CheckpointError(f"reward model: the tokenizer of {checkpoint} is not the policy's; both must be the same")
+    names = ("tokenizer.json", "tokenizer_config.json", TEMPLATE_FILE)
+    found = {name: content for name, content in tokenizer_files(checkpoint).items() if name in names}
+    return {name: content.decode(errors="replace") for name, content in found.items()}
 
 
 def fingerprint(checkpoint: str) -> str:
@@ -251,8 +286,8 @@ def _fetch_config(checkpoint: str) -> Path:
         return Path(hf_hub_download(checkpoint, "config.json")).parent
 
 
-def _fetch(checkpoint: str) -> Path:
+def _fetch(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
     from huggingface_hub import snapshot_download
 
     with _fetching(checkpoint):
-        return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))

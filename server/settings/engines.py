@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from winnow.models import demo
-from winnow.models.chat_templates import TemplateName
+from winnow.models.chat_templates import TEMPLATES, TemplateName
 from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
 
@@ -23,6 +23,13 @@ def _not_zero(scale: float) -> float:
     return scale
 
 
+def _template(name: str) -> str:
+    if name in ("auto", "tokenizer", *TEMPLATES) or name.endswith(".jinja"):
+        return name
+    raise ValueError(f"{name!r} is not auto, {', '.join(TEMPLATES)}, tokenizer, or the path of a file FILE.jinja")
+
+
+PolicyTemplate = Annotated[str, AfterValidator(_template)]
 Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
 
 
@@ -37,7 +44,6 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
-    template: TemplateName = Field(default="llama2", description="Chat template.")
     dtype: Dtype | None = Field(default=None, description="Precision of this engine; default: the shared `dtype`.")
     context: int | None = Field(
         default=None, ge=128, description="Maximum tokens of a sequence in this engine; default: the shared `context`."
@@ -50,6 +56,13 @@ _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU;
 
 class PolicySettings(EngineSettings):
     """The policy's engine."""
+
+    template: PolicyTemplate = setting(
+        "auto",
+        offline=True,
+        description="Chat template: llama2, tokenizer (the checkpoint's own), a file FILE.jinja, or auto: llama2 for "
+        "Llama-2 checkpoints, else the tokenizer's.",
+    )
 
     checkpoint: str = setting(
         str(demo.weights("policy")),
@@ -69,6 +82,7 @@ class RewardModelSettings(EngineSettings):
     """A reward model's engine, and the calibration of its raw logits."""
 
     checkpoint: str
+    template: TemplateName = Field(default="llama2", description="Chat template.")
     memory: float | None = setting(
         None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
     )

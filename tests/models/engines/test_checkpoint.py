@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from winnow.models import demo
-from winnow.models.engines.checkpoint import describe, inspect, is_local, load_tokenizer, require_same_tokenizer
+from winnow.models.engines.checkpoint import describe, inspect, is_local, load_tokenizer
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
 
@@ -123,8 +123,8 @@ def test_a_config_that_contradicts_itself_is_named(copy: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_same_tokenizer_in_another_folder_is_accepted(copy: Path, tokenizer: Tokenizer) -> None:
-    require_same_tokenizer(tokenizer, load_tokenizer(str(copy), "reward model"), str(copy))
+def test_the_same_tokenizer_in_another_folder_is_the_same(copy: Path, tokenizer: Tokenizer) -> None:
+    assert tokenizer.equals(load_tokenizer(str(copy), "reward model"))
 
 
 def test_a_folder_without_a_tokenizer(copy: Path) -> None:
@@ -142,15 +142,14 @@ def test_a_tokenizer_without_bos_or_eos(copy: Path, name: str) -> None:
         load_tokenizer(str(copy), "policy")
 
 
-def test_a_tokenizer_that_differs_is_refused(copy: Path, tokenizer: Tokenizer) -> None:
+def test_a_tokenizer_that_differs_is_another(copy: Path, tokenizer: Tokenizer) -> None:
     path = copy / "tokenizer.json"
     content = json.loads(path.read_text())
     vocabulary = content["model"]["vocab"]
     names = [name for name in vocabulary if len(name) > 1 and not name.startswith("<")][:2]
     vocabulary[names[0]], vocabulary[names[1]] = vocabulary[names[1]], vocabulary[names[0]]
     path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="not the policy's"):
-        require_same_tokenizer(tokenizer, load_tokenizer(str(copy), "reward model"), str(copy))
+    assert not tokenizer.equals(load_tokenizer(str(copy), "reward model"))
 
 
 def test_a_hub_id_is_not_a_folder() -> None:
@@ -195,3 +194,26 @@ def test_a_proxy_that_the_hubs_library_cannot_use_is_one_line(value: str, tmp_pa
     assert "nobody/nothing cannot be fetched" in line
     assert "HTTPS_PROXY" in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "architecture", ["MistralForCausalLM", "Qwen3ForCausalLM", "PhiForCausalLM", "GPT2LMHeadModel"]
+)
+def test_a_policy_is_any_model_that_generates_text(architecture: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(demo.weights("policy"), tmp_path / "policy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    inspect(str(folder), "policy")
+    weights = folder / "model.safetensors"
+    whole = load_file(weights)
+    save_file({name: value for name, value in whole.items() if ".layers.1." not in name}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers?[. ]1"):
+        inspect(str(folder), "policy")
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForSequenceClassification", "LlamaModel", "BertForMaskedLM"])
+def test_a_policy_that_generates_nothing_is_refused(architecture: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    with pytest.raises(CheckpointError, match=f"is a {architecture}; a policy must generate text"):
+        inspect(str(copy), "policy")
