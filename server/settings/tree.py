@@ -17,7 +17,7 @@ from winnow.clients.schema import CandidateRange
 from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES, TagRule
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.safety_classifier import DEFAULT_PATTERNS
+from winnow.models.safety_patterns import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
     Dtype,

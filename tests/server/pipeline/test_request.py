@@ -16,7 +16,8 @@ from tests.fakes import WatchedTokenizer
 from winnow.clients.schema import ChatRequest, TextRequest
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import DialogError, PromptTooLong, RequestError, SamplingError
-from winnow.models.safety_classifier import DEFAULT_PATTERNS, SafetyClassifier
+from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.safety_patterns import DEFAULT_PATTERNS
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
