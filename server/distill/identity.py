@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,20 @@ from winnow.clients import WinnowClientError
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import engine_version, runs_on_gpu
 from winnow.models.errors import RunError
+from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
 from winnow.server.engine_options import execution, precision
 from winnow.server.settings import Settings
+
+_CLASSIFIER_SETTINGS: Mapping[ClassifierName, Callable[[Settings], dict[str, Any]]] = {
+    "patterns": lambda settings: {"safety_patterns": settings.safety_patterns},
+    "probe": lambda settings: {
+        "safety_probe_margin": settings.safety.probe_margin,
+        "safety_probe_answers": [REFUSAL, COMPLIANCE],
+    },
+}
+"""What decides the tags of each safety classifier, apart from the models."""
 
 
 def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dict[str, Any]:
@@ -39,7 +50,8 @@ def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dic
             "combiner": choices.combiner,
             "empty_last": settings.empty_last,
             "seed": choices.seed,
-            "safety_patterns": settings.safety_patterns,
+            "safety_classifier": settings.safety_classifier,
+            **_CLASSIFIER_SETTINGS[settings.safety_classifier](settings),
             "tags": settings.tags,
             "merge_turns": settings.merge_turns,
             **({} if options.server else _engine_settings(settings)),

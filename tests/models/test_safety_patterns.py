@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from winnow.models.demo.world import held_out_prompts
-from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.safety_classifier import PatternClassifier
 from winnow.models.safety_patterns import CATEGORIES
 from winnow.models.types import Message
 
@@ -55,13 +55,13 @@ def test_there_are_examples_of_every_kind() -> None:
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless_look_alikes_are_not(text: str) -> None:
-    assert not SafetyClassifier()([Message("user", text)])
+    assert not PatternClassifier().matches([Message("user", text)])
 
 
 def test_the_demo_world_is_told_apart() -> None:
-    classifier = SafetyClassifier()
+    matches = PatternClassifier().matches
     for prompt in held_out_prompts(1000):
-        assert classifier(prompt.messages) == prompt.is_safety, prompt.messages[-1].content
+        assert matches(prompt.messages) == prompt.is_safety, prompt.messages[-1].content
 
 
 def _repeats(parsed: Iterable[Any]) -> Iterator[tuple[int, list[Any]]]:
@@ -89,4 +89,4 @@ def test_no_quantifier_repeats_an_unbounded_one_without_bound(kind: str) -> None
 @pytest.mark.parametrize("unit", ["make a ", "is a ", "x's a ", "promote, ", "are you ", "a", " ", "set ", "how did "])
 def test_long_texts_without_an_end_are_searched(unit: str) -> None:
     """With a search that takes quadratic time this would take minutes."""
-    assert not SafetyClassifier()([Message("user", unit * (60_000 // len(unit)))])
+    assert not PatternClassifier().matches([Message("user", unit * (60_000 // len(unit)))])
