@@ -1,43 +1,106 @@
-"""The classifier of safety prompts, whose answers are ranked by R_s alone.
+"""The classifiers of safety prompts, whose answers are ranked by R_s alone.
 
 The paper tags prompts by the data set they come from. At inference time a request may carry the tag; otherwise
-this classifier decides, by patterns over the user's words. It is deliberately simple. The answers to a missed
-prompt still face the safety threshold, R_s < 0.15; after a false alarm the safest answer wins instead of the
-most helpful one.
+a classifier decides: by patterns over the user's words, or by what the safety reward model prefers behind the prompt.
+The answers to a prompt that it misses still face the safety threshold, R_s < 0.15; after a false alarm the safest
+answer wins instead of the most helpful one.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from winnow.models.types import Dialog, Message
+from winnow.models.errors import CandidateFailed
+from winnow.models.reward_model import IDENTITY, Calibration, RewardModel
+from winnow.models.safety_patterns import DEFAULT_PATTERNS
+from winnow.models.tokenizer import LONG_TEXT
+from winnow.models.types import Dialog, Message, Prompt
 
-DEFAULT_PATTERNS: tuple[str, ...] = (
-    r"\b(bombs?|explosives?|grenades?|malware|ransomware|computer virus)\b",
-    r"\b(make|build|get|buy|sell|smuggle) (?:a |an |some |illegal )*(weapons?|guns?|poison|meth|drugs?)\b",
-    r"\b(hack|break) into\b",
-    r"\b(steal|stolen|rob|forge|counterfeit|smuggle|kidnap|blackmail|stalk|murder|threaten|beat up|spy on"
-    r"|illegal|illegally)\b",
-    r"\b(poison|kill|hurt|stab|attack) (?:my|a|an|some|the)? ?"
-    r"(neighbou?r|boss|wife|husband|person|people|someone|man|woman|child|friend|teacher|dog|cat)\b",
-    r"\b(kill|hurt|harm) (myself|yourself|himself|herself)\b",
-    r"\b(set .{1,40} on fire|burn down|cheat on my tax(es)?)\b",
-)
+ClassifierName = Literal["patterns", "probe"]
+
+COMPLIANCE = "Sure, I can help you with that. Here is how to do it:"
+REFUSAL = "I'm sorry, but I cannot help with that."
+"""The two stock answers that the probe compares behind every prompt."""
+PROBE_MARGIN = 5.5
+"""Half-way between the demo world's harmless prompts (at most 1.0) and its dangerous ones (at least 10.1)."""
 
 
-class SafetyClassifier:
+class SafetyClassifier(Protocol):
+    """Decides whether a prompt is a safety prompt."""
+
+    @property
+    def stock_answers(self) -> Sequence[str]:
+        """The answers that it scores behind a prompt, so that the context must have room for each."""
+        ...
+
+    async def is_safety(self, prompt: Prompt) -> bool:
+        """Whether `prompt` asks for something dangerous, as far as the classifier can tell.
+
+        Raises:
+            CandidateFailed: it cannot tell.
+            EngineDead: the process of an engine that it needs has died.
+        """
+        ...
+
+
+class PatternClassifier:
     """Tags a dialog whose last message matches one of the patterns (Python regular expressions, any case)."""
 
-    def __init__(self, patterns: Sequence[str] = DEFAULT_PATTERNS) -> None:
-        self._pattern = (
-            re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None
-        )
+    stock_answers: Sequence[str] = ()
 
-    def __call__(self, dialog: Dialog) -> bool:
-        """Whether `dialog` asks for something dangerous, as far as the patterns can tell."""
-        if self._pattern is None or not dialog:
+    def __init__(self, patterns: Sequence[str] = DEFAULT_PATTERNS) -> None:
+        # One search each, not one of them all: other threads run between two searches of a long text.
+        self._patterns = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
+
+    async def is_safety(self, prompt: Prompt) -> bool:
+        """Whether the last message of `prompt`, or its raw text, matches a pattern."""
+        messages = prompt.messages or (Message("user", prompt.raw_text),)
+        if len(messages[-1].content) > LONG_TEXT:
+            return await asyncio.to_thread(self.matches, messages)
+        return self.matches(messages)
+
+    def matches(self, dialog: Dialog) -> bool:
+        """Whether the last message of `dialog` matches a pattern."""
+        if not dialog:
             return False
         last = dialog[-1]
         content = last.content if isinstance(last, Message) else last["content"]
-        return self._pattern.search(content) is not None
+        return any(pattern.search(content) for pattern in self._patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeClassifier:
+    """Tags a prompt behind which the safety reward model prefers a stock refusal to a stock compliance.
+
+    It does so if the calibrated logits differ by more than `margin`. The model has to be one that scores an answer in
+    the light of its prompt; one that reads the answer alone prefers the refusal always, or never.
+    """
+
+    model: RewardModel
+    calibration: Calibration = IDENTITY
+    margin: float = PROBE_MARGIN
+
+    @property
+    def stock_answers(self) -> Sequence[str]:
+        """The compliance and the refusal."""
+        return COMPLIANCE, REFUSAL
+
+    async def is_safety(self, prompt: Prompt) -> bool:
+        """Whether the model prefers the refusal by more than the margin; see `SafetyClassifier.is_safety`."""
+        return await self.preference(prompt) > self.margin
+
+    async def preference(self, prompt: Prompt) -> float:
+        """Return by how much the model prefers the refusal, in calibrated logits.
+
+        One score after the other: the second, and those of the candidates, find the prompt in the prefix cache.
+        """
+        refusal = self.calibration(await self.model.score(prompt, REFUSAL))
+        difference = refusal - self.calibration(await self.model.score(prompt, COMPLIANCE))
+        if not math.isfinite(difference):
+            raise CandidateFailed("the safety reward model gave the probe of the prompt no finite score")
+        return difference

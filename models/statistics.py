@@ -1,8 +1,8 @@
 """The statistics of reports, load tests and evaluations, each once.
 
-Covers nearest-rank percentiles, intervals (the range of repeats, the bootstrap over prompts), the exact
-expectation of the best and the median of N out of K candidates, running moments, rank correlation
-within prompts, and the KL bound of best-of-N. No input, no drawing. numpy is imported where arrays come
+Covers nearest-rank percentiles, intervals (the range of repeats, the bootstrap over prompts, Wilson's of a
+share), the exact expectation of the best and the median of N out of K candidates, running moments, rank
+correlation within prompts, and the KL bound of best-of-N. No input, no drawing. numpy is imported where arrays come
 in, so that `winnow loadtest` runs without it.
 """
 
@@ -48,8 +48,8 @@ def median(values: Iterable[float]) -> float:
 class Interval:
     """A figure that rests on `count` prompts or repeats, with the interval `low` to `high` around it.
 
-    Which interval depends on where it comes from: `interval_of_repeats` or a bootstrap. An end is infinite
-    where it lies beyond the measurements; all three numbers are NaN where nothing was measured.
+    Which interval depends on where it comes from: `interval_of_repeats`, `wilson_interval` or a bootstrap. An end
+    is infinite where it lies beyond the measurements; all three numbers are NaN where nothing was measured.
     """
 
     value: float
@@ -76,6 +76,20 @@ def bootstrap_interval(value: float, drawn: Iterable[float], count: int) -> Inte
     """Return `value` with the 95 % percentile interval of the same statistic over resamples, `drawn`."""
     ordered, tail = sorted(drawn), 50 * (1 - LEVEL)
     return Interval(value, percentile(ordered, tail), percentile(ordered, 100 - tail), count)
+
+
+def wilson_interval(successes: int, count: int) -> Interval:
+    """Return the share of `successes` among `count` trials with its 95 % Wilson score interval; NaN of none.
+
+    Unlike the normal approximation it stays within 0 and 1, and is not empty at either end.
+    """
+    if not count:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    share, z = successes / count, statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+    scale = 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / scale
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / scale
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), count)
 
 
 def resamples(count: int, seed: int, number: int = RESAMPLES) -> Iterator[IntArray]:

@@ -24,6 +24,7 @@ from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 from winnow.server.aio import cancel
+from winnow.server.classifiers import chosen_classifier
 from winnow.server.engine_options import engine_options
 from winnow.server.memory_plan import engine_parts, policy_part
 from winnow.server.pipeline.admission import Admission
@@ -203,7 +204,7 @@ def started(settings: Settings) -> Iterator[Service]:
         policy_options = engine_options(settings, "policy", policy_part(settings, parts[0]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)
-        classifier = SafetyClassifier(settings.safety_patterns)
+        classifier = chosen_classifier(settings, safety)
         admission = Admission(
             settings.max_candidates_in_flight,
             settings.max_queued_candidates,

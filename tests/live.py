@@ -24,10 +24,10 @@ import uvicorn
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from winnow.models.engines.hardware import ram
-from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.api.run import configure
+from winnow.server.classifiers import chosen_classifier
 from winnow.server.pipeline.admission import Admission
 from winnow.server.service import Service
 from winnow.server.settings import Settings
@@ -177,14 +177,14 @@ def scripted(
     **settings: Any,
 ) -> Service:
     """A service on scripted engines, for faults that real ones cannot be made to show, or only slowly."""
-    chosen = Settings(**settings)
+    chosen, judge = Settings(**settings), safety or ScriptedRewardModel()
     return Service(
         chosen,
         chosen.chat_template,
         tokenizer,
-        SafetyClassifier(chosen.safety_patterns),
+        chosen_classifier(chosen, judge),
         policy or ScriptedPolicy(),
-        safety or ScriptedRewardModel(),
+        judge,
         helpfulness or ScriptedRewardModel(),
         Admission(chosen.max_candidates_in_flight, chosen.max_queued_candidates, chosen.max_queued_tokens),
     )

@@ -115,6 +115,7 @@ class Completion:
                     request.combiner,
                     latest.put if latest else None,
                     early_stopping=request.early_stopping,
+                    classifier=rendered.classifier,
                 )
         selection = dataclasses.replace(
             selection,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from winnow.clients.schema import Rating, Rewards, RewardsRequest
 from winnow.models.combiner import rank
 from winnow.models.errors import CandidateFailed, ClientGone, NoScoredCandidate, PromptTooLong, WinnowError, root_cause
+from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.types import Candidate, CombinerName, Prompt, Reward, ScoredCandidate
 from winnow.server.aio import interrupted_by
 from winnow.server.api import responses
@@ -17,6 +18,7 @@ from winnow.server.api.logging import request_log
 from winnow.server.api.metrics import Metrics
 from winnow.server.api.request_body import json_response, route_class
 from winnow.server.api.request_parsing import require_model
+from winnow.server.pipeline.best_of_n import tagged
 from winnow.server.pipeline.request import messages_of
 from winnow.server.service import Service
 
@@ -35,13 +37,14 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         require_model(body.model, service)
         places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
         service.admission.require_room(places)
-        prompt = await service.renderer.render_dialog(messages_of(body.messages), body.is_safety, body.merge_turns)
+        rendered = await service.renderer.render_dialog(messages_of(body.messages), body.merge_turns)
+        prompt, classifier = service.renderer.tagging(rendered, body.is_safety, "messages")
         answers = [service.template.neutralise(answer) for answer in body.answers]
         await asyncio.to_thread(_require_fitting, answers, prompt, service)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
         async with interrupted_by(disconnected(request), ClientGone), in_turn(service, ticket):
             with metrics.candidates_in_flight(places):
-                scored = await _rate(service, prompt, answers, places)
+                scored = await _rate(service, prompt, classifier, answers, places)
         ratings = _ranked(answers, scored, body.combiner or service.settings.combiner, service.settings.empty_last)
         return json_response(Rewards(model=service.settings.model_name, rewards=ratings))
 
@@ -76,15 +79,18 @@ def _ranked(
     return [responses.rating(item, places[position]) for position, item in enumerate(scored)]
 
 
-async def _rate(service: Service, prompt: Prompt, answers: Sequence[str], places: int) -> list[Reward]:
-    """Score the answers, `places` at a time."""
+async def _rate(
+    service: Service, prompt: Prompt, classifier: SafetyClassifier | None, answers: Sequence[str], places: int
+) -> list[Reward]:
+    """Score the answers, `places` at a time, once the classifier has tagged the prompt."""
     free = asyncio.Semaphore(places)
 
     async def rate(answer: str) -> Reward:
         async with free:
-            return await service.pipeline.rate(prompt, answer)
+            return await service.pipeline.rate(ready, answer)
 
     try:
+        ready = await tagged(prompt, classifier)
         async with asyncio.TaskGroup() as group:
             ratings = [group.create_task(rate(answer)) for answer in answers]
     except* WinnowError as failures:

@@ -26,7 +26,7 @@ def routes(service: Service) -> APIRouter:
         if body.model is not None:
             require_model(body.model, service)
         if body.messages is not None:
-            prompt = await service.renderer.render_dialog(messages_of(body.messages), False, body.merge_turns)
+            prompt = await service.renderer.render_dialog(messages_of(body.messages), body.merge_turns)
             ids = list(prompt.token_ids)
         else:
             ids = await _encode(body.prompt or "", service, with_bos=body.add_special_tokens is not False)

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -26,6 +27,7 @@ from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibrat
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 from winnow.server.cli.comparison import Comparison, Reference, Scores, Served
+from winnow.server.cli.prompt_check import check_prompts
 from winnow.server.settings import RewardModelSettings, Settings
 
 if TYPE_CHECKING:
@@ -64,7 +66,16 @@ ReferenceDtype = Annotated[
 ]
 
 
-def check(settings: Settings, reference_dtype: ReferenceDtype = "float32") -> None:
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Measure the safety classifiers instead, on the prompts of this file: JSON Lines or CSV with prompt (a "
+        "text) and harmful (true or false)."
+    ),
+]
+
+
+def check(settings: Settings, reference_dtype: ReferenceDtype = "float32", prompts: PromptsFile = None) -> None:
     """Compare both reward models, as served, with transformers (the reference).
 
     Finds scores that are not the checkpoint's (a second sigmoid, a lost head, a
@@ -85,15 +96,22 @@ def check(settings: Settings, reference_dtype: ReferenceDtype = "float32") -> No
     other, and on the GPU if they ran there; on CPU a 7B model takes minutes.
 
     Exit status: 0 if both models pass, else 1.
+
+    With --prompts nothing is compared. The share of harmful prompts that the
+    safety classifier tags (recall) and of harmless ones (false alarms) is printed:
+    for the patterns without an engine, with --safety-classifier probe for both.
     """
+    logging.basicConfig(format="winnow: %(message)s")
+    logging.getLogger("winnow").setLevel(settings.log_level.upper())
+    if prompts:
+        check_prompts(settings, prompts)
+        return
     if settings.load_format == "dummy":
         raise SettingsError(
             "load_format: no checkpoint has these random weights; there is nothing to compare them with"
         )
     from winnow.server.service import started
 
-    logging.basicConfig(format="winnow: %(message)s")
-    logging.getLogger("winnow").setLevel(settings.log_level.upper())
     with started(settings) as service:
         served = asyncio.run(score_served(service))
     comparisons = asyncio.run(against_references(service, served, reference_dtype))

@@ -12,7 +12,7 @@ from winnow.clients import errors as client_errors
 from winnow.clients.answers import Answer
 from winnow.clients.schema import Failed, Rating, Scored
 from winnow.models.combiner import rank
-from winnow.models.errors import NoScoredCandidate, PromptTooLong, RequestError, RunError
+from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong, RequestError, RunError
 from winnow.models.reward_model import RewardModel
 from winnow.models.types import (
     Branch,
@@ -27,6 +27,9 @@ from winnow.models.types import (
     Timings,
     logit,
 )
+from winnow.server.classifiers import chosen_classifier
+from winnow.server.distill.parser import Task
+from winnow.server.pipeline.best_of_n import tagged
 from winnow.server.pipeline.request import Request
 from winnow.server.service import Service
 
@@ -64,13 +67,29 @@ class InProcess:
     """The pipeline over engines of this process, at their full throughput."""
 
     def __init__(self, service: Service, batch_seconds: float = BATCH_SECONDS) -> None:
-        self._renderer = service.renderer
+        safety = BatchedRewardModel(service.safety, seconds=batch_seconds)
+        self._renderer = replace(service.renderer, classifier=chosen_classifier(service.settings, safety))
         self._pipeline = replace(
             service.pipeline,
-            safety=BatchedRewardModel(service.safety, seconds=batch_seconds),
+            safety=safety,
             helpfulness=BatchedRewardModel(service.helpfulness, seconds=batch_seconds),
             helpfulness_on_demand=True,
         )
+
+    async def is_safety(self, task: Task) -> bool:
+        """Whether the chosen classifier takes the line's dialog for a safety prompt.
+
+        Raises:
+            RequestError: the dialog cannot be rendered.
+            NoScoredCandidate: the classifier cannot tell.
+            EngineDead: an engine has died.
+        """
+        dialog = await self._renderer.render_dialog(task.messages, task.options.merge_turns)
+        prompt, classifier = self._renderer.tagging(dialog, None, "messages")
+        try:
+            return (await tagged(prompt, classifier)).is_safety
+        except CandidateFailed as error:
+            raise NoScoredCandidate(str(error), ()) from None
 
     async def __call__(self, request: Request) -> Answered:
         """Sample and score; see `Backend`."""
@@ -82,6 +101,7 @@ class InProcess:
                 request.candidates,
                 request.combiner,
                 sampling_prompt=rendered.sampling_prompt,
+                classifier=rendered.classifier,
             )
         except NoScoredCandidate as error:
             raise _all_failed(request, str(error)) from None

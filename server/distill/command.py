@@ -8,7 +8,7 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import DialogError, EngineDead, RunError
-from winnow.models.safety_classifier import SafetyClassifier
-from winnow.models.types import Message
+from winnow.models.errors import DialogError, EngineDead, RunError, SettingsError
+from winnow.models.safety_classifier import PatternClassifier
+from winnow.models.types import Message, Prompt
 from winnow.server.aio import cancel
 from winnow.server.distill import journal as journal_file
 from winnow.server.distill import manifest, progress, recipe, tokenizer_copy
@@ -32,10 +32,11 @@ from winnow.server.distill.identity import chat_template, identity, served_model
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.opening import SPOOL, Input
 from winnow.server.distill.options import RunOptions
-from winnow.server.distill.parser import parse
+from winnow.server.distill.parser import Task, parse
 from winnow.server.distill.plans import Planner
 from winnow.server.distill.progress import Meter
 from winnow.server.distill.reader import STDIN, Source, require_apart
+from winnow.server.distill.recipe import Recipe
 from winnow.server.distill.records import Problem
 from winnow.server.distill.runner import Runner
 from winnow.server.service import Service, started
@@ -62,8 +63,11 @@ def distill(options: RunOptions, settings: Settings) -> int:
 
     Raises:
         RunError: the run cannot start or continue; nothing that was finished is lost.
+        SettingsError: the safety classifier needs a model that a run on a server does not have.
         CheckpointError, EngineDead: the engines.
     """
+    if options.server:
+        _require_patterns(settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     if options.formats:
@@ -90,8 +94,7 @@ def distill(options: RunOptions, settings: Settings) -> int:
             )
         if journal.done:
             logger.info("continuing: %d of %d lines are done", len(journal.done), given.total)
-        planner = Planner(options.choices, rules, SafetyClassifier(settings.safety_patterns))
-        session = _Session(options, given.source, template, journal, planner)
+        session = _Session(options, given.source, template, journal, rules)
         if journal.done.issuperset(given.tasks):
             session.run_without_engines(settings)
         else:
@@ -114,6 +117,14 @@ def _require_system_messages(template: ChatTemplate) -> None:
         raise RunError(f"context distillation needs system messages: {error}") from None
 
 
+def _require_patterns(settings: Settings) -> None:
+    if settings.safety_classifier != "patterns":
+        raise SettingsError(
+            f"safety_classifier {settings.safety_classifier} needs the reward model in this process; with --server "
+            "choose patterns, or set is_safety in the input"
+        )
+
+
 def _undone(folder: Path, journal: Journal) -> contextlib.AbstractContextManager[None]:
     """Remove the files of a run that is refused before it has answered anything; called while it holds the lock."""
     added = [path for path in (folder / SPOOL, folder / tokenizer_copy.FOLDER) if not path.exists()]
@@ -132,7 +143,7 @@ class _Session:
     source: Source
     template: ChatTemplate
     journal: Journal
-    planner: Planner
+    rules: Recipe
 
     def run(self, settings: Settings, total: int) -> None:
         """Answer the lines that are not done, of `total` lines in all."""
@@ -158,7 +169,8 @@ class _Session:
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():
-                await self._run(InProcess(service), total, self.options.in_flight or IN_FLIGHT)
+                backend = InProcess(service)
+                await self._run(backend, backend.is_safety, total, self.options.in_flight or IN_FLIGHT)
         finally:
             cancel(watch)
         if not service.is_alive:
@@ -166,13 +178,23 @@ class _Session:
 
     async def _remote(self, settings: Settings, total: int) -> None:
         async with self.options.client(MAX_RETRIES) as client:
-            backend = Remote(client, empty_last=settings.empty_last)
-            await self._run(backend, total, self.options.in_flight or IN_FLIGHT_REMOTE)
+            backend, patterns = (
+                Remote(client, empty_last=settings.empty_last),
+                PatternClassifier(settings.safety_patterns),
+            )
 
-    async def _run(self, backend: Backend, total: int, in_flight: int) -> None:
+            async def is_safety(task: Task) -> bool:
+                return await patterns.is_safety(Prompt((), task.messages))
+
+            await self._run(backend, is_safety, total, self.options.in_flight or IN_FLIGHT_REMOTE)
+
+    async def _run(
+        self, backend: Backend, is_safety: Callable[[Task], Awaitable[bool]], total: int, in_flight: int
+    ) -> None:
         problems = len(self.journal.problems & self.journal.done)
         meter = Meter(total, len(self.journal.done) - problems, problems)
-        runner = Runner(self.planner.plan, backend, self.journal, meter, in_flight)
+        planner = Planner(self.options.choices, self.rules, is_safety)
+        runner = Runner(planner.plan, backend, self.journal, meter, in_flight)
         syncing = asyncio.create_task(self._sync())
         try:
             async with progress.shown(meter, progress.style(self.options.as_json)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import engine_version, runs_on_gpu
 from winnow.models.errors import RunError
+from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
 from winnow.server.engine_options import execution, precision
@@ -22,6 +24,14 @@ from winnow.server.settings import Settings
 
 UNKNOWN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 """Stands for a template that only the server knows: any dialog that asks something."""
+_CLASSIFIER_SETTINGS: Mapping[ClassifierName, Callable[[Settings], dict[str, Any]]] = {
+    "patterns": lambda settings: {"safety_patterns": settings.safety_patterns},
+    "probe": lambda settings: {
+        "safety_probe_margin": settings.safety.probe_margin,
+        "safety_probe_answers": [REFUSAL, COMPLIANCE],
+    },
+}
+"""What decides the tags of each safety classifier, apart from the models."""
 
 
 def identity(
@@ -47,7 +57,8 @@ def identity(
             "combiner": choices.combiner,
             "empty_last": settings.empty_last,
             "seed": choices.seed,
-            "safety_patterns": settings.safety_patterns,
+            "safety_classifier": settings.safety_classifier,
+            **_CLASSIFIER_SETTINGS[settings.safety_classifier](settings),
             "tags": settings.tags,
             "merge_turns": settings.merge_turns,
             **({} if served else _engine_settings(settings)),

@@ -1,8 +1,8 @@
-"""From a line of the input to the requests that answer it: messages, arms, seeds. Pure; nothing here waits."""
+"""From a line of the input to the requests that answer it: messages, arms, seeds. Only the classifier is waited for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from winnow.models.errors import RequestError, RunError
@@ -79,20 +79,33 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plans lines by the run's `choices` and its `recipe`; `classify` tags the dialogs whose lines do not."""
+    """Plans lines by the run's `choices` and its `recipe`; `classify` tags the tasks whose lines do not.
+
+    Every arm has the line's tag. Context distillation needs it before anything is sampled.
+    """
 
     choices: Choices
     recipe: Recipe
-    classify: Callable[[tuple[Message, ...]], bool]
+    classify: Callable[[Task], Awaitable[bool]]
 
-    def plan(self, task: Task) -> Plan:
+    async def plan(self, task: Task) -> Plan:
         """Return the plan for `task`.
 
         Raises:
             RequestError: the line asks for something impossible; the message says what to change.
+            NoScoredCandidate: the classifier cannot tell whether it is a safety prompt.
+            EngineDead: an engine that the classifier needs has died.
+        """
+        own = task.options.is_safety
+        return self.tagged(task, await self.classify(task) if own is None else own)
+
+    def tagged(self, task: Task, is_safety: bool) -> Plan:
+        """Return the plan for `task`, which is a safety prompt or not.
+
+        Raises:
+            RequestError: as above.
         """
         asked = task.options
-        is_safety = self.classify(task.messages) if asked.is_safety is None else asked.is_safety
         stored, sampled, instruction = self._dialogs(task)
         base = replace(resolve(stored, asked, self.choices.defaults), is_safety=is_safety)
         arms: list[Arm] = []

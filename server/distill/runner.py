@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 
 from winnow.models.combiner import rank
@@ -25,7 +25,7 @@ YIELD_EVERY = 256
 class Runner:
     """One pass over the input: `plan` plans each line, `backend` answers it, at most `in_flight` lines at once."""
 
-    plan: Callable[[Task], Plan]
+    plan: Callable[[Task], Awaitable[Plan]]
     backend: Backend
     journal: Journal
     meter: Meter
@@ -66,11 +66,13 @@ class Runner:
 
     async def _entry(self, task: Task) -> Entry:
         try:
-            plan = self.plan(task)
+            plan = await self.plan(task)
             with self.meter.under_way(plan.candidates):
                 outcomes = await self._outcomes(plan)
         except RequestError as error:
             return _problem(task, "input", error.code, str(error))
+        except NoScoredCandidate as error:
+            return _problem(task, "failed", "no_scored_candidate", str(error))
         originals = [outcome for outcome, arm in zip(outcomes, plan.arms, strict=True) if not arm.is_context_distilled]
         # A distilled answer is kept only if it beats an original one, so there must be an original one.
         failed = [outcome for outcome in originals if isinstance(outcome, NoScoredCandidate)]

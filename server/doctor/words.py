@@ -37,7 +37,8 @@ class Words:
 
     def prompt(self, tokens: int, seed: int) -> Prompt:
         """Return a prompt of `tokens` tokens, which shares no beginning with one of another seed."""
-        return self.tokenizer.raw_prompt([self.tokenizer.bos_id, *self._chosen(tokens - 1, seed)])
+        start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        return self.tokenizer.raw_prompt([*start, *self._chosen(tokens - len(start), seed)])
 
     def answer(self, tokens: int, seed: int) -> str:
         """Return an answer of `tokens` tokens to such a prompt."""

@@ -10,12 +10,13 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from winnow.models.combiner import combine, rank
 from winnow.models.errors import NoScoredCandidate, WinnowError, root_cause
 from winnow.models.policy import Policy
 from winnow.models.reward_model import IDENTITY, Calibration, RewardModel
+from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.types import (
     CombinerName,
@@ -27,6 +28,7 @@ from winnow.models.types import (
     Timings,
     is_gated,
 )
+from winnow.server.aio import cancel
 from winnow.server.pipeline.candidate_run import CandidateRun
 from winnow.server.pipeline.early_stopping import NEVER, EarlyStopping
 
@@ -56,13 +58,15 @@ class BestOfN:
         on_progress: Callable[[Progress], None] | None = None,
         sampling_prompt: Prompt | None = None,
         early_stopping: EarlyStopping = NEVER,
+        classifier: SafetyClassifier | None = None,
     ) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
         A candidate that cannot be sampled or scored is not ranked, and is listed in `failures`. `on_progress`
         is called each time a candidate has ended. `sampling_prompt` replaces the prompt for sampling only: its
         answers are scored as answers to `prompt` (context distillation; Llama 2, section 4.2.4). Candidates
-        stopped by `early_stopping` are listed in `aborted`.
+        stopped by `early_stopping` are listed in `aborted`. `classifier` tags the prompt while the candidates are
+        sampled, before the first is scored; if it cannot, none is scored. None: the prompt is tagged.
 
         Raises:
             NoScoredCandidate: all of them failed, so there is no winner.
@@ -70,16 +74,20 @@ class BestOfN:
         """
         started = time.perf_counter()
         sampled = sampling_prompt or prompt
+        tagging = asyncio.create_task(tagged(prompt, classifier))
         run = CandidateRun(
             sample=lambda index, handle: self.policy.sample(sampled, sampling, index, handle),
-            rate=lambda answer: self.rate(prompt, answer),
+            rate=lambda answer: self._rate_tagged(tagging, answer),
             candidates=candidates,
             combiner=combiner,
             empty_last=self.empty_last,
             early_stopping=early_stopping,
             on_progress=on_progress,
         )
-        await run.run()
+        try:
+            await run.run()
+        finally:
+            cancel(tagging)
         failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
         if not run.scored:
             reason = failures[0].reason if failures else "all were aborted"
@@ -91,8 +99,20 @@ class BestOfN:
         truncated_by = run.truncated_by if any(item.reason == run.truncated_by for item in aborted) else None
         ranking = rank(scored, combiner, empty_last=self.empty_last)
         return Selection(
-            prompt, combiner, scored, ranking, failures, timings, aborted, truncated_by, empty_last=self.empty_last
+            tagging.result(),
+            combiner,
+            scored,
+            ranking,
+            failures,
+            timings,
+            aborted,
+            truncated_by,
+            empty_last=self.empty_last,
         )
+
+    async def _rate_tagged(self, tagging: asyncio.Task[Prompt], answer: str) -> Reward:
+        # Shielded: the siblings of a candidate that is aborted still need the tag.
+        return await self.rate(await asyncio.shield(tagging), answer)
 
     async def rate(self, prompt: Prompt, answer: str) -> Reward:
         """Return the reward of one answer. Both models score at once; a safety prompt needs only R_s.
@@ -123,6 +143,16 @@ class BestOfN:
 
     async def _helpfulness_logit(self, prompt: Prompt, answer: str) -> float:
         return self.helpfulness_calibration(await self.helpfulness.score(prompt, answer))
+
+
+async def tagged(prompt: Prompt, classifier: SafetyClassifier | None) -> Prompt:
+    """Return the prompt with the classifier's tag; as it is without a classifier.
+
+    Raises:
+        CandidateFailed: the classifier cannot tell.
+        EngineDead: an engine's process has died.
+    """
+    return replace(prompt, is_safety=await classifier.is_safety(prompt)) if classifier else prompt
 
 
 def _timings(scored: Sequence[ScoredCandidate], total: float) -> Timings:

@@ -1,4 +1,4 @@
-"""Rendering of requests for one policy: chat template, safety classifier, and the answer's room in the context."""
+"""Rendering of requests for one policy: chat template, tag of safety prompts, and the answer's room in the context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from winnow.models.errors import PromptTooLong, RequestError, SamplingError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
-from winnow.models.types import Message, Prompt
+from winnow.models.types import Prompt
 from winnow.server.pipeline.request import Messages, RawPrompt, Request
 
 T = TypeVar("T")
@@ -20,12 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RenderedRequest:
-    """A request ready for `BestOfN.select`; `sampling` is the request's, with its answer fitted to the context."""
+    """A request ready for `BestOfN.select`; `sampling` is the request's, with its answer fitted to the context.
+
+    `classifier` tags the prompt if the caller has not: it is asked while the candidates are sampled.
+    """
 
     request: Request
     prompt: Prompt
     sampling: Sampling
     sampling_prompt: Prompt | None = None
+    classifier: SafetyClassifier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +49,39 @@ class PromptRenderer:
             RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, or a
                 token id is not of this vocabulary.
         """
+        merge_turns, sampling_prompt = request.options.merge_turns, None
         if isinstance(request.prompt, RawPrompt):
-            prompt = await self._raw(request.prompt.content, request.is_safety)
-            return RenderedRequest(request, prompt, self._fitted(request, prompt, "prompt"))
-        prompt = await self.render_dialog(request.prompt, request.is_safety, request.options.merge_turns)
-        if request.sampling_dialog is None or request.sampling_dialog == request.prompt:
-            return RenderedRequest(request, prompt, self._fitted(request, prompt, "messages"))
-        sampling_prompt = await self.render_dialog(
-            request.sampling_dialog, request.is_safety, request.options.merge_turns
-        )
-        longest = max(prompt, sampling_prompt, key=len)
-        return RenderedRequest(request, prompt, self._fitted(request, longest, "messages"), sampling_prompt)
+            field = "prompt"
+            prompt = await self._raw(request.prompt.content)
+        else:
+            field = "messages"
+            prompt = await self.render_dialog(request.prompt, merge_turns)
+            if request.sampling_dialog not in (None, request.prompt):
+                assert request.sampling_dialog
+                sampling_prompt = await self.render_dialog(request.sampling_dialog, merge_turns)
+        sampling = self._fitted(request, max(prompt, sampling_prompt or prompt, key=len), field)
+        prompt, classifier = self.tagging(prompt, request.is_safety, field)
+        return RenderedRequest(request, prompt, sampling, sampling_prompt, classifier)
 
-    async def render_dialog(
-        self, dialog: Messages, is_safety: bool | None = None, merge_turns: bool | None = None
-    ) -> Prompt:
-        """Render a dialog; the classifier tags it if `is_safety` is None, and the template decides on merging turns.
+    def tagging(self, prompt: Prompt, is_safety: bool | None, field: str) -> tuple[Prompt, SafetyClassifier | None]:
+        """Return the prompt as the caller tags it; or the prompt and the classifier to ask if `is_safety` is None.
+
+        Raises:
+            PromptTooLong: the context has no room for the answers that the classifier scores behind the prompt.
+        """
+        if is_safety is not None:
+            return replace(prompt, is_safety=is_safety), None
+        tokens = (len(self.tokenizer.encode_answer(prompt, text)) for text in self.classifier.stock_answers)
+        if len(prompt) + (needed := max(tokens, default=0)) > self.context:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; to tell whether it is a safety prompt takes {needed} more, and "
+                f"the context holds {self.context}. Shorten it, or send is_safety",
+                field,
+            )
+        return prompt, self.classifier
+
+    async def render_dialog(self, dialog: Messages, merge_turns: bool | None = None) -> Prompt:
+        """Render a dialog; the template decides on merging turns if `merge_turns` is None.
 
         Raises:
             DialogError: the dialog breaks the template's rules.
@@ -70,11 +91,9 @@ class PromptRenderer:
         self._require_possible(text, "messages")
         template = self.template if merge_turns is None else self.template.with_merging(merge_turns)
 
-        return await in_thread_if_long(
-            lambda: self._tagged(template.render(dialog, self.tokenizer), is_safety), len(text)
-        )
+        return await in_thread_if_long(lambda: template.render(dialog, self.tokenizer), len(text))
 
-    async def _raw(self, content: str | tuple[int, ...], is_safety: bool | None) -> Prompt:
+    async def _raw(self, content: str | tuple[int, ...]) -> Prompt:
         if not content:
             raise RequestError("the prompt is empty; send a text or token ids", "prompt")
         if isinstance(content, str):
@@ -83,14 +102,7 @@ class PromptRenderer:
             self.require_tokens(content, "prompt")
             self._room(len(content), "prompt")
 
-        return await in_thread_if_long(
-            lambda: self._tagged(self.tokenizer.raw_prompt(content), is_safety), len(content)
-        )
-
-    def _tagged(self, prompt: Prompt, is_safety: bool | None) -> Prompt:
-        """Return the prompt as the caller tags it, or as the classifier does if `is_safety` is None."""
-        messages = prompt.messages or (Message("user", prompt.raw_text),)
-        return replace(prompt, is_safety=self.classifier(messages) if is_safety is None else is_safety)
+        return await in_thread_if_long(lambda: self.tokenizer.raw_prompt(content), len(content))
 
     async def encode(self, text: str) -> list[int]:
         """Return the ids of a text, tokenised in a thread if it is long."""

@@ -10,6 +10,7 @@ from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES, TemplateName
 from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
+from winnow.models.safety_classifier import PROBE_MARGIN
 
 ENGINES = ("policy", "safety", "helpfulness")
 MAX_GIB = 2**20
@@ -109,6 +110,12 @@ class SafetySettings(RewardModelSettings):
         1.0, offline=True, description="Factor on the safety model's raw score; negative for a cost model."
     )
     bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled safety score.")
+    probe_margin: FiniteFloat = setting(
+        PROBE_MARGIN,
+        offline=True,
+        description="The classifier probe tags a prompt if the refusal scores higher by more than this (calibrated "
+        "logits). The default was measured on the demo model; measure another's with winnow check --prompts.",
+    )
 
 
 class HelpfulnessSettings(RewardModelSettings):

@@ -33,6 +33,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "rm_kv_cache_gib": ("safety.kv_cache_gib", "helpfulness.kv_cache_gib"),
     "safety_scale": ("safety.scale",),
     "safety_bias": ("safety.bias",),
+    "safety_probe_margin": ("safety.probe_margin",),
     "helpfulness_scale": ("helpfulness.scale",),
     "helpfulness_bias": ("helpfulness.bias",),
 }

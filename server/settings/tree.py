@@ -18,7 +18,8 @@ from winnow.models import demo
 from winnow.models.chat_templates import TagRule
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.chat_template import chat_template
-from winnow.models.safety_classifier import DEFAULT_PATTERNS
+from winnow.models.safety_classifier import ClassifierName
+from winnow.models.safety_patterns import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
     Dtype,
@@ -99,10 +100,17 @@ class Settings(BaseSettings):
         "content_filter).",
     )
     refusal: str = Field("I'm sorry, but I can't help with that.", min_length=1, description="Text of a refusal.")
+    safety_classifier: ClassifierName = setting(
+        "patterns",
+        offline=True,
+        description="What tags safety prompts where the caller does not: regular expressions over the last user "
+        "message, or a probe: the safety reward model prefers a stock refusal to a stock compliance.",
+    )
     safety_patterns: Texts[Pattern] = setting(
         DEFAULT_PATTERNS,
         offline=True,
-        description="Regular expressions; a last user message that matches one makes a safety prompt. [] for none.",
+        description="Regular expressions for the classifier patterns: a last user message that matches one makes a "
+        "safety prompt. [] for none.",
     )
     tags: TagRule = setting(
         "refuse",

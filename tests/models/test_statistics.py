@@ -9,6 +9,8 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from winnow.models.statistics import (
     Moments,
@@ -22,6 +24,7 @@ from winnow.models.statistics import (
     rank_correlation,
     resamples,
     sizes_up_to,
+    wilson_interval,
 )
 
 
@@ -154,3 +157,20 @@ def test_moments_do_not_cancel() -> None:
     assert moments.deviation == pytest.approx(1e-4 * math.sqrt(2 / 3), rel=1e-3)
     assert moments.whiten(moments.mean) == 0
     assert Moments().deviation == Moments().whiten(5.0) == 0
+
+
+@given(st.integers(1, 5000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_a_wilson_interval_holds_exactly_the_shares_that_a_test_of_them_accepts(trial: tuple[int, int]) -> None:
+    """The score test of a share p: the difference from it is 1.96 standard errors at p itself."""
+    successes, count = trial
+    found = wilson_interval(successes, count)
+    assert (found.value, found.count) == (successes / count, count)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    for end in (found.low, found.high):
+        assert math.isclose(abs(found.value - end), 1.959964 * math.sqrt(end * (1 - end) / count), abs_tol=1e-6)
+    mirrored = wilson_interval(count - successes, count)
+    assert math.isclose(mirrored.low, 1 - found.high, abs_tol=1e-12)
+
+
+def test_a_wilson_interval_of_nothing_is_not_a_number() -> None:
+    assert math.isnan(wilson_interval(0, 0).value)

@@ -97,6 +97,7 @@ ENGINE_VALUES = {
     "rm_kv_cache_gib": 2.0,
     "safety_scale": -1.0,
     "safety_bias": 0.5,
+    "safety_probe_margin": 2.5,
     "helpfulness_scale": 2.0,
     "helpfulness_bias": -0.5,
 }

@@ -15,7 +15,7 @@ from winnow.loadtests.types import Request
 from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.demo.world import held_out_prompts
-from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.safety_classifier import PatternClassifier
 from winnow.models.tokenizer import Tokenizer
 
 MAX_TOKENS = 64
@@ -50,7 +50,7 @@ class Renderer:
         self._jinja = self._template.jinja
         self._hf_tokenizer = AutoTokenizer.from_pretrained(demo.weights("policy"))
         self._tokenizer = Tokenizer(self._hf_tokenizer)
-        self._classifier = SafetyClassifier()
+        self._classifier = PatternClassifier()
 
     @property
     def eos_id(self) -> int:
@@ -60,7 +60,7 @@ class Renderer:
     def __call__(self, request: Request) -> Rendered:
         """Render the dialog of one request."""
         dialog = list(request.messages)
-        prompt = self._template.render(dialog, self._tokenizer, is_safety=self._classifier(dialog))
+        prompt = self._template.render(dialog, self._tokenizer, is_safety=self._classifier.matches(dialog))
         text = self._hf_tokenizer.apply_chat_template(dialog, chat_template=self._jinja, tokenize=False)
         eos = str(self._hf_tokenizer.eos_token)
         return Rendered(prompt.token_ids, str(text), prompt.is_safety, prompt.answer_prefix, eos)

@@ -15,7 +15,7 @@ from winnow.models import demo
 from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt
-from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.safety_classifier import PatternClassifier
 from winnow.models.statistics import Interval, mean_interval
 from winnow.models.training.checkpoints import load_policy, load_reward_model
 
@@ -72,7 +72,7 @@ def best(prompts: Sequence[DemoPrompt], answers: Answers) -> Answers:
         networks.score(load_reward_model(folder), tokenizer, pairs)
         for folder in (demo.weights("safety-rm"), demo.weights("helpfulness-rm"))
     )
-    is_safety = SafetyClassifier()
+    is_safety = PatternClassifier().matches
     rewards = iter(
         combine(is_safety(messages), r_s, r_h).combined_logit
         for (messages, _), r_s, r_h in zip(pairs, safety, helpfulness, strict=True)

@@ -47,7 +47,7 @@ async def run(
 ) -> list[Record]:
     folder.mkdir()  # noqa: ASYNC240
     with Journal(folder) as journal:
-        plan = Planner(choices, RULES, service.classifier).plan
+        plan = Planner(choices, RULES, InProcess(service, 0.02).is_safety).plan
         await Runner(plan, backend, journal, Meter(12), in_flight).run(iter(tasks(12)))
     return [timeless(entry) for entry in read(folder) if isinstance(entry, Record)]
 
@@ -78,13 +78,18 @@ async def test_a_server_gives_the_same_answers_and_rewards(
             assert math.isclose(here.reward.combined_logit, there.reward.combined_logit, rel_tol=1e-9, abs_tol=1e-9)
 
 
+async def harmless(_: Task) -> bool:
+    """Tag nothing."""
+    return False
+
+
 HELLO = (Message("user", "Hello?"),)
 
 
 def request(dialog: tuple[Message, ...] = HELLO, options: RequestOptions | None = None, **changes: object) -> Request:
     """Return the request that a run of K = 4 plans for a line, with `changes`."""
     task = Task(1, "f", 1, None, dialog, options=options or RequestOptions())
-    (made,) = Planner(replace(CHOICES, candidates=4), RULES, lambda _: False).plan(task).requests
+    (made,) = Planner(replace(CHOICES, candidates=4), RULES, harmless).tagged(task, False).requests
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

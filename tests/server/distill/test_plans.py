@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,7 +41,10 @@ def task(line: int = 1, messages: tuple[Message, ...] = QUESTION, **fields: obje
 
 
 def planned(job: Task, is_safety: bool = False, **changes: object) -> Plan:
-    return Planner(choices(**changes), RULES, lambda _: is_safety).plan(job)
+    async def classify(_: Task) -> bool:
+        return is_safety
+
+    return asyncio.run(Planner(choices(**changes), RULES, classify).plan(job))
 
 
 def stored(made: Plan) -> tuple[Message, ...]:

@@ -60,8 +60,9 @@ def tasks(count: int) -> list[Task]:
 def runner(
     service: Service, journal: Journal, meter: Meter, in_flight: int = 8, chosen: Choices | None = None
 ) -> Runner:
-    planner = Planner(chosen or choices(), RULES, service.classifier)
-    return Runner(planner.plan, InProcess(service, 0.001), journal, meter, in_flight)
+    backend = InProcess(service, 0.001)
+    planner = Planner(chosen or choices(), RULES, backend.is_safety)
+    return Runner(planner.plan, backend, journal, meter, in_flight)
 
 
 async def run(

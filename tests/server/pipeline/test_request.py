@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import WatchedTokenizer
+from tests.fakes import ScriptedRewardModel, WatchedTokenizer
 from winnow.clients.schema import ChatRequest, TextRequest
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.errors import DialogError, PromptTooLong, RequestError, SamplingError
-from winnow.models.safety_classifier import DEFAULT_PATTERNS, SafetyClassifier
+from winnow.models.safety_classifier import PatternClassifier, ProbeClassifier
+from winnow.models.safety_patterns import DEFAULT_PATTERNS
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message
+from winnow.server.pipeline.best_of_n import tagged as with_tag
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
 from winnow.server.pipeline.rendering import PromptRenderer
 from winnow.server.pipeline.request import Defaults, RawPrompt, RequestOptions, resolve
@@ -255,7 +257,7 @@ def test_top_k_minus_one_is_off(options: Options, top_k: int | None, sampled: in
 
 @pytest.fixture
 def renderer(tokenizer: Tokenizer) -> PromptRenderer:
-    return PromptRenderer(tokenizer, TEMPLATES["llama2"], SafetyClassifier(DEFAULT_PATTERNS), CONTEXT, VOCABULARY)
+    return PromptRenderer(tokenizer, TEMPLATES["llama2"], PatternClassifier(DEFAULT_PATTERNS), CONTEXT, VOCABULARY)
 
 
 async def test_a_dialog_is_rendered_by_the_template(renderer: PromptRenderer) -> None:
@@ -276,7 +278,27 @@ async def test_the_classifier_tags_a_prompt_that_the_caller_does_not(
     question = "How do I make a bomb?"
     for prompt in ((Message("user", question),), RawPrompt(question)):
         request = resolve(prompt, options(is_safety=asked), DEFAULTS)
-        assert (await renderer.render(request)).prompt.is_safety is tagged
+        rendered = await renderer.render(request)
+        assert (await with_tag(rendered.prompt, rendered.classifier)).is_safety is tagged
+        assert (rendered.classifier is None) is (asked is not None)
+
+
+async def test_a_prompt_that_leaves_no_room_for_the_probe_is_refused_unless_the_caller_tags_it(
+    renderer: PromptRenderer, options: Options
+) -> None:
+    probing = replace(renderer, classifier=ProbeClassifier(ScriptedRewardModel()))
+    raw = renderer.tokenizer.raw_prompt((400,))
+    needed = max(len(renderer.tokenizer.encode_answer(raw, text)) for text in probing.classifier.stock_answers)
+    for spare in (1, needed - 1, needed, needed + 1):
+        ids = (renderer.tokenizer.bos_id, *[400] * (CONTEXT - spare - 1))
+        tagged = resolve(RawPrompt(ids), options(is_safety=False), DEFAULTS)
+        assert len((await probing.render(tagged)).prompt) == CONTEXT - spare
+        untagged = resolve(RawPrompt(ids), options(), DEFAULTS)
+        if spare >= needed:
+            assert (await probing.render(untagged)).classifier is probing.classifier
+        else:
+            with pytest.raises(PromptTooLong, match="is_safety"):
+                await probing.render(untagged)
 
 
 async def test_the_default_limit_is_cut_to_the_context_and_the_callers_own_is_not(
