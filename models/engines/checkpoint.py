@@ -12,16 +12,21 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Kind = Literal["policy", "reward model"]
 _ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
 
+_LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "winnow-card.toml"]
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,7 +52,7 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
-    config = _read_json(folder / "config.json", kind)
+    config = read_json(folder / "config.json", kind)
     _check_config(config, folder, kind)
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
@@ -56,11 +61,7 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
 
 
 def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
-    _check_shards(folder, kind)
-    shapes = {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}
+    shapes = tensor_shapes(folder, kind)
     for name, shape in _expected(config, kind).items():
         if name not in shapes:
             raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not complete")
@@ -91,12 +92,17 @@ def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
 def _check_shards(folder: Path, kind: Kind) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(_read_json(index, kind).get("weight_map", {}).values())
+        named = set(read_json(index, kind).get("weight_map", {}).values())
         if missing := sorted(name for name in named if not (folder / name).is_file()):
             raise CheckpointError(f"{kind}: {folder} has no {missing[0]}, which its index names")
 
 
-def _read_json(path: Path, kind: Kind) -> dict[str, Any]:
+def read_json(path: Path, kind: Kind) -> dict[str, Any]:
+    """Return the JSON object in the file `path` of a checkpoint of `kind`.
+
+    Raises:
+        CheckpointError: there is no such file, or it is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -148,8 +154,8 @@ def describe(
     Raises:
         CheckpointError: the config is missing or incomplete, or a file is damaged.
     """
-    folder = Path(checkpoint) if is_local(checkpoint) else _fetch_config(checkpoint)
-    shape = Shape.of(_read_json(folder / "config.json", kind))
+    folder = config_folder(checkpoint)
+    shape = replace(Shape.of(read_json(folder / "config.json", kind)), is_reward_model=kind == "reward model")
     width = BYTES[dtype]
     files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
     weights = sum(tensor.loaded_bytes(width) for file in files for tensor in _tensors(file, kind))
@@ -162,20 +168,38 @@ def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
     Raises:
         CheckpointError: it has none that can be loaded, or the tokenizer has no BOS or no EOS.
     """
+    return tokenizer_of(load_plain_tokenizer(checkpoint, kind), checkpoint, kind)
+
+
+def tokenizer_of(loaded: PreTrainedTokenizerBase, checkpoint: str, kind: Kind) -> Tokenizer:
+    """Return the tokenizer of `checkpoint`, which transformers has loaded.
+
+    Raises:
+        CheckpointError: it has no BOS, no EOS, or is of a kind that is not accepted.
+    """
+    try:
+        return Tokenizer(loaded)
+    except ValueError as error:
+        raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
+
+
+def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of `checkpoint` as transformers loads it, whatever its kind.
+
+    Raises:
+        CheckpointError: it has none that can be loaded.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
     except StrictDataclassError as error:  # transformers reads config.json first, and checks it
         reason = " ".join(str(error.__cause__ or error).split())
         raise CheckpointError(f"{kind}: config.json of {checkpoint} cannot be used: {reason}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
-    try:
-        return Tokenizer(loaded)
-    except ValueError as error:
-        raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
+    return loaded
 
 
 def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
@@ -189,16 +213,6 @@ def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
         return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
-
-
-def require_same_tokenizer(policy: Tokenizer, reward_model: Tokenizer, checkpoint: str) -> None:
-    """Check that the reward model `checkpoint` reads the policy's token ids, which it is given as they are.
-
-    Raises:
-        CheckpointError: the vocabularies differ, or the ids of BOS or EOS do.
-    """
-    if not policy.equals(reward_model):
-        raise CheckpointError(f"reward model: the tokenizer of {checkpoint} is not the policy's; both must be the same")
 
 
 def fingerprint(checkpoint: str) -> str:
@@ -230,11 +244,24 @@ def _fetching(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if type(error).__name__ == "GatedRepoError":
+            raise CheckpointError(
+                f"{checkpoint} is a gated repository: accept its licence on the hub, and set HF_TOKEN"
+            ) from None
         reason = str(error) if isinstance(error, ImportError) else type(error).__name__
         raise CheckpointError(
             f"{checkpoint} cannot be fetched from the hub: {reason}; check its name, the network, and the "
             "environment's HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
         ) from None
+
+
+def config_folder(checkpoint: str) -> Path:
+    """Return a folder with the config.json of `checkpoint`; of a hub id only that is fetched.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    return Path(checkpoint) if is_local(checkpoint) else _fetch_config(checkpoint)
 
 
 def _fetch_config(checkpoint: str) -> Path:
@@ -248,4 +275,33 @@ def _fetch(checkpoint: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with _fetching(checkpoint):
-        return Path(snapshot_download(checkpoint, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(checkpoint, allow_patterns=_LOADED_FILES))
+
+
+def snapshot(checkpoint: str) -> Path:
+    """Return the folder of `checkpoint`: itself, or a hub id's in the hub library's cache, fetched if need be.
+
+    Raises:
+        CheckpointError: there is no such folder, or the hub does not hand it out.
+    """
+    if not is_local(checkpoint):
+        return _fetch(checkpoint)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise CheckpointError(f"no such folder: {checkpoint}")
+    return folder
+
+
+def tensor_shapes(folder: Path, kind: Kind) -> dict[str, list[int]]:
+    """Return the shapes of a folder's tensors, from the headers of its safetensors files.
+
+    Raises:
+        CheckpointError: there is none, or one is missing or cut short.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        advice = f"; `winnow convert {folder.name} OUT` makes them of pickled weights" if pickled else ""
+        raise CheckpointError(f"{kind}: {folder} has no .safetensors file{advice}")
+    _check_shards(folder, kind)
+    return {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}

@@ -10,6 +10,7 @@ from typing import Any
 from winnow.clients import WinnowClientError
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import engine_version, runs_on_gpu
+from winnow.models.engines.scorers import card_of
 from winnow.models.errors import RunError
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
@@ -63,12 +64,21 @@ def _models(settings: Settings) -> dict[str, Any]:
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
             "kind": settings.engines[name].kind,
-            "template": settings.engines[name].template,
+            **_reading(settings, name),
             "dtype": precision(settings, settings.engines[name]),
             "context": settings.engines[name].context or settings.context,
         }
         for name, checkpoint in settings.checkpoints.items()
     }
+
+
+def _reading(settings: Settings, name: str) -> dict[str, Any]:
+    """Return what decides how a model reads a conversation: the policy's template, a reward model's card."""
+    if name == "policy":
+        return {"template": settings.policy.template}
+    own = settings.reward_models[name]
+    card = card_of(own.checkpoint, own.card)
+    return {"card": {"name": card.name, "sha256": card.sha256} if card else None}
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from winnow.models import demo
+from winnow.models.cards import Card
 from winnow.models.chat_templates import TemplateName
 from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
@@ -35,7 +37,6 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
-    template: TemplateName = Field(default="llama2", description="Chat template.")
     dtype: Dtype | None = Field(default=None, description="Precision of this engine; default: the shared `dtype`.")
     context: int | None = Field(
         default=None, ge=128, description="Maximum tokens of a sequence in this engine; default: the shared `context`."
@@ -43,12 +44,14 @@ class EngineSettings(BaseModel):
 
 
 _MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
+_CARD = "Card (TOML) of the {} reward model; default: the checkpoint's own, a shipped one, or one made of its config."
 _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU; what its share leaves on a GPU."
 
 
 class PolicySettings(EngineSettings):
     """The policy's engine."""
 
+    template: TemplateName = Field(default="llama2", description="Chat template.")
     checkpoint: str = setting(
         str(demo.weights("policy")),
         offline=True,
@@ -74,13 +77,15 @@ class RewardModelSettings(EngineSettings):
         None, offline=True, memory=True, gt=0, description=_KV_CACHE.format("each reward model")
     )
 
-    scale: Scale
-    bias: FiniteFloat
+    card: Path | None
+    scale: Scale | None
+    bias: FiniteFloat | None
 
-    @property
-    def calibration(self) -> Calibration:
-        """The calibration of the model's raw logits."""
-        return Calibration(self.scale, self.bias)
+    def calibration(self, card: Card | None) -> Calibration:
+        """Return the calibration of the model's raw logits: these settings', or else the card's, or else none."""
+        scale, bias = (card.scale, card.bias) if card else (None, 0.0)
+        own = scale if self.scale is None else self.scale
+        return Calibration(1.0 if own is None else own, bias if self.bias is None else self.bias)
 
 
 class SafetySettings(RewardModelSettings):
@@ -89,10 +94,15 @@ class SafetySettings(RewardModelSettings):
     checkpoint: str = setting(
         str(demo.weights("safety-rm")), offline=True, memory=True, description="Checkpoint of the safety reward model."
     )
-    scale: Scale = setting(
-        1.0, offline=True, description="Factor on the safety model's raw score; negative for a cost model."
+    card: Path | None = setting(None, offline=True, memory=True, description=_CARD.format("safety"))
+    scale: Scale | None = setting(
+        None,
+        offline=True,
+        description="Factor on the safety model's raw score, negative for a cost model; default: its card's.",
     )
-    bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled safety score.")
+    bias: FiniteFloat | None = setting(
+        None, offline=True, description="Added to the scaled safety score; default: its card's."
+    )
 
 
 class HelpfulnessSettings(RewardModelSettings):
@@ -102,5 +112,10 @@ class HelpfulnessSettings(RewardModelSettings):
         str(demo.weights("helpfulness-rm")), offline=True, memory=True,
         description="Checkpoint of the helpfulness reward model.",
     )  # fmt: skip
-    scale: Scale = setting(1.0, offline=True, description="Factor on the helpfulness model's raw score.")
-    bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled helpfulness score.")
+    card: Path | None = setting(None, offline=True, memory=True, description=_CARD.format("helpfulness"))
+    scale: Scale | None = setting(
+        None, offline=True, description="Factor on the helpfulness model's raw score; default: its card's."
+    )
+    bias: FiniteFloat | None = setting(
+        None, offline=True, description="Added to the scaled helpfulness score; default: its card's."
+    )

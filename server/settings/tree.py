@@ -24,6 +24,7 @@ from winnow.server.settings.engines import (
     EngineSettings,
     HelpfulnessSettings,
     PolicySettings,
+    RewardModelSettings,
     SafetySettings,
     setting,
 )
@@ -238,6 +239,11 @@ class Settings(BaseSettings):
     def engines(self) -> dict[str, EngineSettings]:
         """The engines' own settings by name."""
         return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
+    def reward_models(self) -> dict[str, RewardModelSettings]:
+        """The reward models' own settings by name."""
+        return {"safety": self.safety, "helpfulness": self.helpfulness}
 
     @property
     def checkpoints(self) -> dict[str, str]:
