@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from winnow.models.cards import Card
 from winnow.models.chat_templates import TEMPLATES, TemplateName
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import AnswerReader, RewardInput
 from winnow.models.engines.checkpoint import load_plain_tokenizer, tokenizer_of
 from winnow.models.engines.reward_text import CardInput, resolved
-from winnow.models.engines.scorers import Scorer, inspect_scorer
+from winnow.models.engines.scorers import Scorer, card_of, inspect_scorer
 from winnow.models.errors import CheckpointError
 from winnow.models.reward_model import Calibration
 from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import CombinerName, Message
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +30,22 @@ LLAMA2: TemplateName = "llama2"
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """One reward model as it is served: its files, what it reads, and the calibration of its logits."""
+    """One reward model as it is served: its files, what it reads, and the calibration of its logits.
+
+    `overhead` are the tokens that it reads more than the policy: its template, and EOS.
+    """
 
     scorer: Scorer
     reader: AnswerReader
     calibration: Calibration
+    overhead: int = 1
+
+    def room(self, context: int) -> int:
+        """Return the tokens of the policy's prompt and answer that fit a `context` of the reward model's.
+
+        An estimate where the tokenizers differ. A model that is given a part of a long conversation has no limit.
+        """
+        return sys.maxsize if self.scorer.card.overflow == "drop_oldest_turns" else context - self.overhead
 
     def __str__(self) -> str:
         card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"
@@ -63,8 +77,30 @@ def scorings(
     found = {}
     for name, own in settings.reward_models.items():
         scorer, reader = _with_reader(scorers[name], tokenizer, template)
-        found[name] = Scoring(scorer, reader, own.calibration(scorer.card))
+        prompt = template.render([Message("user", "Hello")], tokenizer)
+        overhead = max(1, len(reader.token_ids(prompt, "")) - len(prompt))
+        found[name] = Scoring(scorer, reader, own.calibration(scorer.card), overhead)
     return found
+
+
+def combiner_of(settings: Settings, cards: Iterable[Card | None]) -> CombinerName:
+    """Return the settings' combiner; without one, the paper's formula if all `cards` are of calibrated models.
+
+    0.15 means nothing on the scale of a model that is not. With the formula an unsafe answer would win wherever the
+    helpfulness model scores a safe one lower than that.
+    """
+    if settings.combiner:
+        return settings.combiner
+    return "llama2" if all(card and card.calibrated for card in cards) else "safe_first"
+
+
+def combiner_of_settings(settings: Settings) -> CombinerName:
+    """Return the combiner that a service with these settings would have.
+
+    Raises:
+        CheckpointError: a card or a config cannot be read.
+    """
+    return combiner_of(settings, (card_of(own.checkpoint, own.card) for own in settings.reward_models.values()))
 
 
 def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -> tuple[Scorer, AnswerReader]:

@@ -26,7 +26,7 @@ from winnow.models.reward_model import (
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Message
+from winnow.models.types import CombinerName, Message
 from winnow.server.aio import cancel
 from winnow.server.engine_options import engine_options
 from winnow.server.memory_plan import engine_parts, policy_part
@@ -35,7 +35,7 @@ from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
 from winnow.server.pipeline.rendering import PromptRenderer
 from winnow.server.pipeline.request import Defaults
-from winnow.server.reward_models import Scoring, inspect_reward_models, scorings
+from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings
 from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -91,8 +91,18 @@ class Service:
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
-            combiner=settings.combiner,
+            combiner=self.combiner,
         )
+
+    @property
+    def combiner(self) -> CombinerName:
+        """The combiner of requests that name none."""
+        return combiner_of(self.settings, (scoring.scorer.card for scoring in self.scorings.values()))
+
+    @property
+    def calibrated(self) -> dict[str, bool]:
+        """Whether each reward model's card says that it is calibrated."""
+        return {name: scoring.scorer.card.calibrated for name, scoring in self.scorings.items()}
 
     def calibration(self, name: str) -> Calibration:
         """Return the calibration of the reward model `name`."""
@@ -101,8 +111,13 @@ class Service:
 
     @property
     def context(self) -> int:
-        """Most tokens of prompt and answer together; the reward models need one more, for EOS."""
-        return min(self.policy.context, self.safety.context - 1, self.helpfulness.context - 1)
+        """Most tokens of prompt and answer together; the reward models need more, for EOS or their own template."""
+        models = {"safety": self.safety, "helpfulness": self.helpfulness}
+        rooms = (
+            self.scorings[name].room(model.context) if name in self.scorings else model.context - 1
+            for name, model in models.items()
+        )
+        return min(self.policy.context, *rooms)
 
     @property
     def engines(self) -> dict[str, EngineStatus]:
@@ -166,7 +181,7 @@ class Service:
                 self._check("helpfulness", HELPFULNESS_CHECK, self.helpfulness),
             )
         prompt = self.template.render([Message("user", "Hello")], self.tokenizer)
-        await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, settings.combiner)
+        await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, self.combiner)
 
     async def _check(self, name: str, check: SanityCheck, model: ServedRewardModel) -> None:
         prompt = self.template.render([Message("user", check.question)], self.tokenizer)
@@ -197,6 +212,8 @@ def started(settings: Settings) -> Iterator[Service]:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     for name, scoring in served.items():
         logger.info("%s reward model: %s", name, scoring)
+    if settings.combiner is None and combiner_of(settings, (one.scorer.card for one in served.values())) != "llama2":
+        logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
         safety = _reward_model(settings, "safety", parts[1], served["safety"], fork=fork)

@@ -14,6 +14,7 @@ import typer
 from winnow.loadtests import command as loadtests
 from winnow.server.cli.chat import chat
 from winnow.server.cli.check import check
+from winnow.server.cli.convert import convert
 from winnow.server.cli.distill import distill, export, report
 from winnow.server.cli.models import app as models
 from winnow.server.cli.options import with_settings
@@ -30,6 +31,7 @@ app.command()(with_settings(serve))
 app.command()(with_settings(check))
 app.command()(with_settings(plan, lambda option: option.decides_memory))
 app.add_typer(models, name="models")
+app.command()(convert)
 app.command()(chat)
 app.command()(with_settings(distill, lambda option: option.is_offline))
 app.command()(export)

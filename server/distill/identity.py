@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from winnow.clients import WinnowClientError
+from winnow.clients import AsyncClient, WinnowClientError
+from winnow.clients.schema import Version
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import engine_version, runs_on_gpu
 from winnow.models.engines.scorers import card_of
@@ -16,6 +18,8 @@ from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
 from winnow.server.engine_options import execution, precision
 from winnow.server.settings import Settings
+
+T = TypeVar("T")
 
 
 def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dict[str, Any]:
@@ -97,11 +101,29 @@ def _engine_settings(settings: Settings) -> dict[str, Any]:
 def _remote_models(options: RunOptions) -> dict[str, Any]:
     """Return the name of the served model; a server reveals neither hashes nor its reward models."""
 
-    async def ask() -> str:
+    async def name(client: AsyncClient) -> str:
+        return (await client.models())[0].id
+
+    return {"server": {"id": _asked(options, name), "sha256": None}}
+
+
+def served_version(options: RunOptions) -> Version:
+    """Return what the run's server says of itself.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    return _asked(options, AsyncClient.version)
+
+
+def _asked(options: RunOptions, question: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
+    """Return the server's answer to `question`; a server that is no Winnow gets one line."""
+
+    async def ask() -> T:
         async with options.client(retries=1) as client:
-            return (await client.models())[0].id
+            return await question(client)
 
     try:
-        return {"server": {"id": asyncio.run(ask()), "sha256": None}}
+        return asyncio.run(ask())
     except WinnowClientError as error:
         raise RunError(f"no Winnow answers at {options.server}: {error}") from None

@@ -83,10 +83,11 @@ class Settings(BaseSettings):
         description="K of requests that do not set it; a range such as 4-16 lets K shrink under load.",
     )
     max_candidates: int = Field(64, ge=1, description="Maximum candidates of a request.")
-    combiner: CombinerName = setting(
-        "llama2",
+    combiner: CombinerName | None = setting(
+        None,
         offline=True,
-        description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
+        description="Combination of R_s and R_h: llama2, the paper's formula, or safe_first, which ranks every unsafe "
+        "candidate last. Default: llama2 if the cards say that both reward models are calibrated, else safe_first.",
     )
     empty_last: bool = setting(
         True,
