@@ -113,7 +113,9 @@ def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -
     if card.template == LLAMA2 or (card.template is None and not card.labels):
         own = _llama_tokenizer(scorer, loaded, is_required=card.template == LLAMA2)
         is_policys = own is not None and tokenizer.equals(own) and template.name == LLAMA2
-        if own and (is_policys or card.template == LLAMA2 or not loaded.chat_template):
+        # Without a template of its own, a classifier of Llama 2's family is taken to have been trained on Llama 2's.
+        is_llama2s = own is not None and bool(own.dummy_space) and not loaded.chat_template
+        if own and (is_policys or card.template == LLAMA2 or is_llama2s):
             reads_end = not (card.read_at == "before_pad" and scorer.pad_id == own.eos_id)
             return scorer, RewardInput(
                 tokenizer if is_policys else own, TEMPLATES[LLAMA2], is_policys, reads_end=reads_end

@@ -139,3 +139,9 @@ def test_a_service_tells_its_combiner(tokenizer: Tokenizer, foreign: Path) -> No
     served = replace(service, settings=settings, scorings=own)
     assert (served.combiner, served.defaults.combiner) == ("safe_first", "safe_first")
     assert served.calibrated == {"safety": False, "helpfulness": True}
+
+
+def test_a_foreign_model_without_a_template_needs_a_card(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = tiny.checkpoint(tmp_path / "bare", "llama", tiny.byte_level(None))
+    with pytest.raises(CheckpointError, match="no chat template; write a card with a template"):
+        found(tokenizer, folder)
