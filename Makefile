@@ -9,7 +9,7 @@ export PIP_EXTRA_INDEX_URL
 # Modules are compiled as they are first imported; where that is not kept, every start would compile all of vLLM anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve chat check test lint demo demo-eval distill-demo bench bench-dials bench-distill clean help
+.PHONY: serve chat check test lint real-policy demo demo-eval distill-demo bench bench-dials bench-distill clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ lint: $(VENV)/ready .types/winnow  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+real-policy: $(VENV)/ready  ## convert SmolLM2-135M-Instruct, a real chat model, into .real-policy
+	$(BIN)/python -m tests.models.real_policy
 
 demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour on 2 cores)
 	$(BIN)/python -m winnow.models.demo.train --out models/demo/weights $(ARGS)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence, Set
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from winnow.models.spelling import require_spelling, without_dummy_space
+from winnow.models.control_tokens import ControlTokens
+from winnow.models.spelling import is_byte_level, require_spelling, spell, spell_bytes, without_dummy_space
 from winnow.models.types import Prompt
 
 if TYPE_CHECKING:
@@ -17,28 +17,31 @@ LONG_TEXT = 20_000
 """Characters above which a text is tokenised in a thread, so that the event loop serves others meanwhile."""
 CACHED_TEXTS = 2048
 """Continuations whose ids are kept, of `LONG_TEXT` characters at most."""
-_BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class Tokenizer:
-    """A fast Hugging Face tokenizer with a dummy leading space and byte fallback (SentencePiece), BOS and EOS.
+    """A fast Hugging Face tokenizer: SentencePiece with a dummy leading space and byte fallback, or byte-level BPE.
 
-    Its ids are SentencePiece's, whichever class ships the vocabulary: `spelling` tells how. The wrapped tokenizer is
-    used with explicit options on every call and is never changed.
+    A SentencePiece vocabulary's ids are SentencePiece's, whichever class ships it: `spelling` tells how. `bos_id` is
+    None for a byte-level vocabulary without BOS. The wrapped tokenizer is used with explicit options on every call and
+    is never changed.
 
     Raises:
-        ValueError: there is no BOS or no EOS id, or the tokenizer is of another kind (byte-level BPE, WordPiece, no
-            byte fallback …).
+        ValueError: there is no EOS id, or no BOS id in a SentencePiece vocabulary, or the tokenizer is of another kind
+            (WordPiece, no byte fallback …).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no BOS or no EOS id")
-        if not tokenizer.is_fast:
+        if not getattr(tokenizer, "is_fast", True):
             raise ValueError("the tokenizer is not a fast one; it needs a tokenizer.json")
-        backend = tokenizer.backend_tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        is_bytes = backend is not None and is_byte_level(backend)
+        if backend is None or (tokenizer.bos_token_id is None and not is_bytes):
+            raise ValueError("the tokenizer has no BOS or no EOS id")
         self._tokenizer = tokenizer
-        self.bos_id: int = tokenizer.bos_token_id
+        self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int = tokenizer.eos_token_id
         special = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.control_ids = frozenset((*tokenizer.all_special_ids, *special))
@@ -46,8 +49,10 @@ class Tokenizer:
         has_dummy_space = tokenizer.encode("a", add_special_tokens=False) == self._encode(" a")
         self.dummy_space = " " if has_dummy_space else ""
         self._longest_piece = max(map(len, tokenizer.get_vocab()))
+        self.text_start = _text_start(tokenizer) if is_bytes else (tokenizer.bos_token_id,)
+        """The ids that precede a raw text: BOS, or none where the tokenizer itself adds none."""
         self._names = _names(tokenizer)
-        self._bytes = [b"" if id in self.control_ids else _spell(name) for id, name in enumerate(self._names)]
+        self._bytes = _spellings(tokenizer, self._names, self.control_ids, is_bytes=is_bytes)
         """What each token spells in the middle of a text, so that the bytes of an answer are exactly its tokens'."""
         # Both reward models encode an answer, and `/v1/rewards` checks its length before: once is enough.
         self._cached_continuation = lru_cache(CACHED_TEXTS)(self._encode)
@@ -69,9 +74,9 @@ class Tokenizer:
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     def raw_prompt(self, text_or_ids: str | Sequence[int]) -> Prompt:
-        """Return a prompt that no template has rendered: BOS and the text, or the given ids as they are."""
+        """Return a prompt that no template has rendered: `text_start` and the text, or the given ids as they are."""
         if isinstance(text_or_ids, str):
-            ids = (self.bos_id, *self.encode(text_or_ids))
+            ids = (*self.text_start, *self.encode(text_or_ids))
             return Prompt(ids, raw_text=text_or_ids)
         text = self.decode(text_or_ids, skip_control=True)
         return Prompt(tuple(text_or_ids), raw_text=text)
@@ -91,12 +96,27 @@ class Tokenizer:
         """
         return b"".join(map(self.token_bytes, ids)).decode(errors="ignore")
 
+    @cached_property
+    def controls(self) -> ControlTokens:
+        """The control tokens, for dialogs that a Jinja template renders."""
+        return ControlTokens(self._tokenizer.backend_tokenizer)
+
+    @property
+    def special_tokens(self) -> dict[str, Any]:
+        """The names of BOS, EOS and others, as a Jinja template reads them: `bos_token` and so on."""
+        return dict(self._tokenizer.special_tokens_map)
+
     def ids_of_jinja(self, jinja: str, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
         """Return the ids that users of the wrapped tokenizer get by a Jinja template, and 1 for those with loss."""
         rendered = self._tokenizer.apply_chat_template(
             list(messages), chat_template=jinja, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
         return list(rendered["input_ids"]), list(rendered["assistant_masks"])
+
+    def apply_jinja(self, jinja: str, messages: Sequence[Mapping[str, Any]], *, to_answer: bool) -> list[int]:
+        """Return the ids that the wrapped tokenizer gives by a Jinja template, with the opening of an answer or not."""
+        options = {"chat_template": jinja, "tokenize": True, "return_dict": True, "add_generation_prompt": to_answer}
+        return list(self._tokenizer.apply_chat_template(list(messages), **options)["input_ids"])
 
     def fewest_tokens(self, text: str) -> int:
         """Return a lower bound on `len(encode(text))` at no cost, from the length of the longest piece."""
@@ -131,6 +151,21 @@ def _names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [names.get(token_id, "") for token_id in range(max(names) + 1)]
 
 
-def _spell(name: str) -> bytes:
-    """Return the bytes that the token called `name` stands for."""
-    return bytes([int(name[3:5], 16)]) if _BYTE_PIECE.fullmatch(name) else name.replace("▁", " ").encode()
+def _spellings(
+    tokenizer: PreTrainedTokenizerBase, names: Sequence[str], control_ids: Set[int], *, is_bytes: bool
+) -> list[bytes]:
+    """Return the bytes that each token stands for; an added token stands for its name, a control token for nothing."""
+    added = tokenizer.added_tokens_decoder if is_bytes else {}
+    of_name = spell_bytes if is_bytes else spell
+    return [
+        b"" if token_id in control_ids else name.encode() if token_id in added else of_name(name)
+        for token_id, name in enumerate(names)
+    ]
+
+
+def _text_start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the ids that the tokenizer itself puts before a text."""
+    plain = tokenizer.encode("a", add_special_tokens=False)
+    whole = tokenizer.encode("a")
+    start = next((place for place in range(len(whole)) if whole[place : place + len(plain)] == plain), 0)
+    return tuple(whole[:start])

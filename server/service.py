@@ -205,9 +205,10 @@ def started(settings: Settings) -> Iterator[Service]:
     scorers = inspect_reward_models(settings)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
+    template = settings.chat_template
     parts = engine_parts(settings)
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
-    served = scorings(settings, scorers, tokenizer, settings.chat_template)
+    served = scorings(settings, scorers, tokenizer, template)
     if runs_on_gpu() and first_card().mps is False:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     for name, scoring in served.items():
@@ -231,7 +232,7 @@ def started(settings: Settings) -> Iterator[Service]:
             settings.queue_seconds,
         )
         yield Service(
-            settings, settings.chat_template, tokenizer, classifier, policy, safety, helpfulness, admission,
+            settings, template, tokenizer, classifier, policy, safety, helpfulness, admission,
             card=first_card() if runs_on_gpu() else None, scorings=served,
         )  # fmt: skip
 

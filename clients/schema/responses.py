@@ -169,13 +169,17 @@ class Detokenized(Response):
 
 
 class ModelCard(Response):
-    """A served model; `max_model_len` is its context length, prompt and answer together."""
+    """A served model; `max_model_len` is its context length, prompt and answer together.
+
+    `chat_template` is `llama2`, `tokenizer` (the model's own) or the name of a file on the server.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "winnow"
     max_model_len: int
+    chat_template: str = "llama2"
 
 
 class ModelList(Response):

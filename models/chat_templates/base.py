@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, Protocol
 
+from winnow.models.errors import DialogError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Dialog, Message, Prompt
 
 TagRule = Literal["refuse", "neutralise"]
 """The rule for a tag of the format in a user's or system message: refuse the dialog, or make the tag text."""
+
+
+def messages_of(dialog: Dialog) -> Iterator[Message]:
+    """Yield the messages of `dialog`.
+
+    Raises:
+        DialogError: one is no message.
+    """
+    for index, item in enumerate(dialog):
+        if isinstance(item, Message):
+            yield item
+        elif isinstance(item, Mapping) and {"role", "content"} <= item.keys():
+            yield Message(item["role"], item["content"])
+        else:
+            raise DialogError(index, "is not a message with a role and a content")
 
 
 def merged(messages: Iterable[Message]) -> tuple[Message, ...]:
@@ -32,7 +48,12 @@ class ChatTemplate(Protocol):
 
     @property
     def name(self) -> str:
-        """The template's name in the settings."""
+        """The template's name, in manifests and reports."""
+        ...
+
+    @property
+    def digest(self) -> str | None:
+        """The SHA-256 of a template that a checkpoint or a file brings; None for one of Winnow's own."""
         ...
 
     @property

@@ -9,12 +9,12 @@ rendered with one in it. Other formats are templates of their own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
 
-from winnow.models.chat_templates.base import TagRule, merged
+from winnow.models.chat_templates.base import TagRule, merged, messages_of
 from winnow.models.errors import DialogError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Dialog, Message, Prompt
@@ -40,6 +40,10 @@ class Llama2Template:
         return "llama2"
 
     @property
+    def digest(self) -> None:
+        """None: the format is Winnow's own."""
+
+    @property
     def jinja(self) -> str:
         """The format as a Jinja chat template for Hugging Face tokenizers; the first of `jinja_forms()`."""
         return self.jinja_forms()[0]
@@ -53,7 +57,7 @@ class Llama2Template:
 
     def validate(self, dialog: Dialog) -> tuple[Message, ...]:
         """Return the messages of `dialog`; see `ChatTemplate.validate`."""
-        messages = tuple(self._accepted(index, message) for index, message in enumerate(_messages(dialog)))
+        messages = tuple(self._accepted(index, message) for index, message in enumerate(messages_of(dialog)))
         if not messages:
             raise DialogError(None, "messages is empty; send at least one user message")
         _check_roles([message.role for message in messages], merge_turns=self.merge_turns)
@@ -95,23 +99,14 @@ class Llama2Template:
         """Return the prompt whose ids equal those of Meta's `chat_completion`; see `ChatTemplate.render`."""
         messages = self.validate(dialog)
         turns = _merge_system(messages)
+        begin = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
         ids: list[int] = []
         for question, answer in zip(turns[0:-1:2], turns[1::2], strict=True):
             text = f"{BEGIN_INSTRUCTION} {question.strip()} {END_INSTRUCTION} {answer.strip()} "
-            ids += [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+            ids += [*begin, *tokenizer.encode(text), tokenizer.eos_id]
         last = f"{BEGIN_INSTRUCTION} {turns[-1].strip()} {END_INSTRUCTION}"
-        ids += [tokenizer.bos_id, *tokenizer.encode(last)]
+        ids += [*begin, *tokenizer.encode(last)]
         return Prompt(tuple(ids), messages, is_safety, ANSWER_PREFIX, tags=TAGS)
-
-
-def _messages(dialog: Dialog) -> Iterator[Message]:
-    for index, item in enumerate(dialog):
-        if isinstance(item, Message):
-            yield item
-        elif isinstance(item, Mapping) and {"role", "content"} <= item.keys():
-            yield Message(item["role"], item["content"])
-        else:
-            raise DialogError(index, "is not a message with a role and a content")
 
 
 def _leading_systems(roles: list[str]) -> int:

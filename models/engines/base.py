@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -10,7 +11,7 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.policy import Policy
 from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Prompt
+from winnow.models.types import Message, Prompt
 
 Execution = Literal["eager", "graphs", "compiled"]
 """How an engine runs a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled, with
@@ -95,7 +96,23 @@ class RewardInput:
     def _render(self, prompt: Prompt) -> Prompt:
         if prompt.is_raw:
             return self.tokenizer.raw_prompt(prompt.raw_text)
-        return self.template.render(prompt.messages, self.tokenizer)
+        template = self.template.with_tags("neutralise").with_merging(True)
+        return template.render(_turns(prompt.messages), self.tokenizer)
+
+
+def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a dialog that every chat template renders once turns are merged: the policy's may have allowed others.
+
+    A system message may only stand first, and what an assistant said before any user is told as a user's.
+    """
+    first = next((index for index, message in enumerate(messages) if message.role == "user"), len(messages))
+    opening = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    return tuple(
+        Message("user", message.content)
+        if (message.role == "system" and index > opening) or (message.role == "assistant" and index < first)
+        else message
+        for index, message in enumerate(messages)
+    )
 
 
 class EngineStatus(Protocol):

@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,14 +25,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["policy", "reward model"]
-_ARCHITECTURE: dict[Kind, str] = {"policy": "LlamaForCausalLM", "reward model": "LlamaForSequenceClassification"}
+_REWARD_MODEL = "LlamaForSequenceClassification"
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How the names of architectures end that generate text."""
+_LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")
+"""Architectures, as their names begin, whose tensors are called like Llama's."""
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
-_LOADED_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "winnow-card.toml"]
+TEMPLATE_FILE = "chat_template.jinja"
+_VOCABULARY_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "winnow-card.toml")
 _TOKENIZER_FILES = (
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    TEMPLATE_FILE,
     "config.json",  # its model type decides the tokenizer's class
 )
 
@@ -54,7 +65,7 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
         raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
     config = read_json(folder / "config.json", kind)
     _check_config(config, folder, kind)
-    if not (folder / "tokenizer.json").is_file():
+    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARY_FILES):
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
     if needs_weights:
         _inspect_weights(folder, config, kind)
@@ -62,6 +73,8 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
 
 def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
     shapes = tensor_shapes(folder, kind)
+    if (missing := _missing_layer(shapes, config)) is not None:
+        raise CheckpointError(f"{kind}: {folder} has no tensor of layer {missing}; the checkpoint is not complete")
     for name, shape in _expected(config, kind).items():
         if name not in shapes:
             raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not complete")
@@ -69,8 +82,26 @@ def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
             raise CheckpointError(f"{kind}: {folder}: {name} is {shapes[name]}, but its config asks for {shape}")
 
 
+def _missing_layer(names: Iterable[str], config: dict[str, Any]) -> int | None:
+    """Return the first layer that none of the tensors called `names` belongs to, where names tell layers at all.
+
+    Where the tensors are called like Llama's, `_expected` names the tensor that is missing.
+    """
+    found = {int(layer[1]) for name in names if (layer := _LAYER.search(name))}
+    if not found or _architecture(config).startswith(_LLAMA_LIKE):
+        return None
+    layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
+    return next((layer for layer in range(layers) if layer not in found), None)
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return str((config.get("architectures") or ["none"])[0])
+
+
 def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
     """Return the shapes of some tensors that every checkpoint of `kind` has, at least one of each layer."""
+    if not _architecture(config).startswith(_LLAMA_LIKE):
+        return {}
     width = config.get("hidden_size", 0)
     norms = [f"model.layers.{layer}.input_layernorm.weight" for layer in range(config.get("num_hidden_layers", 0))]
     expected = {"model.embed_tokens.weight": [config.get("vocab_size", 0), width]}
@@ -81,9 +112,11 @@ def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
 
 
 def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
-    architecture = (config.get("architectures") or ["none"])[0]
-    if architecture != _ARCHITECTURE[kind]:
-        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_ARCHITECTURE[kind]}")
+    architecture = _architecture(config)
+    if kind == "policy" and not architecture.endswith(_CAUSAL):
+        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must generate text: a …ForCausalLM")
+    if kind == "reward model" and architecture != _REWARD_MODEL:
+        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_REWARD_MODEL}")
     labels = config.get("num_labels") or len(config.get("id2label") or {0: ""})
     if kind == "reward model" and labels != 1:
         raise CheckpointError(f"{kind}: {folder} has {labels} labels; a reward model has one")
@@ -209,10 +242,21 @@ def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
         CheckpointError: they cannot be read.
     """
     try:
-        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint)
+        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint, _TOKENIZER_FILES)
         return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def template_files(checkpoint: str) -> dict[str, str]:
+    """Return the files of `checkpoint` that tell its chat format, as text; a hub id's are fetched.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    names = ("tokenizer.json", "tokenizer_config.json", TEMPLATE_FILE)
+    found = {name: content for name, content in tokenizer_files(checkpoint).items() if name in names}
+    return {name: content.decode(errors="replace") for name, content in found.items()}
 
 
 def fingerprint(checkpoint: str) -> str:
@@ -271,11 +315,11 @@ def _fetch_config(checkpoint: str) -> Path:
         return Path(hf_hub_download(checkpoint, "config.json")).parent
 
 
-def _fetch(checkpoint: str) -> Path:
+def _fetch(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
     from huggingface_hub import snapshot_download
 
     with _fetching(checkpoint):
-        return Path(snapshot_download(checkpoint, allow_patterns=_LOADED_FILES))
+        return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
 
 
 def snapshot(checkpoint: str) -> Path:

@@ -6,14 +6,17 @@ template reads the policy's ids instead; see `winnow.models.engines.base.RewardI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from winnow.models.cards import Card
 from winnow.models.cards.card import System
+from winnow.models.chat_templates.sandbox import Refused, render
+from winnow.models.control_tokens import ControlTokens
+from winnow.models.engines.base import CACHED_PROMPTS
 from winnow.models.engines.heads import Head
-from winnow.models.engines.plain_text import TextTokenizer
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Message, Prompt
 
@@ -32,22 +35,22 @@ class CardInput:
     """
 
     def __init__(self, card: Card, tokenizer: PreTrainedTokenizerBase, pad_id: int | None = None) -> None:
-        try:
-            self._text = TextTokenizer(tokenizer)
-        except ValueError as error:
-            raise CheckpointError(f"reward model {card.name}: {error}") from None
+        if not tokenizer.is_fast:
+            raise CheckpointError(f"reward model {card.name}: its tokenizer is not a fast one; it needs tokenizer.json")
         self._card = card
         self._pad_id = pad_id
-        self._template = None if card.template in (None, "tokenizer") else card.template
-        if not (self._template or tokenizer.chat_template):
-            raise CheckpointError(
-                f"reward model {card.name}: its tokenizer has no chat template; write a card with a template"
-            )
-        self._end = token_ids_of(card.end or (), self._text, card.name)
+        self._controls = ControlTokens(tokenizer.backend_tokenizer)
+        self._names = dict(tokenizer.special_tokens_map)
+        self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        self._template = _template(card, tokenizer)
+        self._shielded = lru_cache(CACHED_PROMPTS)(self._shield)
+        self._bos_id: int | None = tokenizer.bos_token_id
+        self._end = self.tokens(card.end or ())
         self._system: System = "keep"
         self._system = card.system or self._fitting_system()
-        self._bos = self._begins_with_bos() if card.bos is None else card.bos
-        if self._bos and self._text.bos_id is None:
+        adds_bos = self._bos_id is not None and tokenizer("a")["input_ids"][:1] == [self._bos_id]
+        self._bos = adds_bos or self._writes_bos() if card.bos is None else card.bos
+        if self._bos and self._bos_id is None:
             raise CheckpointError(f"reward model {card.name}: the card asks for BOS, but its tokenizer has none")
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
@@ -85,12 +88,18 @@ class CardInput:
         Raises:
             CheckpointError: the vocabulary has no such token.
         """
-        return token_ids_of(names, self._text, self._card.name)
+        ids = set(self._vocabulary.values())
+        for name in names:
+            if name not in (ids if isinstance(name, int) else self._vocabulary):
+                raise CheckpointError(
+                    f"reward model {self.name}: its vocabulary has no token {name!r}; name tokens as "
+                    "tokenizer.json does, or by id"
+                )
+        return tuple(name if isinstance(name, int) else self._vocabulary[name] for name in names)
 
     def _ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        text, mark = self._rendered(messages, answer)
-        ids = self._text.encode_marked(text, mark)
-        if (bos := self._text.bos_id) is not None:
+        ids = self._controls.encode(self._rendered(messages, answer))
+        if (bos := self._bos_id) is not None:
             start = next((place for place, token in enumerate(ids) if token != bos), len(ids))
             ids = [*([bos] if self._bos else []), *ids[start:]]
         ids += self._end
@@ -98,33 +107,52 @@ class CardInput:
             ids.pop()
         return ids
 
-    def _rendered(self, messages: Sequence[Message], answer: str) -> tuple[str, str]:
-        """Return the text of a conversation, and the mark in it of what only looks like control tokens."""
-        turns = [*_with_system(messages, self._system), Message("assistant", answer)]
-        contents, mark = self._text.guard(turn.content for turn in turns)
-        guarded = [Message(turn.role, text).as_dict() for turn, text in zip(turns, contents, strict=True)]
+    def _rendered(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the text of a conversation, in which names of control tokens in messages are hidden."""
+        given = [*self._shielded(tuple(messages)), self._shield((Message("assistant", answer),))[0]]
         try:
-            return self._render(guarded), mark
-        except _template_errors() as error:
-            raise CandidateFailed(f"the template of reward model {self.name} does not render this: {error}") from None
+            return render(self._template, given, self._names, to_answer=False)
+        except Refused as reason:
+            raise CandidateFailed(f"the template of reward model {self.name} does not render this: {reason}") from None
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        text: Any = self._text.tokenizer.apply_chat_template(messages, chat_template=self._template, tokenize=False)
-        return str(text)
+    def _shield(self, messages: Sequence[Message]) -> tuple[dict[str, str], ...]:
+        return tuple(
+            {
+                "role": message.role,
+                "content": self._controls.shielded(message.content, is_answer=message.role == "assistant"),
+            }
+            for message in _with_system(messages, self._system)
+        )
 
     def _fitting_system(self) -> System:
         """Return "keep" if the template renders a system message, else "merge"."""
         try:
-            text, _ = self._rendered((_SYSTEM, _PROBE[0]), _PROBE[1].content)
+            text = self._rendered((_SYSTEM, _PROBE[0]), _PROBE[1].content)
         except CandidateFailed:
             return "merge"
         return "keep" if _SYSTEM.content in text else "merge"
 
-    def _begins_with_bos(self) -> bool:
-        """Whether the template writes a BOS, or the tokenizer adds one."""
-        text, mark = self._rendered(_PROBE[:1], _PROBE[1].content)
-        writes = self._text.encode_marked(text, mark)[:1] == [self._text.bos_id]
-        return self._text.bos_id is not None and (writes or self._text.adds_bos)
+    def _writes_bos(self) -> bool:
+        """Whether the template writes a BOS."""
+        ids = self._controls.encode(self._rendered(_PROBE[:1], _PROBE[1].content))
+        return self._bos_id is not None and ids[:1] == [self._bos_id]
+
+
+def _template(card: Card, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the Jinja template of the card, or the tokenizer's own; of several the one named default.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    own: Any = tokenizer.chat_template
+    template = own if card.template in (None, "tokenizer") else card.template
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    if not template:
+        raise CheckpointError(
+            f"reward model {card.name}: its tokenizer has no chat template; write a card with a template"
+        )
+    return str(template)
 
 
 def resolved(head: Head, card: Card, reader: CardInput) -> Head:
@@ -134,22 +162,6 @@ def resolved(head: Head, card: Card, reader: CardInput) -> Head:
         CheckpointError: the vocabulary has no such token.
     """
     return replace(head, rows=reader.tokens(card.labels)) if card.labels else head
-
-
-def token_ids_of(names: Sequence[int | str], text: TextTokenizer, card: str) -> tuple[int, ...]:
-    """Return the ids of tokens that a card gives by id or by the vocabulary's name.
-
-    Raises:
-        CheckpointError: the vocabulary has no such token.
-    """
-    ids = set(text.vocabulary.values())
-    for name in names:
-        if name not in (ids if isinstance(name, int) else text.vocabulary):
-            raise CheckpointError(
-                f"reward model {card}: its vocabulary has no token {name!r}; name tokens as "
-                "tokenizer.json does, or by id"
-            )
-    return tuple(name if isinstance(name, int) else text.vocabulary[name] for name in names)
 
 
 def _conversation(prompt: Prompt) -> tuple[Message, ...]:
@@ -170,10 +182,3 @@ def _without_oldest_turn(messages: Sequence[Message]) -> tuple[Message, ...] | N
     """Return the messages without the user's first and what follows up to the user's next; None if there is one."""
     users = [place for place, message in enumerate(messages) if message.role == "user"]
     return (*messages[: users[0]], *messages[users[1] :]) if len(users) > 1 else None
-
-
-def _template_errors() -> tuple[type[Exception], ...]:
-    """Return what a template raises on a conversation that it does not render."""
-    from jinja2 import TemplateError
-
-    return (TemplateError, TypeError, ValueError, IndexError, KeyError, AttributeError)

@@ -1,4 +1,4 @@
-"""The sizes of a Llama model, from its config.json: parameters and KV cache. No weights are read."""
+"""The sizes of a model of Llama's kind, from its config.json: parameters and KV cache. No weights are read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from winnow.models.errors import CheckpointError
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number in each precision."""
 
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "hidden_size": ("n_embd",),
+    "num_hidden_layers": ("n_layer",),
+    "num_attention_heads": ("n_head",),
+    "intermediate_size": ("n_inner", "ffn_hidden_size"),
+    "max_position_embeddings": ("n_positions",),
+}
+"""What the sizes are called in the config.json of families older than Llama: GPT-2, BLOOM, Falcon."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Llama's sizes, as in its config.json: `heads` counts the query heads, `kv_heads` the cached ones."""
+    """A model's sizes, as in its config.json: `heads` counts the query heads, `kv_heads` the cached ones."""
 
     hidden: int
     layers: int
@@ -44,7 +53,8 @@ class Shape:
         """
 
         def size(name: str, otherwise: int | None = None) -> int:
-            value = otherwise if config.get(name) is None else config[name]
+            given = (config.get(other) for other in (name, *OTHER_NAMES.get(name, ())))
+            value = next((value for value in given if value is not None), otherwise)
             if not isinstance(value, int) or value < 1:
                 raise CheckpointError(f"config.json: {name} is {value!r}, not a number from 1")
             return value
@@ -56,7 +66,7 @@ class Shape:
             heads=heads,
             kv_heads=size("num_key_value_heads", heads),
             head_dim=size("head_dim", max(1, hidden // heads)),
-            intermediate=size("intermediate_size"),
+            intermediate=size("intermediate_size", 4 * hidden if "n_embd" in config else None),
             vocabulary=size("vocab_size"),
             context=size("max_position_embeddings", 2048),
             is_tied=bool(config.get("tie_word_embeddings")),

@@ -32,7 +32,7 @@ from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
 from winnow.models.engines.process import Attachment
 from winnow.models.engines.vllm_process import attached
-from winnow.models.engines.vllm_sampling import CheckpointWatcher, sampling_parameters, token_logprob
+from winnow.models.engines.vllm_sampling import CheckpointWatcher, end_ids, sampling_parameters, token_logprob
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling
@@ -219,6 +219,7 @@ class VllmPolicy(_Engine):
         self._tokenizer = tokenizer
         self.context: int = llm.model_config.max_model_len
         self.vocabulary: int = llm.model_config.get_vocab_size()
+        self._end_ids = end_ids(llm.model_config.try_get_generation_config(), tokenizer.eos_id)
 
     async def sample(
         self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
@@ -230,8 +231,9 @@ class VllmPolicy(_Engine):
             raise CandidateStopped(len(output.token_ids))
         if output.finish_reason not in ("stop", "length"):
             raise CandidateFailed(f"the policy engine ended a candidate with {output.finish_reason!r}")
-        text = self._answer_text(prompt, output.token_ids)
-        answer = self._cut(text, prompt, sampling, output.token_ids)
+        ids = self._without_end(output)
+        text = self._answer_text(prompt, ids)
+        answer = self._cut(text, prompt, sampling, ids)
         return Candidate(
             index=index,
             text=answer,
@@ -260,6 +262,11 @@ class VllmPolicy(_Engine):
         stream = self.llm.generate(_token_prompt(prompt.token_ids), parameters, request_id)
         return (await self._last(stream, look)).outputs[0]
 
+    def _without_end(self, output: CompletionOutput) -> Sequence[int]:
+        """Return the ids of an answer without the one that ended it, which need not be a control id."""
+        ids: Sequence[int] = output.token_ids
+        return ids[:-1] if output.finish_reason == "stop" and ids and ids[-1] in self._end_ids else ids
+
     def _answer_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
         """Return the text of `ids` sampled after `prompt`, without the answer prefix."""
         return self._tokenizer.decode_continuation(ids).removeprefix(prompt.answer_prefix)
@@ -278,9 +285,7 @@ class VllmPolicy(_Engine):
         if alternatives is None:
             return None
         places = zip(output.token_ids, output.logprobs, strict=True)
-        return tuple(
-            token_logprob(token, place, alternatives) for token, place in places if token != self._tokenizer.eos_id
-        )
+        return tuple(token_logprob(token, place, alternatives) for token, place in places if token not in self._end_ids)
 
     async def is_stuck(self, seconds: float) -> bool:
         """Whether the engine hangs; see `EngineStatus.is_stuck`.

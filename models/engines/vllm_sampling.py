@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from vllm import SamplingParams
 from vllm.logprobs import Logprob
@@ -38,6 +39,12 @@ def token_logprob(token: int, place: Mapping[int, Logprob], alternatives: int) -
     return TokenLogprob(
         token, place[token].logprob, tuple((other, logprob) for _, other, logprob in ranked[:alternatives])
     )
+
+
+def end_ids(generation_config: Mapping[str, Any], eos_id: int) -> frozenset[int]:
+    """Return the ids that end an answer: EOS, and those of generation_config.json, at which vLLM stops by itself."""
+    given = generation_config.get("eos_token_id")
+    return frozenset((eos_id, *([given] if isinstance(given, int) else given or ())))
 
 
 def _stops(prompt: Prompt, sampling: Sampling) -> list[str]:

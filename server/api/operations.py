@@ -20,7 +20,12 @@ from winnow.server.service import Service
 def model_routes(service: Service) -> APIRouter:
     """Return the routes that list the served model."""
     router = APIRouter(route_class=route_class(service.settings.max_body_bytes), responses=REFUSED)
-    card = ModelCard(id=service.settings.model_name, created=int(time.time()), max_model_len=service.context)
+    card = ModelCard(
+        id=service.settings.model_name,
+        created=int(time.time()),
+        max_model_len=service.context,
+        chat_template=service.template.name,
+    )
 
     @router.get("/v1/models", response_model=ModelList)
     async def models() -> Response:

@@ -54,9 +54,9 @@ async def _encode(text: str, service: Service, *, with_bos: bool) -> list[int]:
     Raises:
         RequestError: there are more tokens than a request may contain.
     """
-    bos = [service.tokenizer.bos_id] if with_bos else []
+    start = list(service.tokenizer.text_start) if with_bos else []
     if service.tokenizer.fewest_tokens(text) <= MAX_PROMPT_TOKENS:
-        ids = bos + await service.renderer.encode(text)
+        ids = start + await service.renderer.encode(text)
         if len(ids) <= MAX_PROMPT_TOKENS:
             return ids
     raise RequestError(f"the text has more than {MAX_PROMPT_TOKENS} tokens", "prompt")

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import EngineDead, RunError
+from winnow.models.errors import DialogError, EngineDead, RunError
 from winnow.models.safety_classifier import SafetyClassifier
+from winnow.models.types import Message
 from winnow.server.aio import cancel
 from winnow.server.distill import journal as journal_file
 from winnow.server.distill import manifest, progress, recipe, tokenizer_copy
@@ -27,7 +28,7 @@ from winnow.server.distill.export import ExportOptions
 from winnow.server.distill.export.formats import export, without_ids
 from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.files import made, undone
-from winnow.server.distill.identity import identity, served_version
+from winnow.server.distill.identity import chat_template, identity, served_model, served_version
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.opening import SPOOL, Input
 from winnow.server.distill.options import RunOptions
@@ -73,10 +74,13 @@ def distill(options: RunOptions, settings: Settings) -> int:
     require_apart(options.prompts, options.out)
     rules, digest = recipe.read(options.recipe)
     manifest.require_readable(options.out)
-    template = settings.chat_template
+    served = served_model(options) if options.server else None
+    template = chat_template(settings, served)
     options = _with_combiner(options, settings)
+    if options.choices.context_distillation:
+        _require_system_messages(template)
     given = None if options.prompts == STDIN else Input.opened(options, template)
-    run = identity(options, settings, digest)
+    run = identity(options, settings, template, digest, served)
     with made(options.out), Journal(options.out) as journal, _undone(options.out, journal):
         given = given or Input.opened(options, template)
         manifest.claim(options.out, {**run, "input": given.identity}, is_begun=bool(journal.done))
@@ -113,6 +117,18 @@ def _with_combiner(options: RunOptions, settings: Settings) -> RunOptions:
     return replace(options, choices=replace(options.choices, combiner=combiner))
 
 
+def _require_system_messages(template: ChatTemplate) -> None:
+    """Check that preprompts, which are system messages, can be rendered.
+
+    Raises:
+        RunError: they cannot.
+    """
+    try:
+        template.validate([Message("system", "Be careful."), Message("user", "Hello")])
+    except DialogError as error:
+        raise RunError(f"context distillation needs system messages: {error}") from None
+
+
 def _undone(folder: Path, journal: Journal) -> contextlib.AbstractContextManager[None]:
     """Remove the files of a run that is refused before it has answered anything; called while it holds the lock."""
     added = [path for path in (folder / SPOOL, folder / tokenizer_copy.FOLDER) if not path.exists()]
@@ -144,7 +160,7 @@ class _Session:
     def run_without_engines(self, settings: Settings) -> None:
         """Write the problems down; no engine is needed if no other row is left. Exports need the tokenizer even so."""
         if not self.options.server:
-            tokenizer_copy.keep(self.options.out, settings.policy.checkpoint)
+            tokenizer_copy.keep(self.options.out, settings.policy.checkpoint, self.template)
         for item in parse(self.source, self.template):
             if isinstance(item, Problem) and item.line not in self.journal.done:
                 self.journal.append(item)
@@ -152,7 +168,8 @@ class _Session:
     async def _in_process(self, service: Service, total: int) -> None:
         await service.warm_up()
         # Not before: a refused run leaves nothing behind.
-        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, service.settings.policy.checkpoint)
+        policy = service.settings.policy.checkpoint
+        await asyncio.to_thread(tokenizer_copy.keep, self.options.out, policy, self.template)
         watch = asyncio.create_task(service.watch())
         try:
             async with service.lifecycle.guard():

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from winnow.clients import AsyncClient, WinnowClientError
-from winnow.clients.schema import Version
+from winnow.clients.schema import ModelCard, Version
+from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import engine_version, runs_on_gpu
 from winnow.models.engines.scorers import card_of
@@ -20,21 +23,24 @@ from winnow.server.engine_options import execution, precision
 from winnow.server.settings import Settings
 
 T = TypeVar("T")
+UNKNOWN = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""Stands for a template that only the server knows: any dialog that asks something."""
 
 
-def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dict[str, Any]:
-    """Return the run's manifest; its `input` is None, to be filled in.
+def identity(
+    options: RunOptions, settings: Settings, template: ChatTemplate, recipe_digest: str, served: ModelCard | None = None
+) -> dict[str, Any]:
+    """Return the manifest of a run, on the `served` model or on the settings' models; its `input` is to be filled in.
 
     Raises:
         CheckpointError: a model is missing.
-        RunError: the server does not answer.
     """
     choices = options.choices
     return {
         "format": FORMAT,
         "winnow": version("winnow-llm"),
         "input": None,
-        "models": _remote_models(options) if options.server else _models(settings),
+        "models": _remote_models(served, template) if served else _models(settings, template),
         "settings": {
             "candidates": choices.candidates,
             "temperatures": choices.temperatures,
@@ -47,7 +53,7 @@ def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dic
             "safety_patterns": settings.safety_patterns,
             "tags": settings.tags,
             "merge_turns": settings.merge_turns,
-            **({} if options.server else _engine_settings(settings)),
+            **({} if served else _engine_settings(settings)),
         },
         "recipe": {
             "context_distillation": choices.context_distillation,
@@ -57,7 +63,7 @@ def identity(options: RunOptions, settings: Settings, recipe_digest: str) -> dic
     }
 
 
-def _models(settings: Settings) -> dict[str, Any]:
+def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
     """Return each model's identity, and the kind, template, precision and context that its engine works with.
 
     The policy is `served_as` the name that a server with these settings would give it.
@@ -68,7 +74,7 @@ def _models(settings: Settings) -> dict[str, Any]:
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
             "kind": settings.engines[name].kind,
-            **_reading(settings, name),
+            **(_template(policy) if name == "policy" else _card(settings, name)),
             "dtype": precision(settings, settings.engines[name]),
             "context": settings.engines[name].context or settings.context,
         }
@@ -76,10 +82,8 @@ def _models(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _reading(settings: Settings, name: str) -> dict[str, Any]:
-    """Return what decides how a model reads a conversation: the policy's template, a reward model's card."""
-    if name == "policy":
-        return {"template": settings.policy.template}
+def _card(settings: Settings, name: str) -> dict[str, Any]:
+    """Return what decides how a reward model reads a conversation: its card."""
     own = settings.reward_models[name]
     card = card_of(own.checkpoint, own.card)
     return {"card": {"name": card.name, "sha256": card.sha256} if card else None}
@@ -98,13 +102,28 @@ def _engine_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _remote_models(options: RunOptions) -> dict[str, Any]:
+def _template(template: ChatTemplate) -> dict[str, str]:
+    return {"template": template.name, **({"template_sha256": template.digest} if template.digest else {})}
+
+
+def _remote_models(served: ModelCard, template: ChatTemplate) -> dict[str, Any]:
     """Return the name of the served model; a server reveals neither hashes nor its reward models."""
+    # Not named where it is Llama 2's, as in runs that began before servers told it.
+    own = {} if template.name == "llama2" else {"template": template.name}
+    return {"server": {"id": served.id, "sha256": None, **own}}
 
-    async def name(client: AsyncClient) -> str:
-        return (await client.models())[0].id
 
-    return {"server": {"id": _asked(options, name), "sha256": None}}
+def served_model(options: RunOptions) -> ModelCard:
+    """Return the model that the server serves.
+
+    Raises:
+        RunError: the server does not answer.
+    """
+
+    async def model(client: AsyncClient) -> ModelCard:
+        return (await client.models())[0]
+
+    return _asked(options, model)
 
 
 def served_version(options: RunOptions) -> Version:
@@ -127,3 +146,17 @@ def _asked(options: RunOptions, question: Callable[[AsyncClient], Coroutine[Any,
         return asyncio.run(ask())
     except WinnowClientError as error:
         raise RunError(f"no Winnow answers at {options.server}: {error}") from None
+
+
+def chat_template(settings: Settings, served: ModelCard | None) -> ChatTemplate:
+    """Return the policy's chat template; of a `served` model the settings', if they name one.
+
+    Otherwise only the name of its template is known, where it is none of Winnow's own: dialogs are checked by the
+    server, when they are sent.
+
+    Raises:
+        CheckpointError: the settings' template cannot be used.
+    """
+    if served and settings.policy.template == "auto" and served.chat_template not in TEMPLATES:
+        return JinjaTemplate(UNKNOWN, served.chat_template, settings.merge_turns)
+    return settings.chat_template

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from winnow.models import demo
 from winnow.models.cards import Card
-from winnow.models.chat_templates import TemplateName
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
 
@@ -23,6 +23,13 @@ def _not_zero(scale: float) -> float:
     return scale
 
 
+def _template(name: str) -> str:
+    if name in ("auto", "tokenizer", *TEMPLATES) or name.endswith(".jinja"):
+        return name
+    raise ValueError(f"{name!r} is not auto, {', '.join(TEMPLATES)}, tokenizer, or the path of a file FILE.jinja")
+
+
+PolicyTemplate = Annotated[str, AfterValidator(_template)]
 Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
 
 
@@ -51,7 +58,13 @@ _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU;
 class PolicySettings(EngineSettings):
     """The policy's engine."""
 
-    template: TemplateName = Field(default="llama2", description="Chat template.")
+    template: PolicyTemplate = setting(
+        "auto",
+        offline=True,
+        description="Chat template: llama2, tokenizer (the checkpoint's own), a file FILE.jinja, or auto: llama2 for "
+        "Llama-2 checkpoints, else the tokenizer's.",
+    )
+
     checkpoint: str = setting(
         str(demo.weights("policy")),
         offline=True,

@@ -24,6 +24,7 @@ DELIMITER = "__"
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "policy": ("policy.checkpoint",),
+    "chat_template": ("policy.template",),
     "safety_rm": ("safety.checkpoint",),
     "helpfulness_rm": ("helpfulness.checkpoint",),
     "policy_memory": ("policy.memory",),

@@ -15,8 +15,9 @@ from pydantic_settings import (
 
 from winnow.clients.schema import CandidateRange
 from winnow.models import demo
-from winnow.models.chat_templates import TEMPLATES, TagRule
+from winnow.models.chat_templates import TagRule
 from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.engines.chat_template import chat_template
 from winnow.models.safety_classifier import DEFAULT_PATTERNS
 from winnow.models.types import CombinerName
 from winnow.server.settings.engines import (
@@ -228,8 +229,13 @@ class Settings(BaseSettings):
 
     @property
     def chat_template(self) -> ChatTemplate:
-        """The policy's chat template, with the rules of these settings."""
-        return TEMPLATES[self.policy.template].with_tags(self.tags).with_merging(self.merge_turns)
+        """The policy's chat template, with the rules of these settings.
+
+        Raises:
+            CheckpointError: the policy has none, or it cannot be used.
+        """
+        found = chat_template(self.policy.checkpoint, self.policy.template)
+        return found.with_tags(self.tags).with_merging(self.merge_turns)
 
     @property
     def queue_seconds(self) -> float:

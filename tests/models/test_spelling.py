@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.models.byte_level import FAMILIES
+from tests.models.byte_level import ship as ship_byte_level
+from tests.models.byte_level import shipped as byte_level
+from tests.models.chat_templates.test_jinja import NAMES, controls_of
 from tests.models.real_vocabulary import SHIPPED, pieces, pieces_in_the_middle, ship, shipped
 from tests.models.test_tokenizer import FRAGMENTS
 from winnow.models import demo
@@ -104,13 +109,6 @@ def test_a_tokenizer_without_a_dummy_space_gets_none(tmp_path: Path, template: L
     assert exact_jinja(template, tokenizer)
 
 
-def byte_level() -> FastTokenizer:
-    tokenizer = FastTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.decoder = decoders.ByteLevel()
-    return trained(tokenizer, trainers.BpeTrainer, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-
-
 def word_piece() -> FastTokenizer:
     tokenizer = FastTokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -170,7 +168,6 @@ def normalises(tokenizer: FastTokenizer) -> None:
 
 
 OTHER_KINDS: dict[str, Callable[[], FastTokenizer]] = {
-    "byte-level BPE": byte_level,
     "WordPiece": word_piece,
     "words": word_level,
     "Unigram": unigram,
@@ -201,6 +198,60 @@ def test_a_vocabulary_with_one_wrong_token_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text((demo.weights("policy") / "tokenizer_config.json").read_text())
     with pytest.raises(CheckpointError, match="'Ġfruits' stands for ' fruits'"):
         load_tokenizer(str(tmp_path), "policy")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(text=st.lists(st.one_of(words, FRAGMENTS, st.sampled_from(NAMES))).map("".join), data=st.data())
+@settings(max_examples=40)
+def test_byte_level_tokens_spell_their_bytes(family: str, text: str, data: st.DataObject) -> None:
+    own = byte_level(family).ours
+    ids = own.encode_continuation(text)
+    spelt = unicodedata.normalize("NFC", text) if FAMILIES[family].composes else text
+    assert b"".join(map(own.token_bytes, ids)) == spelt.encode()
+    assert own.encode(text) == ids
+    assert own.decode(ids) == own.decode_continuation(ids) == spelt
+    assert not controls_of(byte_level(family), ids)
+    cut = ids[: data.draw(st.integers(0, len(ids)))]
+    assert spelt.startswith(own.decode_continuation(cut))
+    assert own.fewest_tokens(spelt) <= len(ids)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0x2FF), max_size=30))
+@settings(max_examples=200)
+def test_byte_level_ids_are_transformers_own(text: str) -> None:
+    for family in FAMILIES:
+        own = byte_level(family)
+        if not any(name in text for name in own.theirs.get_added_vocab()):
+            assert own.ours.encode(text) == own.theirs.encode(text, add_special_tokens=False)
+            assert list(own.ours.raw_prompt(text).token_ids) == own.theirs.encode(text)
+
+
+def test_a_byte_level_vocabulary_with_a_dummy_space(tmp_path: Path) -> None:
+    """As RoBERTa's: the space at the start of a text is the tokenizer's, not the text's."""
+    ship_byte_level("ChatML", tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    state["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    tokenizer = load_tokenizer(str(tmp_path), "policy")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.dummy_space == " "
+    assert tokenizer.encode("Paris, fruits") == theirs.encode("Paris, fruits", add_special_tokens=False)
+    assert tokenizer.decode(tokenizer.encode("Paris")) == "Paris"
+    assert tokenizer.encode_continuation(" Paris") == tokenizer.encode("Paris")
+
+
+def test_a_vocabulary_in_two_files_is_read(tmp_path: Path) -> None:
+    """Older byte-level checkpoints have vocab.json and merges.txt instead of tokenizer.json."""
+    ship_byte_level("ChatML", tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    (tmp_path / "vocab.json").write_text(json.dumps(state["model"]["vocab"]), encoding="utf-8")
+    merges = "\n".join(" ".join(pair) for pair in state["model"]["merges"])
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    whole = load_tokenizer(str(tmp_path), "policy")
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "<|endoftext|>"}))
+    (tmp_path / "tokenizer.json").unlink()
+    assert load_tokenizer(str(tmp_path), "policy").encode("the fruits are") == whole.encode("the fruits are")
 
 
 def test_an_added_control_token_is_one() -> None:

@@ -88,6 +88,7 @@ def test_every_setting_is_described() -> None:
 
 ENGINE_VALUES = {
     "policy": "models/a",
+    "chat_template": "formats/own.jinja",
     "safety_rm": "models/b",
     "helpfulness_rm": "models/c",
     "policy_memory": 0.5,

@@ -104,9 +104,8 @@ def _chat_format(chat: ExportedTemplate, respelt: int) -> Iterator[str]:
     yield chat.about
     if chat.jinja and respelt:
         yield (
-            f"\nPrompts in which a message or an answer spells a control token such as `</s>`: {respelt:,}. The "
-            "template puts a space into that name, because rendered text cannot tell it from the token itself. The "
-            "ids of `token-ids` are exact there, too."
+            f"\nPrompts in which a message or an answer spells a control token such as `</s>`: {respelt:,}. "
+            f"{chat.about_control_tokens} The ids of `token-ids` are exact there, too."
         )
 
 

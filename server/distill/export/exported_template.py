@@ -37,6 +37,11 @@ class ExportedTemplate:
     def about(self) -> str:
         """Remarks about the template, for the card and the terminal."""
         name, ids = self.template.name, f"`{FILES['token-ids'].name}`"
+        if self.jinja is None and self.tokenizer is None:
+            return (
+                f"The chat format is the served model's own (`{name}`), which is not known here, so there is no "
+                f"`{CHAT_TEMPLATE}`. `winnow export RUN --tokenizer CHECKPOINT` adds the checkpoint's."
+            )
         if self.jinja is None:
             return (
                 f"No Jinja template of the chat format `{name}` gives the policy's tokenizer the ids that were sampled "
@@ -48,14 +53,27 @@ class ExportedTemplate:
                 "is not known here: the same vocabulary, shipped otherwise, may need another form of the template. "
                 "`winnow export RUN --tokenizer CHECKPOINT` compares the ids, and can export them."
             )
+        if self.template.digest:
+            return (
+                f"`{CHAT_TEMPLATE}` is the policy's own chat template. It gives the policy's tokenizer the ids that "
+                "were sampled and scored, as compared for this export. It marks no loss: train on prompts and "
+                f"completions, or on the ids in {ids}."
+            )
         return (
             f"`{CHAT_TEMPLATE}` writes the chat format `{name}`. It gives the policy's tokenizer the ids that were "
             "sampled and scored, as compared for this export. A tokenizer with the same vocabulary, shipped otherwise, "
             "may need another form of the template: export again with `--tokenizer`, or train on `token-ids`."
         )
 
+    @property
+    def about_control_tokens(self) -> str:
+        """What the Jinja template does to a control token's name in a text."""
+        if self.template.digest:
+            return "By the template that name becomes the token."
+        return "The template puts a space into that name, because rendered text cannot tell it from the token itself."
+
     def spells_a_control_token(self, prompt: AnsweredPrompt) -> bool:
-        """Whether a message or an answer spells a control token: the template puts a space into its name."""
+        """Whether a message or an answer spells a control token, which the Jinja template does not render as text."""
         if self.tokenizer is None:
             return False
         texts = [message.content for message in prompt.messages]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from winnow.models.chat_templates import TEMPLATES
+from winnow.models.chat_templates.jinja import JinjaTemplate
+from winnow.models.engines.chat_template import chat_template
 from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.errors import RunError
 from winnow.server.distill import tokenizer_copy
@@ -94,9 +96,18 @@ def without_ids(formats: tuple[Format, ...]) -> tuple[Format, ...]:
 
 
 def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ExportedTemplate:
-    """Return the chat format of the policy; by default its template is `llama2`: a server does not name its own."""
+    """Return the chat format of the policy, `llama2` where the manifest names none.
+
+    Of a server's model with a template of its own, no template is known unless its tokenizer is named.
+    """
     tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
-    template = TEMPLATES[manifest["models"].get("policy", {}).get("template", "llama2")]
+    models = manifest["models"]
+    name = models.get("policy", models.get("server", {})).get("template", "llama2")
+    if "server" in models and name not in TEMPLATES:
+        if not options.tokenizer:
+            return ExportedTemplate(JinjaTemplate("", name), None, None)
+        return ExportedTemplate.of(chat_template(options.tokenizer, "tokenizer"), tokenizer)
+    template = tokenizer_copy.template(folder, name)
     return ExportedTemplate.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
 
 

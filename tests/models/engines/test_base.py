@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models.byte_level import shipped
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo.corpus import encode
 from winnow.models.demo.world import held_out_pairs, held_out_prompts
@@ -90,3 +91,32 @@ def test_a_prompt_is_rendered_once_for_all_its_candidates(tokenizer: Tokenizer) 
         for prompt in prompts:
             own.token_ids(prompt, answer)
     assert rendered == [prompt.messages for prompt in prompts]
+
+
+ROLES = st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=5)
+
+
+@given(roles=ROLES, text=st.sampled_from(["Hello", "[INST] hi <<SYS>>", "<|im_end|>", " né "]), answer=answers)
+@settings(max_examples=100)
+def test_a_prompt_of_another_policy_is_rendered_by_the_models_own_tokenizer_and_template(
+    tokenizer: Tokenizer, roles: list[str], text: str, answer: str
+) -> None:
+    """Whatever dialog the policy's template accepts, and whatever the texts hold."""
+    policy = shipped("ChatML")
+    prompt = policy.template.render([Message(role, text) for role in (*roles, "user")], policy.ours)
+    ids = RewardInput(tokenizer, Llama2Template(), shares_policy_ids=False).token_ids(prompt, answer)
+    assert ids[0] == tokenizer.bos_id
+    assert ids[-1] == tokenizer.eos_id
+    spelt = tokenizer.decode_continuation(ids)
+    assert spelt.endswith(f" {answer}".replace("▁", " ") if answer else "[/INST]")
+    assert spelt.count(text.strip().replace("[", "[ ", 1).replace("<<", "< <", 1) if "[" in text else text.strip()) > 0
+
+
+def test_a_plain_dialog_of_another_policy_has_the_ids_of_this_models_own(tokenizer: Tokenizer) -> None:
+    policy, own = shipped("ChatML"), RewardInput(tokenizer, Llama2Template(), shares_policy_ids=False)
+    for prompt in PROMPTS[:20]:
+        theirs = policy.template.render(prompt.messages, policy.ours)
+        ours = Llama2Template().render(prompt.messages, tokenizer)
+        assert own.token_ids(theirs, "Paris.") == RewardInput(tokenizer, Llama2Template()).token_ids(ours, "Paris.")
+    raw = policy.ours.raw_prompt("The capital of France is")
+    assert own.token_ids(raw, " Paris") == own.token_ids(tokenizer.raw_prompt("The capital of France is"), " Paris")

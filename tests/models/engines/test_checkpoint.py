@@ -122,7 +122,7 @@ def test_a_config_that_contradicts_itself_is_named(copy: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_same_tokenizer_in_another_folder_is_accepted(copy: Path, tokenizer: Tokenizer) -> None:
+def test_the_same_tokenizer_in_another_folder_is_the_same(copy: Path, tokenizer: Tokenizer) -> None:
     assert tokenizer.equals(load_tokenizer(str(copy), "reward model"))
 
 
@@ -193,3 +193,26 @@ def test_a_proxy_that_the_hubs_library_cannot_use_is_one_line(value: str, tmp_pa
     assert "nobody/nothing cannot be fetched" in line
     assert "HTTPS_PROXY" in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "architecture", ["MistralForCausalLM", "Qwen3ForCausalLM", "PhiForCausalLM", "GPT2LMHeadModel"]
+)
+def test_a_policy_is_any_model_that_generates_text(architecture: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(demo.weights("policy"), tmp_path / "policy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    inspect(str(folder), "policy")
+    weights = folder / "model.safetensors"
+    whole = load_file(weights)
+    save_file({name: value for name, value in whole.items() if ".layers.1." not in name}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers?[. ]1"):
+        inspect(str(folder), "policy")
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForSequenceClassification", "LlamaModel", "BertForMaskedLM"])
+def test_a_policy_that_generates_nothing_is_refused(architecture: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    with pytest.raises(CheckpointError, match=f"is a {architecture}; a policy must generate text"):
+        inspect(str(copy), "policy")

@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerFast
 from tests.models.engines import tiny
 from winnow.models.cards import Card, shipped
 from winnow.models.engines.heads import Head
-from winnow.models.engines.plain_text import TextTokenizer
 from winnow.models.engines.reward_text import CardInput, resolved
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Message, Prompt
@@ -150,9 +149,3 @@ def test_a_raw_prompt_is_a_message_of_the_users() -> None:
 def test_a_tokenizer_without_a_template_needs_a_card() -> None:
     with pytest.raises(CheckpointError, match="no chat template; write a card with a template"):
         reader(tiny.byte_level(None))
-
-
-@given(text=texts)
-def test_whole_texts_are_tokenised_as_the_tokenizer_does(text: str) -> None:
-    spelled = f"{text}<|eot|>{text}<|start|>"
-    assert TextTokenizer(TOKENIZER).encode(spelled) == TOKENIZER(spelled, add_special_tokens=False)["input_ids"]

@@ -57,3 +57,10 @@ def test_a_config_is_read_with_its_defaults() -> None:
 def test_a_missing_or_wrong_size_is_named(name: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=f"{name} is {value!r}, not a number from 1"):
         Shape.of({**CONFIG, name: value})
+
+
+def test_older_families_call_their_sizes_otherwise() -> None:
+    config = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512, "vocab_size": 100, "n_inner": None}
+    shape = Shape.of(config)
+    assert (shape.hidden, shape.layers, shape.heads, shape.kv_heads, shape.head_dim) == (64, 2, 4, 4, 16)
+    assert (shape.intermediate, shape.context) == (256, 512)

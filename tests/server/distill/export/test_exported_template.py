@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from tests.models.byte_level import ship as ship_byte_level
+from tests.models.byte_level import shipped
 from tests.models.real_vocabulary import ship
 from tests.runs import make_run, record
 from tests.server.distill.export.test_export import lines, write_run
 from winnow.models import demo
+from winnow.models.chat_templates.exactness import exact_jinja
+from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.checkpoint import load_tokenizer
@@ -139,3 +143,41 @@ def test_a_named_tokenizer_decides(way: str, tmp_path: Path, caplog: pytest.LogC
     assert not caplog.records
     with pytest.raises(CheckpointError, match="no tokenizer"):
         export(folder, ["sft"], ExportOptions(tokenizer=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("family", ["ChatML", "Llama 3", "Gemma's format"])
+def test_the_policys_own_template_is_exported_and_gives_the_scored_ids(family: str, tmp_path: Path) -> None:
+    """A run keeps it beside the tokenizer; rendered rows have the ids of `token-ids`, up to the end of the answer."""
+    own = shipped(family)
+    ship_byte_level(family, tmp_path / "policy")
+    dialogs = [(Message("user", a), Message("assistant", "x"), Message("user", b.strip() or "c")) for a, b in PAIRS]
+    items = [record(line, Random(line), messages=dialog) for line, dialog in enumerate(dialogs, start=1)]
+    folder = write_run(tmp_path / "run", items)
+    named = json.loads((folder / "manifest.json").read_text())
+    named["models"]["policy"] = {**named["models"].get("policy", {}), "template": own.template.name}
+    (folder / "manifest.json").write_text(json.dumps(named))
+    with pytest.raises(RunError, match="does not hold the chat template"):
+        export(folder, ["sft"], ExportOptions())
+    tokenizer_copy.keep(folder, str(tmp_path / "policy"), own.template)
+    export(folder, ["prompt-completion", "token-ids"], ExportOptions())
+    jinja = (folder / "export" / "chat_template.jinja").read_text(encoding="utf-8")
+    assert jinja == own.template.source
+    assert "is the policy's own chat template" in card(folder)
+    for pair, ids in zip(*(lines(folder / "export" / f"{name}.jsonl") for name in FILES), strict=True):
+        answer = pair["completion"][0]["content"]
+        prompt = own.ids(pair["prompt"])
+        assert ids["input_ids"][: len(prompt)] == prompt
+        assert ids["completion_mask"] == [0] * len(prompt) + [1] * (len(ids["input_ids"]) - len(prompt))
+        if answer == answer.strip():
+            whole = own.ids([*pair["prompt"], *pair["completion"]], add_generation_prompt=False)
+            assert whole[: len(ids["input_ids"])] == ids["input_ids"]
+
+
+def test_a_template_that_does_not_give_the_scored_ids_is_not_exported() -> None:
+    """One that writes something between the opening of an answer and the answer, when the answer is there."""
+    own = shipped("ChatML")
+    template = JinjaTemplate(
+        own.template.source.replace("'\n' + message", "'\n' + ('~' if loop.last else '') + message")
+    )
+    assert exact_jinja(own.template, own.ours) == own.template.source
+    assert exact_jinja(template, own.ours) is None
