@@ -188,11 +188,15 @@ def describe(
         CheckpointError: the config is missing or incomplete, or a file is damaged.
     """
     folder = config_folder(checkpoint)
-    shape = replace(Shape.of(read_json(folder / "config.json", kind)), is_reward_model=kind == "reward model")
+    config = read_json(folder / "config.json", kind)
+    is_reward_model = kind == "reward model"
+    shape = replace(Shape.of(config), is_reward_model=is_reward_model)
+    # A causal model whose label tokens are scored keeps its output matrix.
+    stored = replace(shape, is_reward_model=is_reward_model and not _architecture(config).endswith(_CAUSAL))
     width = BYTES[dtype]
     files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
     weights = sum(tensor.loaded_bytes(width) for file in files for tensor in _tensors(file, kind))
-    return Model(name, shape, dtype, weights or shape.parameters * width, context or shape.context, has_graphs)
+    return Model(name, shape, dtype, weights or stored.parameters * width, context or shape.context, has_graphs)
 
 
 def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:

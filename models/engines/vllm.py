@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 DECODING_GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
 """vLLM's compilation: none, but whole decoding steps as CUDA graphs."""
+LONG_REREAD = 2000
+"""Characters of a prompt that is tokenised anew with each answer, above which a thread does it: 0.7 ms there."""
 MAX_REASON = 400
 """Characters of an engine's own error that are shown."""
 
@@ -340,7 +342,7 @@ class VllmRewardModel(_Engine):
         return outputs
 
     async def _token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        if len(answer) + self._input.reread(prompt) > LONG_TEXT:
+        if len(answer) > LONG_TEXT or self._input.reread(prompt) > LONG_REREAD:
             return await asyncio.to_thread(self._fitting_ids, prompt, answer)
         return self._fitting_ids(prompt, answer)
 
