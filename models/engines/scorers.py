@@ -101,12 +101,17 @@ def _name(checkpoint: str) -> str:
 
 
 def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None) -> Card | None:
-    """Return the card in `file`, in the folder, or shipped for this name and architecture; None if there is none."""
-    if file:
-        return read_card(file)
-    if (folder / FILE).is_file():
-        return read_card(folder / FILE)
-    return next((card for card in shipped() if card.is_for(name, architecture(config))), None)
+    """Return the card in `file`, in the folder, or shipped for this name and architecture; None if there is none.
+
+    Its context is at most the checkpoint's: a card may be for models of several lengths.
+    """
+    own = file or (folder / FILE if (folder / FILE).is_file() else None)
+    known = (card for card in shipped() if card.is_for(name, architecture(config)))
+    card = read_card(own) if own else next(known, None)
+    longest = config.get("max_position_embeddings")
+    if card and card.context and isinstance(longest, int):
+        return replace(card, context=min(card.context, longest))
+    return card
 
 
 def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:

@@ -73,6 +73,7 @@ def test_a_shipped_card_is_found_for_a_beaver(beaver: Path) -> None:
     found = inspect_scorer(str(beaver))
     assert (found.card.name, found.card.scale, found.is_derived) == ("beaver-cost", -1, False)
     assert (found.head.weight, found.head.bias) == ("score_head.weight", "score_head.bias")
+    assert found.card.context == 512, "at most the checkpoint's own"
     assert found.head.overrides == {"num_labels": 1, "architectures": ["LlamaForCausalLM"]}
 
 
