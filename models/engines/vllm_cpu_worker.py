@@ -73,7 +73,7 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
 
 
 def rms_norm(weight: torch.Tensor, epsilon: float) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
-    """Return an RMS norm of x [rows, width] and its residual, by vLLM's kernel, which treats rows alike.
+    """Return an RMS norm of x [..., width] and its residual, by vLLM's kernel, which treats rows alike.
 
     On CPU vLLM composes it of PyTorch operators, each of which is one more pass over the rows.
     """
@@ -81,6 +81,7 @@ def rms_norm(weight: torch.Tensor, epsilon: float) -> Callable[..., torch.Tensor
     def forward(
         x: torch.Tensor, residual: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        x = x.contiguous()  # the kernel takes it for that, and Qwen3 norms a part of each row, head by head
         if residual is None:
             x = x.contiguous()  # Qwen 3 norms the heads of a wider projection, and the kernel reads past the gaps
             result = torch.empty_like(x)

@@ -23,7 +23,7 @@ async def test_an_engine_that_hangs_fails_closed_and_ends_the_lifecycle(service:
     """The last reward model's process is stopped for the time of the test: it lives and answers nothing."""
     impatient = service.settings.model_copy(update={"stall_seconds": 2.0})
     watched = replace(service, settings=impatient, lifecycle=Lifecycle())
-    *_, helpfulness = own_engines()
+    _, helpfulness, _ = own_engines()
     async with serving(watched) as http:
         watch = asyncio.create_task(watched.watch())
         os.kill(helpfulness, signal.SIGSTOP)

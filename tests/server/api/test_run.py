@@ -18,7 +18,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.live import WINNOW, LiveServer, is_running, question, scripted, wait_until
-from tests.models.test_spelling import byte_level
+from tests.models.test_spelling import word_piece
 from winnow.models import demo
 from winnow.models.errors import SettingsError
 from winnow.models.tokenizer import Tokenizer
@@ -52,13 +52,13 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(command: str, tmp_path: 
 
 
 def test_a_tokenizer_of_another_kind_is_refused_before_engines_start(tmp_path: Path) -> None:
-    """Log-probabilities then showed tokens such as `Ġfruits`, whose bytes do not spell the answer."""
+    """Log-probabilities would show tokens such as `##its`, whose bytes do not spell the answer."""
     for path in demo.weights("policy").iterdir():
         if "token" not in path.name:
             (tmp_path / path.name).symlink_to(path)
     controls = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    PreTrainedTokenizerFast(tokenizer_object=byte_level(), **controls).save_pretrained(tmp_path)
-    done = winnow("serve", "--port", "0", "--policy", str(tmp_path))
+    PreTrainedTokenizerFast(tokenizer_object=word_piece(), **controls).save_pretrained(tmp_path)
+    done = winnow("serve", "--port", "0", "--policy", str(tmp_path), "--chat-template", "llama2")
     assert done.returncode == 1
     assert "another kind than Llama 2's" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
