@@ -83,7 +83,6 @@ def rms_norm(weight: torch.Tensor, epsilon: float) -> Callable[..., torch.Tensor
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         x = x.contiguous()  # the kernel takes it for that, and Qwen3 norms a part of each row, head by head
         if residual is None:
-            x = x.contiguous()  # Qwen 3 norms the heads of a wider projection, and the kernel reads past the gaps
             result = torch.empty_like(x)
             torch.ops._C.rms_norm(result, x, weight, epsilon)
             return result
