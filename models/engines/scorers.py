@@ -142,8 +142,14 @@ def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
 
 
 def _served_as(config: Mapping[str, Any]) -> str | None:
-    """Return the architecture that vLLM is to load instead of one that it does not know; None if it knows it."""
+    """Return the architecture that vLLM is to load instead of one that it does not know; None if it knows it.
+
+    A classifier's own name is returned where its config names no labels, which vLLM would take for two: what is told
+    instead of the config has their number.
+    """
     named = architecture(config)
+    if is_classifier(config) and not (config.get("num_labels") or config.get("id2label")):
+        return named
     if re.search("For(SequenceClassification|CausalLM)$", named):
         return None
     return f"{_DECODERS[config['model_type']]}ForCausalLM"

@@ -69,6 +69,14 @@ def test_a_plain_classifier_needs_no_card(rm: Path) -> None:
     assert (found.head, found.is_derived, found.card.scale, found.card.calibrated) == (PLAIN, True, 1.0, False)
 
 
+def test_a_classifier_whose_config_names_no_labels_has_one(rm: Path) -> None:
+    """transformers and vLLM take that for two, and vLLM failed on the head's shape while it loaded."""
+    tiny.edit_config(rm, id2label=None, label2id=None)
+    head = inspect_scorer(str(rm)).head
+    assert not head.is_plain
+    assert head.overrides == {"num_labels": 1, "architectures": ["LlamaForSequenceClassification"]}
+
+
 def test_a_shipped_card_is_found_for_a_beaver(beaver: Path) -> None:
     found = inspect_scorer(str(beaver))
     assert (found.card.name, found.card.scale, found.is_derived) == ("beaver-cost", -1, False)
