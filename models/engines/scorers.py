@@ -75,7 +75,7 @@ def inspect_scorer(
         shapes = tensor_shapes(folder, KIND) if needs_weights else {}
         head = find_head(card, config, shapes, has_weights=needs_weights)
         _require_backbone(config, shapes)
-        card = _completed(card, config, scale)
+        card = _completed(card, name, config, scale)
     except CheckpointError as error:
         text = str(error)
         raise CheckpointError(text if text.startswith(KIND) else f"{KIND}: {name}: {text}") from None
@@ -108,6 +108,8 @@ def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None)
     own = file or (folder / FILE if (folder / FILE).is_file() else None)
     known = (card for card in shipped() if card.is_for(name, architecture(config)))
     card = read_card(own) if own else next(known, None)
+    if card and own and own.name == FILE and card.name == own.stem:
+        card = replace(card, name=name)
     longest = config.get("max_position_embeddings")
     if card and card.context and isinstance(longest, int):
         return replace(card, context=min(card.context, longest))
@@ -168,15 +170,15 @@ def _require_backbone(config: Mapping[str, Any], shapes: Mapping[str, list[int]]
             raise CheckpointError(f"{name} is {shape}, but its config asks for [{config.get('vocab_size')}, {width}]")
 
 
-def _completed(card: Card, config: Mapping[str, Any], scale: float | None) -> Card:
+def _completed(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> Card:
     """Return the card with the sign of its scale and the place where it is read, unless they contradict the config."""
-    return replace(card, scale=_scale(card, config, scale), read_at=_read_at(card, config))
+    return replace(card, scale=_scale(card, name, config, scale), read_at=_read_at(card, config))
 
 
-def _scale(card: Card, config: Mapping[str, Any], scale: float | None) -> float:
+def _scale(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> float:
     if scale is not None:
         return scale
-    kind, says_cost = config.get("score_type"), "cost" in card.name.lower()
+    kind, says_cost = config.get("score_type"), "cost" in name.lower()
     if card.scale is None:
         if says_cost and kind == "reward":
             raise CheckpointError(

@@ -95,7 +95,7 @@ def test_the_head_is_found_under_any_name(rm: Path, head: str) -> None:
 
 def test_a_card_in_the_folder_is_read_and_one_that_is_given_wins(rm: Path, tmp_path: Path) -> None:
     (rm / "winnow-card.toml").write_text("scale = 2\n")
-    assert inspect_scorer(str(rm)).card.scale == 2
+    assert (inspect_scorer(str(rm)).card.scale, inspect_scorer(str(rm)).card.name) == (2, "rm")
     given = tmp_path / "given.toml"
     given.write_text("scale = 3\n")
     assert inspect_scorer(str(rm), given).card.scale == 3
@@ -173,6 +173,7 @@ def test_a_cost_that_says_it_is_a_reward_is_refused_without_a_card(rm: Path, tmp
     cost = Path(shutil.copytree(rm, tmp_path / "my-cost"))
     tiny.edit_config(cost, score_type="reward")
     assert "its name says cost, but config.json has score_type reward" in refusal(cost)
+    assert "its name says cost" in refusal(cost, 'head = "score"\n'), "a card that does not state the scale"
     assert inspect_scorer(str(cost), scale=-1.0).card.scale == -1.0
     tiny.edit_config(cost, score_type="cost")
     assert inspect_scorer(str(cost)).card.scale == -1.0
