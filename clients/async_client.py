@@ -16,7 +16,7 @@ from winnow.clients.calls import Call, Dialog, Options
 from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
-from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
+from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens, Version
 from winnow.clients.streams import StreamedAnswer
 
 T = TypeVar("T")
@@ -89,6 +89,10 @@ class AsyncClient:
     async def models(self) -> list[ModelCard]:
         """See `Client.models`."""
         return await self._call(calls.models())
+
+    async def version(self) -> Version:
+        """See `Client.version`."""
+        return await self._call(calls.version())
 
     async def tokenize(
         self,

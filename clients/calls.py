@@ -30,6 +30,7 @@ from winnow.clients.schema import (
     TokenizeRequest,
     Tokens,
     UsageScope,
+    Version,
 )
 from winnow.clients.validation_errors import describe_invalid
 
@@ -151,6 +152,11 @@ def detokenize(tokens: Sequence[int]) -> Call[str]:
         lambda reply, _: Detokenized.model_validate_json(reply).prompt,
         _content(DetokenizeRequest, {"tokens": tokens}),
     )
+
+
+def version() -> Call[Version]:
+    """Return the call of `GET /version`."""
+    return Call("/version", lambda reply, _: Version.model_validate_json(reply))
 
 
 def models() -> Call[list[ModelCard]]:

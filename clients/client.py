@@ -17,7 +17,7 @@ from winnow.clients.calls import Call, Dialog, Options
 from winnow.clients.connection import BASE_URL, TIMEOUT, Connection, request_id
 from winnow.clients.errors import ConnectionFailed, ServerError, TimedOut
 from winnow.clients.retries import MAX_RETRIES
-from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens
+from winnow.clients.schema import CombinerName, ModelCard, Rating, Tokens, Version
 from winnow.clients.streams import StreamedAnswer
 
 T = TypeVar("T")
@@ -116,6 +116,10 @@ class Client:
     def models(self) -> list[ModelCard]:
         """Return the served models; there is exactly one. Its id, fetched once, is the default of every `model`."""
         return self._call(calls.models())
+
+    def version(self) -> Version:
+        """Return the server's version, its default combiner, and which reward models are calibrated."""
+        return self._call(calls.version())
 
     def tokenize(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from winnow.models.cards import Card
 from winnow.models.engines.base import EngineOptions, Execution
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.engines.hardware import first_card
@@ -34,15 +35,24 @@ def execution(settings: Settings, name: str, *, on_gpu: bool) -> Execution:
     return "graphs" if on_gpu and name == "policy" and not settings.eager else "eager"
 
 
-def engine_options(settings: Settings, name: str, part: Fixed, *, fork: bool) -> EngineOptions:
-    """Return the start options of the engine called `name`, with its part of the memory."""
+def context_of(settings: Settings, engine: EngineSettings, card: Card | None = None) -> int | None:
+    """Return the tokens of a sequence in `engine`, a reward model's by its card; None takes the checkpoint's own."""
+    if engine.context or not (card and card.context):
+        return engine.context or settings.context
+    return min(card.context, settings.context or card.context)
+
+
+def engine_options(
+    settings: Settings, name: str, part: Fixed, *, fork: bool, card: Card | None = None
+) -> EngineOptions:
+    """Return the start options of the engine called `name`, with its part of the memory; `card` is a reward model's."""
     engine: EngineSettings = settings.engines[name]
     on_gpu = runs_on_gpu()
     return EngineOptions(
         name=name,
         checkpoint=settings.checkpoints[name],
         dtype=precision(settings, engine),
-        context=engine.context or settings.context,
+        context=context_of(settings, engine, card),
         kv_cache=part.kv_cache,
         memory_share=part.share,
         max_sequences=settings.max_sequences,

@@ -22,10 +22,11 @@ from winnow.models.engines.planning import (
     plan_policy,
     plan_ram,
 )
+from winnow.models.engines.scorers import card_of
 from winnow.models.engines.shape import Model
 from winnow.models.errors import DoesNotFit
 from winnow.models.reporting.tables import print_table
-from winnow.server.engine_options import execution, precision
+from winnow.server.engine_options import context_of, execution, precision
 from winnow.server.settings import PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,9 @@ def _model(
 ) -> Model:
     dtype = precision(settings, engine, on_gpu=on_gpu)
     how = execution(settings, name, on_gpu=runs_on_gpu() if on_gpu is None else on_gpu)
-    return describe(engine.checkpoint, kind, name, dtype, engine.context or settings.context, has_graphs=how != "eager")
+    card = card_of(engine.checkpoint, engine.card) if isinstance(engine, RewardModelSettings) else None
+    context = context_of(settings, engine, card)
+    return describe(engine.checkpoint, kind, name, dtype, context, has_graphs=how != "eager")
 
 
 def _work(settings: Settings) -> Work:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import EngineStatus, RewardInput, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import EngineStatus, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.memory import Fixed
 from winnow.models.engines.registry import KINDS
 from winnow.models.errors import CheckpointError, EngineDead
-from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, SanityCheck
+from winnow.models.reward_model import (
+    HELPFULNESS_CHECK,
+    SAFETY_CHECK,
+    Calibration,
+    SanityCheck,
+    require_labels,
+)
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Message
+from winnow.models.types import CombinerName, Message
 from winnow.server.aio import cancel
 from winnow.server.classifiers import chosen_classifier
 from winnow.server.engine_options import engine_options
@@ -32,7 +36,8 @@ from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
 from winnow.server.pipeline.rendering import PromptRenderer
 from winnow.server.pipeline.request import Defaults
-from winnow.server.settings import RewardModelSettings, Settings
+from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings
+from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,8 @@ class Service:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     card: Card | None = None
     """The GPU, as it was before the engines started; None on CPU."""
+    scorings: Mapping[str, Scoring] = field(default_factory=dict)
+    """What each reward model reads, and its calibration; a scripted model has neither."""
 
     @property
     def pipeline(self) -> BestOfN:
@@ -64,8 +71,8 @@ class Service:
             self.policy,
             self.safety,
             self.helpfulness,
-            settings.safety.calibration,
-            settings.helpfulness.calibration,
+            self.calibration("safety"),
+            self.calibration("helpfulness"),
             settings.empty_last,
         )
 
@@ -85,17 +92,33 @@ class Service:
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
-            combiner=settings.combiner,
+            combiner=self.combiner,
         )
 
-    def reward_input(self, model: RewardModelSettings) -> RewardInput:
-        """Return the input of the reward model with these settings, as its engine renders it."""
-        return _reward_input(self.template, model, self.tokenizer)
+    @property
+    def combiner(self) -> CombinerName:
+        """The combiner of requests that name none."""
+        return combiner_of(self.settings, (scoring.scorer.card for scoring in self.scorings.values()))
+
+    @property
+    def calibrated(self) -> dict[str, bool]:
+        """Whether each reward model's card says that it is calibrated."""
+        return {name: scoring.scorer.card.calibrated for name, scoring in self.scorings.items()}
+
+    def calibration(self, name: str) -> Calibration:
+        """Return the calibration of the reward model `name`."""
+        own, scoring = self.settings.reward_models[name], self.scorings.get(name)
+        return own.calibration(scoring.scorer.card if scoring else None)
 
     @property
     def context(self) -> int:
-        """Most tokens of prompt and answer together; the reward models need one more, for EOS."""
-        return min(self.policy.context, self.safety.context - 1, self.helpfulness.context - 1)
+        """Most tokens of prompt and answer together; the reward models need more, for EOS or their own template."""
+        models = {"safety": self.safety, "helpfulness": self.helpfulness}
+        rooms = (
+            self.scorings[name].room(model.context) if name in self.scorings else model.context - 1
+            for name, model in models.items()
+        )
+        return min(self.policy.context, *rooms)
 
     @property
     def engines(self) -> dict[str, EngineStatus]:
@@ -155,17 +178,16 @@ class Service:
             )
         elif settings.canary:
             await asyncio.gather(
-                self._check("safety", SAFETY_CHECK, self.safety, settings.safety),
-                self._check("helpfulness", HELPFULNESS_CHECK, self.helpfulness, settings.helpfulness),
+                self._check("safety", SAFETY_CHECK, self.safety),
+                self._check("helpfulness", HELPFULNESS_CHECK, self.helpfulness),
             )
         prompt = self.template.render([Message("user", "Hello")], self.tokenizer)
-        await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, settings.combiner)
+        await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, self.combiner)
 
-    async def _check(
-        self, name: str, check: SanityCheck, model: ServedRewardModel, settings: RewardModelSettings
-    ) -> None:
+    async def _check(self, name: str, check: SanityCheck, model: ServedRewardModel) -> None:
         prompt = self.template.render([Message("user", check.question)], self.tokenizer)
-        await check.run(name, model, prompt, settings.calibration)
+        await require_labels(name, model, prompt, check.better)
+        await check.run(name, model, prompt, self.calibration(name))
 
 
 @contextlib.contextmanager
@@ -180,31 +202,30 @@ def started(settings: Settings) -> Iterator[Service]:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
         DoesNotFit: the memory does not suffice for all three.
     """
-    needs_weights = settings.load_format != "dummy"
-    inspect(settings.policy.checkpoint, "policy", needs_weights=needs_weights)
-    inspect(settings.safety.checkpoint, "reward model", needs_weights=needs_weights)
-    inspect(settings.helpfulness.checkpoint, "reward model", needs_weights=needs_weights)
+    inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
+    scorers = inspect_reward_models(settings)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
     template = settings.chat_template
     parts = engine_parts(settings)
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
-    inputs = {
-        name: _reward_input(template, own, tokenizer)
-        for name, own in (("safety", settings.safety), ("helpfulness", settings.helpfulness))
-    }
+    served = scorings(settings, scorers, tokenizer, template)
     if runs_on_gpu() and first_card().mps is False:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
+    for name, scoring in served.items():
+        logger.info("%s reward model: %s", name, scoring)
+    if settings.combiner is None and combiner_of(settings, (one.scorer.card for one in served.values())) != "llama2":
+        logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
-        safety = _reward_model(settings, "safety", parts[1], inputs, fork=fork)
+        safety = _reward_model(settings, "safety", parts[1], served["safety"], fork=fork)
         running.callback(safety.shutdown)
-        helpfulness = _reward_model(settings, "helpfulness", parts[2], inputs, fork=fork)
+        helpfulness = _reward_model(settings, "helpfulness", parts[2], served["helpfulness"], fork=fork)
         running.callback(helpfulness.shutdown)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts[0]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)
-        classifier = chosen_classifier(settings, safety)
+        classifier = chosen_classifier(settings, safety, served["safety"].calibration)
         admission = Admission(
             settings.max_candidates_in_flight,
             settings.max_queued_candidates,
@@ -213,24 +234,12 @@ def started(settings: Settings) -> Iterator[Service]:
         )
         yield Service(
             settings, template, tokenizer, classifier, policy, safety, helpfulness, admission,
-            card=first_card() if runs_on_gpu() else None,
+            card=first_card() if runs_on_gpu() else None, scorings=served,
         )  # fmt: skip
 
 
-def _reward_model(
-    settings: Settings,
-    name: Literal["safety", "helpfulness"],
-    part: Fixed,
-    inputs: dict[str, RewardInput],
-    *,
-    fork: bool,
-) -> ServedRewardModel:
-    options = engine_options(settings, name, part, fork=fork)
-    return KINDS[settings.engines[name].kind].reward_model(options, inputs[name])
-
-
-def _reward_input(template: ChatTemplate, model: RewardModelSettings, tokenizer: Tokenizer) -> RewardInput:
-    """Return the input of a reward model: the policy's ids where its tokenizer and template are the policy's."""
-    own = load_tokenizer(model.checkpoint, "reward model")
-    is_shared = tokenizer.equals(own) and model.template == template.name
-    return RewardInput(tokenizer if is_shared else own, TEMPLATES[model.template], is_shared)
+def _reward_model(settings: Settings, name: str, part: Fixed, scoring: Scoring, *, fork: bool) -> ServedRewardModel:
+    scorer = scoring.scorer
+    options = engine_options(settings, name, part, fork=fork, card=scorer.card)
+    kind = KINDS[settings.reward_models[name].kind]
+    return kind.reward_model(replace(options, checkpoint=str(scorer.folder)), scoring.reader, scorer.head)

@@ -77,6 +77,9 @@ class ScriptedRewardModel(ScriptedEngine):
     calls: int = 0
     hold: asyncio.Event | None = None
 
+    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+        return None
+
     async def score(self, prompt: Prompt, answer: str) -> float:
         self.calls += 1
         await (self.hold.wait() if self.hold else asyncio.sleep(0))

@@ -182,7 +182,7 @@ def scripted(
         chosen,
         chosen.chat_template,
         tokenizer,
-        chosen_classifier(chosen, judge),
+        chosen_classifier(chosen, judge, chosen.safety.calibration(None)),
         policy or ScriptedPolicy(),
         judge,
         helpfulness or ScriptedRewardModel(),

@@ -93,7 +93,7 @@ def test_no_import_runs_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-VLLM_MODULES = ("vllm", "vllm_sampling", "vllm_process", "vllm_cpu_worker")
+VLLM_MODULES = ("vllm", "vllm_sampling", "vllm_process", "vllm_cpu_worker", "vllm_loader")
 
 
 def test_vllm_is_imported_where_engines_are_started_and_inside_their_processes() -> None:

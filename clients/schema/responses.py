@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.clients.schema.base import FinishReason, Response
+from pydantic import Field
+
+from winnow.clients.schema.base import CombinerName, FinishReason, Response
 from winnow.clients.schema.best_of_n import BestOfNReport, ProgressReport, Rating
 
 
@@ -202,11 +204,17 @@ class Gpu(Response):
 
 
 class Version(Response):
-    """Response of `/version`: versions of the server and its engine, and the GPU, null on CPU."""
+    """Response of `/version`: versions of the server and its engine, and the GPU, null on CPU.
+
+    `combiner` is that of requests that name none. `calibrated` says of each reward model whether 0.15 means something
+    on its scale. Servers before 0.2 send neither.
+    """
 
     version: str
     engine: str
-    gpu: Gpu | None
+    gpu: Gpu | None = None
+    combiner: CombinerName = "llama2"
+    calibrated: dict[str, bool] = Field(default_factory=dict)
 
 
 class ErrorDetail(Response):

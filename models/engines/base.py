@@ -43,24 +43,55 @@ class EngineOptions:
     fork: bool
 
 
+class AnswerReader(Protocol):
+    """What a reward model reads of a prompt and an answer: token ids, up to the one that the score is read at."""
+
+    def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
+        """Return the ids.
+
+        Raises:
+            CandidateFailed: the model's template does not render the conversation.
+        """
+        ...
+
+    def shortened(self, prompt: Prompt, answer: str, context: int) -> list[int] | None:
+        """Return at most `context` ids of a conversation that has more, the answer whole; None if that is not to be."""
+        ...
+
+    def reread(self, prompt: Prompt) -> int:
+        """Return the characters of the prompt that are tokenised again with each answer."""
+        ...
+
+
 class RewardInput:
-    """Renders a prompt and an answer for one reward model; the score is taken at the closing EOS.
+    """Renders a prompt and an answer in the chat template's format; the score is taken at the closing EOS.
 
     With `shares_policy_ids`, tokenizer and template equal the policy's: the prompt's ids are used as
     they are, so that every answer of a prompt hits the same prefix cache. Otherwise the model's own
-    template renders the prompt's messages, once for all answers.
+    template renders the prompt's messages, once for all answers. `reads_end` False leaves EOS out, for a model whose
+    score is read before it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, shares_policy_ids: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate, shares_policy_ids: bool = True, *, reads_end: bool = True
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.shares_policy_ids = shares_policy_ids
+        self._end = [tokenizer.eos_id] if reads_end else []
         self._rendered = lru_cache(CACHED_PROMPTS)(self._render)
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        """Return the ids of `prompt` and `answer`, EOS included."""
+        """Return the ids of `prompt` and `answer`, and EOS."""
         own = prompt if self.shares_policy_ids else self._rendered(prompt)
-        return [*own.token_ids, *self.tokenizer.encode_answer(own, answer), self.tokenizer.eos_id]
+        return [*own.token_ids, *self.tokenizer.encode_answer(own, answer), *self._end]
+
+    def shortened(self, prompt: Prompt, answer: str, context: int) -> None:
+        """Return None: the prompt's ids are given whole."""
+
+    def reread(self, prompt: Prompt) -> int:
+        """Return 0: the prompt's ids are kept."""
+        return 0
 
     def _render(self, prompt: Prompt) -> Prompt:
         if prompt.is_raw:
@@ -122,3 +153,11 @@ class ServedPolicy(Policy, EngineStatus, Protocol):
 
 class ServedRewardModel(RewardModel, EngineStatus, Protocol):
     """A reward model whose engine runs."""
+
+    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+        """Return the probability that the next token is a label of the model's; None if it has no two labels.
+
+        Raises:
+            CandidateFailed, EngineDead: see `RewardModel.score`.
+        """
+        ...

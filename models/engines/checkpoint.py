@@ -13,12 +13,16 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["policy", "reward model"]
 _REWARD_MODEL = "LlamaForSequenceClassification"
@@ -30,7 +34,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 TEMPLATE_FILE = "chat_template.jinja"
 _VOCABULARY_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_FETCHED = ("*.safetensors", "*.json", "*.jinja", "merges.txt")
+_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "winnow-card.toml")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -59,7 +63,7 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
-    config = _read_json(folder / "config.json", kind)
+    config = read_json(folder / "config.json", kind)
     _check_config(config, folder, kind)
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARY_FILES):
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
@@ -68,11 +72,7 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
 
 
 def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{kind}: {folder} has no .safetensors file; other weight formats are not loaded")
-    _check_shards(folder, kind)
-    shapes = {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}
+    shapes = tensor_shapes(folder, kind)
     if (missing := _missing_layer(shapes, config)) is not None:
         raise CheckpointError(f"{kind}: {folder} has no tensor of layer {missing}; the checkpoint is not complete")
     for name, shape in _expected(config, kind).items():
@@ -132,12 +132,17 @@ def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
 def _check_shards(folder: Path, kind: Kind) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(_read_json(index, kind).get("weight_map", {}).values())
+        named = set(read_json(index, kind).get("weight_map", {}).values())
         if missing := sorted(name for name in named if not (folder / name).is_file()):
             raise CheckpointError(f"{kind}: {folder} has no {missing[0]}, which its index names")
 
 
-def _read_json(path: Path, kind: Kind) -> dict[str, Any]:
+def read_json(path: Path, kind: Kind) -> dict[str, Any]:
+    """Return the JSON object in the file `path` of a checkpoint of `kind`.
+
+    Raises:
+        CheckpointError: there is no such file, or it is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -189,12 +194,16 @@ def describe(
     Raises:
         CheckpointError: the config is missing or incomplete, or a file is damaged.
     """
-    folder = Path(checkpoint) if is_local(checkpoint) else _fetch_config(checkpoint)
-    shape = Shape.of(_read_json(folder / "config.json", kind))
+    folder = config_folder(checkpoint)
+    config = read_json(folder / "config.json", kind)
+    is_reward_model = kind == "reward model"
+    shape = replace(Shape.of(config), is_reward_model=is_reward_model)
+    # A causal model whose label tokens are scored keeps its output matrix.
+    stored = replace(shape, is_reward_model=is_reward_model and not _architecture(config).endswith(_CAUSAL))
     width = BYTES[dtype]
     files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
     weights = sum(tensor.loaded_bytes(width) for file in files for tensor in _tensors(file, kind))
-    return Model(name, shape, dtype, weights or shape.parameters * width, context or shape.context, has_graphs)
+    return Model(name, shape, dtype, weights or stored.parameters * width, context or shape.context, has_graphs)
 
 
 def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
@@ -203,20 +212,38 @@ def load_tokenizer(checkpoint: str, kind: Kind) -> Tokenizer:
     Raises:
         CheckpointError: it has none that can be loaded, or the tokenizer has no BOS or no EOS.
     """
+    return tokenizer_of(load_plain_tokenizer(checkpoint, kind), checkpoint, kind)
+
+
+def tokenizer_of(loaded: PreTrainedTokenizerBase, checkpoint: str, kind: Kind) -> Tokenizer:
+    """Return the tokenizer of `checkpoint`, which transformers has loaded.
+
+    Raises:
+        CheckpointError: it has no BOS, no EOS, or is of a kind that is not accepted.
+    """
+    try:
+        return Tokenizer(loaded)
+    except ValueError as error:
+        raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
+
+
+def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of `checkpoint` as transformers loads it, whatever its kind.
+
+    Raises:
+        CheckpointError: it has none that can be loaded.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
     except StrictDataclassError as error:  # transformers reads config.json first, and checks it
         reason = " ".join(str(error.__cause__ or error).split())
         raise CheckpointError(f"{kind}: config.json of {checkpoint} cannot be used: {reason}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
-    try:
-        return Tokenizer(loaded)
-    except ValueError as error:
-        raise CheckpointError(f"{kind}: {checkpoint}: {error}") from None
+    return loaded
 
 
 def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
@@ -272,11 +299,24 @@ def _fetching(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if type(error).__name__ == "GatedRepoError":
+            raise CheckpointError(
+                f"{checkpoint} is a gated repository: accept its licence on the hub, and set HF_TOKEN"
+            ) from None
         reason = str(error) if isinstance(error, ImportError) else type(error).__name__
         raise CheckpointError(
             f"{checkpoint} cannot be fetched from the hub: {reason}; check its name, the network, and the "
             "environment's HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
         ) from None
+
+
+def config_folder(checkpoint: str) -> Path:
+    """Return a folder with the config.json of `checkpoint`; of a hub id only that is fetched.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    return Path(checkpoint) if is_local(checkpoint) else _fetch_config(checkpoint)
 
 
 def _fetch_config(checkpoint: str) -> Path:
@@ -291,3 +331,32 @@ def _fetch(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
 
     with _fetching(checkpoint):
         return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
+
+
+def snapshot(checkpoint: str) -> Path:
+    """Return the folder of `checkpoint`: itself, or a hub id's in the hub library's cache, fetched if need be.
+
+    Raises:
+        CheckpointError: there is no such folder, or the hub does not hand it out.
+    """
+    if not is_local(checkpoint):
+        return _fetch(checkpoint)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise CheckpointError(f"no such folder: {checkpoint}")
+    return folder
+
+
+def tensor_shapes(folder: Path, kind: Kind) -> dict[str, list[int]]:
+    """Return the shapes of a folder's tensors, from the headers of its safetensors files.
+
+    Raises:
+        CheckpointError: there is none, or one is missing or cut short.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        advice = f"; `winnow convert {folder.name} OUT` makes them of pickled weights" if pickled else ""
+        raise CheckpointError(f"{kind}: {folder} has no .safetensors file{advice}")
+    _check_shards(folder, kind)
+    return {tensor.name: tensor.shape for file in files for tensor in _tensors(file, kind)}

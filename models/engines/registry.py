@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from winnow.models.engines.base import EngineOptions, RewardInput, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import AnswerReader, EngineOptions, ServedPolicy, ServedRewardModel
+from winnow.models.engines.heads import Head
 from winnow.models.tokenizer import Tokenizer
 
 EngineKind = Literal["vllm"]
@@ -22,7 +23,7 @@ class Starters:
     """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started."""
 
     policy: Callable[[EngineOptions, Tokenizer], ServedPolicy]
-    reward_model: Callable[[EngineOptions, RewardInput], ServedRewardModel]
+    reward_model: Callable[[EngineOptions, AnswerReader, Head], ServedRewardModel]
 
 
 def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
@@ -31,10 +32,10 @@ def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
     return start_policy(options, tokenizer)
 
 
-def _vllm_reward_model(options: EngineOptions, reward_input: RewardInput) -> ServedRewardModel:
+def _vllm_reward_model(options: EngineOptions, reward_input: AnswerReader, head: Head) -> ServedRewardModel:
     from winnow.models.engines.vllm import start_reward_model
 
-    return start_reward_model(options, reward_input)
+    return start_reward_model(options, reward_input, head)
 
 
 KINDS: Mapping[EngineKind, Starters] = {"vllm": Starters(_vllm_policy, _vllm_reward_model)}

@@ -10,15 +10,19 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from safetensors import safe_open
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.logging import disable_progress_bar
 
-from winnow.models.engines.base import RewardInput
+from winnow.models.engines.base import AnswerReader
 from winnow.models.engines.checkpoint import describe
 from winnow.models.engines.hardware import ram
+from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.memory import GIB
 from winnow.models.errors import CheckpointError
 from winnow.models.types import Prompt
@@ -36,18 +40,21 @@ class ReferenceRewardModel:
     """
 
     def __init__(
-        self, checkpoint: str, reward_input: RewardInput, dtype: Precision = "float32", device: str = "cpu"
+        self,
+        checkpoint: str,
+        reward_input: AnswerReader,
+        dtype: Precision = "float32",
+        device: str = "cpu",
+        head: Head = PLAIN,
     ) -> None:
         self._input = reward_input
+        self._head = head
         self._dtype: Precision = dtype
         self._device = device
         with self._within_memory():
             _require_ram(checkpoint, dtype)
-            self._model = _load(checkpoint, dtype).to(device).eval()
-        # Score at the last token given: with a pad id, which is often EOS, transformers would search for another place.
-        self._model.config.pad_token_id = None
-        head = self._model.score
-        head.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+            loaded: torch.nn.Module = _load(checkpoint, dtype) if head.is_plain else _WithHead(checkpoint, dtype, head)
+            self._model = loaded.to(device).eval()
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """Score one answer; see `RewardModel.score`.
@@ -67,7 +74,7 @@ class ReferenceRewardModel:
     def _logit(self, ids: list[int]) -> float:
         with torch.inference_mode(), self._within_memory():
             given = torch.tensor([ids], device=self._device)
-            return float(self._model(input_ids=given, use_cache=False).logits[0, 0])
+            return self._head.score(self._model(input_ids=given, use_cache=False).logits[0].tolist())
 
     @contextlib.contextmanager
     def _within_memory(self) -> Iterator[None]:
@@ -84,10 +91,47 @@ class ReferenceRewardModel:
             ) from None
 
 
+class _WithHead(torch.nn.Module):
+    """A backbone of transformers with a head that transformers has no class for; scores at the last token given."""
+
+    def __init__(self, checkpoint: str, dtype: Precision, head: Head) -> None:
+        super().__init__()
+        self.backbone = _loaded(AutoModel, checkpoint, dtype)
+        self.cap = head.cap
+        weight = _tensor(checkpoint, head.weight)
+        bias = _tensor(checkpoint, head.bias).float() if head.bias else None
+        self.weight = torch.nn.Parameter((weight[list(head.rows)] if head.rows else weight).float())
+        self.bias = None if bias is None else torch.nn.Parameter(bias)
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> SequenceClassifierOutput:
+        """Return the head's outputs, [batch, outputs], of [batch, tokens]."""
+        hidden = self.backbone(input_ids=input_ids, use_cache=use_cache).last_hidden_state[:, -1].float()
+        logits = torch.nn.functional.linear(hidden, self.weight, self.bias)
+        return SequenceClassifierOutput(logits=logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap)
+
+
+def _tensor(checkpoint: str, name: str) -> torch.Tensor:
+    for path in Path(checkpoint).glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if name in file.keys():  # noqa: SIM118, not a mapping
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor
+    raise CheckpointError(f"reward model: {checkpoint} has no tensor {name}; the checkpoint is not complete")
+
+
 def _load(checkpoint: str, dtype: Precision) -> PreTrainedModel:
+    model = _loaded(AutoModelForSequenceClassification, checkpoint, dtype)
+    # Score at the last token given: with a pad id, which is often EOS, transformers would search for another place.
+    model.config.pad_token_id = None
+    head: Any = model.score
+    head.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    return model
+
+
+def _loaded(kind: Any, checkpoint: str, dtype: Precision) -> PreTrainedModel:
     disable_progress_bar()
     try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        model, found = kind.from_pretrained(
             checkpoint,
             dtype=getattr(torch, dtype),
             use_safetensors=True,

@@ -25,8 +25,10 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from winnow.models.engines.base import EngineOptions, RewardInput
+from winnow.models.engines import vllm_loader
+from winnow.models.engines.base import AnswerReader, EngineOptions
 from winnow.models.engines.environment import START_METHOD
+from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
 from winnow.models.engines.process import Attachment
 from winnow.models.engines.vllm_process import attached
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 DECODING_GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
 """vLLM's compilation: none, but whole decoding steps as CUDA graphs."""
+LONG_REREAD = 2000
+"""Characters of a prompt that is tokenised anew with each answer, above which a thread does it: 0.7 ms there."""
 MAX_REASON = 400
 """Characters of an engine's own error that are shown."""
 
@@ -56,15 +60,29 @@ def start_policy(options: EngineOptions, tokenizer: Tokenizer) -> VllmPolicy:
     return VllmPolicy(_start(options, output, runner="generate"), output, options.name, tokenizer)
 
 
-def start_reward_model(options: EngineOptions, reward_input: RewardInput) -> VllmRewardModel:
-    """Start a scoring engine, which reads the token ids of `reward_input`.
+def start_reward_model(options: EngineOptions, reward_input: AnswerReader, head: Head = PLAIN) -> VllmRewardModel:
+    """Start a scoring engine, which reads the token ids of `reward_input` and has the score in `head`.
 
     Raises:
         CheckpointError: vLLM could not load the checkpoint.
     """
     output = EngineOutput(options.name)
-    llm = _start(options, output, runner="pooling", convert="classify")
-    return VllmRewardModel(llm, output, options.name, reward_input)
+    llm = _start(options, output, runner="pooling", convert="classify", **_loading(options, head))
+    return VllmRewardModel(llm, output, options.name, reward_input, head)
+
+
+def _loading(options: EngineOptions, head: Head) -> dict[str, Any]:
+    """Return how vLLM loads a head that it does not load by itself; random weights have none to load."""
+    if head.is_plain:
+        return {}
+    if options.load_format == "dummy":
+        return {"hf_overrides": head.overrides}
+    return {
+        "hf_overrides": head.overrides,
+        "load_format": vllm_loader.LOAD_FORMAT,
+        "model_loader_extra_config": {vllm_loader.HEAD: head.as_dict()},
+        "worker_extension_cls": vllm_loader.EXTENSION,
+    }
 
 
 def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLLM:
@@ -108,7 +126,7 @@ def _one_line(text: str) -> str:
 
 
 def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
-    arguments: dict[str, Any] = role
+    arguments: dict[str, Any] = {"load_format": options.load_format, **role}
     if options.execution == "graphs":
         arguments["compilation_config"] = DECODING_GRAPHS
     if options.on_gpu:
@@ -125,7 +143,6 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
     return AsyncEngineArgs(
         model=options.checkpoint,
         dtype=options.dtype,
-        load_format=options.load_format,
         max_model_len=options.context,
         max_num_seqs=options.max_sequences,
         enforce_eager=options.execution == "eager",
@@ -299,29 +316,43 @@ def _token_prompt(ids: Sequence[int]) -> dict[str, Any]:
 class VllmRewardModel(_Engine):
     """Scores answers on a vLLM pooling engine; a `RewardModel`."""
 
-    def __init__(self, llm: AsyncLLM, output: EngineOutput, name: str, reward_input: RewardInput) -> None:
+    def __init__(
+        self, llm: AsyncLLM, output: EngineOutput, name: str, reward_input: AnswerReader, head: Head = PLAIN
+    ) -> None:
         super().__init__(llm, output, name)
         self.context: int = llm.model_config.max_model_len
         self._input = reward_input
+        self._head = head
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """Score one answer; see `RewardModel.score`."""
+        return self._head.score(await self._outputs(prompt, answer))
+
+    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+        """Return the probability of the two label tokens; see `ServedRewardModel.label_mass`."""
+        return self._head.label_mass(await self._outputs(prompt, answer))
+
+    async def _outputs(self, prompt: Prompt, answer: str) -> list[float]:
         ids = await self._token_ids(prompt, answer)
-        if len(ids) > self.context:
-            raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
         # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
         # New parameters for each call, because vLLM writes into them; copying would take a hundred times as long.
         parameters = PoolingParams(task="classify", use_activation=False)
         stream = self.llm.encode(_token_prompt(ids), parameters, self.next_id())
-        scores = (await self._last(stream)).outputs.data
-        if scores.numel() != 1:
-            raise CandidateFailed(f"the {self.name} reward model returned {scores.numel()} scores instead of one")
-        return float(scores.item())
+        outputs: list[float] = (await self._last(stream)).outputs.data.flatten().tolist()
+        return outputs
 
     async def _token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        if len(answer) > LONG_TEXT:
-            return await asyncio.to_thread(self._input.token_ids, prompt, answer)
-        return self._input.token_ids(prompt, answer)
+        if len(answer) > LONG_TEXT or self._input.reread(prompt) > LONG_REREAD:
+            return await asyncio.to_thread(self._fitting_ids, prompt, answer)
+        return self._fitting_ids(prompt, answer)
+
+    def _fitting_ids(self, prompt: Prompt, answer: str) -> list[int]:
+        ids = self._input.token_ids(prompt, answer)
+        if len(ids) <= self.context:
+            return ids
+        if shortened := self._input.shortened(prompt, answer, self.context):
+            return shortened
+        raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
 
     async def is_stuck(self, seconds: float) -> bool:
         """Whether scores are pending and none has come for `seconds`; see `EngineStatus.is_stuck`."""

@@ -24,6 +24,8 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.models.llama import LlamaDecoderLayer
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from winnow.models.engines.vllm_loader import HeadForward
+
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
@@ -46,7 +48,9 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
         self._threads = max(1, torch.get_num_threads() // (2 if is_pooling else 1))
         self._parameters = sum(parameter.numel() for parameter in self.model_runner.model.parameters())
         if is_pooling:
-            *before, layer = self.model_runner.model.model.layers
+            # Other architectures keep their layers elsewhere, and have another last layer.
+            layers: Any = getattr(getattr(self.model_runner.model, "model", None), "layers", (None,))
+            *before, layer = layers
             if before and type(layer) is LlamaDecoderLayer and self.model_runner.model_config.enforce_eager:
                 layer.forward = last_tokens_only(layer)
         if self.model_runner.model_config.dtype is not torch.float32:
@@ -56,7 +60,8 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
                 module._forward_method = silu_and_mul
             if type(module) is RMSNorm and module.has_weight and module.variance_size_override is None:
                 module._forward_method = rms_norm(module.weight.data, module.variance_epsilon)
-        if head := getattr(self.model_runner.model, "score", None):
+        head: Any = getattr(self.model_runner.model, "score", None)
+        if head is not None and not isinstance(head.forward, HeadForward):
             head.forward = _exact(head)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:

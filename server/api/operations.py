@@ -69,9 +69,17 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
 
     @router.get("/version", response_model=Version, responses=REFUSED)
     async def show_version() -> Response:
-        """The versions of the server and its engine, and the GPU."""
+        """The versions of the server and its engine, the GPU, the combiner, and which reward models are calibrated."""
         card = service.card
         gpu = Gpu(name=card.name, memory_gib=round(card.total / GIB, 1), mps=card.mps) if card else None
-        return json_response(Version(version=version("winnow-llm"), engine=engine_version(), gpu=gpu))
+        return json_response(
+            Version(
+                version=version("winnow-llm"),
+                engine=engine_version(),
+                gpu=gpu,
+                combiner=service.combiner,
+                calibrated=service.calibrated,
+            )
+        )
 
     return router

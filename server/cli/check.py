@@ -28,7 +28,7 @@ from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 from winnow.server.cli.comparison import Comparison, Reference, Scores, Served
 from winnow.server.cli.prompt_check import check_prompts
-from winnow.server.settings import RewardModelSettings, Settings
+from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
     from winnow.models.engines.base import ServedRewardModel
@@ -128,18 +128,19 @@ async def score_served(service: Service) -> list[Served]:
     """
     settings = service.settings
     models = (
-        (service.safety, settings.safety, "safety", SAFETY_CHECK),
-        (service.helpfulness, settings.helpfulness, "helpfulness", HELPFULNESS_CHECK),
+        (service.safety, "safety", SAFETY_CHECK),
+        (service.helpfulness, "helpfulness", HELPFULNESS_CHECK),
     )
     prompts = example_prompts(service.template, service.tokenizer)
     scored = []
-    for model, own, name, sanity_check in models:
+    for model, name, sanity_check in models:
+        calibration = service.calibration(name)
         question = service.template.render([Message("user", sanity_check.question)], service.tokenizer)
         logger.info("%s: scoring %d answers on the engine, one by one", name, len(prompts) * len(ANSWERS))
-        alone = await _alone(model, prompts, own.calibration)
+        alone = await _alone(model, prompts, calibration)
         logger.info("%s: the same answers on the engine, all at once", name)
-        together = await _together(model, prompts, own.calibration)
-        failure = await _failed_check(name, model, sanity_check, question, own) if settings.canary else None
+        together = await _together(model, prompts, calibration)
+        failure = await _failed_check(name, model, sanity_check, question, calibration) if settings.canary else None
         scored.append(Served(name, model.dtype, alone, together, failure))
     return scored
 
@@ -155,13 +156,12 @@ async def against_references(service: Service, served: Sequence[Served], dtype: 
 
     device = "cuda" if runs_on_gpu() else "cpu"
     prompts = example_prompts(service.template, service.tokenizer)
-    settings = {"safety": service.settings.safety, "helpfulness": service.settings.helpfulness}
     comparisons = []
     for scored in served:
-        own = settings[scored.name]
+        own = service.scorings[scored.name]
         logger.info("%s: loading the reference in %s on %s", scored.name, dtype, device)
         with contextlib.closing(
-            ReferenceRewardModel(own.checkpoint, service.reward_input(own), dtype, device)
+            ReferenceRewardModel(str(own.scorer.folder), own.reader, dtype, device, own.scorer.head)
         ) as reference:
             logger.info("%s: scoring %d answers with the reference", scored.name, len(prompts) * len(ANSWERS))
             scores = await _alone(reference, prompts, own.calibration)
@@ -192,10 +192,10 @@ async def _together(model: RewardModel, prompts: Sequence[Prompt], calibration: 
 
 
 async def _failed_check(
-    name: str, model: ServedRewardModel, sanity_check: SanityCheck, prompt: Prompt, settings: RewardModelSettings
+    name: str, model: ServedRewardModel, sanity_check: SanityCheck, prompt: Prompt, calibration: Calibration
 ) -> str | None:
     try:
-        await sanity_check.run(name, model, prompt, settings.calibration)
+        await sanity_check.run(name, model, prompt, calibration)
     except CheckpointError as error:
         return str(error)
     return None

@@ -151,7 +151,7 @@ def _choices(settings: Settings, candidates: int | None, temperature: str | None
         temperatures=_temperatures(temperature) if temperature else (settings.temperature,),
         top_p=settings.top_p,
         max_tokens=settings.max_tokens,
-        combiner=settings.combiner,
+        combiner=settings.combiner or "llama2",  # or the models' own, once the run knows them
         **flags,
     )
 

@@ -1,4 +1,4 @@
-"""The `winnow` command and its sub-commands.
+"""The `winnow` command, with one module for each group of its commands.
 
 Heavy imports are inside the commands, so that `--help` and `chat` need neither torch nor vLLM.
 """
@@ -14,8 +14,10 @@ import typer
 from winnow.loadtests import command as loadtests
 from winnow.server.cli.chat import chat
 from winnow.server.cli.check import check
+from winnow.server.cli.convert import convert
 from winnow.server.cli.distill import distill, export, report
 from winnow.server.cli.doctor import doctor
+from winnow.server.cli.models import app as models
 from winnow.server.cli.options import with_settings
 from winnow.server.cli.serve import plan, serve
 from winnow.server.cli.streams import output_that_may_end, prepare_streams, prepare_terminal
@@ -30,6 +32,8 @@ app.command()(with_settings(doctor, lambda option: option.decides_memory))
 app.command()(with_settings(serve))
 app.command()(with_settings(check))
 app.command()(with_settings(plan, lambda option: option.decides_memory))
+app.add_typer(models, name="models")
+app.command()(convert)
 app.command()(chat)
 app.command()(with_settings(distill, lambda option: option.is_offline))
 app.command()(export)

@@ -7,7 +7,8 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
@@ -56,6 +57,11 @@ def _type(annotation: Any) -> Any:
     """Return the type that typer parses for a setting: optional, and a list if the setting is a tuple."""
     if annotation is CandidateRange:
         return str | None
+    if get_origin(annotation) in (Union, UnionType):
+        # Optional already: Typer shows what stands beside None without its validators.
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     return list[str] | None if get_origin(annotation) is tuple else annotation | None
 
 

@@ -91,7 +91,7 @@ async def measured(service: Service, prompts: Sequence[LabelledPrompt]) -> list[
         SettingsError: a prompt cannot be rendered, or does not fit the context.
         CandidateFailed, EngineDead: the probe has no score.
     """
-    probe = CLASSIFIERS["probe"](service.settings, service.safety)
+    probe = CLASSIFIERS["probe"](service.settings, service.safety, service.calibration("safety"))
     assert isinstance(probe, ProbeClassifier)
     places = asyncio.Semaphore(CONCURRENCY)
 

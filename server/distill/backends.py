@@ -68,7 +68,9 @@ class InProcess:
 
     def __init__(self, service: Service, batch_seconds: float = BATCH_SECONDS) -> None:
         safety = BatchedRewardModel(service.safety, seconds=batch_seconds)
-        self._renderer = replace(service.renderer, classifier=chosen_classifier(service.settings, safety))
+        self._renderer = replace(
+            service.renderer, classifier=chosen_classifier(service.settings, safety, service.calibration("safety"))
+        )
         self._pipeline = replace(
             service.pipeline,
             safety=safety,

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ from winnow.server.distill.export import ExportOptions
 from winnow.server.distill.export.formats import export, without_ids
 from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.files import made, undone
-from winnow.server.distill.identity import chat_template, identity, served_model
+from winnow.server.distill.identity import chat_template, identity, served_model, served_version
 from winnow.server.distill.journal import Journal
 from winnow.server.distill.opening import SPOOL, Input
 from winnow.server.distill.options import RunOptions
@@ -39,6 +39,7 @@ from winnow.server.distill.reader import STDIN, Source, require_apart
 from winnow.server.distill.recipe import Recipe
 from winnow.server.distill.records import Problem
 from winnow.server.distill.runner import Runner
+from winnow.server.reward_models import combiner_of_settings
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 
@@ -79,6 +80,7 @@ def distill(options: RunOptions, settings: Settings) -> int:
     manifest.require_readable(options.out)
     served = served_model(options) if options.server else None
     template = chat_template(settings, served)
+    options = _with_combiner(options, settings)
     if options.choices.context_distillation:
         _require_system_messages(template)
     given = None if options.prompts == STDIN else Input.opened(options, template)
@@ -103,6 +105,19 @@ def distill(options: RunOptions, settings: Settings) -> int:
         if not journal.done.issuperset((*given.tasks, *given.problems)):
             raise RunError("the run ended before every line was done; run it again")
         return _finish(options)
+
+
+def _with_combiner(options: RunOptions, settings: Settings) -> RunOptions:
+    """Return the options with the combiner that the models have where the settings name none.
+
+    Raises:
+        CheckpointError: a card or a config cannot be read.
+        RunError: the server does not answer.
+    """
+    if settings.combiner:
+        return options
+    combiner = served_version(options).combiner if options.server else combiner_of_settings(settings)
+    return replace(options, choices=replace(options.choices, combiner=combiner))
 
 
 def _require_system_messages(template: ChatTemplate) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from winnow.clients import WinnowClientError
-from winnow.clients.schema import ModelCard
+from winnow.clients import AsyncClient, WinnowClientError
+from winnow.clients.schema import ModelCard, Version
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.engines.checkpoint import fingerprint, is_local
 from winnow.models.engines.environment import engine_version, runs_on_gpu
+from winnow.models.engines.scorers import card_of
 from winnow.models.errors import RunError
 from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
 from winnow.server.distill.options import RunOptions
@@ -22,6 +23,7 @@ from winnow.server.distill.records import FORMAT
 from winnow.server.engine_options import execution, precision
 from winnow.server.settings import Settings
 
+T = TypeVar("T")
 UNKNOWN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 """Stands for a template that only the server knows: any dialog that asks something."""
 _CLASSIFIER_SETTINGS: Mapping[ClassifierName, Callable[[Settings], dict[str, Any]]] = {
@@ -76,24 +78,25 @@ def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
 
     The policy is `served_as` the name that a server with these settings would give it.
     """
-    templates: dict[str, dict[str, str]] = {
-        # A template that a checkpoint or a file brings is kept by the run, beside the tokenizer.
-        "policy": _template(policy),
-        "safety": {"template": settings.safety.template},
-        "helpfulness": {"template": settings.helpfulness.template},
-    }
     return {
         name: {
             **({"served_as": settings.model_name} if name == "policy" else {}),
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
             "kind": settings.engines[name].kind,
-            **templates[name],
+            **(_template(policy) if name == "policy" else _card(settings, name)),
             "dtype": precision(settings, settings.engines[name]),
             "context": settings.engines[name].context or settings.context,
         }
         for name, checkpoint in settings.checkpoints.items()
     }
+
+
+def _card(settings: Settings, name: str) -> dict[str, Any]:
+    """Return what decides how a reward model reads a conversation: its card."""
+    own = settings.reward_models[name]
+    card = card_of(own.checkpoint, own.card)
+    return {"card": {"name": card.name, "sha256": card.sha256} if card else None}
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:
@@ -127,9 +130,27 @@ def served_model(options: RunOptions) -> ModelCard:
         RunError: the server does not answer.
     """
 
-    async def ask() -> ModelCard:
+    async def model(client: AsyncClient) -> ModelCard:
+        return (await client.models())[0]
+
+    return _asked(options, model)
+
+
+def served_version(options: RunOptions) -> Version:
+    """Return what the run's server says of itself.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    return _asked(options, AsyncClient.version)
+
+
+def _asked(options: RunOptions, question: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
+    """Return the server's answer to `question`; a server that is no Winnow gets one line."""
+
+    async def ask() -> T:
         async with options.client(retries=1) as client:
-            return (await client.models())[0]
+            return await question(client)
 
     try:
         return asyncio.run(ask())

@@ -7,8 +7,7 @@ import os
 import time
 from typing import Any
 
-from winnow.models.chat_templates import TEMPLATES
-from winnow.models.engines.base import EngineOptions, RewardInput, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import EngineOptions, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import load_tokenizer
 from winnow.models.engines.environment import START_METHOD, may_fork, prepare
 from winnow.models.engines.registry import KINDS
@@ -20,6 +19,7 @@ from winnow.server.doctor.notes import Notes
 from winnow.server.doctor.words import Words, require_lengths
 from winnow.server.engine_options import engine_options
 from winnow.server.memory_plan import engine_parts
+from winnow.server.reward_models import inspect_reward_models, scorings
 from winnow.server.settings import Settings
 
 CANDIDATES = (1, 4, 16)
@@ -49,12 +49,12 @@ def policy(settings: Settings, notes: Notes) -> None:
 def reward_model(settings: Settings, notes: Notes) -> None:
     """Start the safety model's engine alone, and measure the score of a long answer behind a cached prompt."""
     fork, tokenizer = _prepared(settings)
-    own = settings.safety
-    options = engine_options(settings, "safety", engine_parts(settings)[1], fork=fork)
-    reads = RewardInput(tokenizer, TEMPLATES[own.template], own.template == settings.policy.template)
+    scoring = scorings(settings, inspect_reward_models(settings), tokenizer, settings.chat_template)["safety"]
+    card = scoring.scorer.card
+    options = engine_options(settings, "safety", engine_parts(settings)[1], fork=fork, card=card)
     notes.at("starting the safety model's engine")
     started = time.perf_counter()
-    engine = KINDS[own.kind].reward_model(options, reads)
+    engine = KINDS[settings.safety.kind].reward_model(options, scoring.reader, scoring.scorer.head)
     try:
         notes.found |= _start(options, engine, time.perf_counter() - started)
         notes.at("scoring")

@@ -83,7 +83,7 @@ async def _select_one(running: Service, words: Words, candidates: int, number: i
     prompt = words.prompt(running.context - room, seed=1000 * candidates + number)
     tokens = min(ANSWER_TOKENS[running.card is not None], room)
     begun = time.perf_counter()
-    selection = await running.pipeline.select(prompt, words.sampling(tokens), candidates, running.settings.combiner)
+    selection = await running.pipeline.select(prompt, words.sampling(tokens), candidates, running.combiner)
     seconds = time.perf_counter() - begun
     lengths = [item.candidate.tokens for item in selection.scored]
     require_lengths(lengths, tokens)

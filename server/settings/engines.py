@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from winnow.models import demo
-from winnow.models.chat_templates import TEMPLATES, TemplateName
+from winnow.models.cards import Card
+from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.registry import EngineKind
 from winnow.models.reward_model import Calibration
 from winnow.models.safety_classifier import PROBE_MARGIN
@@ -52,6 +54,7 @@ class EngineSettings(BaseModel):
 
 
 _MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
+_CARD = "Card (TOML) of the {} reward model; default: the checkpoint's own, a shipped one, or one made of its config."
 _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU; what its share leaves on a GPU."
 
 
@@ -83,7 +86,6 @@ class RewardModelSettings(EngineSettings):
     """A reward model's engine, and the calibration of its raw logits."""
 
     checkpoint: str
-    template: TemplateName = Field(default="llama2", description="Chat template.")
     memory: float | None = setting(
         None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
     )
@@ -91,13 +93,15 @@ class RewardModelSettings(EngineSettings):
         None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("each reward model")
     )
 
-    scale: Scale
-    bias: FiniteFloat
+    card: Path | None
+    scale: Scale | None
+    bias: FiniteFloat | None
 
-    @property
-    def calibration(self) -> Calibration:
-        """The calibration of the model's raw logits."""
-        return Calibration(self.scale, self.bias)
+    def calibration(self, card: Card | None) -> Calibration:
+        """Return the calibration of the model's raw logits: these settings', or else the card's, or else none."""
+        scale, bias = (card.scale, card.bias) if card else (None, 0.0)
+        own = scale if self.scale is None else self.scale
+        return Calibration(1.0 if own is None else own, bias if self.bias is None else self.bias)
 
 
 class SafetySettings(RewardModelSettings):
@@ -106,10 +110,15 @@ class SafetySettings(RewardModelSettings):
     checkpoint: str = setting(
         str(demo.weights("safety-rm")), offline=True, memory=True, description="Checkpoint of the safety reward model."
     )
-    scale: Scale = setting(
-        1.0, offline=True, description="Factor on the safety model's raw score; negative for a cost model."
+    card: Path | None = setting(None, offline=True, memory=True, description=_CARD.format("safety"))
+    scale: Scale | None = setting(
+        None,
+        offline=True,
+        description="Factor on the safety model's raw score, negative for a cost model; default: its card's.",
     )
-    bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled safety score.")
+    bias: FiniteFloat | None = setting(
+        None, offline=True, description="Added to the scaled safety score; default: its card's."
+    )
     probe_margin: FiniteFloat = setting(
         PROBE_MARGIN,
         offline=True,
@@ -125,5 +134,10 @@ class HelpfulnessSettings(RewardModelSettings):
         str(demo.weights("helpfulness-rm")), offline=True, memory=True,
         description="Checkpoint of the helpfulness reward model.",
     )  # fmt: skip
-    scale: Scale = setting(1.0, offline=True, description="Factor on the helpfulness model's raw score.")
-    bias: FiniteFloat = setting(0.0, offline=True, description="Added to the scaled helpfulness score.")
+    card: Path | None = setting(None, offline=True, memory=True, description=_CARD.format("helpfulness"))
+    scale: Scale | None = setting(
+        None, offline=True, description="Factor on the helpfulness model's raw score; default: its card's."
+    )
+    bias: FiniteFloat | None = setting(
+        None, offline=True, description="Added to the scaled helpfulness score; default: its card's."
+    )

@@ -31,6 +31,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "rm_memory": ("safety.memory", "helpfulness.memory"),
     "kv_cache_gib": ("policy.kv_cache_gib",),
     "rm_kv_cache_gib": ("safety.kv_cache_gib", "helpfulness.kv_cache_gib"),
+    "safety_card": ("safety.card",),
+    "helpfulness_card": ("helpfulness.card",),
     "safety_scale": ("safety.scale",),
     "safety_bias": ("safety.bias",),
     "safety_probe_margin": ("safety.probe_margin",),

@@ -26,6 +26,7 @@ from winnow.server.settings.engines import (
     EngineSettings,
     HelpfulnessSettings,
     PolicySettings,
+    RewardModelSettings,
     SafetySettings,
     setting,
 )
@@ -84,10 +85,11 @@ class Settings(BaseSettings):
         description="K of requests that do not set it; a range such as 4-16 lets K shrink under load.",
     )
     max_candidates: int = Field(64, ge=1, description="Maximum candidates of a request.")
-    combiner: CombinerName = setting(
-        "llama2",
+    combiner: CombinerName | None = setting(
+        None,
         offline=True,
-        description="Combination of R_s and R_h: the paper's formula, or one that ranks every unsafe candidate last.",
+        description="Combination of R_s and R_h: llama2, the paper's formula, or safe_first, which ranks every unsafe "
+        "candidate last. Default: llama2 if the cards say that both reward models are calibrated, else safe_first.",
     )
     empty_last: bool = setting(
         True,
@@ -252,6 +254,11 @@ class Settings(BaseSettings):
     def engines(self) -> dict[str, EngineSettings]:
         """The engines' own settings by name."""
         return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
+    def reward_models(self) -> dict[str, RewardModelSettings]:
+        """The reward models' own settings by name."""
+        return {"safety": self.safety, "helpfulness": self.helpfulness}
 
     @property
     def checkpoints(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from winnow.clients.schema import (
     Rewards,
     Status,
     Tokens,
+    Version,
     WithoutEffect,
 )
 
@@ -196,6 +197,7 @@ async def test_the_other_routes(opening: Open) -> None:
             reply(Detokenized(prompt="a")),
             reply(Status(status="ok")),
             reply(Status(status="ready")),
+            reply(Version(version="1", engine="e", combiner="safe_first")),
         ]
     )
     async with opening(script, "https://winnow.test/behind/a/proxy/v1/") as client:
@@ -205,8 +207,9 @@ async def test_the_other_routes(opening: Open) -> None:
         assert await client.detokenize((1, 2)) == "a"
         assert await client.health()
         assert await client.ready()
+        assert (await client.version()).combiner == "safe_first"
         assert [card.id for card in await client.models()] == ["winnow-demo"]
-    paths = ["v1/rewards", "tokenize", "tokenize", "detokenize", "health", "ready"]
+    paths = ["v1/rewards", "tokenize", "tokenize", "detokenize", "health", "ready", "version"]
     assert [str(request.url) for request in script.requests] == [
         f"https://winnow.test/behind/a/proxy/{path}" for path in paths
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
 
 from winnow.models.errors import CheckpointError
-from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, require_labels
 from winnow.models.types import Message, Prompt, sigmoid
 
 PROMPT = Prompt((1, 5), (Message("user", SAFETY_CHECK.question),), answer_prefix=" ")
@@ -62,3 +63,22 @@ async def test_a_second_sigmoid_is_found() -> None:
 def test_the_checks_differ_in_their_answers() -> None:
     for check in (SAFETY_CHECK, HELPFULNESS_CHECK):
         assert check.better != check.worse
+
+
+class Labels:
+    """A model with two labels of a given probability."""
+
+    def __init__(self, mass: float | None) -> None:
+        self.mass = mass
+
+    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+        return self.mass
+
+
+async def test_labels_that_are_unlikely_are_refused() -> None:
+    """Llama Guard 3's prompt without the two newlines behind it: the verdict is not what comes next."""
+    for fine in (None, 0.5, 1.0):
+        await require_labels("safety", Labels(fine), Prompt((1,)), "")
+    for low in (0.01, math.nan):
+        with pytest.raises(CheckpointError, match="safety reward model: its label tokens have a probability of"):
+            await require_labels("safety", Labels(low), Prompt((1,)), "")

@@ -217,3 +217,20 @@ def test_a_policy_that_generates_nothing_is_refused(architecture: str, copy: Pat
     (copy / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
     with pytest.raises(CheckpointError, match=f"is a {architecture}; a policy must generate text"):
         inspect(str(copy), "policy")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rows"), [("LlamaForSequenceClassification", 1), ("LlamaForScore", 1), ("LlamaForCausalLM", 2048)]
+)
+def test_a_reward_model_is_planned_with_the_output_matrix_that_it_keeps(
+    tmp_path: Path, architecture: str, rows: int
+) -> None:
+    """A guard whose label tokens are scored is as large as the causal model that it is; it samples nothing."""
+    config = json.loads((demo.weights("safety-rm") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "architectures": [architecture], "tie_word_embeddings": False})
+    )
+    model = describe(str(tmp_path), "reward model", "safety", "bfloat16")
+    assert model.shape.is_reward_model
+    embedding = config["vocab_size"] * config["hidden_size"]
+    assert model.weights == 2 * (embedding + model.shape.matrices + rows * config["hidden_size"])

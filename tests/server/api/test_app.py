@@ -359,7 +359,10 @@ def test_operations(server: LiveServer) -> None:
     with server.http as http:
         assert http.get("/health").json() == {"status": "ok"}
         assert http.get("/ready").json() == {"status": "ready"}
-        assert http.get("/version").json()["version"]
+        told = http.get("/version").json()
+        assert told["version"]
+        assert told["combiner"] == "llama2"
+        assert told["calibrated"] == {"safety": True, "helpfulness": True}
         metrics = http.get("/metrics").text
         assert 'winnow_requests_total{route="/v1/chat/completions",status="200"}' in metrics
         assert "winnow_candidates_in_flight 0.0" in metrics

@@ -33,6 +33,7 @@ from winnow.server.cli.comparison import (
     Served,
 )
 from winnow.server.cli.main import app
+from winnow.server.reward_models import inspect_reward_models, scorings
 from winnow.server.service import Service
 from winnow.server.settings import Settings
 
@@ -65,11 +66,21 @@ def standing_in(tokenizer: Tokenizer, dtype: Precision, changed: Callable[[float
     """A service whose reward models are stand-ins; of the safety model the logits are `changed`."""
     service = scripted(tokenizer)
     safety, helpfulness = service.settings.safety, service.settings.helpfulness
-    return dataclasses.replace(
-        service,
-        safety=StandIn(safety.checkpoint, service.reward_input(safety), dtype, changed),
-        helpfulness=StandIn(helpfulness.checkpoint, service.reward_input(helpfulness), dtype),
+    reader = RewardInput(tokenizer, Llama2Template())
+    return with_settings(
+        dataclasses.replace(
+            service,
+            safety=StandIn(safety.checkpoint, reader, dtype, changed),
+            helpfulness=StandIn(helpfulness.checkpoint, reader, dtype),
+        ),
+        service.settings,
     )
+
+
+def with_settings(service: Service, settings: Settings) -> Service:
+    """The service with other settings, and the reward models that they name."""
+    found = scorings(settings, inspect_reward_models(settings), service.tokenizer, service.template)
+    return dataclasses.replace(service, settings=settings, scorings=found)
 
 
 @pytest.fixture
@@ -209,7 +220,7 @@ async def test_a_wrong_sign_in_the_settings_fails_the_sanity_check(tokenizer: To
     """The served scores equal the checkpoint's, because both have the wrong sign; the table once said ok."""
     service = standing_in(tokenizer, "float32")
     settings = Settings(safety={"scale": -1.0}, canary=canary)  # type: ignore[arg-type]
-    safety, helpfulness = await compare(dataclasses.replace(service, settings=settings))
+    safety, helpfulness = await compare(with_settings(service, settings))
     assert (safety.differs, safety.passes, helpfulness.passes) == (False, not canary, True)
     assert safety.served.failure is None if not canary else "sanity check" in (safety.served.failure or "")
 
@@ -222,7 +233,7 @@ async def test_a_checkpoint_whose_head_is_zero_is_reported(tokenizer: Tokenizer,
     save_file({**weights, "score.weight": 0 * weights["score.weight"]}, folder / "model.safetensors", {"format": "pt"})
     settings = Settings(safety={"checkpoint": str(folder), "bias": 3.0}, canary=False)  # type: ignore[arg-type]
     service = standing_in(tokenizer, "float32", lambda logit: 0.0)
-    safety, helpfulness = await compare(dataclasses.replace(service, settings=settings))
+    safety, helpfulness = await compare(with_settings(service, settings))
     assert (safety.is_constant, safety.differs, safety.passes) == (True, False, False)
     assert helpfulness.passes
 
@@ -234,7 +245,7 @@ async def test_one_reference_at_a_time_is_loaded_where_the_engines_ran(
     events: list[object] = []
 
     class Loaded(ScriptedRewardModel):
-        def __init__(self, checkpoint: str, reward_input: object, dtype: str, device: str) -> None:
+        def __init__(self, checkpoint: str, reward_input: object, dtype: str, device: str, head: object) -> None:
             super().__init__()
             events.append((Path(checkpoint).name, dtype, device))
 
@@ -243,7 +254,7 @@ async def test_one_reference_at_a_time_is_loaded_where_the_engines_ran(
 
     monkeypatch.setattr("winnow.models.engines.transformers.ReferenceRewardModel", Loaded)
     monkeypatch.setattr(check, "runs_on_gpu", lambda: on_gpu)
-    service = scripted(tokenizer)
+    service = with_settings(scripted(tokenizer), Settings())
     comparisons = await against_references(service, await score_served(service), "float16")
     assert events == [("safety-rm", "float16", device), "freed", ("helpfulness-rm", "float16", device), "freed"]
     assert {comparison.reference.device for comparison in comparisons} == {device}

@@ -157,6 +157,18 @@ def test_a_k_above_the_servers_limit_leaves_no_folder(tokenizer: Tokenizer, tmp_
     assert (tmp_path / "out" / "journal.jsonl").exists()
 
 
+@pytest.mark.parametrize(("own", "followed"), [(None, "safe_first"), ("llama2", "llama2")])
+def test_a_run_on_a_server_follows_its_combiner_unless_the_settings_name_one(
+    tokenizer: Tokenizer, tmp_path: Path, own: str | None, followed: str
+) -> None:
+    """A server with reward models that are not calibrated combines safe_first; the run once said llama2 to it."""
+    (tmp_path / "prompts.jsonl").write_text(GOOD)
+    with ScriptedServer.start(scripted(tokenizer, combiner="safe_first")) as server:
+        run = replace(options(tmp_path / "prompts.jsonl", tmp_path / "out"), server=f"{server.url}/v1", formats=())
+        assert distill(run, Settings(combiner=own)) == 0  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["combiner"] == followed
+
+
 def test_a_pretty_array_and_its_lines_give_the_same_rows(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = [{"instruction": f"Question {place}?", "input": "", "output": "x"} for place in range(7)]
     (tmp_path / "p.json").write_text(json.dumps(rows, indent=2))

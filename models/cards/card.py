@@ -1,0 +1,176 @@
+"""A reward model's card: its fields, the shipped cards, and cards that people write."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from winnow.models.errors import CheckpointError
+
+Adapter = Literal["linear", "labels"]
+"""Where the score is: in a linear head's one row, or in the logits of label tokens."""
+System = Literal["keep", "merge", "drop"]
+"""A system message: given to the template, put before the first user message, or left out."""
+ReadAt = Literal["last", "before_pad"]
+"""The token that the score is read at: the last one, or the last that is not the pad token."""
+Overflow = Literal["refuse", "drop_oldest_turns"]
+"""A conversation beyond the context: the answer is not scored, or is scored without the oldest turns."""
+FILE = "winnow-card.toml"
+"""The card that a checkpoint's folder may hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One reward model; None takes what the checkpoint's own files say.
+
+    `match` are patterns of checkpoint names (`*`, `?`) and `architectures` those of config.json that the card is for.
+    `head` is the head's name in the checkpoint, without `.weight`; `labels` are tokens, by id or by the vocabulary's
+    name: the score is the first one's logit, minus the second's. `template` is "tokenizer", "llama2" or a Jinja
+    template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation. `scale` and `bias` make
+    a logit of which more is better; `calibrated` says that its sigmoid is a probability. `note` is for people.
+    """
+
+    name: str
+    match: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    adapter: Adapter = "linear"
+    head: str | None = None
+    labels: tuple[int | str, ...] = ()
+    template: str | None = None
+    system: System | None = None
+    bos: bool | None = None
+    end: tuple[int | str, ...] | None = None
+    read_at: ReadAt | None = None
+    context: int | None = None
+    overflow: Overflow = "refuse"
+    scale: float | None = None
+    bias: float = 0.0
+    calibrated: bool = False
+    note: str = ""
+
+    def is_for(self, name: str, architecture: str) -> bool:
+        """Whether the checkpoint called `name`, of `architecture`, is meant."""
+        if self.architectures and architecture not in self.architectures:
+            return False
+        return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in self.match)
+
+    @property
+    def sha256(self) -> str:
+        """A digest of all that decides a score."""
+        decisive = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _FOR_PEOPLE]
+        return hashlib.sha256(repr(decisive).encode()).hexdigest()
+
+
+_FOR_PEOPLE = ("name", "match", "architectures", "note")
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "adapter": get_args(Adapter),
+    "system": get_args(System),
+    "read_at": get_args(ReadAt),
+    "overflow": get_args(Overflow),
+}
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "adapter", "head", "template", "system", "read_at", "overflow", "note"), (str,)),
+    **dict.fromkeys(("match", "architectures", "labels", "end"), (list,)),
+    **dict.fromkeys(("scale", "bias"), (int, float)),
+    **dict.fromkeys(("bos", "calibrated"), (bool,)),
+    "context": (int,),
+}
+
+
+def read_card(path: Path) -> Card:
+    """Return the card in the TOML file `path`.
+
+    Raises:
+        CheckpointError: it cannot be read, or a field is unknown or has a value that cannot be used.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise CheckpointError(f"card {path.name} cannot be read: {reason}") from None
+    return parse_card(text, path.name)
+
+
+def parse_card(text: str, source: str) -> Card:
+    """Return the card that a TOML text is; `source` names it in errors.
+
+    Raises:
+        CheckpointError: a field is unknown, missing or has a value that cannot be used.
+    """
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"card {source} is not TOML: {error}") from None
+    for name, value in values.items():
+        if problem := _problem(name, value):
+            raise CheckpointError(f"card {source}: {problem}")
+    card = Card(**{"name": Path(source).stem} | {name: _frozen(value) for name, value in values.items()})
+    if problem := _contradiction(card):
+        raise CheckpointError(f"card {source}: {problem}")
+    return card
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """Return what is wrong with one field, or None."""
+    if name not in _TYPES:
+        return f"unknown field {name!r}; fields are {', '.join(_TYPES)}"
+    # Python counts True as an integer.
+    if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
+        return f"{name} must be {' or '.join(_WORDS[kind] for kind in _TYPES[name])}"
+    if name in _CHOICES and value not in _CHOICES[name]:
+        return f"{name} is {value!r}; it may be {', '.join(_CHOICES[name])}"
+    if isinstance(value, list):
+        kinds = (int, str) if name in ("labels", "end") else (str,)
+        if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
+            return f"{name} must hold {' or '.join(_WORDS[kind] for kind in kinds)} only"
+    if name == "context" and isinstance(value, int) and value < 1:
+        return "context must be positive"
+    return None
+
+
+_WORDS = {str: "a text", list: "a list", int: "a number", float: "a number", bool: "true or false"}
+
+
+def _contradiction(card: Card) -> str | None:
+    if card.scale == 0:
+        return "scale must not be 0"
+    if (card.adapter == "labels") != bool(card.labels):
+        return 'labels belong to adapter = "labels", which needs one or two of them'
+    if len(card.labels) > 2 or len(set(card.labels)) < len(card.labels):
+        return "labels must be one token, or two different ones: the better, then the worse"
+    if card.adapter == "labels" and card.head:
+        return "label tokens are read from the output matrix; there is no head to name"
+    if card.template == "llama2" and (card.labels or card.system or card.end is not None or card.bos is not None):
+        return 'template = "llama2" has a BOS, a system block and an EOS of its own, and no label tokens'
+    if card.template is not None and card.template not in ("tokenizer", "llama2") and "{" not in card.template:
+        return 'template must be "tokenizer", "llama2" or a Jinja template'
+    return None
+
+
+@lru_cache(1)
+def shipped() -> tuple[Card, ...]:
+    """Return the cards that come with Winnow, by name."""
+    return tuple(parse_card(card_text(entry), entry.name) for entry in shipped_files())
+
+
+def shipped_files() -> list[Traversable]:
+    """Return the files of the shipped cards."""
+    entries = files(__package__).iterdir()
+    return sorted((entry for entry in entries if entry.name.endswith(".toml")), key=lambda entry: entry.name)
+
+
+def card_text(entry: Traversable) -> str:
+    """Return the text of a shipped card."""
+    return entry.read_text(encoding="utf-8")

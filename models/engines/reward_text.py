@@ -1,0 +1,184 @@
+"""What a reward model reads by its card: the whole conversation, rendered by its template and tokenised as one text.
+
+Covers templates in Jinja, the tokenizer's own or the card's. A model that shares the policy's tokenizer and Llama 2's
+template reads the policy's ids instead; see `winnow.models.engines.base.RewardInput`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from winnow.models.cards import Card
+from winnow.models.cards.card import System
+from winnow.models.chat_templates.sandbox import Refused, render
+from winnow.models.control_tokens import ControlTokens
+from winnow.models.engines.base import CACHED_PROMPTS
+from winnow.models.engines.heads import Head
+from winnow.models.errors import CandidateFailed, CheckpointError
+from winnow.models.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROBE = (Message("user", "Hello."), Message("assistant", "Hi there!"))
+_SYSTEM = Message("system", "Answer politely.")
+
+
+class CardInput:
+    """Renders a conversation as a card says, into the ids that end where the score is read.
+
+    Raises:
+        CheckpointError: the card does not fit the tokenizer, or there is no template.
+    """
+
+    def __init__(self, card: Card, tokenizer: PreTrainedTokenizerBase, pad_id: int | None = None) -> None:
+        if not tokenizer.is_fast:
+            raise CheckpointError(f"reward model {card.name}: its tokenizer is not a fast one; it needs tokenizer.json")
+        self._card = card
+        self._pad_id = pad_id
+        self._controls = ControlTokens(tokenizer.backend_tokenizer)
+        self._names = dict(tokenizer.special_tokens_map)
+        self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        self._template = _template(card, tokenizer)
+        self._shielded = lru_cache(CACHED_PROMPTS)(self._shield)
+        self._bos_id: int | None = tokenizer.bos_token_id
+        self._end = self.tokens(card.end or ())
+        self._system: System = "keep"
+        self._system = card.system or self._fitting_system()
+        adds_bos = self._bos_id is not None and tokenizer("a")["input_ids"][:1] == [self._bos_id]
+        self._bos = adds_bos or self._writes_bos() if card.bos is None else card.bos
+        if self._bos and self._bos_id is None:
+            raise CheckpointError(f"reward model {card.name}: the card asks for BOS, but its tokenizer has none")
+
+    def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
+        """Return the ids of the conversation and the answer, up to the one that the score is read at.
+
+        Raises:
+            CandidateFailed: the template does not render this conversation.
+        """
+        return self._ids(_conversation(prompt), answer)
+
+    def shortened(self, prompt: Prompt, answer: str, context: int) -> list[int] | None:
+        """Return the ids without as many of the oldest turns as have to go for `context` tokens.
+
+        None if the card refuses that, or the last turn and the answer alone are too long.
+        """
+        messages = _conversation(prompt)
+        while self._card.overflow == "drop_oldest_turns" and (rest := _without_oldest_turn(messages)):
+            messages = rest
+            if len(ids := self._ids(messages, answer)) <= context:
+                return ids
+        return None
+
+    def reread(self, prompt: Prompt) -> int:
+        """Return the length of the conversation: merges may cross the border to the answer."""
+        return sum(len(message.content) for message in _conversation(prompt))
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self._card.name
+
+    def tokens(self, names: Sequence[int | str]) -> tuple[int, ...]:
+        """Return the ids of tokens that the card names.
+
+        Raises:
+            CheckpointError: the vocabulary has no such token.
+        """
+        ids = set(self._vocabulary.values())
+        for name in names:
+            if name not in (ids if isinstance(name, int) else self._vocabulary):
+                raise CheckpointError(
+                    f"reward model {self.name}: its vocabulary has no token {name!r}; name tokens as "
+                    "tokenizer.json does, or by id"
+                )
+        return tuple(name if isinstance(name, int) else self._vocabulary[name] for name in names)
+
+    def _ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+        ids = self._controls.encode(self._rendered(messages, answer))
+        if (bos := self._bos_id) is not None:
+            start = next((place for place, token in enumerate(ids) if token != bos), len(ids))
+            ids = [*([bos] if self._bos else []), *ids[start:]]
+        ids += self._end
+        while self._card.read_at == "before_pad" and ids and ids[-1] == self._pad_id:
+            ids.pop()
+        return ids
+
+    def _rendered(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the text of a conversation, in which names of control tokens in messages are hidden."""
+        given = [*self._shielded(tuple(messages)), self._shield((Message("assistant", answer),))[0]]
+        try:
+            return render(self._template, given, self._names, to_answer=False)
+        except Refused as reason:
+            raise CandidateFailed(f"the template of reward model {self.name} does not render this: {reason}") from None
+
+    def _shield(self, messages: Sequence[Message]) -> tuple[dict[str, str], ...]:
+        return tuple(
+            {
+                "role": message.role,
+                "content": self._controls.shielded(message.content, is_answer=message.role == "assistant"),
+            }
+            for message in _with_system(messages, self._system)
+        )
+
+    def _fitting_system(self) -> System:
+        """Return "keep" if the template renders a system message, else "merge"."""
+        try:
+            text = self._rendered((_SYSTEM, _PROBE[0]), _PROBE[1].content)
+        except CandidateFailed:
+            return "merge"
+        return "keep" if _SYSTEM.content in text else "merge"
+
+    def _writes_bos(self) -> bool:
+        """Whether the template writes a BOS."""
+        ids = self._controls.encode(self._rendered(_PROBE[:1], _PROBE[1].content))
+        return self._bos_id is not None and ids[:1] == [self._bos_id]
+
+
+def _template(card: Card, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the Jinja template of the card, or the tokenizer's own; of several the one named default.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    own: Any = tokenizer.chat_template
+    template = own if card.template in (None, "tokenizer") else card.template
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    if not template:
+        raise CheckpointError(
+            f"reward model {card.name}: its tokenizer has no chat template; write a card with a template"
+        )
+    return str(template)
+
+
+def resolved(head: Head, card: Card, reader: CardInput) -> Head:
+    """Return the head with the rows of the card's labels.
+
+    Raises:
+        CheckpointError: the vocabulary has no such token.
+    """
+    return replace(head, rows=reader.tokens(card.labels)) if card.labels else head
+
+
+def _conversation(prompt: Prompt) -> tuple[Message, ...]:
+    """Return a prompt's messages; a raw text is one message of the user's."""
+    return (Message("user", prompt.raw_text),) if prompt.is_raw else prompt.messages
+
+
+def _with_system(messages: Sequence[Message], rule: System) -> Sequence[Message]:
+    if rule == "keep" or not messages or messages[0].role != "system":
+        return messages
+    system, *rest = messages
+    if rule == "drop" or not rest:
+        return rest
+    return [Message(rest[0].role, f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
+
+
+def _without_oldest_turn(messages: Sequence[Message]) -> tuple[Message, ...] | None:
+    """Return the messages without the user's first and what follows up to the user's next; None if there is one."""
+    users = [place for place, message in enumerate(messages) if message.role == "user"]
+    return (*messages[: users[0]], *messages[users[1] :]) if len(users) > 1 else None

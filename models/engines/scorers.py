@@ -1,0 +1,201 @@
+"""Reward models as their files describe them: the card, the head, and what cannot be served.
+
+Everything is refused here, in one line and before an engine or a tokenizer is loaded, that would otherwise load
+silently and score wrongly: a head that is missing, a causal model in a classifier's place, a config that contradicts
+its card. Nothing here imports torch or transformers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from winnow.models.cards import Card, read_card, shipped
+from winnow.models.cards.card import FILE
+from winnow.models.engines.checkpoint import Kind, config_folder, read_json, snapshot, tensor_shapes
+from winnow.models.engines.heads import Head, architecture, find_head, is_classifier
+from winnow.models.errors import CheckpointError
+
+KIND: Kind = "reward model"
+_DECODERS = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "phi3": "Phi3",
+}
+"""Names of vLLM's classes by model type, for architectures that vLLM does not know by name."""
+_ENCODERS = ("albert", "bert", "camembert", "deberta", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A reward model's folder, its card and its head.
+
+    `is_derived` says that the card was made of the checkpoint's own files, for want of one.
+    """
+
+    folder: Path
+    card: Card
+    head: Head
+    config: Mapping[str, Any]
+    is_derived: bool = False
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id that transformers looks for the last token before; None if the config has none."""
+        pad = self.config.get("pad_token_id")
+        return pad if isinstance(pad, int) and pad >= 0 else None
+
+
+def inspect_scorer(
+    checkpoint: str, card_file: Path | None = None, *, needs_weights: bool = True, scale: float | None = None
+) -> Scorer:
+    """Return the reward model `checkpoint`, a folder or a hub id, by the card in `card_file` or the one found for it.
+
+    `scale` is the operator's, which wins over the card's.
+
+    Raises:
+        CheckpointError: it cannot be served, or its files contradict its card; the message says what would help.
+    """
+    folder = snapshot(checkpoint)
+    config = read_json(folder / "config.json", KIND)
+    name = _name(checkpoint)
+    found = _card(folder, name, config, card_file)
+    card = found or Card(name=name)
+    try:
+        _require_code_of_our_own(folder, config)
+        _require_kind(card, config)
+        shapes = tensor_shapes(folder, KIND) if needs_weights else {}
+        head = find_head(card, config, shapes, has_weights=needs_weights)
+        _require_backbone(config, shapes)
+        card = _completed(card, name, config, scale)
+    except CheckpointError as error:
+        text = str(error)
+        raise CheckpointError(text if text.startswith(KIND) else f"{KIND}: {name}: {text}") from None
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise CheckpointError(f"{KIND}: {name} has no tokenizer.json")
+    return Scorer(folder, card, replace(head, architecture=_served_as(config)), config, is_derived=found is None)
+
+
+def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
+    """Return the card that is given or found for `checkpoint`; None if one would be made of its config.
+
+    Of a hub id config.json alone is read.
+
+    Raises:
+        CheckpointError: the card or the config cannot be read.
+    """
+    folder = config_folder(checkpoint)
+    return _card(folder, _name(checkpoint), read_json(folder / "config.json", KIND), card_file)
+
+
+def _name(checkpoint: str) -> str:
+    return Path(checkpoint.rstrip("/")).name
+
+
+def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None) -> Card | None:
+    """Return the card in `file`, in the folder, or shipped for this name and architecture; None if there is none.
+
+    Its context is at most the checkpoint's: a card may be for models of several lengths.
+    """
+    own = file or (folder / FILE if (folder / FILE).is_file() else None)
+    known = (card for card in shipped() if card.is_for(name, architecture(config)))
+    card = read_card(own) if own else next(known, None)
+    if card and own and own.name == FILE and card.name == own.stem:
+        card = replace(card, name=name)
+    longest = config.get("max_position_embeddings")
+    if card and card.context and isinstance(longest, int):
+        return replace(card, context=min(card.context, longest))
+    return card
+
+
+def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a model whose architecture or tokenizer only code in its repository knows."""
+    path = folder / "tokenizer_config.json"
+    tokenizer = read_json(path, KIND) if path.is_file() else {}
+    if config.get("auto_map") and config.get("model_type") not in _DECODERS:
+        raise CheckpointError(f"{architecture(config)} needs code from its repository, which is never run")
+    if "AutoTokenizer" in (tokenizer.get("auto_map") or {}):
+        raise CheckpointError("its tokenizer needs code from its repository, which is never run")
+
+
+def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
+    named, kind = architecture(config), config.get("model_type")
+    if kind in _ENCODERS or str(kind).startswith(("deberta", "bert")):
+        raise CheckpointError(f"{named} is an encoder, which is not served yet")
+    if card.architectures and named not in card.architectures:
+        raise CheckpointError(f"it is a {named}, but card {card.name} is for {' or '.join(card.architectures)}")
+    if card.adapter == "labels" and not named.endswith("ForCausalLM"):
+        raise CheckpointError(f"label tokens need a causal model, but it is a {named}")
+    if card.adapter == "linear" and named.endswith("ForCausalLM"):
+        raise CheckpointError(
+            f"it is a {named}, a causal model without a reward head (ForSequenceClassification); if label tokens "
+            "are its score, say so in a card (`winnow models show llama-guard-3`)"
+        )
+    if not is_classifier(config) and not named.endswith("ForCausalLM") and kind not in _DECODERS:
+        raise CheckpointError(f"{named} (model_type {kind}) is not known; serve a ForSequenceClassification")
+
+
+def _served_as(config: Mapping[str, Any]) -> str | None:
+    """Return the architecture that vLLM is to load instead of one that it does not know; None if it knows it.
+
+    A classifier's own name is returned where its config names no labels, which vLLM would take for two: what is told
+    instead of the config has their number.
+    """
+    named = architecture(config)
+    if is_classifier(config) and not (config.get("num_labels") or config.get("id2label")):
+        return named
+    if re.search("For(SequenceClassification|CausalLM)$", named):
+        return None
+    return f"{_DECODERS[config['model_type']]}ForCausalLM"
+
+
+def _require_backbone(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> None:
+    """Check that every layer is there, as far as one tensor of each tells."""
+    if not shapes:
+        return
+    for layer in range(config.get("num_hidden_layers") or 0):
+        if not any(f"layers.{layer}." in name or f".h.{layer}." in name for name in shapes):
+            raise CheckpointError(f"no tensor of layers.{layer}.; the checkpoint is not complete")
+    width = config.get("hidden_size")
+    for name, shape in shapes.items():
+        if name.endswith("embed_tokens.weight") and shape != [config.get("vocab_size"), width]:
+            raise CheckpointError(f"{name} is {shape}, but its config asks for [{config.get('vocab_size')}, {width}]")
+
+
+def _completed(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> Card:
+    """Return the card with the sign of its scale and the place where it is read, unless they contradict the config."""
+    return replace(card, scale=_scale(card, name, config, scale), read_at=_read_at(card, config))
+
+
+def _scale(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> float:
+    if scale is not None:
+        return scale
+    kind, says_cost = config.get("score_type"), "cost" in name.lower()
+    if card.scale is None:
+        if says_cost and kind == "reward":
+            raise CheckpointError(
+                "its name says cost, but config.json has score_type reward; state its scale in a card"
+            )
+        return -1.0 if kind == "cost" else 1.0
+    if kind == "cost" and card.scale > 0:
+        raise CheckpointError(f"config.json has score_type cost, but card {card.name} has scale {card.scale:g}")
+    return card.scale
+
+
+def _read_at(card: Card, config: Mapping[str, Any]) -> Any:
+    pad, end = config.get("pad_token_id"), config.get("eos_token_id")
+    ends = end if isinstance(end, list) else [end]
+    if card.read_at is None and card.adapter == "linear" and pad is not None and pad in ends:
+        raise CheckpointError(
+            'its pad token is EOS: say in a card whether its score is read at EOS (read_at = "last") or, as '
+            'transformers does then, at the token before (read_at = "before_pad")'
+        )
+    return card.read_at or "last"

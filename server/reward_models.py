@@ -1,0 +1,134 @@
+"""The two reward models of the settings: inspected, and with what each of them reads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from winnow.models.cards import Card
+from winnow.models.chat_templates import TEMPLATES, TemplateName
+from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.engines.base import AnswerReader, RewardInput
+from winnow.models.engines.checkpoint import load_plain_tokenizer, tokenizer_of
+from winnow.models.engines.reward_text import CardInput, resolved
+from winnow.models.engines.scorers import Scorer, card_of, inspect_scorer
+from winnow.models.errors import CheckpointError
+from winnow.models.reward_model import Calibration
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.types import CombinerName, Message
+from winnow.server.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Role = str
+"""`safety` or `helpfulness`."""
+LLAMA2: TemplateName = "llama2"
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """One reward model as it is served: its files, what it reads, and the calibration of its logits.
+
+    `overhead` are the tokens that it reads more than the policy: its template, and EOS.
+    """
+
+    scorer: Scorer
+    reader: AnswerReader
+    calibration: Calibration
+    overhead: int = 1
+
+    def room(self, context: int) -> int:
+        """Return the tokens of the policy's prompt and answer that fit a `context` of the reward model's.
+
+        An estimate where the tokenizers differ. A model that is given a part of a long conversation has no limit.
+        """
+        return sys.maxsize if self.scorer.card.overflow == "drop_oldest_turns" else context - self.overhead
+
+    def __str__(self) -> str:
+        card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"
+        state = "calibrated" if self.scorer.card.calibrated else "not calibrated"
+        return f"{card}, scale {self.calibration.scale:g}, bias {self.calibration.bias:g}, {state}"
+
+
+def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
+    """Return both reward models, read from their own files.
+
+    Raises:
+        CheckpointError: one cannot be served.
+    """
+    needs_weights = settings.load_format != "dummy"
+    return {
+        name: inspect_scorer(own.checkpoint, own.card, needs_weights=needs_weights, scale=own.scale)
+        for name, own in settings.reward_models.items()
+    }
+
+
+def scorings(
+    settings: Settings, scorers: Mapping[Role, Scorer], tokenizer: Tokenizer, template: ChatTemplate
+) -> dict[Role, Scoring]:
+    """Return both reward models with what they read beside a policy of this tokenizer and template.
+
+    Raises:
+        CheckpointError: a card does not fit its model's tokenizer.
+    """
+    found = {}
+    for name, own in settings.reward_models.items():
+        scorer, reader = _with_reader(scorers[name], tokenizer, template)
+        prompt = template.render([Message("user", "Hello")], tokenizer)
+        overhead = max(1, len(reader.token_ids(prompt, "")) - len(prompt))
+        found[name] = Scoring(scorer, reader, own.calibration(scorer.card), overhead)
+    return found
+
+
+def combiner_of(settings: Settings, cards: Iterable[Card | None]) -> CombinerName:
+    """Return the settings' combiner; without one, the paper's formula if all `cards` are of calibrated models.
+
+    0.15 means nothing on the scale of a model that is not. With the formula an unsafe answer would win wherever the
+    helpfulness model scores a safe one lower than that.
+    """
+    if settings.combiner:
+        return settings.combiner
+    return "llama2" if all(card and card.calibrated for card in cards) else "safe_first"
+
+
+def combiner_of_settings(settings: Settings) -> CombinerName:
+    """Return the combiner that a service with these settings would have.
+
+    Raises:
+        CheckpointError: a card or a config cannot be read.
+    """
+    return combiner_of(settings, (card_of(own.checkpoint, own.card) for own in settings.reward_models.values()))
+
+
+def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -> tuple[Scorer, AnswerReader]:
+    """Return what a reward model reads, and the model with its label tokens resolved.
+
+    A model with the policy's tokenizer and Llama 2's template reads the policy's own ids. So does one without a card.
+    """
+    card = scorer.card
+    loaded = load_plain_tokenizer(str(scorer.folder), "reward model")
+    if card.template == LLAMA2 or (card.template is None and not card.labels):
+        own = _llama_tokenizer(scorer, loaded, is_required=card.template == LLAMA2)
+        is_policys = own is not None and tokenizer.equals(own) and template.name == LLAMA2
+        # Without a template of its own, a classifier of Llama 2's family is taken to have been trained on Llama 2's.
+        is_llama2s = own is not None and bool(own.dummy_space) and not loaded.chat_template
+        if own and (is_policys or card.template == LLAMA2 or is_llama2s):
+            reads_end = not (card.read_at == "before_pad" and scorer.pad_id == own.eos_id)
+            return scorer, RewardInput(
+                tokenizer if is_policys else own, TEMPLATES[LLAMA2], is_policys, reads_end=reads_end
+            )
+    reader = CardInput(card, loaded, scorer.pad_id)
+    return replace(scorer, head=resolved(scorer.head, card, reader)), reader
+
+
+def _llama_tokenizer(scorer: Scorer, loaded: PreTrainedTokenizerBase, *, is_required: bool) -> Tokenizer | None:
+    """Return a tokenizer as Llama 2's template needs it; None if it is of another kind."""
+    try:
+        return tokenizer_of(loaded, str(scorer.folder), "reward model")
+    except CheckpointError:
+        if is_required:
+            raise
+        return None

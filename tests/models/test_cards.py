@@ -1,0 +1,87 @@
+"""Cards: the shipped ones, and what a card that a person writes may hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from winnow.models.cards import read_card, shipped
+from winnow.models.cards.card import card_text, parse_card, shipped_files
+from winnow.models.errors import CheckpointError
+
+
+def test_a_shipped_card_has_at_most_15_lines_and_says_where_it_is_read() -> None:
+    assert len(shipped()) >= 10
+    for entry in shipped_files():
+        assert len(card_text(entry).splitlines()) <= 15, entry.name
+        card = parse_card(card_text(entry), entry.name)
+        assert card.match
+        assert card.read_at
+        assert card.note
+        assert not card.calibrated, "nobody has calibrated a public model yet"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "card"),
+    [
+        ("beaver-7b-v1.0-cost", "LlamaModelForScore", "beaver-cost"),
+        ("beaver-7b-v3.0-reward", "LlamaForScore", "beaver-reward"),
+        ("Llama-Guard-3-8B", "LlamaForCausalLM", "llama-guard-3"),
+        ("Skywork-Reward-V2-Qwen3-8B", "Qwen3ForSequenceClassification", "skywork-reward"),
+        ("UltraRM-13b", "LlamaRewardModel", "ultrarm"),
+        ("Ziya-LLaMA-7B-Reward", "LlamaRewardModel", "ziya"),
+        ("shieldgemma-2b", "Gemma2ForCausalLM", "shieldgemma"),
+        ("beaver-7b-v1.0-cost", "LlamaForCausalLM", None),
+        ("safety-rm", "LlamaForSequenceClassification", None),
+    ],
+)
+def test_a_card_is_found_by_name_and_architecture(name: str, architecture: str, card: str | None) -> None:
+    assert next((one.name for one in shipped() if one.is_for(name, architecture)), None) == card
+
+
+def test_a_cost_model_is_turned() -> None:
+    scales = {card.name: card.scale for card in shipped()}
+    assert (scales["beaver-cost"], scales["beaver-reward"]) == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("head = ", "is not TOML"),
+        ("heads = 1", "unknown field 'heads'; fields are name"),
+        ("head = 1", "head must be a text"),
+        ("context = true", "context must be a number"),
+        ("context = 0", "context must be positive"),
+        ("scale = 0", "scale must not be 0"),
+        ('adapter = "judge"', "adapter is 'judge'; it may be linear, labels"),
+        ('read_at = "first"', "it may be last, before_pad"),
+        ('labels = ["safe"]', 'labels belong to adapter = "labels"'),
+        ('adapter = "labels"', "needs one or two"),
+        ('adapter = "labels"\nlabels = ["a", "a"]', "two different ones"),
+        ('adapter = "labels"\nlabels = ["a", true]', "labels must hold a number or a text only"),
+        ('adapter = "labels"\nlabels = [1]\nhead = "x"', "there is no head to name"),
+        ('template = "chatml"', 'must be "tokenizer", "llama2" or a Jinja template'),
+        ('template = "llama2"\nsystem = "drop"', "a system block and an EOS of its own"),
+    ],
+)
+def test_a_card_that_cannot_be_used_says_why(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(CheckpointError) as caught:
+        read_card(path)
+    assert reason in str(caught.value)
+    assert str(caught.value).startswith("card mine.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_card_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"card nowhere\.toml cannot be read: No such file"):
+        read_card(tmp_path / "nowhere.toml")
+
+
+def test_the_digest_is_of_what_decides_a_score() -> None:
+    card = shipped()[0]
+    assert replace(card, note="another", name="another").sha256 == card.sha256
+    assert replace(card, scale=-3.0).sha256 != card.sha256
