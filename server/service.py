@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import EngineStatus, ServedPolicy, ServedRewardModel
-from winnow.models.engines.checkpoint import inspect, is_local, load_tokenizer
+from winnow.models.engines.checkpoint import inspect, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
+from winnow.models.engines.hub import is_local
 from winnow.models.engines.memory import Fixed
 from winnow.models.engines.registry import KINDS
 from winnow.models.errors import CheckpointError, EngineDead
@@ -61,7 +62,7 @@ class Service:
     card: Card | None = None
     """The GPU, as it was before the engines started; None on CPU."""
     scorings: Mapping[str, Scoring] = field(default_factory=dict)
-    """What each reward model reads, and its calibration; a scripted model has neither."""
+    """Each reward model's reader and calibration; a scripted model has neither."""
 
     @property
     def pipeline(self) -> BestOfN:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from winnow.models.errors import CheckpointError
 
 Adapter = Literal["linear", "labels"]
-"""Where the score is: in a linear head's one row, or in the logits of label tokens."""
+"""The place of the score: in a linear head's one row, or in the logits of label tokens."""
 System = Literal["keep", "merge", "drop"]
 """A system message: given to the template, put before the first user message, or left out."""
 ReadAt = Literal["last", "before_pad"]

@@ -16,7 +16,7 @@ COMPILED = 16
 MAX_REASON = 200
 """Characters of a template's own reason that are shown."""
 FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
-"""What a template's own expressions raise on values that its author did not expect."""
+"""Exceptions that a template's own expressions raise on values that its author did not expect."""
 NO_NAMES = {"bos_token": "", "eos_token": "", "unk_token": "", "pad_token": ""}
 """The special tokens' names while a dialog is checked without a tokenizer."""
 

@@ -44,7 +44,7 @@ class EngineOptions:
 
 
 class AnswerReader(Protocol):
-    """What a reward model reads of a prompt and an answer: token ids, up to the one that the score is read at."""
+    """A reward model's view of a prompt and an answer: token ids, up to the one that the score is read at."""
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
         """Return the ids.

@@ -7,16 +7,16 @@ for vLLM to resolve.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from winnow.models.engines.hub import config_folder, fetched, is_local
 from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 Kind = Literal["policy", "reward model"]
 _REWARD_MODEL = "LlamaForSequenceClassification"
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
-"""How the names of architectures end that generate text."""
+"""Ends of the names of architectures that generate text."""
 _LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Architectures, as their names begin, whose tensors are called like Llama's."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 TEMPLATE_FILE = "chat_template.jinja"
 _VOCABULARY_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "winnow-card.toml")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -45,11 +44,6 @@ _TOKENIZER_FILES = (
     TEMPLATE_FILE,
     "config.json",  # its model type decides the tokenizer's class
 )
-
-
-def is_local(checkpoint: str) -> bool:
-    """Whether `checkpoint` names a folder rather than a hub id (`owner/name`)."""
-    return Path(checkpoint).exists() or checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
 
 
 def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
@@ -253,7 +247,7 @@ def tokenizer_files(checkpoint: str) -> dict[str, bytes]:
         CheckpointError: they cannot be read.
     """
     try:
-        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint, _TOKENIZER_FILES)
+        folder = Path(checkpoint) if is_local(checkpoint) else fetched(checkpoint, _TOKENIZER_FILES)
         return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
@@ -280,71 +274,13 @@ def fingerprint(checkpoint: str) -> str:
     """
     digest = hashlib.sha256()
     try:
-        folder = Path(checkpoint) if is_local(checkpoint) else _fetch(checkpoint)
+        folder = Path(checkpoint) if is_local(checkpoint) else fetched(checkpoint)
         for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
             with path.open("rb") as file:
                 digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _fetching(checkpoint: str) -> Iterator[None]:
-    """Translate every failure of the hub's library.
-
-    It reads proxies and certificates from the environment, and raises ImportError, InvalidURL and others for what it
-    cannot use. No message is repeated but an ImportError's: the others may show a proxy's password.
-    """
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ == "GatedRepoError":
-            raise CheckpointError(
-                f"{checkpoint} is a gated repository: accept its licence on the hub, and set HF_TOKEN"
-            ) from None
-        reason = str(error) if isinstance(error, ImportError) else type(error).__name__
-        raise CheckpointError(
-            f"{checkpoint} cannot be fetched from the hub: {reason}; check its name, the network, and the "
-            "environment's HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
-        ) from None
-
-
-def config_folder(checkpoint: str) -> Path:
-    """Return a folder with the config.json of `checkpoint`; of a hub id only that is fetched.
-
-    Raises:
-        CheckpointError: it cannot be fetched.
-    """
-    return Path(checkpoint) if is_local(checkpoint) else _fetch_config(checkpoint)
-
-
-def _fetch_config(checkpoint: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    with _fetching(checkpoint):
-        return Path(hf_hub_download(checkpoint, "config.json")).parent
-
-
-def _fetch(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
-    from huggingface_hub import snapshot_download
-
-    with _fetching(checkpoint):
-        return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
-
-
-def snapshot(checkpoint: str) -> Path:
-    """Return the folder of `checkpoint`: itself, or a hub id's in the hub library's cache, fetched if need be.
-
-    Raises:
-        CheckpointError: there is no such folder, or the hub does not hand it out.
-    """
-    if not is_local(checkpoint):
-        return _fetch(checkpoint)
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        raise CheckpointError(f"no such folder: {checkpoint}")
-    return folder
 
 
 def tensor_shapes(folder: Path, kind: Kind) -> dict[str, list[int]]:

@@ -54,7 +54,7 @@ class Head:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What vLLM is told instead of what config.json says."""
+        """Settings that vLLM is told instead of what config.json says."""
         named = {"architectures": [self.architecture]} if self.architecture else {}
         return {"num_labels": self.outputs, **named}
 

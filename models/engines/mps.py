@@ -14,7 +14,7 @@ from pathlib import Path
 
 DEFAULT_FOLDER = "/tmp/nvidia-mps"  # noqa: S108, NVIDIA's default
 WORDS = {True: "on", False: "off", None: "unknown"}
-"""What `is_running` and a card's `mps` say, for a reader."""
+"""Words for what `is_running` and a card's `mps` say."""
 _LISTENS = (0, errno.EPROTOTYPE, errno.EAGAIN)
 """Outcomes of a connection that show a listener, also one of another kind of socket, or with a full queue."""
 

@@ -1,4 +1,4 @@
-"""What a reward model reads by its card: the whole conversation, rendered by its template and tokenised as one text.
+"""The text that a reward model reads by its card: the whole conversation, rendered by its template, tokenised as one.
 
 Covers templates in Jinja, the tokenizer's own or the card's. A model that shares the policy's tokenizer and Llama 2's
 template reads the policy's ids instead; see `winnow.models.engines.base.RewardInput`.

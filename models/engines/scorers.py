@@ -15,8 +15,9 @@ from typing import Any
 
 from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
-from winnow.models.engines.checkpoint import Kind, config_folder, read_json, snapshot, tensor_shapes
+from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
 from winnow.models.engines.heads import Head, architecture, find_head, is_classifier
+from winnow.models.engines.hub import config_folder, snapshot
 from winnow.models.errors import CheckpointError
 
 KIND: Kind = "reward model"

@@ -18,7 +18,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "intermediate_size": ("n_inner", "ffn_hidden_size"),
     "max_position_embeddings": ("n_positions",),
 }
-"""What the sizes are called in the config.json of families older than Llama: GPT-2, BLOOM, Falcon."""
+"""Names of the sizes in the config.json of families older than Llama: GPT-2, BLOOM, Falcon."""
 
 
 @dataclass(frozen=True, slots=True)

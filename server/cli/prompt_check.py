@@ -29,7 +29,7 @@ CONCURRENCY = 64
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What one classifier made of the prompts: which it tagged, beside the labels."""
+    """One classifier's verdicts on the prompts: which it tagged, beside the labels."""
 
     name: str
     labels: Sequence[bool]

@@ -13,8 +13,9 @@ from winnow.clients.schema import ModelCard, Version
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.chat_templates.jinja import JinjaTemplate
-from winnow.models.engines.checkpoint import fingerprint, is_local
+from winnow.models.engines.checkpoint import fingerprint
 from winnow.models.engines.environment import engine_version, runs_on_gpu
+from winnow.models.engines.hub import is_local
 from winnow.models.engines.scorers import card_of
 from winnow.models.errors import RunError
 from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
@@ -33,7 +34,7 @@ _CLASSIFIER_SETTINGS: Mapping[ClassifierName, Callable[[Settings], dict[str, Any
         "safety_probe_answers": [REFUSAL, COMPLIANCE],
     },
 }
-"""What decides the tags of each safety classifier, apart from the models."""
+"""Settings that decide the tags of each safety classifier, apart from the models."""
 
 
 def identity(

@@ -88,18 +88,23 @@ class BestOfN:
             await run.run()
         finally:
             cancel(tagging)
-        failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
         if not run.scored:
+            failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
             reason = failures[0].reason if failures else "all were aborted"
             raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {reason}", failures)
+        return self._selection(run, tagging.result(), combiner, time.perf_counter() - started)
+
+    def _selection(self, run: CandidateRun, prompt: Prompt, combiner: CombinerName, seconds: float) -> Selection:
+        """Return what a run that took `seconds` has scored, ranked."""
+        failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
         scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
         aborted = tuple(sorted(run.aborted, key=lambda item: item.index))
-        timings = _timings(scored, time.perf_counter() - started)
+        timings = _timings(scored, seconds)
         # Report a truncation only if it aborted a candidate.
         truncated_by = run.truncated_by if any(item.reason == run.truncated_by for item in aborted) else None
         ranking = rank(scored, combiner, empty_last=self.empty_last)
         return Selection(
-            tagging.result(),
+            prompt,
             combiner,
             scored,
             ranking,

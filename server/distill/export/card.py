@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from winnow.models.engines.checkpoint import is_local
+from winnow.models.engines.hub import is_local
 from winnow.models.reporting.pages import flattened
 from winnow.models.statistics import Moments
 from winnow.models.types import SAFETY_THRESHOLD, Branch

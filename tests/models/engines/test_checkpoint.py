@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from winnow.models import demo
-from winnow.models.engines.checkpoint import describe, inspect, is_local, load_tokenizer
+from winnow.models.engines.checkpoint import describe, inspect, load_tokenizer
+from winnow.models.engines.hub import is_local
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
 

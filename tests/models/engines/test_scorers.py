@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.models.engines import tiny
 from winnow.models import demo
-from winnow.models.engines import checkpoint
 from winnow.models.engines.heads import PLAIN
+from winnow.models.engines.hub import snapshot
 from winnow.models.engines.scorers import card_of, inspect_scorer
 from winnow.models.errors import CheckpointError
 
@@ -215,7 +215,7 @@ def test_a_gated_repository_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(CheckpointError, match="owner/rm is a gated repository: accept its licence") as caught:
-        checkpoint.snapshot("owner/rm")
+        snapshot("owner/rm")
     assert "secret" not in str(caught.value)
 
 
