@@ -67,7 +67,7 @@ class ExportedTemplate:
 
     @property
     def about_control_tokens(self) -> str:
-        """What the Jinja template does to a control token's name in a text."""
+        """A sentence on the Jinja template and control tokens' names in a text."""
         if self.template.digest:
             return "By the template that name becomes the token."
         return "The template puts a space into that name, because rendered text cannot tell it from the token itself."
