@@ -1,4 +1,4 @@
-"""The memory plan of the settings' three engines, for the service and for `winnow plan`."""
+"""The memory plan of the settings' engines, for the service and for `winnow plan`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.environment import may_fork, runs_on_gpu
 from winnow.models.engines.hardware import card, first_card, ram
-from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Parts, Work
+from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Work
 from winnow.models.engines.planning import (
     CPU_PROCESS,
     SPAWNED_CPU_PROCESS,
@@ -30,6 +30,8 @@ from winnow.server.engine_options import context_of, execution, precision
 from winnow.server.settings import PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
+_POLICY: Kind = "policy"
+_REWARD_MODEL: Kind = "reward model"
 
 
 def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
@@ -40,36 +42,37 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
         DoesNotFit: the engines need more than there is.
     """
     given = True if memory else None
-    models = (
-        _model(settings, settings.policy, "policy", "policy", given),
-        _model(settings, settings.safety, "reward model", "safety", given),
-        _model(settings, settings.helpfulness, "reward model", "helpfulness", given),
-    )
-    fixed, work = _fixed(settings), _work(settings)
+    engines = planned_engines(settings)
+    models = [_model(settings, name, engine, given) for name, engine in engines.items()]
+    fixed, work = [_part(engine) for engine in engines.values()], _work(settings)
     if memory or runs_on_gpu():
         return plan_card(memory or first_card().memory, models, work, fixed)
     return plan_ram(ram(), models, work, fixed, CPU_PROCESS if may_fork() else SPAWNED_CPU_PROCESS)
 
 
-def engine_parts(settings: Settings) -> Parts:
-    """Return each engine's share of the GPU and its KV cache: the policy's, the safety and the helpfulness model's.
+def planned_engines(settings: Settings) -> dict[str, PolicySettings | RewardModelSettings]:
+    """Return the engines that take memory of this machine for weights and a KV cache, by name; the policy first."""
+    return {"policy": settings.policy, **settings.reward_models}
+
+
+def engine_parts(settings: Settings) -> dict[str, Fixed]:
+    """Return each planned engine's share of the GPU and its KV cache, by name.
 
     On a GPU, a KV cache of None is what the share leaves once the engine has measured its activations; the policy's
     share is planned again by `policy_part`, once the reward models run. Nothing is planned if the settings give all
-    three shares. On CPU there are no shares.
+    shares. On CPU there are no shares.
 
     Raises:
         CheckpointError: a checkpoint's config is missing or incomplete, or there is no card.
         DoesNotFit: the engines need more than there is, or their shares are more than a card.
     """
-    fixed = _fixed(settings)
+    fixed = {name: _part(engine) for name, engine in planned_engines(settings).items()}
     if not runs_on_gpu():
         planned = plan(settings)
         if planned.is_shrunk:
             logger.warning("smaller KV caches than the engines can use: %s", planned)
-        policy, safety, helpfulness = (Fixed(engine.kv_cache) for engine in planned.engines)
-        return policy, safety, helpfulness
-    shares = [part.share for part in fixed if part.share]
+        return {engine.model.name: Fixed(engine.kv_cache) for engine in planned.engines}
+    shares = [part.share for part in fixed.values() if part.share]
     if len(shares) == len(fixed):
         if sum(shares) > 1:
             raise DoesNotFit(
@@ -79,10 +82,7 @@ def engine_parts(settings: Settings) -> Parts:
         return fixed
     planned = plan(settings)
     logger.info("%s", planned)
-    policy, safety, helpfulness = (
-        replace(part, share=engine.share) for part, engine in zip(fixed, planned.engines, strict=True)
-    )
-    return policy, safety, helpfulness
+    return {name: replace(part, share=planned.engine(name).share) for name, part in fixed.items()}
 
 
 def policy_part(settings: Settings, planned: Fixed) -> Fixed:
@@ -95,28 +95,24 @@ def policy_part(settings: Settings, planned: Fixed) -> Fixed:
     fixed = _part(settings.policy)
     if not runs_on_gpu() or fixed.share:
         return planned
-    model = _model(settings, settings.policy, "policy", "policy", None)
+    model = _model(settings, "policy", settings.policy, None)
     engine = plan_policy(card().memory, model, _work(settings), fixed)
     logger.info("%s; %s", engine.memory, engine.arithmetic)
     return replace(fixed, share=engine.share)
 
 
-def _model(
-    settings: Settings, engine: PolicySettings | RewardModelSettings, kind: Kind, name: str, on_gpu: bool | None
-) -> Model:
+def _model(settings: Settings, name: str, engine: PolicySettings | RewardModelSettings, on_gpu: bool | None) -> Model:
     dtype = precision(settings, engine, on_gpu=on_gpu)
     how = execution(settings, name, on_gpu=runs_on_gpu() if on_gpu is None else on_gpu)
-    card = card_of(engine.checkpoint, engine.card) if isinstance(engine, RewardModelSettings) else None
+    card, kind = None, _POLICY
+    if isinstance(engine, RewardModelSettings):
+        card, kind = card_of(engine.checkpoint, engine.card), _REWARD_MODEL
     context = context_of(settings, engine, card)
     return describe(engine.checkpoint, kind, name, dtype, context, has_graphs=how != "eager")
 
 
 def _work(settings: Settings) -> Work:
     return Work(settings.max_sequences, settings.max_candidates_in_flight)
-
-
-def _fixed(settings: Settings) -> Parts:
-    return _part(settings.policy), _part(settings.safety), _part(settings.helpfulness)
 
 
 def _part(engine: PolicySettings | RewardModelSettings) -> Fixed:

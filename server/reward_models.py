@@ -60,10 +60,14 @@ def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
         CheckpointError: one cannot be served.
     """
     needs_weights = settings.load_format != "dummy"
-    return {
-        name: inspect_scorer(own.checkpoint, own.card, needs_weights=needs_weights, scale=own.scale)
-        for name, own in settings.reward_models.items()
-    }
+    found = {}
+    for name, own in settings.reward_models.items():
+        found[name] = inspect_scorer(own.checkpoint, own.card, needs_weights=needs_weights, scale=own.scale)
+        if own.kind not in (None, found[name].kind):
+            raise CheckpointError(
+                f"{name}.kind is {own.kind}, but its checkpoint is one for {found[name].kind}; leave kind out"
+            )
+    return found
 
 
 def scorings(

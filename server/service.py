@@ -219,11 +219,11 @@ def started(settings: Settings) -> Iterator[Service]:
         logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
     logger.info("starting three engines; with the demo models this takes about 20 seconds")
     with contextlib.ExitStack() as running:
-        safety = _reward_model(settings, "safety", parts[1], served["safety"], fork=fork)
+        safety = _reward_model(settings, "safety", parts["safety"], served["safety"], fork=fork)
         running.callback(safety.shutdown)
-        helpfulness = _reward_model(settings, "helpfulness", parts[2], served["helpfulness"], fork=fork)
+        helpfulness = _reward_model(settings, "helpfulness", parts["helpfulness"], served["helpfulness"], fork=fork)
         running.callback(helpfulness.shutdown)
-        policy_options = engine_options(settings, "policy", policy_part(settings, parts[0]), fork=fork)
+        policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)
         classifier = chosen_classifier(settings, safety, served["safety"].calibration)
@@ -242,5 +242,5 @@ def started(settings: Settings) -> Iterator[Service]:
 def _reward_model(settings: Settings, name: str, part: Fixed, scoring: Scoring, *, fork: bool) -> ServedRewardModel:
     scorer = scoring.scorer
     options = engine_options(settings, name, part, fork=fork, card=scorer.card)
-    kind = KINDS[settings.reward_models[name].kind]
-    return kind.reward_model(replace(options, checkpoint=str(scorer.folder)), scoring.reader, scorer.head)
+    kind = KINDS[scorer.kind]
+    return kind.reward_model(replace(options, checkpoint=str(scorer.folder)), scorer, scoring.reader)

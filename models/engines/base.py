@@ -13,6 +13,8 @@ from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 
+EngineKind = Literal["vllm"]
+"""What runs a model; see `winnow.models.engines.registry`."""
 Execution = Literal["eager", "graphs", "compiled"]
 """An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
 with CUDA graphs on a GPU."""

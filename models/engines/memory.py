@@ -46,9 +46,9 @@ class Fixed:
 
 
 NOT_FIXED = Fixed()
-Models = tuple[Model, Model, Model]
-"""The policy, the safety and the helpfulness model."""
-Parts = tuple[Fixed, Fixed, Fixed]
+Models = Sequence[Model]
+"""The policy, and the reward models that run on this machine."""
+Parts = Sequence[Fixed]
 """One for each of `Models`."""
 
 
@@ -113,15 +113,13 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The parts of the three engines; `margin` bytes of a card stay free.
+    """The parts of the engines, the policy's first; `margin` bytes of a card stay free.
 
     `is_shrunk` says that KV caches are smaller than the engines can use, for want of free memory.
     """
 
     memory: Memory
-    policy: EnginePlan
-    safety: EnginePlan
-    helpfulness: EnginePlan
+    engines: tuple[EnginePlan, ...]
     margin: int = 0
     is_shrunk: bool = False
 
@@ -129,9 +127,13 @@ class MemoryPlan:
         return f"{self.memory}; {'; '.join(engine.arithmetic for engine in self.engines)}"
 
     @property
-    def engines(self) -> tuple[EnginePlan, EnginePlan, EnginePlan]:
-        """The policy's, the safety and the helpfulness model's."""
-        return self.policy, self.safety, self.helpfulness
+    def policy(self) -> EnginePlan:
+        """The policy's part."""
+        return self.engines[0]
+
+    def engine(self, name: str) -> EnginePlan:
+        """Return the part of the engine called `name`."""
+        return next(engine for engine in self.engines if engine.model.name == name)
 
     @property
     def needed(self) -> int:
@@ -162,11 +164,14 @@ def require_one_sequence(engine: EnginePlan, minimum: int) -> None:
     )
 
 
+_ENGINES = {1: "engine needs", 2: "two engines need", 3: "three engines need"}
+
+
 def explain(plan: MemoryPlan) -> str:
     """Return the arithmetic of a plan that does not fit, and what would help, as several lines."""
     margin = [f"  kept free: {gib(plan.margin)}"] if plan.margin else []
     lines = [
-        f"the three engines need {gib(plan.needed)} at least; {plan.memory}",
+        f"the {_ENGINES[len(plan.engines)]} {gib(plan.needed)} at least; {plan.memory}",
         *(f"  {engine.arithmetic}" for engine in plan.engines),
         *margin,
         f"what would help: {', '.join(_remedies(plan))}",

@@ -1,4 +1,4 @@
-"""Memory plans: three engines share one card, or the machine's memory. Arithmetic; nothing is measured.
+"""Memory plans: engines share one card, or the machine's memory. Arithmetic; nothing is measured.
 
 vLLM takes a share of a card for each engine and checks at the engine's start that this share is free. Engines
 start one after another, so each share is what that engine alone will hold: weights, activations and KV cache.
@@ -69,8 +69,8 @@ RM_SHARE_OF_REST = 0.15
 """Largest part of the memory beyond the minimum that a reward model may take, when memory is short."""
 
 
-def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED)) -> MemoryPlan:
-    """Share a card between three engines; what is `fixed` is kept.
+def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = ()) -> MemoryPlan:
+    """Share a card between engines, the policy's first; what is `fixed` is kept, nothing if it is empty.
 
     Each gets at least one sequence of full length. A reward model reads a prompt once and then one
     answer after another, so it needs a step's tokens and the prompts in flight, no more; the policy
@@ -81,18 +81,20 @@ def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = (NOT_FIXE
             has the arithmetic.
     """
     margin = int(card.total * MARGIN)
-    policy, safety, helpfulness = (_least(card, *part, work) for part in zip(models, fixed, strict=True))
-    least = MemoryPlan(card, policy, safety, helpfulness, margin)
+    fixed = fixed or [NOT_FIXED] * len(models)
+    policy, *reward_models = (_least(card, *part, work) for part in zip(models, fixed, strict=True))
+    least = MemoryPlan(card, (policy, *reward_models), margin)
     rest = card.free - least.needed
     if rest < 0:
         raise DoesNotFit(explain(least))
     most = int(rest * RM_SHARE_OF_REST)
-    safety, helpfulness = (
+    reward_models = [
         engine if part != NOT_FIXED else _grown(engine, work, most)
-        for engine, part in zip((safety, helpfulness), fixed[1:], strict=True)
-    )
-    grown = replace(least, safety=safety, helpfulness=helpfulness)
-    return replace(grown, policy=_filled(policy, card.free - grown.needed, fixed[0], work))
+        for engine, part in zip(reward_models, fixed[1:], strict=True)
+    ]
+    grown = replace(least, engines=(policy, *reward_models))
+    filled = _filled(policy, card.free - grown.needed, fixed[0], work)
+    return replace(grown, engines=(filled, *reward_models))
 
 
 def plan_policy(card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED) -> EnginePlan:
@@ -118,10 +120,10 @@ def plan_ram(
     ram: Memory,
     models: Models,
     work: Work,
-    fixed: Parts = (NOT_FIXED, NOT_FIXED, NOT_FIXED),
+    fixed: Parts = (),
     process: int = CPU_PROCESS,
 ) -> MemoryPlan:
-    """Lay three engines into the machine's memory, each in a `process` of so many bytes; what is `fixed` is kept.
+    """Lay engines into the machine's memory, each in a `process` of so many bytes; what is `fixed` is kept.
 
     Each gets the KV cache that it can use, at most `CPU_KV_CACHE`, and less where that is not free: vLLM fills a cache
     with zeros, so all of it is taken from the start. One sequence of full length is the least. Only what cannot work
@@ -130,8 +132,9 @@ def plan_ram(
     Raises:
         DoesNotFit: the message has the arithmetic.
     """
-    policy, safety, helpfulness = (_in_ram(ram, *part, work, process) for part in zip(models, fixed, strict=True))
-    plan = _shrunk(MemoryPlan(ram, policy, safety, helpfulness), fixed)
+    fixed = fixed or [NOT_FIXED] * len(models)
+    engines = (_in_ram(ram, *part, work, process) for part in zip(models, fixed, strict=True))
+    plan = _shrunk(MemoryPlan(ram, tuple(engines)), fixed)
     if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
         raise DoesNotFit(explain(plan))
     return plan
@@ -165,13 +168,13 @@ def _shrunk(plan: MemoryPlan, fixed: Parts) -> MemoryPlan:
     if excess <= 0 or not sum(spare):
         return plan
     share = min(1.0, excess / sum(spare))
-    policy, safety, helpfulness = (
+    engines = (
         replace(engine, kv_cache=_whole_blocks(engine.kv_cache - math.ceil(share * more), engine.model))
         if more
         else engine
         for engine, more in zip(plan.engines, spare, strict=True)
     )
-    return replace(plan, policy=policy, safety=safety, helpfulness=helpfulness, is_shrunk=True)
+    return replace(plan, engines=tuple(engines), is_shrunk=True)
 
 
 def _whole_blocks(size: int, model: Model) -> int:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from winnow.models.engines.base import AnswerReader, EngineOptions, ServedPolicy, ServedRewardModel
-from winnow.models.engines.heads import Head
+from winnow.models.engines.base import AnswerReader, EngineKind, EngineOptions, ServedPolicy, ServedRewardModel
+from winnow.models.engines.scorers import Scorer
 from winnow.models.tokenizer import Tokenizer
-
-EngineKind = Literal["vllm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,7 @@ class Starters:
     """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started."""
 
     policy: Callable[[EngineOptions, Tokenizer], ServedPolicy]
-    reward_model: Callable[[EngineOptions, AnswerReader, Head], ServedRewardModel]
+    reward_model: Callable[[EngineOptions, Scorer, AnswerReader], ServedRewardModel]
 
 
 def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
@@ -32,10 +29,10 @@ def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
     return start_policy(options, tokenizer)
 
 
-def _vllm_reward_model(options: EngineOptions, reward_input: AnswerReader, head: Head) -> ServedRewardModel:
+def _vllm_reward_model(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
     from winnow.models.engines.vllm import start_reward_model
 
-    return start_reward_model(options, reward_input, head)
+    return start_reward_model(options, reader, scorer.head)
 
 
 KINDS: Mapping[EngineKind, Starters] = {"vllm": Starters(_vllm_policy, _vllm_reward_model)}

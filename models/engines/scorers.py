@@ -15,6 +15,7 @@ from typing import Any
 
 from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
+from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
 from winnow.models.engines.heads import Head, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
@@ -39,7 +40,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 class Scorer:
     """A reward model's folder, its card and its head.
 
-    `is_derived` says that the card was made of the checkpoint's own files, for want of one.
+    `is_derived` says that the card was made of the checkpoint's own files, for want of one. `kind` is what runs it.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Scorer:
     head: Head
     config: Mapping[str, Any]
     is_derived: bool = False
+    kind: EngineKind = "vllm"
 
     @property
     def pad_id(self) -> int | None:
@@ -95,6 +97,11 @@ def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
     """
     folder = config_folder(checkpoint)
     return _card(folder, _name(checkpoint), read_json(folder / "config.json", KIND), card_file)
+
+
+def engine_kind(checkpoint: str, card: Card | None) -> EngineKind:
+    """Return what runs the reward model `checkpoint` with `card`, None if it has none of its own."""
+    return "vllm"
 
 
 def _name(checkpoint: str) -> str:

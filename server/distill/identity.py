@@ -16,7 +16,7 @@ from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.engines.checkpoint import fingerprint
 from winnow.models.engines.environment import engine_version, runs_on_gpu
 from winnow.models.engines.hub import is_local
-from winnow.models.engines.scorers import card_of
+from winnow.models.engines.scorers import card_of, engine_kind
 from winnow.models.errors import RunError
 from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
 from winnow.server.distill.options import RunOptions
@@ -84,8 +84,7 @@ def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
             **({"served_as": settings.model_name} if name == "policy" else {}),
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
-            "kind": settings.engines[name].kind,
-            **(_template(policy) if name == "policy" else _card(settings, name)),
+            **({"kind": settings.policy.kind, **_template(policy)} if name == "policy" else _card(settings, name)),
             "dtype": precision(settings, settings.engines[name]),
             "context": settings.engines[name].context or settings.context,
         }
@@ -94,10 +93,11 @@ def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
 
 
 def _card(settings: Settings, name: str) -> dict[str, Any]:
-    """Return what decides how a reward model reads a conversation: its card."""
+    """Return what runs a reward model, and its card, which decides how it reads a conversation."""
     own = settings.reward_models[name]
     card = card_of(own.checkpoint, own.card)
-    return {"card": {"name": card.name, "sha256": card.sha256} if card else None}
+    shown = {"name": card.name, "sha256": card.sha256} if card else None
+    return {"kind": engine_kind(own.checkpoint, card), "card": shown}
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:

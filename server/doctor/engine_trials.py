@@ -34,7 +34,7 @@ DECODE_SECONDS = 15.0
 def policy(settings: Settings, notes: Notes) -> None:
     """Start the policy's engine alone, and measure its decode steps for 1, 4 and 16 candidates."""
     fork, tokenizer = _prepared(settings)
-    options = engine_options(settings, "policy", engine_parts(settings)[0], fork=fork)
+    options = engine_options(settings, "policy", engine_parts(settings)["policy"], fork=fork)
     notes.at("starting the policy's engine")
     started = time.perf_counter()
     engine = KINDS[settings.policy.kind].policy(options, tokenizer)
@@ -51,10 +51,10 @@ def reward_model(settings: Settings, notes: Notes) -> None:
     fork, tokenizer = _prepared(settings)
     scoring = scorings(settings, inspect_reward_models(settings), tokenizer, settings.chat_template)["safety"]
     card = scoring.scorer.card
-    options = engine_options(settings, "safety", engine_parts(settings)[1], fork=fork, card=card)
+    options = engine_options(settings, "safety", engine_parts(settings)["safety"], fork=fork, card=card)
     notes.at("starting the safety model's engine")
     started = time.perf_counter()
-    engine = KINDS[settings.safety.kind].reward_model(options, scoring.reader, scoring.scorer.head)
+    engine = KINDS[scoring.scorer.kind].reward_model(options, scoring.scorer, scoring.reader)
     try:
         notes.found |= _start(options, engine, time.perf_counter() - started)
         notes.at("scoring")

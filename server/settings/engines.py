@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 from winnow.models import demo
 from winnow.models.cards import Card
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.engines.registry import EngineKind
+from winnow.models.engines.base import EngineKind
 from winnow.models.reward_model import Calibration
 from winnow.models.safety_classifier import PROBE_MARGIN
 
@@ -46,7 +46,6 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
     dtype: Dtype | None = Field(default=None, description="Precision of this engine; default: the shared `dtype`.")
     context: int | None = Field(
         default=None, ge=128, description="Maximum tokens of a sequence in this engine; default: the shared `context`."
@@ -61,6 +60,7 @@ _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU;
 class PolicySettings(EngineSettings):
     """The policy's engine."""
 
+    kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
     template: PolicyTemplate = setting(
         "auto",
         offline=True,
@@ -86,6 +86,9 @@ class RewardModelSettings(EngineSettings):
     """A reward model's engine, and the calibration of its raw logits."""
 
     checkpoint: str
+    kind: EngineKind | None = Field(
+        default=None, description="Engine kind that it must be; default: the one of its checkpoint and card."
+    )
     memory: float | None = setting(
         None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
     )

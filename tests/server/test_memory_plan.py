@@ -37,14 +37,14 @@ def on_card(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 def test_on_cpu_each_engine_gets_the_kv_cache_that_it_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
-    policy, safety, helpfulness = engine_parts(Settings())
+    policy, safety, helpfulness = engine_parts(Settings()).values()
     assert policy.kv_cache
     assert 0.99 * GIB < policy.kv_cache <= GIB
     assert safety == helpfulness
     assert safety.kv_cache
     assert safety.kv_cache < GIB // 4
     kept = Settings(kv_cache_gib=2, rm_kv_cache_gib=0.25)
-    assert [part.kv_cache for part in engine_parts(kept)] == [2 * GIB, GIB // 4, GIB // 4]
+    assert [part.kv_cache for part in engine_parts(kept).values()] == [2 * GIB, GIB // 4, GIB // 4]
 
 
 def test_little_free_memory_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,7 +53,7 @@ def test_little_free_memory_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert not caplog.messages
     monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 2 * GIB))
     parts = engine_parts(Settings())
-    assert (parts[0].kv_cache or GIB) < GIB // 2
+    assert (parts["policy"].kv_cache or GIB) < GIB // 2
     assert "smaller KV caches" in caplog.text
 
 
@@ -72,15 +72,15 @@ def test_on_cpu_models_that_cannot_fit_are_refused_before_anything_is_loaded(
 @pytest.mark.usefixtures("on_card")
 def test_on_a_card_each_engine_gets_its_share(seven: dict[str, str]) -> None:
     parts = engine_parts(Settings(**seven))
-    assert all(part.kv_cache is None for part in parts), "an engine fills its share itself"
-    shares = [part.share or 0 for part in parts]
+    assert all(part.kv_cache is None for part in parts.values()), "an engine fills its share itself"
+    shares = [part.share or 0 for part in parts.values()]
     assert shares[0] > shares[1] == shares[2] > 0.2
     assert sum(shares) < 79 / 79.6
 
 
 @pytest.mark.usefixtures("on_card")
 def test_the_settings_shares_and_caches_are_kept(seven: dict[str, str]) -> None:
-    policy, safety, _ = engine_parts(Settings(**seven, policy_memory=0.4, rm_kv_cache_gib=3))
+    policy, safety, _ = engine_parts(Settings(**seven, policy_memory=0.4, rm_kv_cache_gib=3)).values()
     assert policy == Fixed(None, 0.4)
     assert safety.kv_cache == 3 * GIB
 
@@ -96,7 +96,7 @@ def test_the_policy_gets_what_the_reward_models_have_really_left(
     seven: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(**seven)
-    policy, *_ = engine_parts(settings)
+    policy = engine_parts(settings)["policy"]
     shares = []
     for free in (34, 40, 45):
         reading(monkeypatch, free)
@@ -129,7 +129,7 @@ def test_cuda_graphs_are_planned_for_the_policy_unless_it_is_eager(seven: dict[s
 def test_with_all_shares_set_nothing_is_planned(seven: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "runs_on_gpu", lambda: True)  # and no card, so that a plan would fail
     parts = engine_parts(Settings(**seven, policy_memory=0.4, rm_memory=0.3))
-    assert parts == (Fixed(None, 0.4), Fixed(None, 0.3), Fixed(None, 0.3))
+    assert list(parts.values()) == [Fixed(None, 0.4), Fixed(None, 0.3), Fixed(None, 0.3)]
 
 
 def test_shares_of_more_than_a_card_are_refused_before_an_engine_starts(
@@ -157,8 +157,8 @@ def test_an_engine_may_differ_from_the_shared_settings(seven: dict[str, str]) ->
     assert [engine.model.context for engine in planned.engines] == [2048, 1024, 2048]
     assert [engine.model.dtype for engine in planned.engines] == ["bfloat16", "float32", "bfloat16"]
     assert [precision(settings, engine, on_gpu=False) for engine in settings.engines.values()] == ["float32"] * 3
-    assert planned.safety.kv_cache == 3 * GIB
-    assert planned.helpfulness.share == 0.3
+    assert planned.engine("safety").kv_cache == 3 * GIB
+    assert planned.engine("helpfulness").share == 0.3
 
 
 def run(*arguments: str) -> Result:

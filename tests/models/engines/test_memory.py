@@ -96,7 +96,7 @@ def test_every_planned_engine_can_be_started(
     if plan is None:
         return
     free = float(memory.free)
-    for engine in (plan.safety, plan.helpfulness, plan.policy):
+    for engine in (plan.engine("safety"), plan.engine("helpfulness"), plan.policy):
         assert engine.share * memory.total <= free - CUDA_CONTEXT
         assert engine.held <= engine.share * memory.total + engine.uncounted + 1
         free -= engine.claimed
@@ -149,7 +149,12 @@ def test_the_policy_is_planned_anew_from_what_the_reward_models_have_left(
     plan = planned(card(gib), shape, work, context, graphs=True)
     if plan is None:
         return
-    free = plan.memory.free - plan.safety.claimed - plan.helpfulness.claimed - error * plan.memory.total
+    free = (
+        plan.memory.free
+        - plan.engine("safety").claimed
+        - plan.engine("helpfulness").claimed
+        - error * plan.memory.total
+    )
     left = replace(plan.memory, free=int(free))
     try:
         policy = plan_policy(left, plan.policy.model, work)
@@ -191,14 +196,16 @@ def test_the_policy_gets_what_the_reward_models_do_not_need(
     if plan is not None:
         is_full = plan.memory.free - plan.needed <= 4
         assert is_full or plan.policy.kv_cache == useful_kv_cache(plan.policy.model, work, 16)
-        assert plan.safety.kv_cache == plan.helpfulness.kv_cache <= plan.policy.kv_cache * 1.01 + GIB
+        assert (
+            plan.engine("safety").kv_cache == plan.engine("helpfulness").kv_cache <= plan.policy.kv_cache * 1.01 + GIB
+        )
 
 
 @pytest.mark.parametrize(("gib", "policy_tokens"), [(139.8, 160_000), (79.6, 40_000)])
 def test_three_7b_models_on_a_data_centre_card(gib: float, policy_tokens: int) -> None:
     plan = plan_card(card(gib), three(LLAMA_2_7B), WORK)
     assert plan.policy.tokens > policy_tokens
-    assert plan.safety.tokens == plan.helpfulness.tokens == 12_288
+    assert plan.engine("safety").tokens == plan.engine("helpfulness").tokens == 12_288
     assert plan.policy.candidates(512) > 80
 
 
@@ -209,7 +216,7 @@ def test_each_engine_has_its_own_context() -> None:
         plan_card(card(79.6), (policy, replace(safety, context=1024), helpfulness), WORK),
     )
     assert [engine.context for engine in short.engines] == [4096, 1024, 4096]
-    assert short.safety.kv_cache < long.safety.kv_cache
+    assert short.engine("safety").kv_cache < long.engine("safety").kv_cache
     assert short.policy.kv_cache > long.policy.kv_cache
 
 
@@ -257,7 +264,7 @@ def test_the_operators_sizes_are_kept() -> None:
     plan = plan_card(card(139.8), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.5), Fixed(kv_cache=4 * GIB)))
     assert plan.policy.share == 0.5
     assert plan.policy.held - CUDA_CONTEXT == pytest.approx(0.5 * 139.8 * GIB)
-    assert plan.safety.kv_cache == plan.helpfulness.kv_cache == 4 * GIB
+    assert plan.engine("safety").kv_cache == plan.engine("helpfulness").kv_cache == 4 * GIB
     with pytest.raises(DoesNotFit, match="the three engines need"):
         plan_card(card(139.8), three(LLAMA_2_7B), WORK, fixed(Fixed(share=0.9)))
     with pytest.raises(DoesNotFit, match=r"policy\.memory \(policy_memory\) 0\.1 is 8\.0 GiB, too little"):
@@ -284,8 +291,8 @@ def test_sizes_of_the_operators_that_do_not_fit_are_what_would_help() -> None:
 def test_one_reward_model_alone_can_be_fixed() -> None:
     free = plan_card(card(79.6), three(LLAMA_2_7B), WORK)
     plan = plan_card(card(79.6), three(LLAMA_2_7B), WORK, (NOT_FIXED, Fixed(kv_cache=4 * GIB), NOT_FIXED))
-    assert plan.safety.kv_cache == 4 * GIB
-    assert plan.helpfulness == free.helpfulness
+    assert plan.engine("safety").kv_cache == 4 * GIB
+    assert plan.engine("helpfulness") == free.engine("helpfulness")
     with pytest.raises(DoesNotFit, match=r"helpfulness\.memory \(rm_memory\) 0\.1 is 8\.0 GiB, too little"):
         plan_card(card(80), three(LLAMA_2_7B), WORK, (NOT_FIXED, NOT_FIXED, Fixed(share=0.1)))
 
@@ -326,7 +333,7 @@ def test_a_demo_engine_takes_no_cache_that_it_cannot_use() -> None:
     assert [engine.kv_cache for engine in few.engines] == [(8 * 2 + 1) * 128 * bytes_a_token] * 3
     usual = plan_ram(machine(16), demos(), WORK)
     assert 0.99 * GIB < usual.policy.kv_cache <= GIB, "256 sequences of 2,048 tokens could use more"
-    assert usual.safety.kv_cache == usual.helpfulness.kv_cache < GIB / 4
+    assert usual.engine("safety").kv_cache == usual.engine("helpfulness").kv_cache < GIB / 4
 
 
 @quick
