@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
@@ -52,7 +53,8 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
 
 def planned_engines(settings: Settings) -> dict[str, PolicySettings | RewardModelSettings]:
     """Return the engines that take memory of this machine for weights and a KV cache, by name; the policy first."""
-    return {"policy": settings.policy, **settings.reward_models}
+    here = {name: own for name, own in settings.reward_models.items() if not own.is_remote}
+    return {"policy": settings.policy, **here}
 
 
 def engine_parts(settings: Settings) -> dict[str, Fixed]:
@@ -127,11 +129,12 @@ def print_plan(settings: Settings, card_gib: float | None) -> None:
         DoesNotFit: the engines need more than there is.
     """
     size = int(card_gib * GIB) if card_gib else None
-    print_table(Console(), table(plan(settings, Memory("the card", size, size) if size else None)))
+    elsewhere = [name for name, own in settings.reward_models.items() if own.is_remote]
+    print_table(Console(), table(plan(settings, Memory("the card", size, size) if size else None), elsewhere))
 
 
-def table(planned: MemoryPlan) -> Table:
-    """Return the plan as a table, one engine per row; sizes in GiB."""
+def table(planned: MemoryPlan, elsewhere: Sequence[str] = ()) -> Table:
+    """Return the plan as a table, one engine per row; sizes in GiB. Models `elsewhere` are on other servers."""
     typical = TYPICAL_PROMPT + TYPICAL_ANSWER
     precisions = "/".join(dict.fromkeys(engine.model.dtype for engine in planned.engines))
     shown = Table(title=f"{planned.memory}, {precisions}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -151,5 +154,6 @@ def table(planned: MemoryPlan) -> Table:
     shown.caption = (
         "Sizes in GiB. tokens: capacity of the KV cache; full: in sequences of the whole context; "
         f"of {typical}: in candidates of {typical} tokens with nothing shared."
+        + (f" On another server, without memory here: {', '.join(elsewhere)}." if elsewhere else "")
     )
     return shown

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import EngineStatus, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import EngineStatus, MayBeDown, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.hub import is_local
-from winnow.models.engines.memory import Fixed
+from winnow.models.engines.memory import NOT_FIXED, Fixed
 from winnow.models.engines.registry import KINDS
-from winnow.models.errors import CheckpointError, EngineDead
+from winnow.models.errors import CheckpointError, EngineDead, ModelUnavailable
 from winnow.models.reward_model import (
     HELPFULNESS_CHECK,
     SAFETY_CHECK,
@@ -31,7 +31,7 @@ from winnow.models.types import CombinerName, Message
 from winnow.server.aio import cancel
 from winnow.server.classifiers import chosen_classifier
 from winnow.server.engine_options import engine_options
-from winnow.server.memory_plan import engine_parts, policy_part
+from winnow.server.memory_plan import engine_parts, planned_engines, policy_part
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
@@ -134,7 +134,22 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether new requests are taken."""
-        return self.is_alive and not self.lifecycle.is_draining
+        return self.is_alive and not self.lifecycle.is_draining and not self.outages
+
+    @property
+    def outages(self) -> dict[str, str]:
+        """Why engines on other servers cannot be used for now, by name; empty if all can."""
+        down = {name: engine.outage for name, engine in self.engines.items() if isinstance(engine, MayBeDown)}
+        return {name: reason for name, reason in down.items() if reason}
+
+    def require_engines(self) -> None:
+        """Check that every engine can be used.
+
+        Raises:
+            ModelUnavailable: one cannot, for now.
+        """
+        for name, reason in self.outages.items():
+            raise ModelUnavailable(name, reason)
 
     async def watch(self) -> None:
         """Watch each engine by itself; the first that dies, or hangs for `stall_seconds`, ends the lifecycle."""
@@ -193,7 +208,7 @@ class Service:
 
 @contextlib.contextmanager
 def started(settings: Settings) -> Iterator[Service]:
-    """Start the three engines, one after another, and end their processes on leaving.
+    """Start the engines of this machine, one after another, and end their processes on leaving.
 
     The reward models come first, so that on a GPU the policy gets what they have left. Call it from the main
     thread, before an event loop runs: the engines are forked, unless torch has been imported before; then they are
@@ -217,11 +232,13 @@ def started(settings: Settings) -> Iterator[Service]:
         logger.info("%s reward model: %s", name, scoring)
     if settings.combiner is None and combiner_of(settings, (one.scorer.card for one in served.values())) != "llama2":
         logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
-    logger.info("starting three engines; with the demo models this takes about 20 seconds")
+    here = len(planned_engines(settings))
+    count = {1: "one engine", 2: "two engines", 3: "three engines"}[here]
+    logger.info("starting %s; with the demo models this takes about %d seconds", count, 5 + 5 * here)
     with contextlib.ExitStack() as running:
-        safety = _reward_model(settings, "safety", parts["safety"], served["safety"], fork=fork)
+        safety = _reward_model(settings, "safety", parts.get("safety"), served["safety"], fork=fork)
         running.callback(safety.shutdown)
-        helpfulness = _reward_model(settings, "helpfulness", parts["helpfulness"], served["helpfulness"], fork=fork)
+        helpfulness = _reward_model(settings, "helpfulness", parts.get("helpfulness"), served["helpfulness"], fork=fork)
         running.callback(helpfulness.shutdown)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
@@ -239,8 +256,11 @@ def started(settings: Settings) -> Iterator[Service]:
         )  # fmt: skip
 
 
-def _reward_model(settings: Settings, name: str, part: Fixed, scoring: Scoring, *, fork: bool) -> ServedRewardModel:
+def _reward_model(
+    settings: Settings, name: str, part: Fixed | None, scoring: Scoring, *, fork: bool
+) -> ServedRewardModel:
+    """Start a reward model with its part of the memory; one on another server has none."""
     scorer = scoring.scorer
-    options = engine_options(settings, name, part, fork=fork, card=scorer.card)
+    options = engine_options(settings, name, part or NOT_FIXED, fork=fork, card=scorer.card)
     kind = KINDS[scorer.kind]
     return kind.reward_model(replace(options, checkpoint=str(scorer.folder)), scorer, scoring.reader)

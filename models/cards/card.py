@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 
 from winnow.models.errors import CheckpointError
 
-Adapter = Literal["linear", "labels"]
-"""The place of the score: in a linear head's one row, or in the logits of label tokens."""
+Adapter = Literal["linear", "labels", "judge"]
+"""The place of the score: in a linear head's one row, in the logits of label tokens, or in a judge's grade."""
 System = Literal["keep", "merge", "drop"]
 """A system message: given to the template, put before the first user message, or left out."""
 ReadAt = Literal["last", "before_pad"]
@@ -36,6 +36,9 @@ class Card:
     name: the score is the first one's logit, minus the second's. `template` is "tokenizer", "llama2" or a Jinja
     template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation. `scale` and `bias` make
     a logit of which more is better; `calibrated` says that its sigmoid is a probability. `note` is for people.
+
+    A judge's `template` makes the text that it is sent, of `messages`, `answer` and `grades`; `grades` are the lowest
+    and the highest. `expected` takes the mean of the grades that it weighed, if its server tells their probabilities.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Card:
     scale: float | None = None
     bias: float = 0.0
     calibrated: bool = False
+    grades: tuple[int, int] | None = None
+    expected: bool = False
     note: str = ""
 
     def is_for(self, name: str, architecture: str) -> bool:
@@ -78,9 +83,9 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "adapter", "head", "template", "system", "read_at", "overflow", "note"), (str,)),
-    **dict.fromkeys(("match", "architectures", "labels", "end"), (list,)),
+    **dict.fromkeys(("match", "architectures", "labels", "end", "grades"), (list,)),
     **dict.fromkeys(("scale", "bias"), (int, float)),
-    **dict.fromkeys(("bos", "calibrated"), (bool,)),
+    **dict.fromkeys(("bos", "calibrated", "expected"), (bool,)),
     "context": (int,),
 }
 
@@ -132,7 +137,7 @@ def _problem(name: str, value: Any) -> str | None:
     if name in _CHOICES and value not in _CHOICES[name]:
         return f"{name} is {value!r}; it may be {', '.join(_CHOICES[name])}"
     if isinstance(value, list):
-        kinds = (int, str) if name in ("labels", "end") else (str,)
+        kinds = {"labels": (int, str), "end": (int, str), "grades": (int,)}.get(name, (str,))
         if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
             return f"{name} must hold {' or '.join(_WORDS[kind] for kind in kinds)} only"
     if name == "context" and isinstance(value, int) and value < 1:
@@ -146,6 +151,8 @@ _WORDS = {str: "a text", list: "a list", int: "a number", float: "a number", boo
 def _contradiction(card: Card) -> str | None:
     if card.scale == 0:
         return "scale must not be 0"
+    if card.adapter == "judge" or card.grades or card.expected:
+        return _judge_contradiction(card)
     if (card.adapter == "labels") != bool(card.labels):
         return 'labels belong to adapter = "labels", which needs one or two of them'
     if len(card.labels) > 2 or len(set(card.labels)) < len(card.labels):
@@ -156,6 +163,25 @@ def _contradiction(card: Card) -> str | None:
         return 'template = "llama2" has a BOS, a system block and an EOS of its own, and no label tokens'
     if card.template is not None and card.template not in ("tokenizer", "llama2") and "{" not in card.template:
         return 'template must be "tokenizer", "llama2" or a Jinja template'
+    return None
+
+
+_NOT_OF_JUDGES = ("head", "labels", "system", "bos", "end", "read_at", "context")
+
+
+def _judge_contradiction(card: Card) -> str | None:
+    if card.adapter != "judge":
+        return 'grades and expected belong to adapter = "judge"'
+    if no := [name for name in _NOT_OF_JUDGES if getattr(card, name) not in (None, ())]:
+        return f"{no[0]} is not a judge's, which is sent what its template makes"
+    if card.overflow != "refuse":
+        return "overflow is not a judge's; its server refuses what is too long"
+    if not card.grades or len(card.grades) != 2 or not -1000 < card.grades[0] < card.grades[1] < 1000:
+        return "a judge needs grades, the lowest and the highest, such as [1, 10]"
+    if card.expected and not 0 <= card.grades[0] < card.grades[1] <= 9:
+        return "expected needs grades of one digit, such as [1, 9]: a token may be the beginning of a longer one"
+    if not card.template or "messages" not in card.template or "answer" not in card.template:
+        return "a judge needs a Jinja template of messages and answer"
     return None
 
 

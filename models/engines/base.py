@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.policy import Policy
@@ -13,7 +13,7 @@ from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 
-EngineKind = Literal["vllm"]
+EngineKind = Literal["vllm", "classify", "judge"]
 """What runs a model; see `winnow.models.engines.registry`."""
 Execution = Literal["eager", "graphs", "compiled"]
 """An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
@@ -115,6 +115,16 @@ def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
         else message
         for index, message in enumerate(messages)
     )
+
+
+@runtime_checkable
+class MayBeDown(Protocol):
+    """An engine on another machine, which may not answer for a while, and then again."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why it cannot be used for now; None while it can."""
+        ...
 
 
 class EngineStatus(Protocol):

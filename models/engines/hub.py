@@ -65,6 +65,18 @@ def fetched(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
         return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
 
 
+def cached(checkpoint: str, patterns: Sequence[str]) -> Path | None:
+    """Return the folder in the hub library's cache of a hub id that has been fetched before; None if it has not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(checkpoint, allow_patterns=list(patterns), local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
 def snapshot(checkpoint: str) -> Path:
     """Return the folder of `checkpoint`: itself, or a hub id's in the hub library's cache, fetched if need be.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from winnow.models.engines.base import AnswerReader, EngineKind, EngineOptions, ServedPolicy, ServedRewardModel
 from winnow.models.engines.scorers import Scorer
+from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
 
 
@@ -35,4 +36,26 @@ def _vllm_reward_model(options: EngineOptions, scorer: Scorer, reader: AnswerRea
     return start_reward_model(options, reader, scorer.head)
 
 
-KINDS: Mapping[EngineKind, Starters] = {"vllm": Starters(_vllm_policy, _vllm_reward_model)}
+def _no_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
+    raise CheckpointError("policy.kind: a policy runs in this process; leave kind out")
+
+
+def _classify(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
+    from winnow.models.engines.classify import start_classify
+
+    assert scorer.remote
+    return start_classify(options, scorer.remote, reader, scorer.card.labels)
+
+
+def _judge(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
+    from winnow.models.engines.judge import Judge
+
+    assert scorer.remote
+    return Judge(options, scorer.remote, scorer.card)
+
+
+KINDS: Mapping[EngineKind, Starters] = {
+    "vllm": Starters(_vllm_policy, _vllm_reward_model),
+    "classify": Starters(_no_policy, _classify),
+    "judge": Starters(_no_policy, _judge),
+}

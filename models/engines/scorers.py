@@ -17,8 +17,9 @@ from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
-from winnow.models.engines.heads import Head, architecture, find_head, is_classifier
+from winnow.models.engines.heads import PLAIN, Head, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
+from winnow.models.engines.remote import RemoteModel, model_folder
 from winnow.models.errors import CheckpointError
 
 KIND: Kind = "reward model"
@@ -41,6 +42,7 @@ class Scorer:
     """A reward model's folder, its card and its head.
 
     `is_derived` says that the card was made of the checkpoint's own files, for want of one. `kind` is what runs it.
+    A model on another server has `remote`, and a folder without weights; a judge has no files at all.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class Scorer:
     config: Mapping[str, Any]
     is_derived: bool = False
     kind: EngineKind = "vllm"
+    remote: RemoteModel | None = None
 
     @property
     def pad_id(self) -> int | None:
@@ -58,18 +61,23 @@ class Scorer:
 
 
 def inspect_scorer(
-    checkpoint: str, card_file: Path | None = None, *, needs_weights: bool = True, scale: float | None = None
+    checkpoint: str,
+    card_file: Path | None = None,
+    *,
+    needs_weights: bool = True,
+    scale: float | None = None,
+    name: str | None = None,
 ) -> Scorer:
     """Return the reward model `checkpoint`, a folder or a hub id, by the card in `card_file` or the one found for it.
 
-    `scale` is the operator's, which wins over the card's.
+    `scale` is the operator's, which wins over the card's. `name` is the checkpoint's, where the folder has another.
 
     Raises:
         CheckpointError: it cannot be served, or its files contradict its card; the message says what would help.
     """
     folder = snapshot(checkpoint)
     config = read_json(folder / "config.json", KIND)
-    name = _name(checkpoint)
+    name = name or _name(checkpoint)
     found = _card(folder, name, config, card_file)
     card = found or Card(name=name)
     try:
@@ -85,6 +93,30 @@ def inspect_scorer(
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise CheckpointError(f"{KIND}: {name} has no tokenizer.json")
     return Scorer(folder, card, replace(head, architecture=_served_as(config)), config, is_derived=found is None)
+
+
+def remote_scorer(
+    role: str, remote: RemoteModel, card_file: Path | None, tokenizer: str | None, scale: float | None
+) -> Scorer:
+    """Return the reward model of a server, for `role` (safety or helpfulness).
+
+    What it reads, and what is refused, is as for a local one, by the files in the folder or hub id `tokenizer`, or in
+    the server's own checkpoint. A judge has a card only: the one in `card_file`, or the role's.
+
+    Raises:
+        CheckpointError: it cannot be served; the message says what would help.
+    """
+    if remote.link.address.kind == "judge":
+        card = read_card(card_file) if card_file else next(one for one in shipped() if one.name == f"judge-{role}")
+        if card.adapter != "judge":
+            raise CheckpointError(f'{role} reward model: card {card.name} is no judge\'s (adapter = "judge")')
+        card = replace(card, scale=card.scale if scale is None else scale)
+        return Scorer(Path(), card, PLAIN, {}, kind="judge", remote=remote)
+    folder = model_folder(role, tokenizer, remote)
+    found = inspect_scorer(str(folder), card_file, needs_weights=False, scale=scale, name=remote.checkpoint)
+    if found.card.adapter not in ("linear", "labels"):
+        raise CheckpointError(f"{role} reward model: card {found.card.name} is not for a /classify server")
+    return replace(found, kind="classify", remote=remote)
 
 
 def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
@@ -136,6 +168,8 @@ def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
     named, kind = architecture(config), config.get("model_type")
+    if card.adapter == "judge":
+        raise CheckpointError(f"card {card.name} is a judge's, which is served behind judge:URL")
     if kind in _ENCODERS or str(kind).startswith(("deberta", "bert")):
         raise CheckpointError(f"{named} is an encoder, which is not served yet")
     if card.architectures and named not in card.architectures:

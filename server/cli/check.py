@@ -26,7 +26,7 @@ from winnow.models.reporting.tables import print_table
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, RewardModel, SanityCheck
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
-from winnow.server.cli.comparison import Comparison, Reference, Scores, Served
+from winnow.server.cli.comparison import ITSELF, Comparison, Reference, Scores, Served
 from winnow.server.cli.prompt_check import check_prompts
 from winnow.server.settings import Settings
 
@@ -159,6 +159,10 @@ async def against_references(service: Service, served: Sequence[Served], dtype: 
     comparisons = []
     for scored in served:
         own = service.scorings[scored.name]
+        if own.scorer.remote and not any(own.scorer.folder.glob("*.safetensors")):
+            logger.warning("%s: its weights are not here; only alone and batched are compared", scored.name)
+            comparisons.append(Comparison(scored, Reference(ITSELF, "its server", scored.alone)))
+            continue
         logger.info("%s: loading the reference in %s on %s", scored.name, dtype, device)
         with contextlib.closing(
             ReferenceRewardModel(str(own.scorer.folder), own.reader, dtype, device, own.scorer.head)
@@ -219,6 +223,7 @@ def _failure(comparisons: Sequence[Comparison]) -> str:
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
     count, reference = comparisons[0].count, comparisons[0].reference
+    reference = next((one.reference for one in comparisons if not one.is_own_reference), reference)
     table = Table(
         "reward model", "served in", "spread", "max |Δ|", "RMS Δ", "tolerance", "by batch", "ranks changed", "",
         title=f"{count} served rewards of each model against transformers in {reference.dtype} on {reference.device}",
@@ -226,7 +231,7 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
     for comparison in comparisons:
         table.add_row(
             comparison.served.name,
-            comparison.served.dtype,
+            comparison.served.dtype + (" (no weights here: against itself)" if comparison.is_own_reference else ""),
             f"{comparison.spread:.4f}",
             f"{comparison.largest_difference:.6f}",
             f"{comparison.rms_difference:.6f}",

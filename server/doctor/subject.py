@@ -11,6 +11,7 @@ from winnow.models.demo import ModelName
 from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.dummy_checkpoints import SHAPES, write
 from winnow.models.engines.environment import runs_on_gpu
+from winnow.models.engines.remote import is_remote
 from winnow.models.engines.shape import Shape
 from winnow.models.errors import DoesNotFit
 from winnow.server.doctor.privacy import clean_text
@@ -87,7 +88,7 @@ def _own_shapes(settings: Settings) -> dict[ModelName, Shape]:
     for role, engine in ROLES.items():
         checkpoint = settings.checkpoints[engine]
         kind: Kind = "policy" if engine == "policy" else "reward model"
-        if checkpoint != str(demo.weights(role)):
+        if checkpoint != str(demo.weights(role)) and not is_remote(checkpoint):
             found[role] = describe(checkpoint, kind, engine, "float32").shape
     return found
 

@@ -1,0 +1,142 @@
+"""A reward model on another vLLM server: token ids over `/classify`, raw logits back.
+
+The conversation is rendered and tokenised here, as for an engine of this process, so that what people write never
+becomes a control token there. Several servers for one model are not covered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from winnow.models.engines.base import AnswerReader, EngineOptions
+from winnow.models.engines.model_server import Broken, RemoteEngine
+from winnow.models.engines.reading import fitting_ids
+from winnow.models.engines.remote import RemoteModel, in_words, read_models
+from winnow.models.errors import CandidateFailed, CheckpointError
+from winnow.models.types import Prompt
+
+PATH = "/classify"
+MODELS = "/v1/models"
+TRIAL_IDS = (0, 1)
+"""Ids that every vocabulary has, to try whether a server classifies."""
+
+
+def start_classify(
+    options: EngineOptions, remote: RemoteModel, reader: AnswerReader, labels: Sequence[int | str]
+) -> RemoteClassifier:
+    """Return the model of a server that has been found to classify; `labels` are the card's, none or two.
+
+    Raises:
+        CheckpointError: the server does not classify, has other labels, or a shorter context than is asked for.
+    """
+    told = remote.context or options.context
+    if told is None:
+        raise CheckpointError(
+            f"{options.name} reward model: its server does not tell its context (max_model_len); set "
+            f"{options.name}.context"
+        )
+    if options.context and remote.context and options.context > remote.context:
+        raise CheckpointError(
+            f"{options.name} reward model: a context of {options.context} is asked for, but its server was started "
+            f"with max_model_len {remote.context}"
+        )
+    _require_classifier(options.name, remote, len(labels))
+    return RemoteClassifier(options.name, remote, min(told, options.context or told), reader)
+
+
+def _require_classifier(name: str, remote: RemoteModel, labels: int) -> None:
+    """Score two tokens, to see whether the server returns as many numbers as the model's card says."""
+    url = remote.link.address.url
+    try:
+        with httpx.Client(**remote.link.client_options()) as client:
+            response = client.post(url + PATH, json=_body(remote, TRIAL_IDS))
+    except httpx.HTTPError as error:
+        raise CheckpointError(f"{name} reward model: {url} does not classify: {in_words(error)}") from None
+    if response.status_code != 200:
+        raise CheckpointError(
+            f"{name} reward model: {url} is no classifier: {PATH} has status {response.status_code}; it needs "
+            "vllm serve MODEL --runner pooling --convert classify, or a model that is a classifier by itself"
+        )
+    try:
+        found = _numbers(name, response.json())
+    except (ValueError, CandidateFailed):
+        raise CheckpointError(
+            f"{name} reward model: {url} is no classifier of vLLM's: {PATH} has other fields"
+        ) from None
+    if len(found) not in {1, labels or 1}:
+        raise CheckpointError(
+            f"{name} reward model: {url} returns {len(found)} numbers for an answer; one is needed, or two where its "
+            "card has two labels"
+        )
+
+
+class RemoteClassifier(RemoteEngine):
+    """Scores answers on a `/classify` server; a `ServedRewardModel`."""
+
+    def __init__(self, name: str, remote: RemoteModel, context: int, reader: AnswerReader) -> None:
+        super().__init__(name, remote, context)
+        self._reader = reader
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """Score one answer; see `RewardModel.score`.
+
+        Raises:
+            ModelUnavailable: the server does not answer for now.
+        """
+        ids = await fitting_ids(self._reader, prompt, answer, context=self.context, name=self.name)
+        return self._raw_logit(await self.server.post(PATH, _body(self.remote, ids)))
+
+    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+        """Return None: a server does not tell the probabilities of other tokens."""
+        return None
+
+    async def probe(self) -> None:
+        """Return if the server serves the same model, and scores with it; see `ModelServer`."""
+        link = self.remote.link
+        answer = await self.server.once("GET", MODELS)
+        try:
+            found = read_models(link, answer, self.remote.name)
+        except ValueError as problem:
+            raise Broken(f"it {problem}") from None
+        if not self.remote.same_as(found):
+            raise Broken("another model is served there now; start Winnow again if that is meant")
+        self._raw_logit(await self.server.once("POST", PATH, _body(self.remote, TRIAL_IDS)))
+
+    def _raw_logit(self, answer: Any) -> float:
+        numbers = _numbers(self.name, answer)
+        if len(numbers) > 2:
+            raise CandidateFailed(f"the {self.name} model's server returned {len(numbers)} numbers for an answer")
+        return numbers[0] - (numbers[1] if len(numbers) == 2 else 0.0)
+
+
+def _body(remote: RemoteModel, ids: Sequence[int]) -> dict[str, Any]:
+    # Raw logits: the server would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
+    return {"model": remote.name, "input": list(ids), "use_activation": False}
+
+
+def _numbers(name: str, answer: Any) -> list[float]:
+    """Return the numbers of the one answer that was sent; NaN for one that JSON cannot hold.
+
+    Raises:
+        CandidateFailed: there is another number of answers, or they are no numbers.
+    """
+    data = answer.get("data") if isinstance(answer, dict) else None
+    found = data[0].get("probs") if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) else None
+    if not isinstance(found, list) or not found:
+        raise CandidateFailed(f"the {name} model's server returned no score for an answer")
+    return [_number(name, value) for value in found]
+
+
+def _number(name: str, value: Any) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CandidateFailed(f"the {name} model's server returned a score that is no number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
