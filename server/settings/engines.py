@@ -147,6 +147,12 @@ class RewardModelSettings(EngineSettings):
         """Whether the model is on another server."""
         return is_remote(self.checkpoint)
 
+    def calibration(self, card: Card | None) -> Calibration:
+        """Return the calibration of the model's raw logits: these settings', or else the card's, or else none."""
+        scale, bias = (card.scale, card.bias) if card else (None, 0.0)
+        own = scale if self.scale is None else self.scale
+        return Calibration(1.0 if own is None else own, bias if self.bias is None else self.bias)
+
 
 class SafetySettings(RewardModelSettings):
     """The safety reward model's engine."""
