@@ -32,7 +32,7 @@ PROBE_SECONDS, PROBE_FACTOR, LONGEST_PROBE = 0.5, 1.5, 5.0
 """Seconds between two probes of a server that is down: 0.5, then half as long again each time, up to 5."""
 PROBE_TIMEOUT = 10.0
 MAX_REASON = 200
-_QUOTING = re.compile(r"""[\[{"'`]""")
+_QUOTING = re.compile(r"""[\[{"`]|\s'""")
 """Where a server's message may begin to quote the request."""
 _PLAIN_CODE = re.compile(r"[A-Za-z_]{1,60}")
 
@@ -202,6 +202,7 @@ class ModelServer:
                 logger.warning("the %s reward model's server is up again, after %.0f s", self.name, seconds)
         finally:
             await client.aclose()
+            await asyncio.sleep(0)  # for the transports to close, before the loop does
 
     def _enter_loop(self) -> None:
         """Make the client, and the task that attends to it, in the running loop."""

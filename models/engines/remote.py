@@ -213,6 +213,8 @@ def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in data):
         raise ValueError("is no model server: its /v1/models has no list of models")
+    if not data:
+        raise ValueError("serves no model")
     found = [one for one in data if wanted in (None, one["id"])]
     if not found:
         raise ValueError(f"does not serve the model that the setting model names, but {_names(data)}")
@@ -229,7 +231,7 @@ def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
 
 def _names(data: list[dict[str, Any]]) -> str:
     shown = ", ".join(str(one["id"])[:80] for one in data[:3])
-    return (f"{shown} and others" if len(data) > 3 else shown) or "none"
+    return f"{shown} and others" if len(data) > 3 else shown
 
 
 def in_words(error: httpx.HTTPError) -> str:
@@ -264,7 +266,7 @@ def model_folder(role: str, configured: str | None, remote: RemoteModel) -> Path
         return Path(configured)
     root = remote.root
     folder = None
-    if root and Path(root).is_absolute() and (Path(root) / "config.json").is_file():
+    if root and (Path(root) / "config.json").is_file():
         folder = Path(root)
     elif root and re.fullmatch(r"[\w.-]+/[\w.-]+", root):
         folder = cached(root, NEEDED_FILES)
