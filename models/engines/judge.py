@@ -96,7 +96,12 @@ class Judge(RemoteEngine):
         return None
 
     async def probe(self) -> None:
-        """Return if the server answers and lists the model, as far as it lists any; see `ModelServer`."""
+        """Return if the server lists the model, as far as it lists any, and answers; see `ModelServer`."""
+        await self._require_listed()
+        trial = {**self._body("Reply with 1.", 0), "max_tokens": 1}
+        self._first_choice(await self.server.once("POST", PATH, trial))
+
+    async def _require_listed(self) -> None:
         try:
             answer = await self.server.once("GET", MODELS)
         except Broken:

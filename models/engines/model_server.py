@@ -30,7 +30,7 @@ FIRST_PAUSE, PAUSE_FACTOR, LONGEST_PAUSE = 0.1, 3.0, 10.0
 """Seconds before a request is sent again, at most: 0.1, 0.3, 0.9; half to all of it, so that callers spread out."""
 PROBE_SECONDS, PROBE_FACTOR, LONGEST_PROBE = 0.5, 1.5, 5.0
 """Seconds between two probes of a server that is down: 0.5, then half as long again each time, up to 5."""
-PROBE_TIMEOUT = 10.0
+PROBE_TIMEOUT = 15.0
 MAX_REASON = 200
 _QUOTING = re.compile(r"""[\[{"`]|\s'""")
 """Where a server's message may begin to quote the request."""
@@ -40,7 +40,7 @@ _PLAIN_CODE = re.compile(r"[A-Za-z_]{1,60}")
 class Transient(Exception):
     """A failure that may pass. `is_down` says that the server fails rather than being busy; `pause` is its own advice.
 
-    `is_internal` says that the fault may lie in the request: the server itself fails on it.
+    `is_internal` says that the fault may lie in the request: the server fails on it, or takes too long.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class ModelServer:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     return await self.once("POST", path, body)
             except TimeoutError:
-                raise self._open(f"no answer within {self._link.seconds:g} s") from None
+                late = Transient(f"no answer within {self._link.seconds:g} s", is_internal=True)
+                raise await self._given_up(late, 0.0) from None
             except Broken as problem:
                 raise self._open(str(problem)) from None
             except Transient as problem:
@@ -113,7 +114,7 @@ class ModelServer:
             await asyncio.sleep(pause)
 
     async def _given_up(self, problem: Transient, pause: float) -> WinnowError:
-        """Return the error of a request that has been sent often enough."""
+        """Return the error of a request that has been sent often enough: its own fault if a probe is answered."""
         if not problem.is_down:
             return ModelUnavailable(self.name, str(problem), min(60, max(1, math.ceil(pause))))
         if problem.is_internal and await self._failed_probe() is None:
@@ -139,7 +140,8 @@ class ModelServer:
                     if len(text) > MAX_BYTES:
                         raise CandidateFailed(f"the {self.name} model's server answers with too much")
         except httpx.HTTPError as error:
-            raise Transient(in_words(error)) from None
+            is_late = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
+            raise Transient(in_words(error), is_internal=is_late) from None
         return self._understood(response, bytes(text))
 
     def _understood(self, response: httpx.Response, text: bytes) -> Any:

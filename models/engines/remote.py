@@ -32,6 +32,8 @@ START_PAUSE = 1.0
 TOLD_EVERY = 10.0
 """Seconds between two messages that a server is waited for."""
 CONNECT_SECONDS = 5.0
+KEEP_SECONDS = 3.0
+"""Longest silence on a connection that is used again; vLLM's server closes its own after 5 s."""
 MAX_BYTES = 4 * 2**20
 """Largest answer of a model server that is read."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -104,7 +106,7 @@ class Link:
             "trust_env": False,
             "headers": {"Authorization": f"Bearer {self.key}"} if self.key else {},
             "timeout": httpx.Timeout(self.seconds, connect=min(CONNECT_SECONDS, self.seconds)),
-            "limits": httpx.Limits(max_connections=self.connections, max_keepalive_connections=self.connections),
+            "limits": httpx.Limits(max_connections=self.connections, keepalive_expiry=KEEP_SECONDS),
             **self.http_options,
         }
 

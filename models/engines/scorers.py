@@ -113,7 +113,8 @@ def remote_scorer(
         card = replace(card, scale=card.scale if scale is None else scale)
         return Scorer(Path(), card, PLAIN, {}, kind="judge", remote=remote)
     folder = model_folder(role, tokenizer, remote)
-    found = inspect_scorer(str(folder), card_file, needs_weights=False, scale=scale, name=remote.checkpoint)
+    has_weights = any(folder.glob("*.safetensors"))
+    found = inspect_scorer(str(folder), card_file, needs_weights=has_weights, scale=scale, name=remote.checkpoint)
     if found.card.adapter not in ("linear", "labels"):
         raise CheckpointError(f"{role} reward model: card {found.card.name} is not for a /classify server")
     return replace(found, kind="classify", remote=remote)

@@ -224,14 +224,18 @@ def _failure(comparisons: Sequence[Comparison]) -> str:
 def _table(comparisons: Sequence[Comparison]) -> Table:
     count, reference = comparisons[0].count, comparisons[0].reference
     reference = next((one.reference for one in comparisons if not one.is_own_reference), reference)
+    against = f"transformers in {reference.dtype} on {reference.device}"
     table = Table(
         "reward model", "served in", "spread", "max |Δ|", "RMS Δ", "tolerance", "by batch", "ranks changed", "",
-        title=f"{count} served rewards of each model against transformers in {reference.dtype} on {reference.device}",
+        title=f"{count} served rewards of each model against {against}",
     )  # fmt: skip
+    if own := [one.served.name for one in comparisons if one.is_own_reference]:
+        table.caption = f"Weights not here, so only alone against batched: {', '.join(own)}."
+        table.title = table.title if len(own) < len(comparisons) else f"{count} served rewards of each model"
     for comparison in comparisons:
         table.add_row(
             comparison.served.name,
-            comparison.served.dtype + (" (no weights here: against itself)" if comparison.is_own_reference else ""),
+            comparison.served.dtype,
             f"{comparison.spread:.4f}",
             f"{comparison.largest_difference:.6f}",
             f"{comparison.rms_difference:.6f}",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.fakes import ScriptedPolicy
@@ -27,6 +30,7 @@ from winnow.models.engines.registry import KINDS
 from winnow.models.errors import CheckpointError, ModelUnavailable, SettingsError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
+from winnow.server.cli import check
 from winnow.server.cli.main import app
 from winnow.server.distill import backends
 from winnow.server.distill.backends import InProcess
@@ -329,3 +333,19 @@ def test_the_doctor_tries_a_model_here_in_place_of_it(safety: ModelServer, tmp_p
     found = subject(load(safety_rm=safety.url, safety_key="secret"), "tiny", tmp_path)
     assert Path(found.settings.safety.checkpoint).is_dir()
     assert "secret" not in json.dumps(found.options)
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_check_compares_what_has_no_weights_here_with_itself(
+    safety: ModelServer, helpfulness: ModelServer, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    for file in SAFETY.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, tmp_path)
+    settings = settings_of(safety, helpfulness, safety_tokenizer=str(tmp_path), canary=False)
+    service = service_of(settings, tokenizer)
+    comparisons = await check.against_references(service, await check.score_served(service), "float32")
+    assert [(one.is_own_reference, one.differs) for one in comparisons] == [(True, False)] * 2
+    shown = io.StringIO()
+    Console(file=shown, width=160).print(check._table(comparisons))
+    assert "Weights not here, so only alone against batched: safety, helpfulness." in shown.getvalue()

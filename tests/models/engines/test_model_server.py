@@ -26,6 +26,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_server, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(model_server, "PROBE_SECONDS", 0.01)
     monkeypatch.setattr(model_server, "LONGEST_PROBE", 0.02)
+    monkeypatch.setattr(model_server, "PROBE_TIMEOUT", 0.1)
 
 
 @pytest.fixture
@@ -180,6 +181,19 @@ async def test_a_refused_answer_has_the_servers_reason_but_nothing_of_the_reques
     server.script = lambda seen: Reply({"error": {"message": "you wrote secret words", "code": "bad_input"}}, 422)
     with pytest.raises(CandidateFailed, match=r"\(status 422\): bad_input$"):
         await engine(server).score(PROMPT, "a")
+
+
+async def test_a_server_that_hangs_on_one_answer_fails_that_candidate(server: ModelServer) -> None:
+    never = threading.Event()
+
+    def script(seen: Seen) -> Reply:
+        return Reply(hold=never) if seen.method == "POST" and len(seen.body["input"]) > 2 else classifier()(seen)
+
+    server.script = script
+    model = engine(server, seconds=0.1)
+    with pytest.raises(CandidateFailed, match="fails on this answer"):
+        await model.score(PROMPT, "a")
+    assert model.outage is None
 
 
 async def test_a_slow_server_is_not_waited_for(server: ModelServer) -> None:
