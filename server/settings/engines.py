@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +43,8 @@ def _local(checkpoint: str) -> str:
 def _place(checkpoint: str) -> str:
     if is_remote(checkpoint):
         parse_address(checkpoint)
+    elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", checkpoint) and not Path(checkpoint).exists():
+        raise ValueError("an address of a server begins with http:// or judge:http://")
     return checkpoint
 
 

@@ -246,6 +246,7 @@ def test_settings_without_effect_are_refused(flags: dict[str, Any], reason: str)
         ({"policy": "http://host:8000"}, "policy.checkpoint: the policy cannot be on another server"),
         ({"policy": "judge:http://host:8000"}, "the policy cannot be on another server"),
         ({"safety_rm": "http://u:hidden@host"}, "safety.checkpoint .*: a URL with a user name or password"),
+        ({"safety_rm": "127.0.0.1:8000"}, "an address of a server begins with http:// or judge:http://"),
         ({"helpfulness_rm": "judge:host"}, "helpfulness.checkpoint .*: it is not a URL"),
     ],
 )
