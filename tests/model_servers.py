@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,12 @@ def models(name: str = "rm", root: str | None = None, context: int | None = 2048
 
 def scores(*numbers: Any) -> Reply:
     """The answer of `/classify` to one input."""
-    return Reply({"data": [{"index": 0, "label": None, "probs": list(numbers), "num_classes": len(numbers)}]})
+    return batch([list(numbers)])
+
+
+def batch(probs: Sequence[Sequence[Any]]) -> Reply:
+    """The answer of `/classify` to several inputs."""
+    return Reply({"data": [{"index": place, "label": None, "probs": one} for place, one in enumerate(probs)]})
 
 
 def graded(content: Any, finish_reason: str = "stop", logprobs: Any = None) -> Reply:
@@ -76,7 +81,7 @@ def classifier(score: Callable[[list[int]], float] = lambda ids: float(sum(ids) 
     """The script of a healthy `/classify` server; `score` is asked with the ids."""
 
     def answer(seen: Seen) -> Reply:
-        return models(**model) if seen.path == "/v1/models" else scores(score(seen.body["input"]))
+        return models(**model) if seen.path == "/v1/models" else batch([[score(ids)] for ids in seen.body["input"]])
 
     return answer
 

@@ -6,8 +6,10 @@ becomes a control token there. Several servers for one model are not covered.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -20,6 +22,8 @@ from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Prompt
 
 PATH = "/classify"
+MOST_TOGETHER = 32
+"""Answers in one request."""
 MODELS = "/v1/models"
 TRIAL_IDS = (0, 1)
 """Ids that every vocabulary has, to try whether a server classifies."""
@@ -53,7 +57,7 @@ def _require_classifier(name: str, remote: RemoteModel, labels: int) -> None:
     url = remote.link.address.url
     try:
         with httpx.Client(**remote.link.client_options()) as client:
-            response = client.post(url + PATH, json=_body(remote, TRIAL_IDS))
+            response = client.post(url + PATH, json=_body(remote, [TRIAL_IDS]))
     except httpx.HTTPError as error:
         raise CheckpointError(f"{name} reward model: {url} does not classify: {in_words(error)}") from None
     if response.status_code != 200:
@@ -62,7 +66,7 @@ def _require_classifier(name: str, remote: RemoteModel, labels: int) -> None:
             "vllm serve MODEL --runner pooling --convert classify, or a model that is a classifier by itself"
         )
     try:
-        found = _numbers(name, response.json())
+        (found,) = _numbers(name, response.json(), 1)
     except (ValueError, CandidateFailed):
         raise CheckpointError(
             f"{name} reward model: {url} is no classifier of vLLM's: {PATH} has other fields"
@@ -74,12 +78,28 @@ def _require_classifier(name: str, remote: RemoteModel, labels: int) -> None:
         )
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Answers to one prompt that are sent together; `task` has their scores in order, or why one has none."""
+
+    prompt: Prompt
+    task: asyncio.Task[list[float | CandidateFailed]]
+    inputs: list[Sequence[int]]
+    waiting: int = 0
+
+
 class RemoteClassifier(RemoteEngine):
-    """Scores answers on a `/classify` server; a `ServedRewardModel`."""
+    """Scores answers on a `/classify` server; a `ServedRewardModel`.
+
+    Answers to one prompt that are to be scored in the same turn of the event loop go in one request: nothing waits for
+    it, and it belongs to one caller, with whom it ends.
+    """
 
     def __init__(self, name: str, remote: RemoteModel, context: int, reader: AnswerReader) -> None:
         super().__init__(name, remote, context)
         self._reader = reader
+        self._open: dict[int, _Batch] = {}
+        """The batch of each prompt, by its `id`, that answers can still join."""
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """Score one answer; see `RewardModel.score`.
@@ -88,7 +108,52 @@ class RemoteClassifier(RemoteEngine):
             ModelUnavailable: the server does not answer for now.
         """
         ids = await fitting_ids(self._reader, prompt, answer, context=self.context, name=self.name)
-        return self._raw_logit(await self.server.post(PATH, _body(self.remote, ids)))
+        batch = self._batch(prompt)
+        place = len(batch.inputs)
+        batch.inputs.append(ids)
+        batch.waiting += 1
+        try:
+            # Shielded: the others of the batch may still need it.
+            found = (await asyncio.shield(batch.task))[place]
+        finally:
+            batch.waiting -= 1
+            if not batch.waiting:
+                batch.task.cancel()
+        if isinstance(found, CandidateFailed):
+            raise found
+        return found
+
+    def _batch(self, prompt: Prompt) -> _Batch:
+        """Return the batch that answers to `prompt` can join now."""
+        batch = self._open.get(id(prompt))
+        if batch is None or len(batch.inputs) >= MOST_TOGETHER:
+            inputs: list[Sequence[int]] = []
+            batch = _Batch(prompt, asyncio.create_task(self._scored(id(prompt), inputs)), inputs)
+            self._open[id(prompt)] = batch
+        return batch
+
+    async def _scored(self, key: int, inputs: list[Sequence[int]]) -> list[float | CandidateFailed]:
+        """Return the scores of a batch, which is closed once others have had a turn to join it."""
+        await asyncio.sleep(0)
+        if key in self._open and self._open[key].inputs is inputs:
+            del self._open[key]
+        try:
+            return list(await self._raw_logits(inputs))
+        except CandidateFailed as failure:
+            if len(inputs) == 1:
+                return [failure]
+        # One of them is at fault, and the others must not pay for it.
+        return list(await asyncio.gather(*(self._alone(ids) for ids in inputs)))
+
+    async def _alone(self, ids: Sequence[int]) -> float | CandidateFailed:
+        try:
+            return (await self._raw_logits([ids]))[0]
+        except CandidateFailed as failure:
+            return failure
+
+    async def _raw_logits(self, inputs: Sequence[Sequence[int]]) -> list[float]:
+        answer = await self.server.post(PATH, _body(self.remote, inputs))
+        return [self._raw_logit(numbers) for numbers in _numbers(self.name, answer, len(inputs))]
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return None: a server does not tell the probabilities of other tokens."""
@@ -104,31 +169,34 @@ class RemoteClassifier(RemoteEngine):
             raise Broken(f"it {problem}") from None
         if not self.remote.same_as(found):
             raise Broken("another model is served there now; start Winnow again if that is meant")
-        self._raw_logit(await self.server.once("POST", PATH, _body(self.remote, TRIAL_IDS)))
+        (numbers,) = _numbers(self.name, await self.server.once("POST", PATH, _body(self.remote, [TRIAL_IDS])), 1)
+        self._raw_logit(numbers)
 
-    def _raw_logit(self, answer: Any) -> float:
-        numbers = _numbers(self.name, answer)
+    def _raw_logit(self, numbers: Sequence[float]) -> float:
         if len(numbers) > 2:
             raise CandidateFailed(f"the {self.name} model's server returned {len(numbers)} numbers for an answer")
         return numbers[0] - (numbers[1] if len(numbers) == 2 else 0.0)
 
 
-def _body(remote: RemoteModel, ids: Sequence[int]) -> dict[str, Any]:
+def _body(remote: RemoteModel, inputs: Sequence[Sequence[int]]) -> dict[str, Any]:
     # Raw logits: the server would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
-    return {"model": remote.name, "input": list(ids), "use_activation": False}
+    return {"model": remote.name, "input": [list(ids) for ids in inputs], "use_activation": False}
 
 
-def _numbers(name: str, answer: Any) -> list[float]:
-    """Return the numbers of the one answer that was sent; NaN for one that JSON cannot hold.
+def _numbers(name: str, answer: Any, count: int) -> list[list[float]]:
+    """Return the numbers of each of the `count` answers that were sent, in order; NaN for one that JSON cannot hold.
 
     Raises:
-        CandidateFailed: there is another number of answers, or they are no numbers.
+        CandidateFailed: there is another number of answers, or they are in another order, or are no numbers.
     """
     data = answer.get("data") if isinstance(answer, dict) else None
-    found = data[0].get("probs") if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) else None
-    if not isinstance(found, list) or not found:
+    if not isinstance(data, list) or len(data) != count or not all(isinstance(one, dict) for one in data):
+        raise CandidateFailed(f"the {name} model's server did not return one score for each answer")
+    if any(one.get("index", place) != place for place, one in enumerate(data)):
+        raise CandidateFailed(f"the {name} model's server returned its scores in another order")
+    if not all(isinstance(one.get("probs"), list) and one["probs"] for one in data):
         raise CandidateFailed(f"the {name} model's server returned no score for an answer")
-    return [_number(name, value) for value in found]
+    return [[_number(name, value) for value in one["probs"]] for one in data]
 
 
 def _number(name: str, value: Any) -> float:

@@ -116,7 +116,7 @@ def test_both_kinds_score_behind_the_same_flags(
     assert version["combiner"] == "safe_first"
     assert 'winnow_reward_model_up{model="safety"} 1.0' in metrics
     assert 'winnow_judge_tokens_total{kind="prompt",model="helpfulness"} 400.0' in metrics
-    ids = [seen.body["input"] for seen in safety.posts()]
+    ids = [one for seen in safety.posts() for one in seen.body["input"]]
     assert all(one[-1] == tokenizer.eos_id for one in ids[1:]), "the policy's ids, and EOS"
 
 

@@ -49,7 +49,7 @@ async def test_a_score_is_the_raw_logit_of_the_ids(server: ModelServer) -> None:
     assert await engine(server).score(PROMPT, "abcd") == float((1 + 2 + 3 + 4) % 7 - 3)
     (seen,) = server.posts()
     assert seen.path == "/classify"
-    assert seen.body == {"model": "rm", "input": [1, 2, 3, 4], "use_activation": False}
+    assert seen.body == {"model": "rm", "input": [[1, 2, 3, 4]], "use_activation": False}
     assert seen.headers["authorization"] == f"Bearer {KEY}"
 
 
@@ -115,7 +115,7 @@ async def test_a_server_that_comes_back_with_another_model_stays_refused(server:
 
 async def test_a_server_that_fails_on_one_answer_fails_that_candidate(server: ModelServer) -> None:
     def script(seen: Seen) -> Reply:
-        return Reply({}, 500) if seen.method == "POST" and len(seen.body["input"]) > 2 else classifier()(seen)
+        return Reply({}, 500) if seen.method == "POST" and len(seen.body["input"][0]) > 2 else classifier()(seen)
 
     server.script = script
     model = engine(server)
@@ -154,6 +154,7 @@ async def test_what_every_request_would_meet_opens_the_circuit_at_once(
         {"data": []},
         {"data": [{"probs": [1.0]}, {"probs": [2.0]}]},
         {"data": [{"probs": []}]},
+        {"data": [{"index": 1, "probs": [1.0]}]},
         {"data": [{"probs": ["1"]}]},
         {"data": [{"probs": [True]}]},
         {"data": [{"probs": [1.0, 2.0, 3.0]}]},
@@ -187,7 +188,7 @@ async def test_a_server_that_hangs_on_one_answer_fails_that_candidate(server: Mo
     never = threading.Event()
 
     def script(seen: Seen) -> Reply:
-        return Reply(hold=never) if seen.method == "POST" and len(seen.body["input"]) > 2 else classifier()(seen)
+        return Reply(hold=never) if seen.method == "POST" and len(seen.body["input"][0]) > 2 else classifier()(seen)
 
     server.script = script
     model = engine(server, seconds=0.1)
@@ -201,7 +202,7 @@ async def test_a_slow_server_is_not_waited_for(server: ModelServer) -> None:
     server.script = lambda seen: Reply({}, hold=never)
     with pytest.raises(ModelUnavailable, match="answer"):
         await engine(server, seconds=0.1).score(PROMPT, "a")
-    assert server.wait_for(lambda: server.left >= 1)
+    await until(lambda: server.left >= 1)
 
 
 async def test_cancelling_a_score_closes_its_request(server: ModelServer) -> None:
@@ -213,8 +214,9 @@ async def test_cancelling_a_score_closes_its_request(server: ModelServer) -> Non
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert server.wait_for(lambda: server.left == 1)
-    assert (model.outage, model.unfinished) == (None, 0)
+    await until(lambda: server.left == 1)
+    await until(lambda: model.unfinished == 0)
+    assert model.outage is None
 
 
 async def test_no_key_and_no_text_is_logged(server: ModelServer, caplog: pytest.LogCaptureFixture) -> None:
