@@ -230,6 +230,9 @@ def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
+    from winnow.models.engines import internlm2
+
+    internlm2.register()
     try:
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
     except StrictDataclassError as error:  # transformers reads config.json first, and checks it
