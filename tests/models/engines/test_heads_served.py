@@ -118,17 +118,17 @@ def internlm2(folder: Path) -> Forward:
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * tensors[name]
 
-    def rotated(x: torch.Tensor) -> torch.Tensor:  # [tokens, heads, 16]
-        angles = torch.outer(torch.arange(len(x)), 1000000 ** (-torch.arange(0, 16, 2) / 16))
+    def rotated(x: torch.Tensor) -> torch.Tensor:  # [tokens, heads, 32]
+        angles = torch.outer(torch.arange(len(x)), 1000000 ** (-torch.arange(0, 32, 2) / 32))
         angles = torch.cat([angles, angles], dim=-1)[:, None]
-        return x * angles.cos() + torch.cat([-x[..., 8:], x[..., :8]], dim=-1) * angles.sin()
+        return x * angles.cos() + torch.cat([-x[..., 16:], x[..., :16]], dim=-1) * angles.sin()
 
     def attention(x: torch.Tensor, layer: str) -> torch.Tensor:
-        qkv = (x @ tensors[f"{layer}.attention.wqkv.weight"].T).view(len(x), 2, 4, 16)
-        q, k = rotated(qkv[:, :, :2].reshape(-1, 4, 16)), rotated(qkv[:, :, 2]).repeat_interleave(2, dim=1)
+        qkv = (x @ tensors[f"{layer}.attention.wqkv.weight"].T).view(len(x), 2, 4, 32)
+        q, k = rotated(qkv[:, :, :2].reshape(-1, 4, 32)), rotated(qkv[:, :, 2]).repeat_interleave(2, dim=1)
         v = qkv[:, :, 3].repeat_interleave(2, dim=1)
-        weights = torch.einsum("qhd,khd->hqk", q, k) / 4 + torch.full((len(x), len(x)), -torch.inf).triu(1)
-        mixed = torch.einsum("hqk,khd->qhd", weights.softmax(-1), v).reshape(len(x), 64)
+        weights = torch.einsum("qhd,khd->hqk", q, k) / 32**0.5 + torch.full((len(x), len(x)), -torch.inf).triu(1)
+        mixed = torch.einsum("hqk,khd->qhd", weights.softmax(-1), v).reshape(len(x), 128)
         return mixed @ tensors[f"{layer}.attention.wo.weight"].T
 
     def forward(ids: list[int]) -> float:

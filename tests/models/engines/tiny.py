@@ -188,11 +188,12 @@ def gated(folder: Path, tokenizer: PreTrainedTokenizerFast, *, quantiles: int = 
 def internlm2(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     """A checkpoint as InternLM2's reward models: one matrix for queries, keys and values, `v_head`, a reward token."""
     torch.manual_seed(2)
-    vocabulary, width, inner, head_dim, heads, kv_heads = len(tokenizer), 64, 96, 16, 4, 2
+    vocabulary, width, inner, head_dim, heads, kv_heads = len(tokenizer), 128, 96, 32, 4, 2
     shapes = {
         "model.tok_embeddings.weight": (vocabulary, width),
         "model.norm.weight": (width,),
         "v_head.weight": (1, width),
+        "output.weight": (vocabulary, width),  # a causal model's, which a reward model may have kept
     }
     for layer in range(2):
         shapes |= {
