@@ -29,7 +29,7 @@ from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import CombinerName, Message
 from winnow.server.aio import cancel
-from winnow.server.classifiers import chosen_classifier
+from winnow.server.classifiers import chosen_classifier, require_judge_of_prompts
 from winnow.server.engine_options import engine_options
 from winnow.server.memory_plan import engine_parts, policy_part
 from winnow.server.pipeline.admission import Admission
@@ -211,6 +211,7 @@ def started(settings: Settings) -> Iterator[Service]:
     parts = engine_parts(settings)
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
     served = scorings(settings, scorers, tokenizer, template)
+    require_judge_of_prompts(settings, served["safety"])
     if runs_on_gpu() and first_card().mps is False:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     for name, scoring in served.items():

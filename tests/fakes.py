@@ -80,6 +80,9 @@ class ScriptedRewardModel(ScriptedEngine):
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         return None
 
+    async def verdict(self, prompt: Prompt) -> float:
+        return await self.score(prompt, prompt.messages[-1].content)
+
     async def score(self, prompt: Prompt, answer: str) -> float:
         self.calls += 1
         await (self.hold.wait() if self.hold else asyncio.sleep(0))

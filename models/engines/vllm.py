@@ -26,7 +26,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines import vllm_loader
-from winnow.models.engines.base import AnswerReader, EngineOptions
+from winnow.models.engines.base import AnswerReader, EngineOptions, PromptReader
 from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
@@ -332,8 +332,17 @@ class VllmRewardModel(_Engine):
         """Return the probability of the two label tokens; see `ServedRewardModel.label_mass`."""
         return self._head.label_mass(await self._outputs(prompt, answer))
 
+    async def verdict(self, prompt: Prompt) -> float:
+        """Return the raw logit behind the prompt alone; see `GuardModel.verdict`."""
+        assert isinstance(self._input, PromptReader), "only a model of label tokens judges prompts"
+        return self._head.score(
+            await self._pooled(await asyncio.to_thread(self._input.prompt_ids, prompt, self.context))
+        )
+
     async def _outputs(self, prompt: Prompt, answer: str) -> list[float]:
-        ids = await self._token_ids(prompt, answer)
+        return await self._pooled(await self._token_ids(prompt, answer))
+
+    async def _pooled(self, ids: list[int]) -> list[float]:
         # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
         # New parameters for each call, because vLLM writes into them; copying would take a hundred times as long.
         parameters = PoolingParams(task="classify", use_activation=False)

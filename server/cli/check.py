@@ -99,7 +99,8 @@ def check(settings: Settings, reference_dtype: ReferenceDtype = "float32", promp
 
     With --prompts nothing is compared. The share of harmful prompts that the
     safety classifier tags (recall) and of harmless ones (false alarms) is printed:
-    for the patterns without an engine, with --safety-classifier probe for both.
+    for the patterns without an engine; with --safety-classifier probe or guard
+    for that one, too.
     """
     logging.basicConfig(format="winnow: %(message)s")
     logging.getLogger("winnow").setLevel(settings.log_level.upper())

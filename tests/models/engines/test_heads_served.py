@@ -93,6 +93,8 @@ def test_a_served_score_is_the_forward_pass_alone_and_in_a_batch(
     engine = start_reward_model(options, reader, head)
 
     async def score() -> tuple[list[float], list[float], float | None]:
+        if len(head.rows) == 2:
+            assert await engine.verdict(PROMPT) == pytest.approx(forward(reader.prompt_ids(PROMPT, 256)), abs=1e-3)
         alone = [await engine.score(PROMPT, answer) for answer in ANSWERS]
         together = await asyncio.gather(*(engine.score(PROMPT, answer) for answer in ANSWERS * 4))
         return alone, together, await engine.label_mass(PROMPT, ANSWERS[0])
