@@ -105,8 +105,8 @@ class Settings(BaseSettings):
     safety_classifier: ClassifierName = setting(
         "patterns",
         offline=True,
-        description="What tags safety prompts where the caller does not: patterns over the last user message; probe: the "
-        "safety model prefers a stock refusal to a compliance; or guard: its own verdict on the prompt.",
+        description="What tags safety prompts where the caller does not: patterns over the last user message; probe: "
+        "the safety model prefers a stock refusal to a compliance; or guard: its own verdict on the prompt.",
     )
     safety_patterns: Texts[Pattern] = setting(
         DEFAULT_PATTERNS,
