@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from winnow.models.chat_templates.base import ChatTemplate
@@ -16,18 +16,12 @@ from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.hub import is_local
 from winnow.models.engines.memory import Fixed
 from winnow.models.engines.registry import KINDS
-from winnow.models.errors import CheckpointError, EngineDead
-from winnow.models.reward_model import (
-    HELPFULNESS_CHECK,
-    SAFETY_CHECK,
-    Calibration,
-    SanityCheck,
-    require_labels,
-)
+from winnow.models.errors import CheckpointError, DialogError, EngineDead
+from winnow.models.reward_model import SANITY_CHECKS, Calibration, require_labels, require_score
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import CombinerName, Message
+from winnow.models.types import CombinerName, Message, Prompt
 from winnow.server.aio import cancel
 from winnow.server.classifiers import chosen_classifier, require_judge_of_prompts
 from winnow.server.engine_options import engine_options
@@ -114,17 +108,21 @@ class Service:
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together; the reward models need more, for EOS or their own template."""
-        models = {"safety": self.safety, "helpfulness": self.helpfulness}
         rooms = (
             self.scorings[name].room(model.context) if name in self.scorings else model.context - 1
-            for name, model in models.items()
+            for name, model in self.reward_models.items()
         )
         return min(self.policy.context, *rooms)
 
     @property
+    def reward_models(self) -> dict[str, ServedRewardModel]:
+        """The two reward models by name."""
+        return {"safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
     def engines(self) -> dict[str, EngineStatus]:
         """The three engines by name."""
-        return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
+        return {"policy": self.policy, **self.reward_models}
 
     @property
     def is_alive(self) -> bool:
@@ -178,17 +176,30 @@ class Service:
                 "the weights are random (load_format dummy): no sanity check is run, and answers mean nothing"
             )
         elif settings.canary:
-            await asyncio.gather(
-                self._check("safety", SAFETY_CHECK, self.safety),
-                self._check("helpfulness", HELPFULNESS_CHECK, self.helpfulness),
-            )
+            await asyncio.gather(*map(self.require_sound, self.reward_models))
         prompt = self.template.render([Message("user", "Hello")], self.tokenizer)
         await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, self.combiner)
 
-    async def _check(self, name: str, check: SanityCheck, model: ServedRewardModel) -> None:
+    async def require_sound(self, name: str) -> None:
+        """Check the reward model `name`: its label tokens, its sanity check, and the published scores of its card.
+
+        Raises:
+            CheckpointError: one fails.
+            CandidateFailed, EngineDead: the engine gave no score.
+        """
+        check, model = SANITY_CHECKS[name], self.reward_models[name]
         prompt = self.template.render([Message("user", check.question)], self.tokenizer)
         await require_labels(name, model, prompt, check.better)
         await check.run(name, model, prompt, self.calibration(name))
+        for probe in self.scorings[name].scorer.card.probes if name in self.scorings else ():
+            await require_score(name, model, self._rendered(probe.messages), probe)
+
+    def _rendered(self, messages: Sequence[Message]) -> Prompt:
+        """Return a prompt for the reward models, also of a dialog that the policy's template does not render."""
+        try:
+            return self.template.render(messages, self.tokenizer)
+        except DialogError:
+            return Prompt((), tuple(messages))
 
 
 @contextlib.contextmanager

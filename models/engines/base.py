@@ -173,6 +173,10 @@ class ServedRewardModel(RewardModel, EngineStatus, Protocol):
         """Return the raw logit of the prompt alone; for a model with two label tokens, see `GuardModel.verdict`."""
         ...
 
+    async def forget_prefixes(self) -> None:
+        """Drop cached prefixes, so that the next score is computed whole. Nothing may be in flight."""
+        ...
+
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return the probability that the next token is a label of the model's; None if it has no two labels.
 

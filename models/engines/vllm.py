@@ -328,6 +328,10 @@ class VllmRewardModel(_Engine):
         """Score one answer; see `RewardModel.score`."""
         return self._head.score(await self._outputs(prompt, answer))
 
+    async def forget_prefixes(self) -> None:
+        """Drop the prefix cache; see `ServedRewardModel.forget_prefixes`."""
+        await self.llm.reset_prefix_cache()
+
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return the probability of the two label tokens; see `ServedRewardModel.label_mass`."""
         return self._head.label_mass(await self._outputs(prompt, answer))
