@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import EngineStatus, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import EngineStatus, RewardInput, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
@@ -29,7 +29,7 @@ from winnow.server.memory_plan import engine_parts, policy_part
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
-from winnow.server.pipeline.rendering import PromptRenderer
+from winnow.server.pipeline.rendering import PromptRenderer, ScorerLimit
 from winnow.server.pipeline.request import Defaults
 from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings
 from winnow.server.settings import Settings
@@ -74,7 +74,18 @@ class Service:
     @property
     def renderer(self) -> PromptRenderer:
         """The renderer of requests for the served policy."""
-        return PromptRenderer(self.tokenizer, self.template, self.classifier, self.context, self.policy.vocabulary)
+        return PromptRenderer(
+            self.tokenizer, self.template, self.classifier, self.context, self.policy.vocabulary, self._limits
+        )
+
+    @property
+    def _limits(self) -> tuple[ScorerLimit, ...]:
+        """The limits of the reward models that do not read the policy's own tokens."""
+        return tuple(
+            ScorerLimit(name, scoring.reader, self.reward_models[name].context)
+            for name, scoring in self.scorings.items()
+            if not (isinstance(scoring.reader, RewardInput) and scoring.reader.shares_policy_ids)
+        )
 
     @property
     def defaults(self) -> Defaults:
