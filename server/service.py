@@ -60,7 +60,7 @@ class Service:
 
     @property
     def pipeline(self) -> BestOfN:
-        """The best-of-N pipeline over the three engines."""
+        """The best-of-N pipeline over the engines."""
         settings = self.settings
         return BestOfN(
             self.policy,
@@ -69,6 +69,8 @@ class Service:
             self.calibration("safety"),
             self.calibration("helpfulness"),
             settings.empty_last,
+            # One model scores an answer twice: the second time nearly all of it is in the prefix cache.
+            helpfulness_on_demand=self.helpfulness is self.safety,
         )
 
     @property
@@ -132,12 +134,12 @@ class Service:
 
     @property
     def engines(self) -> dict[str, EngineStatus]:
-        """The three engines by name."""
+        """The engines by name; a model in both roles is one."""
         return {"policy": self.policy, **self.reward_models}
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests can be answered: all three engines run, and none has been found to hang."""
+        """Whether requests can be answered: all engines run, and none has been found to hang."""
         return not self.lifecycle.is_dead and all(engine.is_alive for engine in self.engines.values())
 
     @property
@@ -215,15 +217,16 @@ class Service:
 
 @contextlib.contextmanager
 def started(settings: Settings) -> Iterator[Service]:
-    """Start the three engines, one after another, and end their processes on leaving.
+    """Start the engines, one after another, and end their processes on leaving.
 
-    The reward models come first, so that on a GPU the policy gets what they have left. Call it from the main
+    The reward models come first, so that on a GPU the policy gets what they have left; a model in both roles has one
+    engine. Call it from the main
     thread, before an event loop runs: the engines are forked, unless torch has been imported before; then they are
     spawned, which is safe and slower.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
-        DoesNotFit: the memory does not suffice for all three.
+        DoesNotFit: the memory does not suffice for all of them.
     """
     inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
     scorers = inspect_reward_models(settings)
@@ -240,12 +243,14 @@ def started(settings: Settings) -> Iterator[Service]:
         logger.info("%s reward model: %s", name, scoring)
     if settings.combiner is None and combiner_of(settings, (one.scorer.card for one in served.values())) != "llama2":
         logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
-    logger.info("starting three engines; with the demo models this takes about 20 seconds")
+    logger.info("starting %d engines; with the demo models this takes about 20 seconds", len(parts))
     with contextlib.ExitStack() as running:
         safety = _reward_model(settings, "safety", parts["safety"], served["safety"], fork=fork)
         running.callback(safety.shutdown)
-        helpfulness = _reward_model(settings, "helpfulness", parts["helpfulness"], served["helpfulness"], fork=fork)
-        running.callback(helpfulness.shutdown)
+        helpfulness = safety
+        if not settings.has_one_reward_model:
+            helpfulness = _reward_model(settings, "helpfulness", parts["helpfulness"], served["helpfulness"], fork=fork)
+            running.callback(helpfulness.shutdown)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
         running.callback(policy.shutdown)

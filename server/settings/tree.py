@@ -261,6 +261,12 @@ class Settings(BaseSettings):
         return {"safety": self.safety, "helpfulness": self.helpfulness}
 
     @property
+    def has_one_reward_model(self) -> bool:
+        """Whether both reward models are the same one, read alike: one engine serves both roles then."""
+        roles = {"scale", "bias", "probe_margin"}
+        return self.safety.model_dump(exclude=roles) == self.helpfulness.model_dump(exclude=roles)
+
+    @property
     def checkpoints(self) -> dict[str, str]:
         """The engines' checkpoints by name."""
         return {
