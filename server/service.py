@@ -228,7 +228,7 @@ def started(settings: Settings) -> Iterator[Service]:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
         DoesNotFit: the memory does not suffice for all of them.
     """
-    inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
+    folder = inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
     scorers = inspect_reward_models(settings)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
@@ -252,7 +252,7 @@ def started(settings: Settings) -> Iterator[Service]:
             helpfulness = _reward_model(settings, "helpfulness", parts["helpfulness"], served["helpfulness"], fork=fork)
             running.callback(helpfulness.shutdown)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
-        policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
+        policy = KINDS[settings.policy.kind].policy(replace(policy_options, checkpoint=str(folder)), tokenizer)
         running.callback(policy.shutdown)
         classifier = chosen_classifier(settings, safety, served["safety"].calibration)
         admission = Admission(
