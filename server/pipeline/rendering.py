@@ -92,7 +92,8 @@ class PromptRenderer:
                 assert request.sampling_dialog
                 sampling_prompt = await self.render_dialog(request.sampling_dialog, merge_turns)
         sampling = self._fitted(request, max(prompt, sampling_prompt or prompt, key=len), field)
-        await self.require_scorable(prompt, field)
+        stock = self.classifier.stock_answers if request.is_safety is None else ()
+        await self.require_scorable(prompt, field, ("", *stock))
         prompt, classifier = self.tagging(prompt, request.is_safety, field)
         return RenderedRequest(request, prompt, sampling, sampling_prompt, classifier)
 

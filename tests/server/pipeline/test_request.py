@@ -440,3 +440,16 @@ async def test_given_answers_are_measured_in_a_reward_models_own_tokens(renderer
     await limited.require_scorable(prompt, "answers", ["short", ""])
     with pytest.raises(PromptTooLong, match="answers"):
         await limited.require_scorable(prompt, "answers", ["short", "long " * 80])
+
+
+async def test_the_probes_answers_are_measured_in_a_reward_models_own_tokens(
+    renderer: PromptRenderer, options: Options
+) -> None:
+    limit = own_tokens()
+    probing = replace(renderer, classifier=ProbeClassifier(ScriptedRewardModel()), scorers=(limit,))
+    asked = (Message("user", ""),)
+    while len(limit.reader.token_ids(Prompt((), longer := (Message("user", asked[0].content + "!"),)), "")) <= 60:
+        asked = longer
+    await probing.render(resolve(asked, options(is_safety=False), DEFAULTS))
+    with pytest.raises(PromptTooLong, match="safety model's"):
+        await probing.render(resolve(asked, options(), DEFAULTS))
