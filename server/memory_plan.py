@@ -52,7 +52,8 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
 
 def planned_engines(settings: Settings) -> dict[str, PolicySettings | RewardModelSettings]:
     """Return the engines that take memory of this machine for weights and a KV cache, by name; the policy first."""
-    return {"policy": settings.policy, **settings.reward_models}
+    reward_models = {"safety": settings.safety} if settings.has_one_reward_model else settings.reward_models
+    return {"policy": settings.policy, **reward_models}
 
 
 def engine_parts(settings: Settings) -> dict[str, Fixed]:

@@ -50,6 +50,8 @@ class Scoring:
     def __str__(self) -> str:
         card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"
         state = "calibrated" if self.scorer.card.calibrated else "not calibrated"
+        if self.scorer.card.calibration:
+            state += f" ({self.scorer.card.calibration})"
         return f"{card}, scale {self.calibration.scale:g}, bias {self.calibration.bias:g}, {state}"
 
 

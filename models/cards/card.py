@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from winnow.models.cards.evidence import CalibrationRecord, Probe, parse_calibration, parse_probes
 from winnow.models.errors import CheckpointError
 
 Adapter = Literal["linear", "labels", "gated"]
@@ -37,7 +38,8 @@ class Card:
     first of which a gated head's gate is read; Llama 3's are the default. `template` is "tokenizer", "llama2" or a
     Jinja template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation, unless the template
     writes them. `scale` and `bias` make a logit of which more is better; `calibrated` says that its sigmoid is a
-    probability. `note` is for people.
+    probability, `calibration` how that was found. `probes` are published scores, which a served model has to give.
+    `note` is for people.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Card:
     scale: float | None = None
     bias: float = 0.0
     calibrated: bool = False
+    calibration: CalibrationRecord | None = None
+    probes: tuple[Probe, ...] = ()
     note: str = ""
 
     def is_for(self, name: str, architecture: str) -> bool:
@@ -72,7 +76,7 @@ class Card:
         return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
-_FOR_PEOPLE = ("name", "match", "architectures", "note")
+_FOR_PEOPLE = ("name", "match", "architectures", "calibration", "probes", "note")
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "adapter": get_args(Adapter),
     "system": get_args(System),
@@ -86,6 +90,13 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("bos", "calibrated"), (bool,)),
     "context": (int,),
 }
+
+
+_TABLES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "calibration": ("calibration", parse_calibration),
+    "probe": ("probes", parse_probes),
+}
+"""Tables of a card: each one's field, and its parser."""
 
 
 def read_card(path: Path) -> Card:
@@ -112,10 +123,18 @@ def parse_card(text: str, source: str) -> Card:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"card {source} is not TOML: {error}") from None
+    tables = {name: values.pop(name) for name in _TABLES if name in values}
     for name, value in values.items():
         if problem := _problem(name, value):
             raise CheckpointError(f"card {source}: {problem}")
-    card = Card(**{"name": Path(source).stem} | {name: _frozen(value) for name, value in values.items()})
+    try:
+        evidence = {field: parse(tables[name]) for name, (field, parse) in _TABLES.items() if name in tables}
+    except ValueError as error:
+        raise CheckpointError(f"card {source}: {error}") from None
+    if "calibration" in tables:
+        values.setdefault("calibrated", True)
+    fields_of = {name: _frozen(value) for name, value in values.items()} | evidence
+    card = Card(**{"name": Path(source).stem} | fields_of)
     if problem := _contradiction(card):
         raise CheckpointError(f"card {source}: {problem}")
     return card
@@ -128,7 +147,7 @@ def _frozen(value: Any) -> Any:
 def _problem(name: str, value: Any) -> str | None:
     """Return what is wrong with one field, or None."""
     if name not in _TYPES:
-        return f"unknown field {name!r}; fields are {', '.join(_TYPES)}"
+        return f"unknown field {name!r}; fields are {', '.join((*_TYPES, *_TABLES))}"
     # Python counts True as an integer.
     if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
         return f"{name} must be {' or '.join(_WORDS[kind] for kind in _TYPES[name])}"
@@ -149,6 +168,8 @@ _WORDS = {str: "a text", list: "a list", int: "a number", float: "a number", boo
 def _contradiction(card: Card) -> str | None:
     if card.scale == 0:
         return "scale must not be 0"
+    if card.calibration and not card.calibrated:
+        return "calibrated is false, but there is a [calibration]"
     if (card.adapter == "labels") != bool(card.labels):
         return 'labels belong to adapter = "labels", which needs one or two of them'
     if len(card.labels) > 2 or len(set(card.labels)) < len(card.labels):

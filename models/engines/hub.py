@@ -65,6 +65,17 @@ def fetched(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
         return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
 
 
+def cached(checkpoint: str) -> Path | None:
+    """Return the folder of a hub id that has been fetched as a whole before; None if it has not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=list(_FETCHED), local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+
+
 def snapshot(checkpoint: str) -> Path:
     """Return the folder of `checkpoint`: itself, or a hub id's in the hub library's cache, fetched if need be.
 

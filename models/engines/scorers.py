@@ -119,6 +119,8 @@ def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None)
     card = read_card(own) if own else next(known, None)
     if card and own and own.name == FILE and card.name == own.stem:
         card = replace(card, name=name)
+    if card:
+        card = replace(card, probes=tuple(probe for probe in card.probes if probe.is_for(name)))
     longest = config.get("max_position_embeddings")
     if card and card.context and isinstance(longest, int):
         return replace(card, context=min(card.context, longest))

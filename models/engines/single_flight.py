@@ -38,6 +38,10 @@ class SingleFlight(Generic[K, V]):
             self._known.move_to_end(key)
         return self._known.get(key)
 
+    def forget(self) -> None:
+        """Drop all values."""
+        self._known.clear()
+
     async def __call__(self, key: K) -> V:
         """Return the value of `key`; raises what its computation raises."""
         if (value := self.known(key)) is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForSequenceClassification, LlamaModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -158,7 +159,8 @@ def _loaded(kind: Any, checkpoint: str, dtype: Precision) -> PreTrainedModel:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in one line
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        # The last four are what its configurations raise for a field that is missing or of another type.
         raise CheckpointError(f"reward model: transformers cannot load {checkpoint}: {_first_line(error)}") from error
     if missing := sorted(found["missing_keys"]):  # transformers makes up weights for them
         raise CheckpointError(f"reward model: {checkpoint} has no tensor {missing[0]}; the checkpoint is not complete")

@@ -30,6 +30,7 @@ LONG = Prompt(
     ),
 )
 ANSWERS = ("Paris.", "I cannot help with that. " * 5, "", " Hello!\n\n", "<|eot|><|eot_id|> no 🙂")
+GUARDS = ("llama-guard", "shield-gemma2")
 CLOSE = tuple(f"The capital of France is Paris. {number}" for number in range(64))
 """Answers whose scores are close."""
 
@@ -56,6 +57,7 @@ async def scored(engine: VllmRewardModel) -> dict[str, Any]:
         "together": await asyncio.gather(*(engine.score(PROMPT, answer) for answer in ANSWERS * 4)),
         "close": await asyncio.gather(*(engine.score(PROMPT, answer) for answer in CLOSE)),
         "mass": await engine.label_mass(PROMPT, ANSWERS[0]),
+        "verdict": await engine.verdict(PROMPT) if engine.name in GUARDS else None,
         "unfinished": engine.unfinished,
     }
 

@@ -235,3 +235,37 @@ def test_a_reward_model_is_planned_with_the_output_matrix_that_it_keeps(
     assert model.shape.is_reward_model
     embedding = config["vocab_size"] * config["hidden_size"]
     assert model.weights == 2 * (embedding + model.shape.matrices + rows * config["hidden_size"])
+
+
+def in_hub_cache(home: Path, name: str, files: Path, leave_out: str = "") -> Path:
+    """Lay the files of a folder into the hub library's cache, as if it had fetched the repository `name`."""
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    shutil.copytree(files, snapshot, ignore=shutil.ignore_patterns(leave_out))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    return snapshot
+
+
+def test_a_hub_id_is_resolved_to_its_snapshot_and_inspected_like_a_folder(tmp_path: Path) -> None:
+    """A policy by its hub id was left for vLLM: a reward model in its place failed minutes later."""
+    snapshot = in_hub_cache(tmp_path, "owner/policy", demo.weights("policy"))
+    in_hub_cache(tmp_path, "owner/rm", demo.weights("safety-rm"))
+    in_hub_cache(tmp_path, "owner/config-only", demo.weights("policy"), "*.safetensors")
+    code = f"""
+from winnow.models.engines.checkpoint import describe, inspect
+from winnow.models.errors import CheckpointError
+assert str(inspect("owner/policy", "policy")) == {str(snapshot)!r}
+try:
+    inspect("owner/rm", "policy")
+except CheckpointError as error:
+    print(error)
+names = ("owner/policy", "owner/config-only", {str(snapshot)!r})
+found = [describe(name, "policy", "policy", "bfloat16") for name in names]
+assert found[0] == found[2], found
+assert found[1].weights > 0, found
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "LlamaForSequenceClassification; a policy must generate text" in done.stdout

@@ -178,3 +178,10 @@ def test_an_unknown_token_of_the_gate_is_refused() -> None:
     reader = CardInput(Card(name="x", template=tiny.LLAMA3), tiny.byte_level())
     with pytest.raises(CheckpointError, match=r"no token '<\|eot_id\|>'"):
         resolved(GatedHead(), Card(name="x", adapter="gated"), reader)
+
+
+def test_a_template_without_a_place_for_the_gate_is_refused_at_the_start() -> None:
+    """Every candidate would fail, after it was sampled."""
+    card = Card(name="x", adapter="gated", gate=("<|eot|>", "<|start|>", "<|eot|>"))
+    with pytest.raises(CheckpointError, match=r"no place for the reward model's gate.*; change the card's gate"):
+        resolved(GatedHead(), card, CardInput(card, tiny.byte_level()))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.models.engines import tiny
-from tests.models.engines.served import ANSWERS, CLOSE, LONG, PROMPT
+from tests.models.engines.served import ANSWERS, CLOSE, GUARDS, LONG, PROMPT
 from winnow.models.engines.base import EngineOptions
 from winnow.models.engines.checkpoint import load_plain_tokenizer
 from winnow.models.engines.environment import prepare
@@ -197,8 +197,18 @@ def test_a_served_score_is_the_authors_alone_in_a_batch_and_behind_a_cached_pref
     assert scores["hit"] == pytest.approx(scores["alone"], abs=1e-5)
     assert scores["together"] == pytest.approx(scores["alone"] * 4, abs=1e-5)
     assert scores["unfinished"] == 0
-    assert (scores["mass"] is not None) == (name in ("llama-guard", "shield-gemma2"))
+    assert (scores["mass"] is not None) == (name in GUARDS)
     assert scores["mass"] is None or 0 < scores["mass"] < 1
+
+
+@pytest.mark.parametrize("name", GUARDS)
+@torch.inference_mode()
+def test_a_guards_verdict_is_the_authors_pass_over_the_prompt(
+    built: dict[str, tuple[Path, Forward]], served: dict[str, dict[str, Any]], name: str
+) -> None:
+    folder, forward = built[name]
+    reader, _ = reading(folder)
+    assert served[name]["verdict"] == pytest.approx(forward(reader.prompt_ids(PROMPT, 256)), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -96,3 +96,5 @@ async def test_only_the_last_values_are_kept() -> None:
         await shared(key)
     assert [shared.known(key) for key in (1, 2, 3)] == ["1", None, "3"]
     assert slow.begun == {1: 1, 2: 1, 3: 1}
+    shared.forget()
+    assert shared.known(1) is None
