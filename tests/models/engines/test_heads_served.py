@@ -42,6 +42,15 @@ def qwen3(folder: Path) -> Forward:
     return classifier(tiny.checkpoint(folder, "qwen3", tiny.byte_level(bos=False)))
 
 
+def pad_is_eos(folder: Path) -> Forward:
+    """As TRL saves a classifier whose tokenizer had no pad token: transformers reads it at the token before EOS."""
+    tokenizer = tiny.byte_level(tiny.LLAMA3 + "{{ eos_token }}")
+    tiny.checkpoint(folder, "llama", tokenizer, pad_token_id=tokenizer.eos_token_id)
+    (folder / "winnow-card.toml").write_text('read_at = "before_pad"\n', encoding="utf-8")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    return lambda ids: float(model(torch.tensor([[*ids, tokenizer.eos_token_id]])).logits[0, 0])
+
+
 def beaver(folder: Path) -> Forward:
     """safe-rlhf's score: the plain one, plus the bias."""
     plain = classifier(tiny.checkpoint(folder.with_name("plain"), "llama", tiny.byte_level(None)))
@@ -145,6 +154,8 @@ def internlm2(folder: Path) -> Forward:
 
 HEADS: dict[str, Callable[[Path], Forward]] = {
     "qwen3-rm": qwen3,
+    "pad-is-eos-rm": pad_is_eos,
+    "beaver-7b-v1.0-reward": beaver,
     "llama-guard": labels("llama"),
     "shield-gemma2": labels("gemma2"),
     "Llama-3.1-Nemotron-70B-Reward-HF": labels("llama", is_nemotron=True),
@@ -236,14 +247,14 @@ def test_close_answers_do_not_tie_in_bfloat16(served: dict[str, dict[str, Any]],
 
 @torch.inference_mode()
 def test_a_spawned_engine_loads_a_head(tmp_path: Path) -> None:
-    """The loader of heads has to reach a process that inherits nothing."""
+    """The loader of heads, and a configuration of ours, have to reach a process that inherits nothing."""
     prepare(offline=True, compiled=False)
     from winnow.models.engines.vllm import start_reward_model
 
-    folder = tmp_path / "beaver-7b-v1.0-reward"
-    forward = beaver(folder)
+    folder = tmp_path / "internlm2-7b-reward"
+    forward = internlm2(folder)
     reader, head = reading(folder)
-    options = EngineOptions("beaver", str(folder), "float32", 256, 2**25, None, 64, "eager", "auto", False, False)
+    options = EngineOptions("internlm2", str(folder), "float32", 256, 2**25, None, 64, "eager", "auto", False, False)
     engine = start_reward_model(options, reader, head)
 
     async def score() -> list[float]:
