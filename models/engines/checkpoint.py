@@ -243,11 +243,16 @@ def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase
 
     internlm2.register()
     try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+        # Said aloud: otherwise transformers asks on a terminal whether to run a repository's code.
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint, use_fast=True, trust_remote_code=False
+        )
     except StrictDataclassError as error:  # transformers reads config.json first, and checks it
         reason = " ".join(str(error.__cause__ or error).split())
         raise CheckpointError(f"{kind}: config.json of {checkpoint} cannot be used: {reason}") from error
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(f"{kind}: {checkpoint} needs code from its repository, which is never run") from None
         raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
     return loaded
 

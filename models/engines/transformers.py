@@ -156,6 +156,7 @@ def _loaded(kind: Any, checkpoint: str, dtype: Precision) -> PreTrainedModel:
             checkpoint,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
+            trust_remote_code=False,  # said aloud: otherwise it asks on a terminal
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in one line
         )

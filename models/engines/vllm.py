@@ -113,6 +113,8 @@ def _cause(error: Exception, output: EngineOutput) -> str:
     if told is None and "': -9}" in str(error):  # as vLLM tells of the exit status
         told = "its process was killed, probably for want of memory; see `winnow plan` for what it needs"
     reason = _one_line(told or str(error)) or type(error).__name__
+    if "trust_remote_code" in reason:
+        return "it needs code from its repository, which is never run"
     return f"{reason}; `winnow serve --log-level debug` shows the engine's own output"
 
 

@@ -54,7 +54,7 @@ class ScorerLimit:
             raise RequestError(f"the {self.name} model cannot read this: {error}", field) from None
         if tokens > self.context and not self.reader.shortened(prompt, answer, self.context):
             raise PromptTooLong(
-                f"{field}: {tokens} tokens of the {self.name} model's, whose context holds {self.context}, the answer "
+                f"{field}: {tokens} tokens for the {self.name} model, whose context holds {self.context}, the answer "
                 "included",
                 field,
             )

@@ -269,3 +269,42 @@ assert found[1].weights > 0, found
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "LlamaForSequenceClassification; a policy must generate text" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_repository_is_never_run_nor_asked_about(file: str, tmp_path: Path) -> None:
+    """On a terminal transformers asked "Do you wish to run the custom code?", and ran it on a y."""
+    folder = tmp_path / "model"
+    shutil.copytree(demo.weights("policy"), folder)
+    own = {
+        "config.json": {"model_type": "weird", "auto_map": {"AutoConfig": "code.Config"}},
+        "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", None]}},
+    }
+    path = folder / file
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **own[file]}))
+    (folder / "code.py").write_text("raise SystemExit('it ran')")
+    code = f"""
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    from winnow.models.engines.checkpoint import load_tokenizer
+    from winnow.models.errors import CheckpointError
+    try:
+        load_tokenizer({str(folder)!r}, "policy")
+    except CheckpointError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.write(terminal, b"y\\n")
+told = b""
+while True:
+    try:
+        told += os.read(terminal, 4096)
+    except OSError:
+        break
+sys.stdout.buffer.write(told)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    # Whether a config needs code is for vLLM to say, which knows more models than transformers.
+    assert ("needs code from its repository, which is never run" in done.stdout) == (file == "tokenizer_config.json")
+    assert "it ran" not in done.stdout
+    assert "y/N" not in done.stdout

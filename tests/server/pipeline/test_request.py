@@ -412,7 +412,7 @@ async def test_a_prompt_that_a_reward_model_cannot_hold_in_its_own_tokens_is_ref
     if len(scorer.reader.token_ids(Prompt((), tuple(asked.prompt)), "")) <= SMALL_CONTEXT:
         await fitting.render(asked)
         return
-    with pytest.raises(PromptTooLong, match=f"the safety model's, whose context holds {SMALL_CONTEXT}") as refused:
+    with pytest.raises(PromptTooLong, match=f"for the safety model, whose context holds {SMALL_CONTEXT}") as refused:
         await fitting.render(asked)
     assert (refused.value.param, refused.value.code) == ("messages", "context_length_exceeded")
 
@@ -451,5 +451,5 @@ async def test_the_probes_answers_are_measured_in_a_reward_models_own_tokens(
     while len(limit.reader.token_ids(Prompt((), longer := (Message("user", asked[0].content + "!"),)), "")) <= 60:
         asked = longer
     await probing.render(resolve(asked, options(is_safety=False), DEFAULTS))
-    with pytest.raises(PromptTooLong, match="safety model's"):
+    with pytest.raises(PromptTooLong, match="for the safety model"):
         await probing.render(resolve(asked, options(), DEFAULTS))
