@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 from winnow.models.cards.evidence import CalibrationRecord, Probe, parse_calibration, parse_probes
 from winnow.models.errors import CheckpointError
 
-Adapter = Literal["linear", "labels"]
-"""The place of the score: in a linear head's one row, or in the logits of label tokens."""
+Adapter = Literal["linear", "labels", "gated"]
+"""The place of the score: in a linear head's one row, in the logits of label tokens, or in a sum that a gate weighs."""
 System = Literal["keep", "merge", "drop"]
 """A system message: given to the template, put before the first user message, or left out."""
 ReadAt = Literal["last", "before_pad"]
@@ -34,10 +34,12 @@ class Card:
 
     `match` are patterns of checkpoint names (`*`, `?`) and `architectures` those of config.json that the card is for.
     `head` is the head's name in the checkpoint, without `.weight`; `labels` are tokens, by id or by the vocabulary's
-    name: the score is the first one's logit, minus the second's. `template` is "tokenizer", "llama2" or a Jinja
-    template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation. `scale` and `bias` make
-    a logit of which more is better; `calibrated` says that its sigmoid is a probability, `calibration` how that was
-    found. `probes` are published scores, which a served model has to give. `note` is for people.
+    name: the score is the first one's logit, minus the second's. `gate` are the tokens that open an answer, at the
+    first of which a gated head's gate is read; Llama 3's are the default. `template` is "tokenizer", "llama2" or a
+    Jinja template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation, unless the template
+    writes them. `scale` and `bias` make a logit of which more is better; `calibrated` says that its sigmoid is a
+    probability, `calibration` how that was found. `probes` are published scores, which a served model has to give.
+    `note` is for people.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Card:
     adapter: Adapter = "linear"
     head: str | None = None
     labels: tuple[int | str, ...] = ()
+    gate: tuple[int | str, ...] = ()
     template: str | None = None
     system: System | None = None
     bos: bool | None = None
@@ -82,7 +85,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "adapter", "head", "template", "system", "read_at", "overflow", "note"), (str,)),
-    **dict.fromkeys(("match", "architectures", "labels", "end"), (list,)),
+    **dict.fromkeys(("match", "architectures", "labels", "gate", "end"), (list,)),
     **dict.fromkeys(("scale", "bias"), (int, float)),
     **dict.fromkeys(("bos", "calibrated"), (bool,)),
     "context": (int,),
@@ -151,7 +154,7 @@ def _problem(name: str, value: Any) -> str | None:
     if name in _CHOICES and value not in _CHOICES[name]:
         return f"{name} is {value!r}; it may be {', '.join(_CHOICES[name])}"
     if isinstance(value, list):
-        kinds = (int, str) if name in ("labels", "end") else (str,)
+        kinds = (int, str) if name in ("labels", "gate", "end") else (str,)
         if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
             return f"{name} must hold {' or '.join(_WORDS[kind] for kind in kinds)} only"
     if name == "context" and isinstance(value, int) and value < 1:
@@ -173,6 +176,10 @@ def _contradiction(card: Card) -> str | None:
         return "labels must be one token, or two different ones: the better, then the worse"
     if card.adapter == "labels" and card.head:
         return "label tokens are read from the output matrix; there is no head to name"
+    if card.gate and card.adapter != "gated":
+        return 'gate belongs to adapter = "gated"'
+    if card.template == "llama2" and card.adapter == "gated":
+        return 'template = "llama2" has no place for a gate'
     if card.template == "llama2" and (card.labels or card.system or card.end is not None or card.bos is not None):
         return 'template = "llama2" has a BOS, a system block and an EOS of its own, and no label tokens'
     if card.template is not None and card.template not in ("tokenizer", "llama2") and "{" not in card.template:

@@ -239,6 +239,9 @@ def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
+    from winnow.models.engines import internlm2
+
+    internlm2.register()
     try:
         # Said aloud: otherwise transformers asks on a terminal whether to run a repository's code.
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.models.engines import tiny
 from winnow.models.cards import Card, shipped
-from winnow.models.engines.heads import Head
+from winnow.models.engines.heads import LabelHead
 from winnow.models.engines.reward_text import CardInput, resolved
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Message, Prompt
@@ -98,12 +98,12 @@ def test_an_unknown_token_is_refused(name: str | int) -> None:
         reader(end=(name,))
     found = reader(adapter="labels", labels=(name,))
     with pytest.raises(CheckpointError, match=f"no token {name!r}"):
-        resolved(Head("lm_head.weight"), Card(name="x", adapter="labels", labels=(name,)), found)
+        resolved(LabelHead("lm_head.weight"), Card(name="x", adapter="labels", labels=(name,)), found)
 
 
 def test_labels_are_resolved_by_the_vocabulary() -> None:
     card = Card(name="x", adapter="labels", labels=("safe", "unsafe"))
-    rows = resolved(Head("lm_head.weight"), card, reader()).rows
+    rows = resolved(LabelHead("lm_head.weight"), card, reader()).rows
     assert TOKENIZER.convert_ids_to_tokens(list(rows)) == ["safe", "unsafe"]
 
 
