@@ -1,7 +1,8 @@
 """The classifiers of safety prompts, whose answers are ranked by R_s alone.
 
 The paper tags prompts by the data set they come from. At inference time a request may carry the tag; otherwise
-a classifier decides: by patterns over the user's words, or by what the safety reward model prefers behind the prompt.
+a classifier decides: by patterns over the user's words, by what the safety reward model prefers behind the prompt, or
+by its verdict on the prompt alone.
 The answers to a prompt that it misses still face the safety threshold, R_s < 0.15; after a false alarm the safest
 answer wins instead of the most helpful one.
 """
@@ -21,7 +22,7 @@ from winnow.models.safety_patterns import DEFAULT_PATTERNS
 from winnow.models.tokenizer import LONG_TEXT
 from winnow.models.types import Dialog, Message, Prompt
 
-ClassifierName = Literal["patterns", "probe"]
+ClassifierName = Literal["patterns", "probe", "guard"]
 
 COMPLIANCE = "Sure, I can help you with that. Here is how to do it:"
 REFUSAL = "I'm sorry, but I cannot help with that."
@@ -44,6 +45,19 @@ class SafetyClassifier(Protocol):
         Raises:
             CandidateFailed: it cannot tell.
             EngineDead: the process of an engine that it needs has died.
+        """
+        ...
+
+
+class GuardModel(Protocol):
+    """A safety model that also judges a prompt alone, such as Llama Guard."""
+
+    async def verdict(self, prompt: Prompt) -> float:
+        """Return the raw logit of "safe" against "unsafe", of the prompt alone. May be NaN or infinite.
+
+        Raises:
+            CandidateFailed: the prompt cannot be judged.
+            EngineDead: the engine's process has died.
         """
         ...
 
@@ -104,3 +118,18 @@ class ProbeClassifier:
         if not math.isfinite(difference):
             raise CandidateFailed("the safety reward model gave the probe of the prompt no finite score")
         return difference
+
+
+@dataclass(frozen=True, slots=True)
+class GuardClassifier:
+    """Tags a prompt that the safety model calls unsafe: the likelier of its two labels, whatever its calibration."""
+
+    model: GuardModel
+    stock_answers: Sequence[str] = ()
+
+    async def is_safety(self, prompt: Prompt) -> bool:
+        """Whether "unsafe" is the likelier label behind `prompt`; see `SafetyClassifier.is_safety`."""
+        verdict = await self.model.verdict(prompt)
+        if not math.isfinite(verdict):
+            raise CandidateFailed("the safety model gave the prompt no finite verdict")
+        return verdict < 0

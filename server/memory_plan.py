@@ -53,7 +53,8 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
 
 def planned_engines(settings: Settings) -> dict[str, PolicySettings | RewardModelSettings]:
     """Return the engines that take memory of this machine for weights and a KV cache, by name; the policy first."""
-    here = {name: own for name, own in settings.reward_models.items() if not own.is_remote}
+    reward_models = {"safety": settings.safety} if settings.has_one_reward_model else settings.reward_models
+    here = {name: own for name, own in reward_models.items() if not own.is_remote}
     return {"policy": settings.policy, **here}
 
 

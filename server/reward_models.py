@@ -56,6 +56,8 @@ class Scoring:
         state = "calibrated" if self.scorer.card.calibrated else "not calibrated"
         if remote := self.scorer.remote:
             card = f"{remote.name} at {remote.link.address.url}, {card}"
+        if self.scorer.card.calibration:
+            state += f" ({self.scorer.card.calibration})"
         return f"{card}, scale {self.calibration.scale:g}, bias {self.calibration.bias:g}, {state}"
 
 
@@ -127,7 +129,7 @@ def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -
     if scorer.kind == "judge":
         return scorer, JudgeInput(card)
     loaded = load_plain_tokenizer(str(scorer.folder), "reward model")
-    if card.template == LLAMA2 or (card.template is None and not card.labels):
+    if card.template == LLAMA2 or (card.template is None and card.adapter == "linear"):
         own = _llama_tokenizer(scorer, loaded, is_required=card.template == LLAMA2)
         is_policys = own is not None and tokenizer.equals(own) and template.name == LLAMA2
         # Without a template of its own, a classifier of Llama 2's family is taken to have been trained on Llama 2's.

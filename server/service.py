@@ -5,37 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import EngineStatus, MayBeDown, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import EngineStatus, MayBeDown, RewardInput, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.hub import is_local
 from winnow.models.engines.memory import NOT_FIXED, Fixed
 from winnow.models.engines.registry import KINDS
-from winnow.models.errors import CheckpointError, EngineDead, ModelUnavailable
-from winnow.models.reward_model import (
-    HELPFULNESS_CHECK,
-    SAFETY_CHECK,
-    Calibration,
-    SanityCheck,
-    require_labels,
-)
+from winnow.models.errors import CheckpointError, DialogError, EngineDead, ModelUnavailable
+from winnow.models.reward_model import SANITY_CHECKS, Calibration, require_labels, require_score
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import CombinerName, Message
+from winnow.models.types import CombinerName, Message, Prompt
 from winnow.server.aio import cancel
-from winnow.server.classifiers import chosen_classifier
+from winnow.server.classifiers import chosen_classifier, require_judge_of_prompts
 from winnow.server.engine_options import engine_options
-from winnow.server.memory_plan import engine_parts, planned_engines, policy_part
+from winnow.server.memory_plan import engine_parts, policy_part
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
-from winnow.server.pipeline.rendering import PromptRenderer
+from winnow.server.pipeline.rendering import PromptRenderer, ScorerLimit
 from winnow.server.pipeline.request import Defaults
 from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings
 from winnow.server.settings import Settings
@@ -66,7 +60,7 @@ class Service:
 
     @property
     def pipeline(self) -> BestOfN:
-        """The best-of-N pipeline over the three engines."""
+        """The best-of-N pipeline over the engines."""
         settings = self.settings
         return BestOfN(
             self.policy,
@@ -75,12 +69,25 @@ class Service:
             self.calibration("safety"),
             self.calibration("helpfulness"),
             settings.empty_last,
+            # One model scores an answer twice: the second time nearly all of it is in the prefix cache.
+            helpfulness_on_demand=self.helpfulness is self.safety,
         )
 
     @property
     def renderer(self) -> PromptRenderer:
         """The renderer of requests for the served policy."""
-        return PromptRenderer(self.tokenizer, self.template, self.classifier, self.context, self.policy.vocabulary)
+        return PromptRenderer(
+            self.tokenizer, self.template, self.classifier, self.context, self.policy.vocabulary, self._limits
+        )
+
+    @property
+    def _limits(self) -> tuple[ScorerLimit, ...]:
+        """The limits of the reward models that do not read the policy's own tokens."""
+        return tuple(
+            ScorerLimit(name, scoring.reader, self.reward_models[name].context)
+            for name, scoring in self.scorings.items()
+            if not (isinstance(scoring.reader, RewardInput) and scoring.reader.shares_policy_ids)
+        )
 
     @property
     def defaults(self) -> Defaults:
@@ -114,21 +121,25 @@ class Service:
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together; the reward models need more, for EOS or their own template."""
-        models = {"safety": self.safety, "helpfulness": self.helpfulness}
         rooms = (
             self.scorings[name].room(model.context) if name in self.scorings else model.context - 1
-            for name, model in models.items()
+            for name, model in self.reward_models.items()
         )
         return min(self.policy.context, *rooms)
 
     @property
+    def reward_models(self) -> dict[str, ServedRewardModel]:
+        """The two reward models by name."""
+        return {"safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
     def engines(self) -> dict[str, EngineStatus]:
-        """The three engines by name."""
-        return {"policy": self.policy, "safety": self.safety, "helpfulness": self.helpfulness}
+        """The engines by name; a model in both roles is one."""
+        return {"policy": self.policy, **self.reward_models}
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests can be answered: all three engines run, and none has been found to hang."""
+        """Whether requests can be answered: all engines run, and none has been found to hang."""
         return not self.lifecycle.is_dead and all(engine.is_alive for engine in self.engines.values())
 
     @property
@@ -193,32 +204,46 @@ class Service:
                 "the weights are random (load_format dummy): no sanity check is run, and answers mean nothing"
             )
         elif settings.canary:
-            await asyncio.gather(
-                self._check("safety", SAFETY_CHECK, self.safety),
-                self._check("helpfulness", HELPFULNESS_CHECK, self.helpfulness),
-            )
+            await asyncio.gather(*map(self.require_sound, self.reward_models))
         prompt = self.template.render([Message("user", "Hello")], self.tokenizer)
         await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, self.combiner)
 
-    async def _check(self, name: str, check: SanityCheck, model: ServedRewardModel) -> None:
+    async def require_sound(self, name: str) -> None:
+        """Check the reward model `name`: its label tokens, its sanity check, and the published scores of its card.
+
+        Raises:
+            CheckpointError: one fails.
+            CandidateFailed, EngineDead: the engine gave no score.
+        """
+        check, model = SANITY_CHECKS[name], self.reward_models[name]
         prompt = self.template.render([Message("user", check.question)], self.tokenizer)
         await require_labels(name, model, prompt, check.better)
         await check.run(name, model, prompt, self.calibration(name))
+        for probe in self.scorings[name].scorer.card.probes if name in self.scorings else ():
+            await require_score(name, model, self._rendered(probe.messages), probe)
+
+    def _rendered(self, messages: Sequence[Message]) -> Prompt:
+        """Return a prompt for the reward models, also of a dialog that the policy's template does not render."""
+        try:
+            return self.template.render(messages, self.tokenizer)
+        except DialogError:
+            return Prompt((), tuple(messages))
 
 
 @contextlib.contextmanager
 def started(settings: Settings) -> Iterator[Service]:
     """Start the engines of this machine, one after another, and end their processes on leaving.
 
-    The reward models come first, so that on a GPU the policy gets what they have left. Call it from the main
+    The reward models come first, so that on a GPU the policy gets what they have left; a model in both roles has one
+    engine. Call it from the main
     thread, before an event loop runs: the engines are forked, unless torch has been imported before; then they are
     spawned, which is safe and slower.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
-        DoesNotFit: the memory does not suffice for all three.
+        DoesNotFit: the memory does not suffice for all of them.
     """
-    inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
+    folder = inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
     scorers = inspect_reward_models(settings)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
@@ -226,22 +251,24 @@ def started(settings: Settings) -> Iterator[Service]:
     parts = engine_parts(settings)
     tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
     served = scorings(settings, scorers, tokenizer, template)
+    require_judge_of_prompts(settings, served["safety"])
     if runs_on_gpu() and first_card().mps is False:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     for name, scoring in served.items():
         logger.info("%s reward model: %s", name, scoring)
     if settings.combiner is None and combiner_of(settings, (one.scorer.card for one in served.values())) != "llama2":
         logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
-    here = len(planned_engines(settings))
-    count = {1: "one engine", 2: "two engines", 3: "three engines"}[here]
-    logger.info("starting %s; with the demo models this takes about %d seconds", count, 5 + 5 * here)
+    logger.info("starting %d engines; with the demo models this takes about 20 seconds", len(parts))
     with contextlib.ExitStack() as running:
         safety = _reward_model(settings, "safety", parts.get("safety"), served["safety"], fork=fork)
         running.callback(safety.shutdown)
-        helpfulness = _reward_model(settings, "helpfulness", parts.get("helpfulness"), served["helpfulness"], fork=fork)
-        running.callback(helpfulness.shutdown)
+        helpfulness = safety
+        if not settings.has_one_reward_model:
+            part = parts.get("helpfulness")
+            helpfulness = _reward_model(settings, "helpfulness", part, served["helpfulness"], fork=fork)
+            running.callback(helpfulness.shutdown)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
-        policy = KINDS[settings.policy.kind].policy(policy_options, tokenizer)
+        policy = KINDS[settings.policy.kind].policy(replace(policy_options, checkpoint=str(folder)), tokenizer)
         running.callback(policy.shutdown)
         classifier = chosen_classifier(settings, safety, served["safety"].calibration)
         admission = Admission(

@@ -75,10 +75,17 @@ class ScriptedRewardModel(ScriptedEngine):
 
     logit: Callable[[tuple[int, ...]], float] = lambda ids: float(sum(ids) % 7 - 3)
     calls: int = 0
+    forgotten: int = 0
     hold: asyncio.Event | None = None
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         return None
+
+    async def forget_prefixes(self) -> None:
+        self.forgotten += 1
+
+    async def verdict(self, prompt: Prompt) -> float:
+        return await self.score(prompt, prompt.messages[-1].content)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         self.calls += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -13,10 +13,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from winnow.models.cards.evidence import CalibrationRecord, Probe, parse_calibration, parse_probes
 from winnow.models.errors import CheckpointError
 
-Adapter = Literal["linear", "labels", "judge"]
-"""The place of the score: in a linear head's one row, in the logits of label tokens, or in a judge's grade."""
+Adapter = Literal["linear", "labels", "gated", "judge"]
+"""The place of the score: in a linear head's one row, in the logits of label tokens, in a sum that a gate weighs, or in
+a judge's grade."""
 System = Literal["keep", "merge", "drop"]
 """A system message: given to the template, put before the first user message, or left out."""
 ReadAt = Literal["last", "before_pad"]
@@ -33,9 +35,12 @@ class Card:
 
     `match` are patterns of checkpoint names (`*`, `?`) and `architectures` those of config.json that the card is for.
     `head` is the head's name in the checkpoint, without `.weight`; `labels` are tokens, by id or by the vocabulary's
-    name: the score is the first one's logit, minus the second's. `template` is "tokenizer", "llama2" or a Jinja
-    template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation. `scale` and `bias` make
-    a logit of which more is better; `calibrated` says that its sigmoid is a probability. `note` is for people.
+    name: the score is the first one's logit, minus the second's. `gate` are the tokens that open an answer, at the
+    first of which a gated head's gate is read; Llama 3's are the default. `template` is "tokenizer", "llama2" or a
+    Jinja template. `bos` is whether one BOS comes first. `end` are tokens behind the conversation, unless the template
+    writes them. `scale` and `bias` make a logit of which more is better; `calibrated` says that its sigmoid is a
+    probability, `calibration` how that was found. `probes` are published scores, which a served model has to give.
+    `note` is for people.
 
     A judge's `template` makes the text that it is sent, of `messages`, `answer` and `grades`; `grades` are the lowest
     and the highest. `expected` takes the mean of the grades that it weighed, if its server tells their probabilities.
@@ -47,6 +52,7 @@ class Card:
     adapter: Adapter = "linear"
     head: str | None = None
     labels: tuple[int | str, ...] = ()
+    gate: tuple[int | str, ...] = ()
     template: str | None = None
     system: System | None = None
     bos: bool | None = None
@@ -57,6 +63,8 @@ class Card:
     scale: float | None = None
     bias: float = 0.0
     calibrated: bool = False
+    calibration: CalibrationRecord | None = None
+    probes: tuple[Probe, ...] = ()
     grades: tuple[int, int] | None = None
     expected: bool = False
     note: str = ""
@@ -74,7 +82,7 @@ class Card:
         return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
-_FOR_PEOPLE = ("name", "match", "architectures", "note")
+_FOR_PEOPLE = ("name", "match", "architectures", "calibration", "probes", "note")
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "adapter": get_args(Adapter),
     "system": get_args(System),
@@ -83,11 +91,18 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "adapter", "head", "template", "system", "read_at", "overflow", "note"), (str,)),
-    **dict.fromkeys(("match", "architectures", "labels", "end", "grades"), (list,)),
+    **dict.fromkeys(("match", "architectures", "labels", "gate", "end", "grades"), (list,)),
     **dict.fromkeys(("scale", "bias"), (int, float)),
     **dict.fromkeys(("bos", "calibrated", "expected"), (bool,)),
     "context": (int,),
 }
+
+
+_TABLES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "calibration": ("calibration", parse_calibration),
+    "probe": ("probes", parse_probes),
+}
+"""Tables of a card: each one's field, and its parser."""
 
 
 def read_card(path: Path) -> Card:
@@ -114,10 +129,18 @@ def parse_card(text: str, source: str) -> Card:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"card {source} is not TOML: {error}") from None
+    tables = {name: values.pop(name) for name in _TABLES if name in values}
     for name, value in values.items():
         if problem := _problem(name, value):
             raise CheckpointError(f"card {source}: {problem}")
-    card = Card(**{"name": Path(source).stem} | {name: _frozen(value) for name, value in values.items()})
+    try:
+        evidence = {field: parse(tables[name]) for name, (field, parse) in _TABLES.items() if name in tables}
+    except ValueError as error:
+        raise CheckpointError(f"card {source}: {error}") from None
+    if "calibration" in tables:
+        values.setdefault("calibrated", True)
+    fields_of = {name: _frozen(value) for name, value in values.items()} | evidence
+    card = Card(**{"name": Path(source).stem} | fields_of)
     if problem := _contradiction(card):
         raise CheckpointError(f"card {source}: {problem}")
     return card
@@ -130,14 +153,14 @@ def _frozen(value: Any) -> Any:
 def _problem(name: str, value: Any) -> str | None:
     """Return what is wrong with one field, or None."""
     if name not in _TYPES:
-        return f"unknown field {name!r}; fields are {', '.join(_TYPES)}"
+        return f"unknown field {name!r}; fields are {', '.join((*_TYPES, *_TABLES))}"
     # Python counts True as an integer.
     if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
         return f"{name} must be {' or '.join(_WORDS[kind] for kind in _TYPES[name])}"
     if name in _CHOICES and value not in _CHOICES[name]:
         return f"{name} is {value!r}; it may be {', '.join(_CHOICES[name])}"
     if isinstance(value, list):
-        kinds = {"labels": (int, str), "end": (int, str), "grades": (int,)}.get(name, (str,))
+        kinds = {**dict.fromkeys(("labels", "gate", "end"), (int, str)), "grades": (int,)}.get(name, (str,))
         if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
             return f"{name} must hold {' or '.join(_WORDS[kind] for kind in kinds)} only"
     if name == "context" and isinstance(value, int) and value < 1:
@@ -151,6 +174,8 @@ _WORDS = {str: "a text", list: "a list", int: "a number", float: "a number", boo
 def _contradiction(card: Card) -> str | None:
     if card.scale == 0:
         return "scale must not be 0"
+    if card.calibration and not card.calibrated:
+        return "calibrated is false, but there is a [calibration]"
     if card.adapter == "judge" or card.grades or card.expected:
         return _judge_contradiction(card)
     if (card.adapter == "labels") != bool(card.labels):
@@ -159,6 +184,10 @@ def _contradiction(card: Card) -> str | None:
         return "labels must be one token, or two different ones: the better, then the worse"
     if card.adapter == "labels" and card.head:
         return "label tokens are read from the output matrix; there is no head to name"
+    if card.gate and card.adapter != "gated":
+        return 'gate belongs to adapter = "gated"'
+    if card.template == "llama2" and card.adapter == "gated":
+        return 'template = "llama2" has no place for a gate'
     if card.template == "llama2" and (card.labels or card.system or card.end is not None or card.bos is not None):
         return 'template = "llama2" has a BOS, a system block and an EOS of its own, and no label tokens'
     if card.template is not None and card.template not in ("tokenizer", "llama2") and "{" not in card.template:

@@ -65,6 +65,19 @@ class AnswerReader(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptReader(Protocol):
+    """A reward model's view of a prompt alone, for a model that judges prompts as well as answers."""
+
+    def prompt_ids(self, prompt: Prompt, context: int) -> list[int]:
+        """Return at most `context` ids, up to the one that the verdict is read at.
+
+        Raises:
+            CandidateFailed: the model's template does not render the prompt, or it is too long.
+        """
+        ...
+
+
 class RewardInput:
     """Renders a prompt and an answer in the chat template's format; the score is taken at the closing EOS.
 
@@ -165,6 +178,14 @@ class ServedPolicy(Policy, EngineStatus, Protocol):
 
 class ServedRewardModel(RewardModel, EngineStatus, Protocol):
     """A reward model whose engine runs."""
+
+    async def verdict(self, prompt: Prompt) -> float:
+        """Return the raw logit of the prompt alone; for a model with two label tokens, see `GuardModel.verdict`."""
+        ...
+
+    async def forget_prefixes(self) -> None:
+        """Drop cached prefixes, so that the next score is computed whole. Nothing may be in flight."""
+        ...
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return the probability that the next token is a label of the model's; None if it has no two labels.

@@ -1,8 +1,7 @@
 """Checkpoints, read from their own files before an engine is started on them.
 
 Finds in milliseconds, and reports in one line, faults that would otherwise surface minutes later as a
-traceback from an engine's process. Covers local folders in the Hugging Face layout; a hub id is left
-for vLLM to resolve.
+traceback from an engine's process. Covers folders in the Hugging Face layout; a hub id is resolved to one first.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from winnow.models.engines.hub import config_folder, fetched, is_local
+from winnow.models.engines.hub import cached, config_folder, fetched, is_local, snapshot
 from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
@@ -46,23 +45,26 @@ _TOKENIZER_FILES = (
 )
 
 
-def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> None:
+def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> Path:
     """Check that `checkpoint` is complete and of `kind`, as far as its files tell; weights only if needed.
 
+    Returns its folder; a hub id's is fetched.
+
     Raises:
-        CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind.
+        CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind; or the
+            hub does not hand it out.
     """
-    if not is_local(checkpoint):
-        return
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        raise CheckpointError(f"{kind}: no such folder: {checkpoint}")
+    try:
+        folder = snapshot(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{kind}: {error}") from None
     config = read_json(folder / "config.json", kind)
     _check_config(config, folder, kind)
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARY_FILES):
         raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
     if needs_weights:
         _inspect_weights(folder, config, kind)
+    return folder
 
 
 def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
@@ -124,11 +126,15 @@ def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
 
 
 def _check_shards(folder: Path, kind: Kind) -> None:
+    if missing := _missing_shards(folder, kind):
+        raise CheckpointError(f"{kind}: {folder} has no {missing[0]}, which its index names")
+
+
+def _missing_shards(folder: Path, kind: Kind) -> list[str]:
+    """Return the names of the weight files that the folder's index names and that are not there."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = set(read_json(index, kind).get("weight_map", {}).values())
-        if missing := sorted(name for name in named if not (folder / name).is_file()):
-            raise CheckpointError(f"{kind}: {folder} has no {missing[0]}, which its index names")
+    named = set(read_json(index, kind).get("weight_map", {}).values()) if index.is_file() else ()
+    return sorted(name for name in named if not (folder / name).is_file())
 
 
 def read_json(path: Path, kind: Kind) -> dict[str, Any]:
@@ -182,8 +188,8 @@ def describe(
     """Return the sizes of `checkpoint`, called `name`, for the memory plan.
 
     `dtype` is the precision it is served in. `context` None takes the checkpoint's own. Weights are
-    counted from the files' headers, or computed from the config if there are no files. Of a hub id only
-    the config is fetched.
+    counted from the files' headers, or computed from the config if there are no files. Of a hub id only the config
+    is fetched; its files count if they have been fetched before.
 
     Raises:
         CheckpointError: the config is missing or incomplete, or a file is damaged.
@@ -195,7 +201,10 @@ def describe(
     # A causal model whose label tokens are scored keeps its output matrix.
     stored = replace(shape, is_reward_model=is_reward_model and not _architecture(config).endswith(_CAUSAL))
     width = BYTES[dtype]
-    files = folder.glob("*.safetensors") if is_local(checkpoint) else ()
+    present = folder if is_local(checkpoint) else cached(checkpoint)
+    if present and not is_local(checkpoint) and _missing_shards(present, kind):
+        present = None  # the hub's library has fetched a part
+    files = present.glob("*.safetensors") if present else ()
     weights = sum(tensor.loaded_bytes(width) for file in files for tensor in _tensors(file, kind))
     return Model(name, shape, dtype, weights or stored.parameters * width, context or shape.context, has_graphs)
 
@@ -230,12 +239,20 @@ def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
+    from winnow.models.engines import internlm2
+
+    internlm2.register()
     try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+        # Said aloud: otherwise transformers asks on a terminal whether to run a repository's code.
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint, use_fast=True, trust_remote_code=False
+        )
     except StrictDataclassError as error:  # transformers reads config.json first, and checks it
         reason = " ".join(str(error.__cause__ or error).split())
         raise CheckpointError(f"{kind}: config.json of {checkpoint} cannot be used: {reason}") from error
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(f"{kind}: {checkpoint} needs code from its repository, which is never run") from None
         raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
     return loaded
 

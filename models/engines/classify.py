@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from winnow.models.engines.base import AnswerReader, EngineOptions
+from winnow.models.engines.base import AnswerReader, EngineOptions, PromptReader
 from winnow.models.engines.model_server import Broken, RemoteEngine
 from winnow.models.engines.reading import fitting_ids
 from winnow.models.engines.remote import RemoteModel, in_words, read_models
@@ -154,6 +154,12 @@ class RemoteClassifier(RemoteEngine):
     async def _raw_logits(self, inputs: Sequence[Sequence[int]]) -> list[float]:
         answer = await self.server.post(PATH, _body(self.remote, inputs))
         return [self._raw_logit(numbers) for numbers in _numbers(self.name, answer, len(inputs))]
+
+    async def verdict(self, prompt: Prompt) -> float:
+        """Return the raw logit behind the prompt alone; see `GuardModel.verdict`."""
+        assert isinstance(self._reader, PromptReader), "only a model of label tokens judges prompts"
+        ids = await asyncio.to_thread(self._reader.prompt_ids, prompt, self.context)
+        return (await self._raw_logits([ids]))[0]
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return None: a server does not tell the probabilities of other tokens."""

@@ -65,16 +65,15 @@ def fetched(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
         return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
 
 
-def cached(checkpoint: str, patterns: Sequence[str]) -> Path | None:
-    """Return the folder in the hub library's cache of a hub id that has been fetched before; None if it has not."""
+def cached(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path | None:
+    """Return the folder of a hub id of which all that matches `patterns` was fetched before; None if it was not."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(checkpoint, allow_patterns=list(patterns), local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return Path(snapshot_download(checkpoint, allow_patterns=list(patterns), local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
         return None
-    return folder if (folder / "config.json").is_file() else None
 
 
 def snapshot(checkpoint: str) -> Path:

@@ -52,7 +52,8 @@ class JudgeInput:
             raise CandidateFailed(f"the template of judge {self._name} does not render this: {reason}") from None
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        """Return no ids: the judge's server tokenises."""
+        """Return no ids: the judge's server tokenises. Raises as `text` does."""
+        self.text(prompt, answer)
         return []
 
     def shortened(self, prompt: Prompt, answer: str, context: int) -> None:
@@ -90,6 +91,10 @@ class Judge(RemoteEngine):
             if grade is not None:
                 return grade_logit(grade, self._grades)
         raise CandidateFailed(f"the {self.name} judge gave no grade in {TRIES} answers")
+
+    async def verdict(self, prompt: Prompt) -> float:
+        """Raise `CandidateFailed`: a judge of answers does not judge prompts."""
+        raise CandidateFailed(f"the {self.name} judge judges answers only")
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return None: a judge has no labels."""

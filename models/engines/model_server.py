@@ -289,5 +289,8 @@ class RemoteEngine:
         """Return False: each request has a time limit of its own."""
         return False
 
+    async def forget_prefixes(self) -> None:
+        """Do nothing: a server's prefix cache is its own."""
+
     def shutdown(self) -> None:
         """Do nothing: the server is not this process's, and the connections are closed as the loop ends."""

@@ -7,7 +7,6 @@ template reads the policy's ids instead; see `winnow.models.engines.base.RewardI
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +49,8 @@ class CardInput:
         self._system = card.system or self._fitting_system()
         adds_bos = self._bos_id is not None and tokenizer("a")["input_ids"][:1] == [self._bos_id]
         self._bos = adds_bos or self._writes_bos() if card.bos is None else card.bos
+        if self._writes_end():
+            self._end = ()
         if self._bos and self._bos_id is None:
             raise CheckpointError(f"reward model {card.name}: the card asks for BOS, but its tokenizer has none")
 
@@ -72,6 +73,16 @@ class CardInput:
             if len(ids := self._ids(messages, answer)) <= context:
                 return ids
         return None
+
+    def prompt_ids(self, prompt: Prompt, context: int) -> list[int]:
+        """Return at most `context` ids of the conversation without an answer; see `PromptReader`."""
+        messages = _conversation(prompt)
+        while len(ids := self._ids(messages)) > context:
+            rest = _without_oldest_turn(messages) if self._card.overflow == "drop_oldest_turns" else None
+            if rest is None:
+                raise CandidateFailed(f"the prompt does not fit the {self.name} model's context of {context} tokens")
+            messages = rest
+        return ids
 
     def reread(self, prompt: Prompt) -> int:
         """Return the length of the conversation: merges may cross the border to the answer."""
@@ -97,7 +108,7 @@ class CardInput:
                 )
         return tuple(name if isinstance(name, int) else self._vocabulary[name] for name in names)
 
-    def _ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+    def _ids(self, messages: Sequence[Message], answer: str | None = None) -> list[int]:
         ids = self._controls.encode(self._rendered(messages, answer))
         if (bos := self._bos_id) is not None:
             start = next((place for place, token in enumerate(ids) if token != bos), len(ids))
@@ -107,9 +118,11 @@ class CardInput:
             ids.pop()
         return ids
 
-    def _rendered(self, messages: Sequence[Message], answer: str) -> str:
+    def _rendered(self, messages: Sequence[Message], answer: str | None) -> str:
         """Return the text of a conversation, in which names of control tokens in messages are hidden."""
-        given = [*self._shielded(tuple(messages)), self._shield((Message("assistant", answer),))[0]]
+        given = list(self._shielded(tuple(messages)))
+        if answer is not None:
+            given += self._shield((Message("assistant", answer),))
         try:
             return render(self._template, given, self._names, to_answer=False)
         except Refused as reason:
@@ -131,6 +144,11 @@ class CardInput:
         except CandidateFailed:
             return "merge"
         return "keep" if _SYSTEM.content in text else "merge"
+
+    def _writes_end(self) -> bool:
+        """Whether the template itself ends a conversation in the card's `end`."""
+        ids = self._controls.encode(self._rendered(_PROBE[:1], _PROBE[1].content))
+        return bool(self._end) and tuple(ids[-len(self._end) :]) == self._end
 
     def _writes_bos(self) -> bool:
         """Whether the template writes a BOS."""
@@ -156,12 +174,17 @@ def _template(card: Card, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def resolved(head: Head, card: Card, reader: CardInput) -> Head:
-    """Return the head with the rows of the card's labels.
+    """Return the head with the ids of the tokens that the card names.
 
     Raises:
-        CheckpointError: the vocabulary has no such token.
+        CheckpointError: the vocabulary has no such token, or no conversation has what the head looks for.
     """
-    return replace(head, rows=reader.tokens(card.labels)) if card.labels else head
+    found = head.resolved(card, reader.tokens)
+    try:
+        found.shared_ids(reader.token_ids(Prompt((), _PROBE[:1]), _PROBE[1].content))
+    except CandidateFailed as reason:
+        raise CheckpointError(f"reward model {reader.name}: {reason}; change the card's gate or its template") from None
+    return found
 
 
 def _conversation(prompt: Prompt) -> tuple[Message, ...]:

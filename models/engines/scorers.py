@@ -17,7 +17,7 @@ from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
-from winnow.models.engines.heads import PLAIN, Head, architecture, find_head, is_classifier
+from winnow.models.engines.heads import EMBEDDINGS, PLAIN, Head, adapter_of, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
 from winnow.models.engines.remote import RemoteModel, model_folder
 from winnow.models.errors import CheckpointError
@@ -31,6 +31,7 @@ _DECODERS = {
     "gemma": "Gemma",
     "gemma2": "Gemma2",
     "phi3": "Phi3",
+    "internlm2": "InternLM2",
 }
 """Names of vLLM's classes by model type, for architectures that vLLM does not know by name."""
 _ENCODERS = ("albert", "bert", "camembert", "deberta", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
@@ -79,7 +80,7 @@ def inspect_scorer(
     config = read_json(folder / "config.json", KIND)
     name = name or _name(checkpoint)
     found = _card(folder, name, config, card_file)
-    card = found or Card(name=name)
+    card = found or Card(name=name, adapter=adapter_of(config))
     try:
         _require_code_of_our_own(folder, config)
         _require_kind(card, config)
@@ -151,6 +152,8 @@ def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None)
     card = read_card(own) if own else next(known, None)
     if card and own and own.name == FILE and card.name == own.stem:
         card = replace(card, name=name)
+    if card:
+        card = replace(card, probes=tuple(probe for probe in card.probes if probe.is_for(name)))
     longest = config.get("max_position_embeddings")
     if card and card.context and isinstance(longest, int):
         return replace(card, context=min(card.context, longest))
@@ -209,13 +212,20 @@ def _require_backbone(config: Mapping[str, Any], shapes: Mapping[str, list[int]]
             raise CheckpointError(f"no tensor of layers.{layer}.; the checkpoint is not complete")
     width = config.get("hidden_size")
     for name, shape in shapes.items():
-        if name.endswith("embed_tokens.weight") and shape != [config.get("vocab_size"), width]:
+        if name.endswith(EMBEDDINGS) and shape != [config.get("vocab_size"), width]:
             raise CheckpointError(f"{name} is {shape}, but its config asks for [{config.get('vocab_size')}, {width}]")
 
 
 def _completed(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> Card:
     """Return the card with the sign of its scale and the place where it is read, unless they contradict the config."""
-    return replace(card, scale=_scale(card, name, config, scale), read_at=_read_at(card, config))
+    end = card.end if card.end is not None or _reward_token(config) is None else (_reward_token(config),)
+    return replace(card, scale=_scale(card, name, config, scale), read_at=_read_at(card, config), end=end)
+
+
+def _reward_token(config: Mapping[str, Any]) -> Any:
+    """Return the id of the token behind a conversation that InternLM2's score is read at; None if there is none."""
+    token = config.get("reward_token_id")
+    return token if isinstance(token, int) and token >= 0 else None
 
 
 def _scale(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> float:
@@ -236,7 +246,8 @@ def _scale(card: Card, name: str, config: Mapping[str, Any], scale: float | None
 def _read_at(card: Card, config: Mapping[str, Any]) -> Any:
     pad, end = config.get("pad_token_id"), config.get("eos_token_id")
     ends = end if isinstance(end, list) else [end]
-    if card.read_at is None and card.adapter == "linear" and pad is not None and pad in ends:
+    is_unstated = card.read_at is None and card.adapter != "labels" and _reward_token(config) is None
+    if is_unstated and pad is not None and pad in ends:
         raise CheckpointError(
             'its pad token is EOS: say in a card whether its score is read at EOS (read_at = "last") or, as '
             'transformers does then, at the token before (read_at = "before_pad")'

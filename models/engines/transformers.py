@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import AutoModel, AutoModelForSequenceClassification, LlamaModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from winnow.models.engines import internlm2
 from winnow.models.engines.base import AnswerReader
 from winnow.models.engines.checkpoint import describe
 from winnow.models.engines.hardware import ram
@@ -73,6 +74,8 @@ class ReferenceRewardModel:
 
     def _logit(self, ids: list[int]) -> float:
         with torch.inference_mode(), self._within_memory():
+            if isinstance(self._model, _WithHead):
+                return self._model.score(ids, self._device)
             given = torch.tensor([ids], device=self._device)
             return self._head.score(self._model(input_ids=given, use_cache=False).logits[0].tolist())
 
@@ -92,22 +95,40 @@ class ReferenceRewardModel:
 
 
 class _WithHead(torch.nn.Module):
-    """A backbone of transformers with a head that transformers has no class for; scores at the last token given."""
+    """A backbone of transformers with a head that transformers has no class for."""
 
     def __init__(self, checkpoint: str, dtype: Precision, head: Head) -> None:
         super().__init__()
-        self.backbone = _loaded(AutoModel, checkpoint, dtype)
-        self.cap = head.cap
-        weight = _tensor(checkpoint, head.weight)
-        bias = _tensor(checkpoint, head.bias).float() if head.bias else None
-        self.weight = torch.nn.Parameter((weight[list(head.rows)] if head.rows else weight).float())
-        self.bias = None if bias is None else torch.nn.Parameter(bias)
+        is_internlm2 = internlm2.is_internlm2(Path(checkpoint))
+        self.backbone = _internlm2(checkpoint, dtype) if is_internlm2 else _loaded(AutoModel, checkpoint, dtype)
+        self.head = head
+        self.tensors = torch.nn.ParameterList(
+            torch.nn.Parameter(head.part(_tensor(checkpoint, name)).float(), requires_grad=False)
+            for name in head.tensors
+        )
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> SequenceClassifierOutput:
-        """Return the head's outputs, [batch, outputs], of [batch, tokens]."""
-        hidden = self.backbone(input_ids=input_ids, use_cache=use_cache).last_hidden_state[:, -1].float()
-        logits = torch.nn.functional.linear(hidden, self.weight, self.bias)
-        return SequenceClassifierOutput(logits=logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap)
+    def score(self, ids: list[int], device: str) -> float:
+        """Return the score of a conversation."""
+        given = torch.tensor([ids], device=device)
+        hidden = self.backbone(input_ids=given, use_cache=False).last_hidden_state[0].float()
+        return self.head.reference(dict(zip(self.head.tensors, self.tensors, strict=True)), hidden, ids)
+
+
+def _internlm2(checkpoint: str, dtype: Precision) -> PreTrainedModel:
+    """Return InternLM2's backbone, which transformers does not know, as the Llama that it is under other names."""
+    folder = Path(checkpoint)
+    names = [name for path in folder.glob("*.safetensors") for name in _names(path)]
+    model = LlamaModel(internlm2.llama_config(folder)).to(getattr(torch, dtype))
+    found = internlm2.llama_tensors(model.config, names, lambda name: _tensor(checkpoint, name))
+    if missing := model.load_state_dict(dict(found), strict=False).missing_keys:
+        raise CheckpointError(f"reward model: {folder.name} has no tensor for {missing[0]}; it is not complete")
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _names(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
 
 
 def _tensor(checkpoint: str, name: str) -> torch.Tensor:
@@ -135,10 +156,12 @@ def _loaded(kind: Any, checkpoint: str, dtype: Precision) -> PreTrainedModel:
             checkpoint,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
+            trust_remote_code=False,  # said aloud: otherwise it asks on a terminal
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in one line
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        # The last four are what its configurations raise for a field that is missing or of another type.
         raise CheckpointError(f"reward model: transformers cannot load {checkpoint}: {_first_line(error)}") from error
     if missing := sorted(found["missing_keys"]):  # transformers makes up weights for them
         raise CheckpointError(f"reward model: {checkpoint} has no tensor {missing[0]}; the checkpoint is not complete")

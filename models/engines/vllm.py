@@ -26,15 +26,16 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines import vllm_loader
-from winnow.models.engines.base import AnswerReader, EngineOptions
+from winnow.models.engines.base import CACHED_PROMPTS, AnswerReader, EngineOptions, PromptReader
 from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
 from winnow.models.engines.process import Attachment
 from winnow.models.engines.reading import fitting_ids
+from winnow.models.engines.single_flight import SingleFlight
 from winnow.models.engines.vllm_process import attached
 from winnow.models.engines.vllm_sampling import CheckpointWatcher, end_ids, sampling_parameters, token_logprob
-from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
+from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead, root_cause
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
@@ -111,6 +112,8 @@ def _cause(error: Exception, output: EngineOutput) -> str:
     if told is None and "': -9}" in str(error):  # as vLLM tells of the exit status
         told = "its process was killed, probably for want of memory; see `winnow plan` for what it needs"
     reason = _one_line(told or str(error)) or type(error).__name__
+    if "trust_remote_code" in reason:
+        return "it needs code from its repository, which is never run"
     return f"{reason}; `winnow serve --log-level debug` shows the engine's own output"
 
 
@@ -322,23 +325,52 @@ class VllmRewardModel(_Engine):
         self.context: int = llm.model_config.max_model_len
         self._input = reward_input
         self._head = head
+        self._shared = SingleFlight(self._pooled, CACHED_PROMPTS)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        """Score one answer; see `RewardModel.score`."""
-        return self._head.score(await self._outputs(prompt, answer))
+        """Score one answer; see `RewardModel.score`.
+
+        What a head reads of the prompt, it reads once for all answers: by then their prefix cache has passed it.
+        """
+        ids = await self._token_ids(prompt, answer)
+        if (before := self._head.shared_ids(ids)) is None:
+            return self._head.score(await self._pooled(ids))
+        if (shared := self._shared.known(before)) is not None:
+            return self._head.score(await self._pooled(ids), shared)
+        try:
+            async with asyncio.TaskGroup() as group:
+                first, own = group.create_task(self._shared(before)), group.create_task(self._pooled(ids))
+        except ExceptionGroup as failures:
+            raise root_cause(failures) from None
+        return self._head.score(own.result(), first.result())
+
+    async def forget_prefixes(self) -> None:
+        """Drop the prefix cache; see `ServedRewardModel.forget_prefixes`."""
+        self._shared.forget()
+        await self.llm.reset_prefix_cache()
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return the probability of the two label tokens; see `ServedRewardModel.label_mass`."""
-        return self._head.label_mass(await self._outputs(prompt, answer))
+        return self._head.label_mass(await self._pooled(await self._token_ids(prompt, answer)))
 
-    async def _outputs(self, prompt: Prompt, answer: str) -> list[float]:
-        ids = await fitting_ids(self._input, prompt, answer, context=self.context, name=self.name)
+    async def verdict(self, prompt: Prompt) -> float:
+        """Return the raw logit behind the prompt alone; see `GuardModel.verdict`."""
+        assert isinstance(self._input, PromptReader), "only a model of label tokens judges prompts"
+        return self._head.score(
+            await self._pooled(await asyncio.to_thread(self._input.prompt_ids, prompt, self.context))
+        )
+
+    async def _pooled(self, ids: Sequence[int]) -> list[float]:
+        """Return the head's numbers at the last of `ids`."""
         # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
         # New parameters for each call, because vLLM writes into them; copying would take a hundred times as long.
         parameters = PoolingParams(task="classify", use_activation=False)
         stream = self.llm.encode(_token_prompt(ids), parameters, self.next_id())
         outputs: list[float] = (await self._last(stream)).outputs.data.flatten().tolist()
         return outputs
+
+    async def _token_ids(self, prompt: Prompt, answer: str) -> list[int]:
+        return await fitting_ids(self._input, prompt, answer, context=self.context, name=self.name)
 
     async def is_stuck(self, seconds: float) -> bool:
         """Whether scores are pending and none has come for `seconds`; see `EngineStatus.is_stuck`."""

@@ -42,6 +42,7 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         prompt, classifier = service.renderer.tagging(rendered, body.is_safety, "messages")
         answers = [service.template.neutralise(answer) for answer in body.answers]
         await asyncio.to_thread(_require_fitting, answers, prompt, service)
+        await service.renderer.require_scorable(prompt, "answers", answers)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
         async with interrupted_by(disconnected(request), ClientGone), in_turn(service, ticket):
             with metrics.candidates_in_flight(places):

@@ -1,8 +1,8 @@
 """`winnow check`: compare each reward model, as served, with its checkpoint in transformers.
 
-Scores a few dozen answers on the vLLM engines, one by one and all at once, ends the engines, and scores the same
-answers with transformers. `comparison` judges the two. What both read is rendered once: a template or a scale that the
-model was not trained with shows in its sanity check only.
+Scores a few dozen answers on the engines, one by one, again behind cached prefixes, and all at once, ends the engines,
+and scores the same answers with transformers. `comparison` judges the two. What both read is rendered once: a template
+or a scale that the model was not trained with shows in its sanity check and its card's published scores only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +23,7 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.errors import CheckFailed, CheckpointError, SettingsError
 from winnow.models.reporting.tables import print_table
-from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, RewardModel, SanityCheck
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
 from winnow.server.cli.comparison import ITSELF, Comparison, Reference, Scores, Served
@@ -79,14 +79,17 @@ def check(settings: Settings, reference_dtype: ReferenceDtype = "float32", promp
     """Compare both reward models, as served, with transformers (the reference).
 
     Finds scores that are not the checkpoint's (a second sigmoid, a lost head, a
-    calibration that the engine adds), scores and ranks that depend on the batch,
-    and models that score every answer alike or fail their sanity check.
+    calibration that the engine adds), scores and ranks that depend on the batch
+    or the prefix cache, and models that score every answer alike or fail the
+    checks of a server's start: the sanity check, label tokens that are unlikely
+    where the score is read, published scores (probes) of the card.
 
     The table: spread is the standard deviation of the reference's scores.
     max |Δ| and RMS Δ are the largest and the root mean square difference from
-    them, by batch the largest between a score alone and in a batch. Ranks changed
-    counts pairs of answers to one prompt that change places, by the batch or
-    against the reference, over a gap above the tolerance.
+    them, by batch and by cache the largest between a score alone and in a batch
+    or behind a cached prefix. Ranks changed counts pairs of answers to one prompt
+    that change places, by batch, by cache or against the reference, over a gap
+    above the tolerance. Labels is the least probability of the two label tokens.
 
     A model passes if max |Δ| is within the tolerance, RMS Δ within a fifth of it,
     and no rank has changed. The tolerance is 0.05 of the spread if both sides are
@@ -99,7 +102,8 @@ def check(settings: Settings, reference_dtype: ReferenceDtype = "float32", promp
 
     With --prompts nothing is compared. The share of harmful prompts that the
     safety classifier tags (recall) and of harmless ones (false alarms) is printed:
-    for the patterns without an engine, with --safety-classifier probe for both.
+    for the patterns without an engine; with --safety-classifier probe or guard
+    for that one, too.
     """
     logging.basicConfig(format="winnow: %(message)s")
     logging.getLogger("winnow").setLevel(settings.log_level.upper())
@@ -121,27 +125,23 @@ def check(settings: Settings, reference_dtype: ReferenceDtype = "float32", promp
 
 
 async def score_served(service: Service) -> list[Served]:
-    """Score the example answers with both reward models of a running service, and run their sanity checks.
+    """Score the example answers with both reward models of a running service, and run the checks of its start.
 
     Raises:
         CandidateFailed, EngineDead: an engine gave no score.
     """
-    settings = service.settings
-    models = (
-        (service.safety, "safety", SAFETY_CHECK),
-        (service.helpfulness, "helpfulness", HELPFULNESS_CHECK),
-    )
     prompts = example_prompts(service.template, service.tokenizer)
     scored = []
-    for model, name, sanity_check in models:
+    for name, model in service.reward_models.items():
         calibration = service.calibration(name)
-        question = service.template.render([Message("user", sanity_check.question)], service.tokenizer)
         logger.info("%s: scoring %d answers on the engine, one by one", name, len(prompts) * len(ANSWERS))
-        alone = await _alone(model, prompts, calibration)
-        logger.info("%s: the same answers on the engine, all at once", name)
+        alone = await _alone(model, prompts, calibration, model.forget_prefixes)
+        logger.info("%s: the same answers on the engine, behind cached prefixes, then all at once", name)
+        cached = await _alone(model, prompts, calibration)
         together = await _together(model, prompts, calibration)
-        failure = await _failed_check(name, model, sanity_check, question, calibration) if settings.canary else None
-        scored.append(Served(name, model.dtype, alone, together, failure))
+        failure = await _failed_check(service, name) if service.settings.canary else None
+        mass = await _label_mass(model, prompts)
+        scored.append(Served(name, model.dtype, alone, cached, together, failure, mass))
     return scored
 
 
@@ -184,8 +184,20 @@ def example_prompts(template: ChatTemplate, tokenizer: Tokenizer) -> list[Prompt
     return prompts
 
 
-async def _alone(model: RewardModel, prompts: Sequence[Prompt], calibration: Calibration) -> Scores:
-    return [[calibration(await model.score(prompt, answer)) for answer in ANSWERS] for prompt in prompts]
+async def _alone(
+    model: RewardModel,
+    prompts: Sequence[Prompt],
+    calibration: Calibration,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> Scores:
+    """Return the scores, one after the other; `before` is called before each."""
+
+    async def score(prompt: Prompt, answer: str) -> float:
+        if before:
+            await before()
+        return calibration(await model.score(prompt, answer))
+
+    return [[await score(prompt, answer) for answer in ANSWERS] for prompt in prompts]
 
 
 async def _together(model: RewardModel, prompts: Sequence[Prompt], calibration: Calibration) -> Scores:
@@ -195,11 +207,15 @@ async def _together(model: RewardModel, prompts: Sequence[Prompt], calibration: 
     return [list(map(calibration, row)) for row in rows]
 
 
-async def _failed_check(
-    name: str, model: ServedRewardModel, sanity_check: SanityCheck, prompt: Prompt, calibration: Calibration
-) -> str | None:
+async def _label_mass(model: ServedRewardModel, prompts: Sequence[Prompt]) -> float | None:
+    """Return the least probability of the model's two labels over the examples; None if it has no two."""
+    found = [await model.label_mass(prompt, answer) for prompt in prompts for answer in ANSWERS]
+    return min((mass for mass in found if mass is not None), default=None)
+
+
+async def _failed_check(service: Service, name: str) -> str | None:
     try:
-        await sanity_check.run(name, model, prompt, calibration)
+        await service.require_sound(name)
     except CheckpointError as error:
         return str(error)
     return None
@@ -221,12 +237,18 @@ def _failure(comparisons: Sequence[Comparison]) -> str:
     return "; ".join(reasons)
 
 
+def _share(mass: float | None) -> str:
+    return "" if mass is None else f"{100 * mass:.1f} %"
+
+
 def _table(comparisons: Sequence[Comparison]) -> Table:
+    has_labels = any(comparison.served.label_mass is not None for comparison in comparisons)
     count, reference = comparisons[0].count, comparisons[0].reference
     reference = next((one.reference for one in comparisons if not one.is_own_reference), reference)
     against = f"transformers in {reference.dtype} on {reference.device}"
     table = Table(
-        "reward model", "served in", "spread", "max |Δ|", "RMS Δ", "tolerance", "by batch", "ranks changed", "",
+        "reward model", "served in", "spread", "max |Δ|", "RMS Δ", "tolerance", "by batch", "by cache", "ranks changed",
+        *(["labels"] if has_labels else []), "",
         title=f"{count} served rewards of each model against {against}",
     )  # fmt: skip
     if own := [one.served.name for one in comparisons if one.is_own_reference]:
@@ -241,7 +263,9 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
             f"{comparison.rms_difference:.6f}",
             f"{comparison.tolerance:.4f}",
             f"{comparison.batch_difference:.6f}",
+            f"{comparison.cache_difference:.6f}",
             str(comparison.ranks_changed),
+            *([_share(comparison.served.label_mass)] if has_labels else []),
             "ok" if comparison.passes else "FAILED",
         )
     return table

@@ -30,16 +30,24 @@ ITSELF = "itself"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The scores of the reward model `name`, served in `dtype`: one by one, and all at once.
+    """The scores of the reward model `name`, served in `dtype`: one by one, again behind cached prefixes, all at once.
 
-    `failure` says why its sanity check failed; None if it passed or was not asked for.
+    `failure` says what its checks at the start of a server found; None if nothing, or if they were not asked for.
+    `label_mass` is the least probability that its two label tokens had together; None for a model without two.
     """
 
     name: str
     dtype: str
     alone: Scores
+    cached: Scores
     together: Scores
     failure: str | None = None
+    label_mass: float | None = None
+
+    @property
+    def ways(self) -> tuple[Scores, Scores, Scores]:
+        """The scores in the three ways."""
+        return self.alone, self.cached, self.together
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +90,20 @@ class Comparison:
 
     @property
     def largest_difference(self) -> float:
-        """Largest |Δ logit| between a served score, alone or batched, and the reference."""
+        """Largest |Δ logit| between a served score, in any of the ways, and the reference."""
         reference = self.reference.scores
-        return max(_largest_difference(served, reference) for served in (self.served.alone, self.served.together))
+        return max(_largest_difference(served, reference) for served in self.served.ways)
 
     @property
     def rms_difference(self) -> float:
-        """Root mean square of Δ logit, of the served scores alone or batched, whichever is larger."""
+        """Root mean square of Δ logit, of the served scores in the way in which it is largest."""
         reference = self.reference.scores
-        return max(_rms_difference(served, reference) for served in (self.served.alone, self.served.together))
+        return max(_rms_difference(served, reference) for served in self.served.ways)
+
+    @property
+    def cache_difference(self) -> float:
+        """Largest |Δ logit| between a score computed whole and the same score behind a cached prefix."""
+        return _largest_difference(self.served.alone, self.served.cached)
 
     @property
     def batch_difference(self) -> float:
@@ -99,12 +112,12 @@ class Comparison:
 
     @property
     def ranks_changed(self) -> int:
-        """The number of pairs of answers to one prompt that alone, batched and reference do not put in one order.
+        """The number of pairs of answers to one prompt that the ways and the reference do not put in one order.
 
         A pair counts if its gap in one of two ways that disagree is larger than the tolerance. A tie is an order too.
         """
         changed, tolerance = 0, self.tolerance
-        for prompt in zip(self.reference.scores, self.served.alone, self.served.together, strict=True):
+        for prompt in zip(self.reference.scores, *self.served.ways, strict=True):
             for one, other in itertools.combinations(zip(*prompt, strict=True), 2):
                 changed += _is_reversed([left - right for left, right in zip(one, other, strict=True)], tolerance)
         return changed
@@ -122,8 +135,7 @@ class Comparison:
     @property
     def differs(self) -> bool:
         """Whether the served scores are not the checkpoint's, or are not numbers."""
-        served = (self.served.alone, self.served.together)
-        if not all(map(_are_finite, (self.reference.scores, *served))):
+        if not all(map(_are_finite, (self.reference.scores, *self.served.ways))):
             return True
         is_near = self.largest_difference <= self.tolerance and self.rms_difference <= self.tolerance / RMS_PART
         return not is_near or self.ranks_changed > 0

@@ -57,4 +57,4 @@ def _score(card: Card) -> str:
     if card.labels:
         return "logit of " + " minus ".join(map(str, card.labels))
     sign = "−" if (card.scale or 1.0) < 0 else ""
-    return f"{sign}{card.head or 'score'}"
+    return f"{sign}{card.head or ('score' if card.adapter == 'linear' else f'{card.adapter} sum')}"

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 from winnow.models.errors import RequestError, SettingsError, WinnowError, root_cause
 from winnow.models.reporting.tables import print_table
-from winnow.models.safety_classifier import PatternClassifier, ProbeClassifier
+from winnow.models.safety_classifier import PatternClassifier, ProbeClassifier, SafetyClassifier
 from winnow.models.statistics import Interval, percentile, wilson_interval
 from winnow.models.types import Message, Prompt
-from winnow.server.classifiers import CLASSIFIERS
+from winnow.server.classifiers import chosen_classifier
 from winnow.server.cli.labelled_prompts import LabelledPrompt, read_labelled
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
     from winnow.server.service import Service
 
+T = TypeVar("T")
 CONCURRENCY = 64
 """Prompts that are classified at once."""
 
@@ -69,14 +70,14 @@ def check_prompts(settings: Settings, file: Path) -> None:
 
     Raises:
         SettingsError: the file or a prompt cannot be used, or the weights are random.
-        CandidateFailed, EngineDead, CheckpointError: the probe cannot be run.
+        CandidateFailed, EngineDead, CheckpointError: the classifier cannot be asked.
     """
     prompts = read_labelled(file)
     if settings.safety_classifier == "patterns":
         results: list[Tags] = [asyncio.run(by_patterns(settings, prompts))]
     else:
         if settings.load_format == "dummy":
-            raise SettingsError("load_format: random weights prefer nothing; there is nothing to probe")
+            raise SettingsError("load_format: random weights know nothing of safety; there is nothing to measure")
         from winnow.server.service import started
 
         with started(settings) as service:
@@ -85,29 +86,43 @@ def check_prompts(settings: Settings, file: Path) -> None:
 
 
 async def measured(service: Service, prompts: Sequence[LabelledPrompt]) -> list[Tags]:
-    """Return what the patterns and the probe make of the prompts, on the engines of a running service.
+    """Return what the patterns and the service's own classifier make of the prompts, on its running engines.
 
     Raises:
         SettingsError: a prompt cannot be rendered, or does not fit the context.
-        CandidateFailed, EngineDead: the probe has no score.
+        CandidateFailed, EngineDead: the classifier cannot tell.
     """
-    probe = CLASSIFIERS["probe"](service.settings, service.safety, service.calibration("safety"))
-    assert isinstance(probe, ProbeClassifier)
+    classifier = chosen_classifier(service.settings, service.safety, service.calibration("safety"))
+    name, labels = service.settings.safety_classifier, [item.is_harmful for item in prompts]
+    own: Tags
+    if isinstance(classifier, ProbeClassifier):
+        preferences = await _each(service, classifier, prompts, classifier.preference)
+        tagged = [preference > classifier.margin for preference in preferences]
+        own = Probed(name, labels, tagged, preferences, classifier.margin)
+    else:
+        own = Tags(name, labels, await _each(service, classifier, prompts, classifier.is_safety))
+    return [await by_patterns(service.settings, prompts), own]
+
+
+async def _each(
+    service: Service,
+    classifier: SafetyClassifier,
+    prompts: Sequence[LabelledPrompt],
+    ask: Callable[[Prompt], Awaitable[T]],
+) -> list[T]:
+    """Return what `ask` says of each prompt; `CONCURRENCY` are asked about at once."""
     places = asyncio.Semaphore(CONCURRENCY)
 
-    async def preference(item: LabelledPrompt) -> float:
+    async def asked(item: LabelledPrompt) -> T:
         async with places:
-            return await probe.preference(await _rendered(service, probe, item))
+            return await ask(await _rendered(service, classifier, item))
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(preference(item)) for item in prompts]
+            tasks = [group.create_task(asked(item)) for item in prompts]
     except* WinnowError as errors:
         raise root_cause(errors) from None
-    preferences = [task.result() for task in tasks]
-    tagged = [preference > probe.margin for preference in preferences]
-    by_probe = Probed("probe", [item.is_harmful for item in prompts], tagged, preferences, probe.margin)
-    return [await by_patterns(service.settings, prompts), by_probe]
+    return [task.result() for task in tasks]
 
 
 async def by_patterns(settings: Settings, prompts: Sequence[LabelledPrompt]) -> Tags:
@@ -117,8 +132,8 @@ async def by_patterns(settings: Settings, prompts: Sequence[LabelledPrompt]) -> 
     return Tags("patterns", [item.is_harmful for item in prompts], tagged)
 
 
-async def _rendered(service: Service, probe: ProbeClassifier, item: LabelledPrompt) -> Prompt:
-    renderer = replace(service.renderer, classifier=probe)
+async def _rendered(service: Service, classifier: SafetyClassifier, item: LabelledPrompt) -> Prompt:
+    renderer = replace(service.renderer, classifier=classifier)
     try:
         prompt = await renderer.render_dialog((Message("user", item.text),))
         return renderer.tagging(prompt, None, "prompt")[0]

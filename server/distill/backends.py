@@ -21,7 +21,6 @@ from winnow.models.errors import (
     RequestError,
     RunError,
 )
-from winnow.models.reward_model import RewardModel
 from winnow.models.types import (
     Branch,
     Candidate,
@@ -35,7 +34,7 @@ from winnow.models.types import (
     Timings,
     logit,
 )
-from winnow.server.classifiers import chosen_classifier
+from winnow.server.classifiers import SafetyModel, chosen_classifier
 from winnow.server.distill.parser import Task
 from winnow.server.pipeline.best_of_n import tagged
 from winnow.server.pipeline.request import Request
@@ -154,13 +153,17 @@ class BatchedRewardModel:
     passed to `model` together, or fewer once the oldest has waited for `seconds`.
     """
 
-    def __init__(self, model: RewardModel, size: int = BATCH_SIZE, seconds: float = BATCH_SECONDS) -> None:
+    def __init__(self, model: SafetyModel, size: int = BATCH_SIZE, seconds: float = BATCH_SECONDS) -> None:
         self._model = model
         self._size = size
         self._seconds = seconds
         self._waiting = 0
         self._batch = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+
+    async def verdict(self, prompt: Prompt) -> float:
+        """Judge one prompt; see `GuardModel.verdict`."""
+        return await self._model.verdict(prompt)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """Score one answer; see `RewardModel.score`."""

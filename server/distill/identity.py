@@ -34,6 +34,7 @@ _CLASSIFIER_SETTINGS: Mapping[ClassifierName, Callable[[Settings], dict[str, Any
         "safety_probe_margin": settings.safety.probe_margin,
         "safety_probe_answers": [REFUSAL, COMPLIANCE],
     },
+    "guard": lambda settings: {},
 }
 """Settings that decide the tags of each safety classifier, apart from the models."""
 

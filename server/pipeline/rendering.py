@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import PromptTooLong, RequestError, SamplingError
+from winnow.models.engines.base import AnswerReader
+from winnow.models.errors import CandidateFailed, PromptTooLong, RequestError, SamplingError
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
@@ -33,21 +34,52 @@ class RenderedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ScorerLimit:
+    """The reward model `name`, which reads a conversation in tokens of its own, at most `context` of them."""
+
+    name: str
+    reader: AnswerReader
+    context: int
+
+    def require(self, prompt: Prompt, answer: str, field: str) -> None:
+        """Check that the model can score `answer`; a field of the request is at fault otherwise.
+
+        Raises:
+            PromptTooLong: its context does not hold both, and it is given no part of a conversation.
+            RequestError: its template does not render the conversation.
+        """
+        try:
+            tokens = len(self.reader.token_ids(prompt, answer))
+        except CandidateFailed as error:
+            raise RequestError(f"the {self.name} model cannot read this: {error}", field) from None
+        if tokens > self.context and not self.reader.shortened(prompt, answer, self.context):
+            raise PromptTooLong(
+                f"{field}: {tokens} tokens for the {self.name} model, whose context holds {self.context}, the answer "
+                "included",
+                field,
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class PromptRenderer:
-    """Renders requests for one policy, within its `context` (tokens of prompt and answer) and its `vocabulary`."""
+    """Renders requests for one policy, within its `context` (tokens of prompt and answer) and its `vocabulary`.
+
+    `scorers` are the reward models that read a conversation in other tokens than the policy's.
+    """
 
     tokenizer: Tokenizer
     template: ChatTemplate
     classifier: SafetyClassifier
     context: int
     vocabulary: int
+    scorers: tuple[ScorerLimit, ...] = ()
 
     async def render(self, request: Request) -> RenderedRequest:
         """Render `request` and fit its answer to the context.
 
         Raises:
-            RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, or a
-                token id is not of this vocabulary.
+            RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, a reward
+                model cannot read the prompt, or a token id is not of this vocabulary.
         """
         merge_turns, sampling_prompt = request.options.merge_turns, None
         if isinstance(request.prompt, RawPrompt):
@@ -60,6 +92,8 @@ class PromptRenderer:
                 assert request.sampling_dialog
                 sampling_prompt = await self.render_dialog(request.sampling_dialog, merge_turns)
         sampling = self._fitted(request, max(prompt, sampling_prompt or prompt, key=len), field)
+        stock = self.classifier.stock_answers if request.is_safety is None else ()
+        await self.require_scorable(prompt, field, ("", *stock))
         prompt, classifier = self.tagging(prompt, request.is_safety, field)
         return RenderedRequest(request, prompt, sampling, sampling_prompt, classifier)
 
@@ -79,6 +113,23 @@ class PromptRenderer:
                 field,
             )
         return prompt, self.classifier
+
+    async def require_scorable(self, prompt: Prompt, field: str, answers: Sequence[str] = ("",)) -> None:
+        """Check that each reward model can read the prompt with each answer, of the request's `field`.
+
+        Raises:
+            RequestError: one cannot; see `ScorerLimit.require`.
+        """
+        if not self.scorers:
+            return
+
+        def require() -> None:
+            for scorer in self.scorers:
+                for answer in answers:
+                    scorer.require(prompt, answer, field)
+
+        length = sum(len(message.content) for message in prompt.messages) + len(prompt.raw_text)
+        await in_thread_if_long(require, length * len(answers) + sum(map(len, answers)))
 
     async def render_dialog(self, dialog: Messages, merge_turns: bool | None = None) -> Prompt:
         """Render a dialog; the template decides on merging turns if `merge_turns` is None.

@@ -105,8 +105,8 @@ class Settings(BaseSettings):
     safety_classifier: ClassifierName = setting(
         "patterns",
         offline=True,
-        description="What tags safety prompts where the caller does not: regular expressions over the last user "
-        "message, or a probe: the safety reward model prefers a stock refusal to a stock compliance.",
+        description="What tags safety prompts where the caller does not: patterns over the last user message; probe: "
+        "the safety model prefers a stock refusal to a compliance; or guard: its own verdict on the prompt.",
     )
     safety_patterns: Texts[Pattern] = setting(
         DEFAULT_PATTERNS,
@@ -259,6 +259,14 @@ class Settings(BaseSettings):
     def reward_models(self) -> dict[str, RewardModelSettings]:
         """The reward models' own settings by name."""
         return {"safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
+    def has_one_reward_model(self) -> bool:
+        """Whether both reward models are the same one here, read alike: one engine serves both roles then."""
+        if self.safety.is_remote:
+            return False
+        roles = {"scale", "bias", "probe_margin"}
+        return self.safety.model_dump(exclude=roles) == self.helpfulness.model_dump(exclude=roles)
 
     @property
     def checkpoints(self) -> dict[str, str]:

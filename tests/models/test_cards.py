@@ -32,6 +32,12 @@ def test_a_shipped_card_has_at_most_15_lines_and_says_where_it_is_read() -> None
         ("UltraRM-13b", "LlamaRewardModel", "ultrarm"),
         ("Ziya-LLaMA-7B-Reward", "LlamaRewardModel", "ziya"),
         ("shieldgemma-2b", "Gemma2ForCausalLM", "shieldgemma"),
+        ("ArmoRM-Llama3-8B-v0.1", "LlamaForRewardModelWithGating", "armorm"),
+        ("QRM-Llama3-8B", "LlamaForRewardModelWithGating", "qrm"),
+        ("QRM-Llama3.1-8B-v2", "LlamaForRewardModelWithGating", "qrm"),
+        ("ArmoRM-Llama3-8B-v0.1", "LlamaForSequenceClassification", None),
+        ("Eurus-RM-7b", "EurusRewardModel", "eurus-rm"),
+        ("internlm2-1_8b-reward", "InternLM2ForRewardModel", "internlm2"),
         ("beaver-7b-v1.0-cost", "LlamaForCausalLM", None),
         ("safety-rm", "LlamaForSequenceClassification", None),
     ],
@@ -54,7 +60,7 @@ def test_a_cost_model_is_turned() -> None:
         ("context = true", "context must be a number"),
         ("context = 0", "context must be positive"),
         ("scale = 0", "scale must not be 0"),
-        ('adapter = "oracle"', "adapter is 'oracle'; it may be linear, labels, judge"),
+        ('adapter = "oracle"', "adapter is 'oracle'; it may be linear, labels, gated, judge"),
         ('adapter = "judge"', "a judge needs grades, the lowest and the highest"),
         ('adapter = "judge"\ngrades = [1]', "a judge needs grades, the lowest and the highest"),
         ('adapter = "judge"\ngrades = [5, 5]', "a judge needs grades, the lowest and the highest"),
@@ -72,8 +78,20 @@ def test_a_cost_model_is_turned() -> None:
         ('adapter = "labels"\nlabels = ["a", "a"]', "two different ones"),
         ('adapter = "labels"\nlabels = ["a", true]', "labels must hold a number or a text only"),
         ('adapter = "labels"\nlabels = [1]\nhead = "x"', "there is no head to name"),
+        ('gate = ["<|eot_id|>"]', 'gate belongs to adapter = "gated"'),
+        ('adapter = "gated"\ngate = [true]', "gate must hold a number or a text only"),
+        ('adapter = "gated"\ntemplate = "llama2"', "has no place for a gate"),
         ('template = "chatml"', 'must be "tokenizer", "llama2" or a Jinja template'),
         ('template = "llama2"\nsystem = "drop"', "a system block and an EOS of its own"),
+        ("calibration = true", "calibration must be a table"),
+        ('[calibration]\ndata = "x"', "calibration: n: Field required"),
+        ('[calibration]\ndata = "x"\nn = 9\nprecision = 89', "calibration: precision: Input should be less than"),
+        ('calibrated = false\n[calibration]\ndata = "x"\nn = 9', "calibrated is false, but there is a [calibration]"),
+        ("[probe]", "probe must be tables, [[probe]] each"),
+        ('[[probe]]\nanswer = "a"\nlogit = 1', "probe 1: give a prompt or a dialog, not both"),
+        ('[[probe]]\nprompt = "q"\nanswer = "a"\nlogit = "high"', "probe 1: logit: Input should be a valid number"),
+        ('[[probe]]\ndialog = [{role = "judge", content = "q"}]\nanswer = "a"\nlogit = 1', "probe 1: dialog.0.role"),
+        ('[[probe]]\nprompt = "q"\nanswer = "a"\nlogit = 1\nlogits = 2', "probe 1: logits: Extra inputs"),
     ],
 )
 def test_a_card_that_cannot_be_used_says_why(tmp_path: Path, text: str, reason: str) -> None:
@@ -95,3 +113,31 @@ def test_the_digest_is_of_what_decides_a_score() -> None:
     card = shipped()[0]
     assert replace(card, note="another", name="another").sha256 == card.sha256
     assert replace(card, scale=-3.0).sha256 != card.sha256
+
+
+def test_a_card_offers_its_evidence() -> None:
+    text = """scale = 0.5
+[calibration]
+data = "beavertails"
+n = 1200
+date = 2026-11-26
+precision = 0.89
+[[probe]]
+dialog = [{role = "system", content = "Be brief."}, {role = "user", content = "Hi?"}]
+answer = "Hello."
+logit = 3
+match = "big-*"
+[[probe]]
+prompt = "Hi?"
+answer = "Go away."
+logit = -2.5
+tolerance = 0.01
+"""
+    card = parse_card(text, "mine.toml")
+    assert card.calibrated
+    assert str(card.calibration) == "1,200 rows of beavertails, precision 0.89"
+    assert [message.role for message in card.probes[0].messages] == ["system", "user"]
+    assert [(probe.logit, probe.tolerance) for probe in card.probes] == [(3, 0.5), (-2.5, 0.01)]
+    assert [probe.is_for("Big-RM") for probe in card.probes] == [True, True]
+    assert [probe.is_for("small") for probe in card.probes] == [False, True]
+    assert card.sha256 == parse_card("scale = 0.5\ncalibrated = true", "other.toml").sha256, "evidence decides no score"

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from winnow.models.cards.evidence import Probe
 from winnow.models.errors import CheckpointError
-from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, require_labels
+from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, require_labels, require_score
 from winnow.models.types import Message, Prompt, sigmoid
 
 PROMPT = Prompt((1, 5), (Message("user", SAFETY_CHECK.question),), answer_prefix=" ")
@@ -82,3 +83,13 @@ async def test_labels_that_are_unlikely_are_refused() -> None:
     for low in (0.01, math.nan):
         with pytest.raises(CheckpointError, match="safety reward model: its label tokens have a probability of"):
             await require_labels("safety", Labels(low), Prompt((1,)), "")
+
+
+async def test_a_published_score_must_come_out() -> None:
+    """Raw, whatever the calibration; a bfloat16 model on other kernels may differ a little."""
+    probe = Probe(prompt="How do I make a bomb?", answer=SAFETY_CHECK.better, logit=12.5, tolerance=0.25)
+    for raw in (12.5, 12.3, 12.75):
+        await require_score("safety", Scores(raw, 0), PROMPT, probe)
+    for raw in (12.2, -12.5, 1 / (1 + math.exp(-12.5)), math.nan):
+        with pytest.raises(CheckpointError, match=r"published with 12\.5 \(± 0\.25\)"):
+            await require_score("safety", Scores(raw, 0), PROMPT, probe)

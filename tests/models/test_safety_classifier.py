@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from winnow.models.errors import CandidateFailed
 from winnow.models.reward_model import Calibration
-from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, PatternClassifier, ProbeClassifier
+from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, GuardClassifier, PatternClassifier, ProbeClassifier
 from winnow.models.tokenizer import LONG_TEXT
 from winnow.models.types import Message, Prompt
 
@@ -93,3 +93,24 @@ async def test_a_probe_without_a_finite_score_fails(bad: float) -> None:
     for model in (Preference(bad, 0.0), Preference(0.0, bad), Preference(bad, bad)):
         with pytest.raises(CandidateFailed, match="probe"):
             await ProbeClassifier(model).is_safety(Prompt((1,)))
+
+
+@dataclass
+class Guard:
+    """A safety model whose verdict on any prompt is given."""
+
+    logit: float
+
+    async def verdict(self, prompt: Prompt) -> float:
+        return self.logit
+
+
+@given(logit=st.floats(-50, 50))
+async def test_the_guard_tags_what_is_likelier_unsafe(logit: float) -> None:
+    assert await GuardClassifier(Guard(logit)).is_safety(Prompt((), raw_text="?")) == (logit < 0)
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
+async def test_a_guard_without_a_finite_verdict_cannot_tell(logit: float) -> None:
+    with pytest.raises(CandidateFailed, match="no finite verdict"):
+        await GuardClassifier(Guard(logit)).is_safety(Prompt((), raw_text="?"))

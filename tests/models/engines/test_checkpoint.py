@@ -235,3 +235,76 @@ def test_a_reward_model_is_planned_with_the_output_matrix_that_it_keeps(
     assert model.shape.is_reward_model
     embedding = config["vocab_size"] * config["hidden_size"]
     assert model.weights == 2 * (embedding + model.shape.matrices + rows * config["hidden_size"])
+
+
+def in_hub_cache(home: Path, name: str, files: Path, leave_out: str = "") -> Path:
+    """Lay the files of a folder into the hub library's cache, as if it had fetched the repository `name`."""
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    shutil.copytree(files, snapshot, ignore=shutil.ignore_patterns(leave_out))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    return snapshot
+
+
+def test_a_hub_id_is_resolved_to_its_snapshot_and_inspected_like_a_folder(tmp_path: Path) -> None:
+    """A policy by its hub id was left for vLLM: a reward model in its place failed minutes later."""
+    snapshot = in_hub_cache(tmp_path, "owner/policy", demo.weights("policy"))
+    in_hub_cache(tmp_path, "owner/rm", demo.weights("safety-rm"))
+    in_hub_cache(tmp_path, "owner/config-only", demo.weights("policy"), "*.safetensors")
+    code = f"""
+from winnow.models.engines.checkpoint import describe, inspect
+from winnow.models.errors import CheckpointError
+assert str(inspect("owner/policy", "policy")) == {str(snapshot)!r}
+try:
+    inspect("owner/rm", "policy")
+except CheckpointError as error:
+    print(error)
+names = ("owner/policy", "owner/config-only", {str(snapshot)!r})
+found = [describe(name, "policy", "policy", "bfloat16") for name in names]
+assert found[0] == found[2], found
+assert found[1].weights > 0, found
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "LlamaForSequenceClassification; a policy must generate text" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_repository_is_never_run_nor_asked_about(file: str, tmp_path: Path) -> None:
+    """On a terminal transformers asked "Do you wish to run the custom code?", and ran it on a y."""
+    folder = tmp_path / "model"
+    shutil.copytree(demo.weights("policy"), folder)
+    own = {
+        "config.json": {"model_type": "weird", "auto_map": {"AutoConfig": "code.Config"}},
+        "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", None]}},
+    }
+    path = folder / file
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **own[file]}))
+    (folder / "code.py").write_text("raise SystemExit('it ran')")
+    code = f"""
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    from winnow.models.engines.checkpoint import load_tokenizer
+    from winnow.models.errors import CheckpointError
+    try:
+        load_tokenizer({str(folder)!r}, "policy")
+    except CheckpointError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.write(terminal, b"y\\n")
+told = b""
+while True:
+    try:
+        told += os.read(terminal, 4096)
+    except OSError:
+        break
+sys.stdout.buffer.write(told)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    # Whether a config needs code is for vLLM to say, which knows more models than transformers.
+    assert ("needs code from its repository, which is never run" in done.stdout) == (file == "tokenizer_config.json")
+    assert "it ran" not in done.stdout
+    assert "y/N" not in done.stdout

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.models.engines import tiny
 from winnow.models.cards import Card, shipped
-from winnow.models.engines.heads import Head
+from winnow.models.engines.heads import LabelHead
 from winnow.models.engines.reward_text import CardInput, resolved
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Message, Prompt
@@ -98,12 +98,12 @@ def test_an_unknown_token_is_refused(name: str | int) -> None:
         reader(end=(name,))
     found = reader(adapter="labels", labels=(name,))
     with pytest.raises(CheckpointError, match=f"no token {name!r}"):
-        resolved(Head("lm_head.weight"), Card(name="x", adapter="labels", labels=(name,)), found)
+        resolved(LabelHead("lm_head.weight"), Card(name="x", adapter="labels", labels=(name,)), found)
 
 
 def test_labels_are_resolved_by_the_vocabulary() -> None:
     card = Card(name="x", adapter="labels", labels=("safe", "unsafe"))
-    rows = resolved(Head("lm_head.weight"), card, reader()).rows
+    rows = resolved(LabelHead("lm_head.weight"), card, reader()).rows
     assert TOKENIZER.convert_ids_to_tokens(list(rows)) == ["safe", "unsafe"]
 
 
@@ -149,3 +149,23 @@ def test_a_raw_prompt_is_a_message_of_the_users() -> None:
 def test_a_tokenizer_without_a_template_needs_a_card() -> None:
     with pytest.raises(CheckpointError, match="no chat template; write a card with a template"):
         reader(tiny.byte_level(None))
+
+
+@given(question=hostile, system=st.one_of(st.none(), st.just("Be brief.")))
+def test_a_guard_reads_the_prompt_alone(question: str, system: str | None) -> None:
+    asked = prompt(question, system=system)
+    plain = Prompt((), tuple(Message(message.role, "x") for message in asked.messages))
+    controls = set(TOKENIZER.all_special_ids)
+    ids, harmless = (reader().prompt_ids(each, 512) for each in (asked, plain))
+    assert [token for token in ids if token in controls] == [token for token in harmless if token in controls]
+    if not controls.intersection(TOKENIZER.encode(question, add_special_tokens=False)):
+        messages = [message.as_dict() for message in asked.messages]
+        assert ids == TOKENIZER.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+
+
+def test_a_prompt_beyond_the_guards_context_loses_its_oldest_turns_or_is_refused() -> None:
+    asked = prompt("old " * 40, "Yes.", "new?")
+    assert reader(overflow="drop_oldest_turns").prompt_ids(asked, 30) == reader().prompt_ids(prompt("new?"), 30)
+    for guard in (reader(), reader(overflow="drop_oldest_turns")):
+        with pytest.raises(CandidateFailed, match="does not fit the test model's context of 30 tokens"):
+            guard.prompt_ids(prompt("long " * 40), 30)

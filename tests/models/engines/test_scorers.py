@@ -117,7 +117,7 @@ def test_a_card_in_the_folder_is_read_and_one_that_is_given_wins(rm: Path, tmp_p
         (lambda folder: tiny.edit_config(folder, architectures=["DebertaV2Model"], model_type="deberta-v2"), "encoder"),
         (lambda folder: tiny.edit_config(folder, architectures=["OddModel"], model_type="odd"), "is not known"),
         (
-            lambda folder: tiny.edit_config(folder, auto_map={"AutoModel": "x.Y"}, model_type="internlm2"),
+            lambda folder: tiny.edit_config(folder, auto_map={"AutoModel": "x.Y"}, model_type="chatglm"),
             "needs code from its repository, which is never run",
         ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),

@@ -149,3 +149,18 @@ def test_loading_prints_nothing(reward_input: RewardInput, tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "field", [{"rope_parameters": {"rope_type": "spiral"}}, {"hidden_act": "nothing"}, {"hidden_size": "x"}]
+)
+def test_a_config_that_transformers_cannot_use_is_one_line(
+    tmp_path: Path, reward_input: RewardInput, field: dict[str, object]
+) -> None:
+    """A KeyError of transformers was a traceback."""
+    shutil.copytree(CHECKPOINT, tmp_path / "rm")
+    path = tmp_path / "rm" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | field))
+    with pytest.raises(CheckpointError) as caught:
+        ReferenceRewardModel(str(tmp_path / "rm"), reward_input)
+    assert "\n" not in str(caught.value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ import torch
 from winnow.models import demo
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.engines.base import EngineOptions, Execution, RewardInput
+from winnow.models.engines.heads import GatedHead
+from winnow.models.engines.output import EngineOutput
 from winnow.models.engines.transformers import ReferenceRewardModel
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError
 from winnow.models.policy import CandidateHandle
@@ -21,6 +25,9 @@ from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibrat
 from winnow.models.sampling import Sampling
 from winnow.models.types import Message, Prompt
 from winnow.server.service import Service
+
+if TYPE_CHECKING:
+    from winnow.models.engines.vllm import VllmRewardModel
 
 pytestmark = pytest.mark.engine
 
@@ -282,3 +289,79 @@ def test_engines_are_spawned_where_cuda_has_been_used(monkeypatch: pytest.Monkey
     assert _start_method(dataclasses.replace(options, fork=False)) == "spawn"
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
     assert _start_method(options) == "spawn"
+
+
+class ScriptedEngine:
+    """An engine behind a gated model: the reward of ids is the last one, and its gate is 2; it answers once it may."""
+
+    def __init__(self) -> None:
+        self.model_config = SimpleNamespace(dtype=torch.float32, max_model_len=99)
+        self.asked: Counter[int] = Counter()
+        self.ended: Counter[int] = Counter()
+        self.opened, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.fails_on: int | None = None
+
+    async def encode(self, given: dict[str, Any], *_: object) -> AsyncIterator[SimpleNamespace]:
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        last = given["prompt_token_ids"][-1]
+        self.asked[last] += 1
+        if len(self.asked) == 3:
+            self.opened.set()
+        try:
+            await self.may_answer.wait()
+        finally:
+            self.ended[last] += 1
+        if last == self.fails_on:
+            raise EngineGenerateError
+        yield SimpleNamespace(outputs=SimpleNamespace(data=torch.tensor([float(last), 2.0])))
+
+
+GATE, PATTERN = 8, (8, 9)
+
+
+def gated(engine: ScriptedEngine) -> VllmRewardModel:
+    from winnow.models.engines.vllm import VllmRewardModel
+
+    reader: Any = SimpleNamespace(token_ids=lambda _, answer: [1, *PATTERN, int(answer)], reread=lambda _: 0)
+    llm: Any = engine
+    return VllmRewardModel(llm, EngineOutput("gated"), "gated", reader, GatedHead(objectives=1, pattern=PATTERN))
+
+
+async def test_cancelling_an_answer_leaves_the_gate_to_the_others() -> None:
+    engine = ScriptedEngine()
+    model = gated(engine)
+    first, second = (asyncio.create_task(model.score(Prompt(()), answer)) for answer in ("5", "6"))
+    await engine.opened.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    engine.may_answer.set()
+    assert await second == 12
+    assert await model.score(Prompt(()), "7") == 14
+    assert (first.cancelled(), engine.asked) == (True, {GATE: 1, 5: 1, 6: 1, 7: 1})
+
+
+async def test_cancelling_all_answers_ends_the_gates_request() -> None:
+    engine = ScriptedEngine()
+    model = gated(engine)
+    tasks = [asyncio.create_task(model.score(Prompt(()), answer)) for answer in ("5", "6")]
+    await engine.opened.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert not await model.is_stuck(1e-9)
+    engine.may_answer.set()
+    assert await model.score(Prompt(()), "7") == 14
+    assert (engine.ended[GATE], engine.asked[GATE]) == (2, 2)
+
+
+@pytest.mark.parametrize("fails_on", [GATE, 5])
+async def test_a_gate_that_fails_fails_its_answers_and_is_asked_for_again(fails_on: int) -> None:
+    engine = ScriptedEngine()
+    model = gated(engine)
+    engine.may_answer.set()
+    engine.fails_on = fails_on
+    with pytest.raises(CandidateFailed, match="failed on a request"):
+        await model.score(Prompt(()), "5")
+    engine.fails_on = None
+    assert await model.score(Prompt(()), "5") == 10

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.fakes import ScriptedRewardModel
@@ -255,12 +256,22 @@ def test_a_refused_body_has_one_id_in_the_answer_and_both_log_lines(
     assert len(caplog.records) == 2
 
 
+def line_of(response: httpx.Response, caplog: pytest.LogCaptureFixture) -> Any:
+    """The access log's only line of a request: another server's last line may come late."""
+
+    def lines() -> list[Any]:
+        name = response.headers["x-request-id"]
+        return [item for item in caplog.records if item.name == "winnow.access" and vars(item)["request_id"] == name]
+
+    wait_until(lambda: bool(lines()), 5)
+    (line,) = lines()
+    return line
+
+
 def test_content_is_logged_only_with_log_content(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
     with ScriptedServer.start(scripted(tokenizer, log_content=True)) as server:
-        server.chat("open sesame")
-        wait_until(lambda: bool(caplog.records), 5)
-    (line,) = [record for record in caplog.records if record.name == "winnow.access"]
+        line = line_of(server.chat("open sesame"), caplog)
     assert "open sesame" in line.prompt
     assert line.answer.startswith("answer ")
 
@@ -309,18 +320,15 @@ def test_a_refusal_is_logged_as_the_answer(tokenizer: Tokenizer, caplog: pytest.
     unsafe = ScriptedRewardModel(logit=lambda ids: -3.0)
     service = scripted(tokenizer, safety=unsafe, log_content=True, when_all_unsafe="refuse", refusal="No.")
     with ScriptedServer.start(service) as server:
-        server.chat("open sesame")
-        wait_until(lambda: bool(caplog.records), 5)
-    (line,) = [record for record in caplog.records if record.name == "winnow.access"]
+        line = line_of(server.chat("open sesame"), caplog)
     assert line.answer == "No."
 
 
 def test_a_client_does_not_choose_its_address(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "winnow")
     with ScriptedServer.start(scripted(tokenizer)) as server, server.http as http:
-        http.get("/v1/models", headers={"x-forwarded-for": "1.2.3.4 status=200", "forwarded": "for=1.2.3.4"})
-        wait_until(lambda: bool(caplog.records), 5)
-    (line,) = [record for record in caplog.records if record.name == "winnow.access"]
+        forged = {"x-forwarded-for": "1.2.3.4 status=200", "forwarded": "for=1.2.3.4"}
+        line = line_of(http.get("/v1/models", headers=forged), caplog)
     assert line.client == "127.0.0.1"
 
 

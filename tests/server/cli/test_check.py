@@ -142,7 +142,7 @@ def faithful(reward_input: RewardInput) -> Faithful:
 
 def judged(served: Scores, full: Scores) -> Comparison:
     """The verdict on scores that claim bfloat16, the wider tolerance."""
-    return Comparison(Served("safety", "bfloat16", served, served), Reference("float32", "cpu", full))
+    return Comparison(Served("safety", "bfloat16", served, served, served), Reference("float32", "cpu", full))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -151,7 +151,7 @@ def test_rounding_to_bfloat16_passes_with_room(faithful: Faithful, name: demo.Mo
     compared = judged(rounded, full)
     assert compared.passes
     assert 0 < compared.largest_difference < compared.tolerance / 2
-    strict = Comparison(Served("safety", "float32", rounded, rounded), Reference("float32", "cpu", full))
+    strict = Comparison(Served("safety", "float32", rounded, rounded, rounded), Reference("float32", "cpu", full))
     assert strict.tolerance == pytest.approx(compared.tolerance * FULL_PRECISION_SHARE / LOW_PRECISION_SHARE)
 
 
@@ -269,9 +269,15 @@ async def test_an_answer_without_a_score_is_an_error(tokenizer: Tokenizer) -> No
         await score_served(standing_in(tokenizer, "float32", fail))
 
 
-def comparison(served: list[float], failure: str | None = None, reference: tuple[float, ...] = (1, 2, 3)) -> Comparison:
+def comparison(
+    served: list[float],
+    failure: str | None = None,
+    reference: tuple[float, ...] = (1, 2, 3),
+    mass: float | None = None,
+) -> Comparison:
     return Comparison(
-        Served("safety", "float32", [served], [served], failure), Reference("float32", "cpu", [list(reference)])
+        Served("safety", "float32", [served], [served], [served], failure, mass),
+        Reference("float32", "cpu", [list(reference)]),
     )
 
 
@@ -317,6 +323,27 @@ def test_the_command_prints_a_row_per_model_and_fails_if_one_differs(monkeypatch
     assert done.exit_code == 1
     assert (done.stdout.count(" ok "), done.stdout.count("FAILED")) == (1, 1)
     assert done.stderr == f"winnow: {DIFFERS}\n"
+
+
+def test_the_table_has_label_tokens_only_where_a_model_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    without, _ = run(monkeypatch, [GOOD, GOOD])
+    assert "labels" not in without.stdout
+    labelled, _ = run(monkeypatch, [comparison([1.0, 2.0, 3.0], mass=0.987), GOOD])
+    assert "labels" in labelled.stdout
+    assert "98.7 %" in labelled.stdout
+
+
+async def test_each_score_is_computed_whole_once_and_the_start_checks_are_told(tokenizer: Tokenizer) -> None:
+    class Labelled(ScriptedRewardModel):
+        async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+            return 0.4 if prompt.messages[-1].content == check.QUESTIONS[0] else 0.9
+
+    safety = Labelled()
+    service = scripted(tokenizer, safety=safety)
+    served, _ = await score_served(service)
+    assert safety.forgotten == COUNT
+    assert served.label_mass == 0.4
+    assert "sanity check" in (served.failure or "")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -25,12 +25,13 @@ def comparison(
     alone: Scores,
     together: Scores | None = None,
     *,
+    cached: Scores | None = None,
     served: str = "float32",
     computed: str = "float32",
     failure: str | None = None,
 ) -> Comparison:
     return Comparison(
-        Served("safety", served, alone, alone if together is None else together, failure),
+        Served("safety", served, alone, cached or alone, alone if together is None else together, failure),
         Reference(computed, "cpu", reference),
     )
 
@@ -119,6 +120,13 @@ def test_the_less_precise_side_decides_the_tolerance(served: str, computed: str,
     outside = with_score(REFERENCE, 0, 3, 5.0 + 1.1 * compared.tolerance)
     assert not comparison(REFERENCE, outside, served=served, computed=computed).passes
     assert not comparison(REFERENCE, REFERENCE, outside, served=served, computed=computed).passes
+
+
+def test_a_score_that_depends_on_the_prefix_cache_fails() -> None:
+    moved = with_score(REFERENCE, 1, 2, 3.5)
+    found = comparison(REFERENCE, REFERENCE, cached=moved)
+    assert (found.cache_difference, found.batch_difference) == (1.0, 0.0)
+    assert not found.passes
 
 
 def test_a_small_shift_of_every_score_fails() -> None:

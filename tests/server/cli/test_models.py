@@ -29,5 +29,5 @@ def test_a_shown_card_can_be_used() -> None:
 def test_an_unknown_card_is_one_line() -> None:
     done = CliRunner().invoke(app, ["models", "show", "beaver"])
     assert done.exit_code == 1
-    assert done.stderr.startswith("winnow: there is no card 'beaver'; there are beaver-cost, ")
+    assert done.stderr.startswith("winnow: there is no card 'beaver'; there are armorm, beaver-cost, ")
     assert done.stderr.count("\n") == 1

@@ -87,6 +87,23 @@ def test_the_probe_is_shown_beside_the_patterns_and_its_preferences_help_to_choo
     assert safety.calls == 2 * len(ROWS)
 
 
+def test_the_guard_is_shown_beside_the_patterns(
+    file: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Guard(ScriptedRewardModel):
+        async def verdict(self, prompt: Prompt) -> float:
+            self.calls += 1
+            return -1.0 if "one" in prompt.messages[-1].content or "poem" in prompt.messages[-1].content else 2.0
+
+    safety = Guard()
+    start(scripted(tokenizer, safety=safety, safety_classifier="guard", safety_patterns=("bomb",)), monkeypatch)
+    result = checked(file, "--safety-classifier", "guard")
+    assert result.exit_code == 0
+    assert cells(result, "patterns") == ["75.0 % (30.1 to 95.4)", "50.0 % (9.5 to 90.5)"]
+    assert cells(result, "guard") == ["50.0 % (15.0 to 85.0)", "0.0 % (0.0 to 65.8)"]
+    assert safety.calls == len(ROWS)
+
+
 def test_only_one_kind_of_prompt_has_only_one_share(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("prompt,harmful\nHello there,false\n")
     result = checked(tmp_path / "p.csv")
@@ -97,11 +114,11 @@ def test_only_one_kind_of_prompt_has_only_one_share(tmp_path: Path) -> None:
 def test_a_probe_without_a_score_a_prompt_that_is_too_long_and_random_weights_are_one_line(
     file: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start(scripted(tokenizer, safety=Poet(logit=lambda ids: math.nan)), monkeypatch)
+    start(scripted(tokenizer, safety=Poet(logit=lambda ids: math.nan), safety_classifier="probe"), monkeypatch)
     failing = checked(file, "--safety-classifier", "probe")
     long = tmp_path / "long.csv"
     long.write_text("prompt,harmful\nHi,false\n" + "word " * 9000 + ",true\n")
-    start(scripted(tokenizer, safety=Poet()), monkeypatch)
+    start(scripted(tokenizer, safety=Poet(), safety_classifier="probe"), monkeypatch)
     too_long = checked(long, "--safety-classifier", "probe")
     random = checked(file, "--safety-classifier", "probe", "--load-format", "dummy")
     missing = checked(tmp_path / "nowhere.csv")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import sigmoid
 from winnow.server.pipeline.lifecycle import Lifecycle
+from winnow.server.reward_models import inspect_reward_models, scorings
 
 
 async def run_guarded(lifecycle: Lifecycle) -> None:
@@ -118,6 +121,33 @@ async def test_a_service_does_not_start_on_a_reward_model_that_fails_its_sanity_
     for wrong in wrongs:
         with pytest.raises(CheckpointError, match=name):
             await scripted(tokenizer, **{**models, name: ScriptedRewardModel(logit=wrong)}).warm_up()
+
+
+async def test_a_service_does_not_start_on_a_model_that_misses_its_cards_published_score(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """The probe's dialog is not one that Llama 2's template renders: the reward model has a template of its own."""
+    card = tmp_path / "mine.toml"
+    probe = """[[probe]]
+dialog = [{role = "user", content = "a"}, {role = "user", content = "b"}]
+answer = "answer 6"
+logit = %s
+"""
+    better = {ids_of(check.better) for check in (SAFETY_CHECK, HELPFULNESS_CHECK)}
+    models = {
+        name: ScriptedRewardModel(logit=lambda ids: 3.0 if ids == (6,) else 5.0 if ids in better else -5.0)
+        for name in ("safety", "helpfulness")
+    }
+    service = scripted(tokenizer, **models, safety_card=card)
+    for logit in ("3", "7"):
+        card.write_text(probe % logit)
+        found = scorings(service.settings, inspect_reward_models(service.settings), tokenizer, service.template)
+        warmed = replace(service, scorings=found)
+        if logit == "3":
+            await warmed.warm_up()
+            continue
+        with pytest.raises(CheckpointError, match=r"scores 3\.000, and was published with 7"):
+            await warmed.warm_up()
 
 
 async def test_random_weights_get_no_sanity_check(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:

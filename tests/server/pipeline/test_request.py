@@ -13,16 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import ScriptedRewardModel, WatchedTokenizer
+from tests.models.engines import tiny
 from winnow.clients.schema import ChatRequest, TextRequest
+from winnow.models.cards import Card
 from winnow.models.chat_templates import TEMPLATES
+from winnow.models.engines.reward_text import CardInput
 from winnow.models.errors import DialogError, PromptTooLong, RequestError, SamplingError
 from winnow.models.safety_classifier import PatternClassifier, ProbeClassifier
 from winnow.models.safety_patterns import DEFAULT_PATTERNS
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
-from winnow.models.types import Message
+from winnow.models.types import Message, Prompt
 from winnow.server.pipeline.best_of_n import tagged as with_tag
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
-from winnow.server.pipeline.rendering import PromptRenderer
+from winnow.server.pipeline.rendering import PromptRenderer, ScorerLimit
 from winnow.server.pipeline.request import Defaults, RawPrompt, RequestOptions, resolve
 
 DIALOG = (Message("user", "Hello!"),)
@@ -386,3 +389,67 @@ async def test_the_context_must_hold_min_tokens(renderer: PromptRenderer, option
     with pytest.raises(PromptTooLong, match=rf"{length} .* {room + 1} .* {CONTEXT}") as refused:
         await renderer.render(resolve(DIALOG, options(min_tokens=room + 1), plenty))
     assert refused.value.param == "min_tokens"
+
+
+SMALL_CONTEXT = 60
+
+
+def own_tokens(**card: object) -> ScorerLimit:
+    """A reward model whose byte-level tokens are not the policy's, with a short context."""
+    reader = CardInput(Card(name="other", **card), tiny.byte_level())  # type: ignore[arg-type]
+    return ScorerLimit("safety", reader, SMALL_CONTEXT)
+
+
+@pytest.mark.parametrize("words", [1, 4, 6, 7, 8, 9, 10, 12, 20])
+async def test_a_prompt_that_a_reward_model_cannot_hold_in_its_own_tokens_is_refused_before_anything_is_sampled(
+    renderer: PromptRenderer, words: int
+) -> None:
+    """All of its candidates were sampled, and none could be scored: a 500."""
+    scorer = own_tokens()
+    asked = resolve((Message("user", "naïve " * words),), RequestOptions(), DEFAULTS)
+    fitting = replace(renderer, scorers=(scorer,))
+    assert not isinstance(asked.prompt, RawPrompt)
+    if len(scorer.reader.token_ids(Prompt((), tuple(asked.prompt)), "")) <= SMALL_CONTEXT:
+        await fitting.render(asked)
+        return
+    with pytest.raises(PromptTooLong, match=f"for the safety model, whose context holds {SMALL_CONTEXT}") as refused:
+        await fitting.render(asked)
+    assert (refused.value.param, refused.value.code) == ("messages", "context_length_exceeded")
+
+
+async def test_a_reward_model_that_may_forget_old_turns_refuses_only_the_last(renderer: PromptRenderer) -> None:
+    forgetful = replace(renderer, scorers=(own_tokens(overflow="drop_oldest_turns"),))
+    old = (Message("user", "old " * 80), Message("assistant", "Yes."))
+    await forgetful.render(resolve((*old, Message("user", "new?")), RequestOptions(), DEFAULTS))
+    with pytest.raises(PromptTooLong):
+        await forgetful.render(resolve((*old, Message("user", "new " * 80)), RequestOptions(), DEFAULTS))
+
+
+async def test_a_dialog_that_a_reward_models_template_refuses_is_the_callers_mistake(renderer: PromptRenderer) -> None:
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+    template = refusal + "{{ messages[-1].content }}"
+    strict = replace(renderer, scorers=(own_tokens(template=template, system="keep"),))
+    await strict.render(resolve(DIALOG, RequestOptions(), DEFAULTS))
+    with pytest.raises(RequestError, match=r"safety model cannot read this: .*no system messages"):
+        await strict.render(resolve((Message("system", "Hi"), *DIALOG), RequestOptions(), DEFAULTS))
+
+
+async def test_given_answers_are_measured_in_a_reward_models_own_tokens(renderer: PromptRenderer) -> None:
+    limited = replace(renderer, scorers=(own_tokens(),))
+    prompt = await limited.render_dialog(DIALOG)
+    await limited.require_scorable(prompt, "answers", ["short", ""])
+    with pytest.raises(PromptTooLong, match="answers"):
+        await limited.require_scorable(prompt, "answers", ["short", "long " * 80])
+
+
+async def test_the_probes_answers_are_measured_in_a_reward_models_own_tokens(
+    renderer: PromptRenderer, options: Options
+) -> None:
+    limit = own_tokens()
+    probing = replace(renderer, classifier=ProbeClassifier(ScriptedRewardModel()), scorers=(limit,))
+    asked = (Message("user", ""),)
+    while len(limit.reader.token_ids(Prompt((), longer := (Message("user", asked[0].content + "!"),)), "")) <= 60:
+        asked = longer
+    await probing.render(resolve(asked, options(is_safety=False), DEFAULTS))
+    with pytest.raises(PromptTooLong, match="for the safety model"):
+        await probing.render(resolve(asked, options(), DEFAULTS))
