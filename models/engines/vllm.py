@@ -26,7 +26,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines import vllm_loader
-from winnow.models.engines.base import AnswerReader, EngineOptions
+from winnow.models.engines.base import AnswerReader, EngineOptions, fitting_ids
 from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
@@ -36,7 +36,7 @@ from winnow.models.engines.vllm_sampling import CheckpointWatcher, end_ids, samp
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError, EngineDead
 from winnow.models.policy import CandidateHandle
 from winnow.models.sampling import Sampling
-from winnow.models.tokenizer import LONG_TEXT, Tokenizer
+from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Candidate, Prompt, TokenLogprob
 
 T = TypeVar("T")
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 DECODING_GRAPHS = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
 """vLLM's compilation: none, but whole decoding steps as CUDA graphs."""
-LONG_REREAD = 2000
-"""Characters of a prompt that is tokenised anew with each answer, above which a thread does it: 0.7 ms there."""
 MAX_REASON = 400
 """Characters of an engine's own error that are shown."""
 
@@ -333,26 +331,13 @@ class VllmRewardModel(_Engine):
         return self._head.label_mass(await self._outputs(prompt, answer))
 
     async def _outputs(self, prompt: Prompt, answer: str) -> list[float]:
-        ids = await self._token_ids(prompt, answer)
+        ids = await fitting_ids(self._input, prompt, answer, self.context, self.name)
         # Raw logits: vLLM would apply a sigmoid to a one-label classifier, and the pipeline would apply a second one.
         # New parameters for each call, because vLLM writes into them; copying would take a hundred times as long.
         parameters = PoolingParams(task="classify", use_activation=False)
         stream = self.llm.encode(_token_prompt(ids), parameters, self.next_id())
         outputs: list[float] = (await self._last(stream)).outputs.data.flatten().tolist()
         return outputs
-
-    async def _token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        if len(answer) > LONG_TEXT or self._input.reread(prompt) > LONG_REREAD:
-            return await asyncio.to_thread(self._fitting_ids, prompt, answer)
-        return self._fitting_ids(prompt, answer)
-
-    def _fitting_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        ids = self._input.token_ids(prompt, answer)
-        if len(ids) <= self.context:
-            return ids
-        if shortened := self._input.shortened(prompt, answer, self.context):
-            return shortened
-        raise CandidateFailed(f"the answer does not fit the {self.name} model's context of {self.context} tokens")
 
     async def is_stuck(self, seconds: float) -> bool:
         """Whether scores are pending and none has come for `seconds`; see `EngineStatus.is_stuck`."""
