@@ -111,10 +111,11 @@ def parameters(config: Mapping[str, Any]) -> int:
         return value
 
     hidden, inner = size("hidden_size", "dim"), size("intermediate_size", "hidden_dim")
-    # ALBERT's layers share their tensors; ModernBERT's have a gate.
+    # ALBERT's layers share their tensors; ModernBERT's have a gate, and its positions none.
+    is_modern = config["model_type"] == "modernbert"
     layers = 1 if config["model_type"] == "albert" else size("num_hidden_layers", "n_layers")
-    matrices = 3 if config["model_type"] == "modernbert" else 2
-    embeddings = (size("vocab_size") + size("max_position_embeddings")) * hidden
+    matrices = 3 if is_modern else 2
+    embeddings = (size("vocab_size") + (0 if is_modern else size("max_position_embeddings"))) * hidden
     return embeddings + layers * (4 * hidden * hidden + matrices * hidden * inner)
 
 

@@ -93,7 +93,7 @@ def test_an_error_fails_its_batch_alone() -> None:
     scripted.error = ValueError("secret text")
     first = scripted.busy()
     scripted.let.set()
-    with pytest.raises(CandidateFailed, match="^the safety engine failed on a request: ValueError$"):
+    with pytest.raises(CandidateFailed, match=r"^the safety engine failed on a request: ValueError$"):
         first.result.result(SECONDS)
     scripted.error = None
     second = Request([2])
