@@ -119,9 +119,11 @@ def plan_policy(
     rest = int(card.free - least.claimed) - margin - sum(resident.held for resident in residents)
     if rest < 0:
         own = "a smaller kv_cache_gib, " if least.has_fixed_kv_cache else ""
+        loaded: list[EnginePlan | Resident] = [least, *residents]
+        parts = "\n".join(f"  {part.arithmetic}" for part in loaded)
         raise DoesNotFit(
             f"with the reward models running, {card}, and {gib(margin)} stay free, too little for the policy:\n"
-            f"  {least.arithmetic}\n"
+            f"{parts}\n"
             f"what would help: {own}a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
         )
     return _filled(least, rest, fixed, work)

@@ -52,7 +52,9 @@ def _table(cards: tuple[Card, ...]) -> Table:
 
 
 def _score(card: Card) -> str:
+    if card.reduce == "minus_max":
+        return "minus the largest logit of " + (", ".join(map(str, card.labels)) or "all labels")
     if card.labels:
         return "logit of " + " minus ".join(map(str, card.labels))
     sign = "−" if (card.scale or 1.0) < 0 else ""
-    return f"{sign}{card.head or 'score'}"
+    return f"{sign}{card.head or ('label' if card.adapter == 'encoder' else 'score')}"
