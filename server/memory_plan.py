@@ -159,7 +159,8 @@ def print_plan(settings: Settings, card_gib: float | None) -> None:
 def table(planned: MemoryPlan) -> Table:
     """Return the plan as a table, one engine per row; sizes in GiB."""
     typical = TYPICAL_PROMPT + TYPICAL_ANSWER
-    precisions = "/".join(dict.fromkeys(engine.model.dtype for engine in planned.engines))
+    dtypes = [*(engine.model.dtype for engine in planned.engines), *(model.dtype for model in planned.residents)]
+    precisions = "/".join(dict.fromkeys(dtypes))
     shown = Table(title=f"{planned.memory}, {precisions}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("engine")
     for heading in ("weights", "overhead", "KV", "all", "share", "tokens", "full", f"of {typical}"):

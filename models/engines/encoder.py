@@ -28,7 +28,7 @@ from winnow.models.engines.transformers import load_encoder
 from winnow.models.errors import EngineDead
 from winnow.models.types import Prompt
 
-CPU_BUDGET, GPU_BUDGET = 1024, 16_384
+CPU_BUDGET, GPU_BUDGET = 1024, 4096
 """Padded tokens of a batch. On CPU more gain nothing; `docs/decisions.md` has the measurements."""
 
 

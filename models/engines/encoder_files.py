@@ -72,8 +72,8 @@ def inspect_encoder(card: Card, config: Mapping[str, Any], shapes: Shapes) -> En
     size = sum(map(math.prod, shapes.values())) if shapes else parameters(config)
     if size > LARGEST:
         raise CheckpointError(
-            f"it is an encoder of {size / 1e9:.1f} billion parameters; it would compute in the server's own process, "
-            f"where at most {LARGEST / 1e9:.1f} billion are served"
+            f"it is an encoder of {size // 10**6:,} million parameters; it would compute in the server's own process, "
+            f"where at most {LARGEST // 10**6:,} million are served"
         )
     labels = _labels(config, _outputs(config, shapes) if shapes else None)
     if shapes:

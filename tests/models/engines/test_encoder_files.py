@@ -153,7 +153,7 @@ def test_what_would_load_and_score_wrongly_is_refused(
 def test_a_large_encoder_is_refused(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copied(built, tmp_path, "bert")
     monkeypatch.setattr("winnow.models.engines.encoder_files.LARGEST", 1000)
-    assert "at most 0.0 billion are served" in refusal(folder)
+    assert "at most 0 million are served" in refusal(folder)
     assert LARGEST > 435e6, "OpenAssistant's DeBERTa has 435 million"
 
 

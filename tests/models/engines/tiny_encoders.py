@@ -96,6 +96,7 @@ FAMILIES: Mapping[str, tuple[Any, dict[str, Any]]] = {
             "pooler_hidden_size": 64,
         },
     ),
+    "camembert": (byte_level, {"max_position_embeddings": 514, "pad_token_id": 1, "type_vocab_size": 1}),
     "electra": (word_piece, {"embedding_size": 64}),
     "albert": (unigram, {"embedding_size": 32, "num_hidden_groups": 1}),
     "distilbert": (word_piece, {"dim": 64, "hidden_dim": 96, "n_layers": 2, "n_heads": 2}),
