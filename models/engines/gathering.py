@@ -6,6 +6,7 @@ next.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from winnow.models.errors import CandidateFailed, EngineDead
+
+logger = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.003
 """Longest time that a request waits for others that are on their way."""
@@ -123,6 +126,7 @@ class BatchThread:
             _fail(wanted, error)
             self._stop()
         except Exception as error:  # the thread must go on for the other requests
+            logger.debug("a batch of the %s engine failed", self._name, exc_info=error)
             reason = f"the {self._name} engine failed on a request: {type(error).__name__}"
             _fail(wanted, CandidateFailed(reason))
         else:

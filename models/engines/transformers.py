@@ -21,12 +21,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from winnow.models.engines.base import AnswerReader
 from winnow.models.engines.checkpoint import describe
-from winnow.models.engines.encoder_files import Encoder
+from winnow.models.engines.encoder_files import Encoder, stored_numbers
 from winnow.models.engines.encoder_text import EncoderInput
 from winnow.models.engines.hardware import ram
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.memory import GIB
 from winnow.models.engines.scorers import Scorer
+from winnow.models.engines.shape import BYTES
 from winnow.models.errors import CheckpointError
 from winnow.models.types import Prompt
 
@@ -55,7 +56,7 @@ class ReferenceRewardModel:
         self._dtype: Precision = dtype
         self._device = device
         with self._within_memory():
-            _require_ram(checkpoint, dtype)
+            _require_ram(describe(checkpoint, "reward model", "reference", dtype).weights, dtype)
             loaded: torch.nn.Module = _load(checkpoint, dtype) if head.is_plain else _WithHead(checkpoint, dtype, head)
             self._model = loaded.to(device).eval()
 
@@ -105,6 +106,7 @@ class EncoderReference(ReferenceRewardModel):
         self._dtype = dtype
         self._device = device
         with self._within_memory():
+            _require_ram(stored_numbers(checkpoint) * BYTES[dtype], dtype)
             self._model = load_encoder(checkpoint, dtype, len(encoder.labels)).to(device).eval()
 
     def _logit(self, ids: list[int]) -> float:
@@ -205,12 +207,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _require_ram(checkpoint: str, dtype: Precision) -> None:
+def _require_ram(needed: int, dtype: Precision) -> None:
     """Check that the weights fit the memory, through which they reach a card as well.
 
     The kernel would end this process without a word.
     """
-    needed, free = describe(checkpoint, "reward model", "reference", dtype).weights, ram().free
+    free = ram().free
     if needed > free:
         raise CheckpointError(
             f"the reference in {dtype} needs {needed / GIB:.1f} GiB of this machine's memory, of which "
