@@ -28,8 +28,8 @@ from winnow.models.engines.transformers import load_encoder
 from winnow.models.errors import EngineDead
 from winnow.models.types import Prompt
 
-CPU_BUDGET, GPU_BUDGET = 1024, 4096
-"""Padded tokens of a batch. On CPU more gain nothing; `docs/decisions.md` has the measurements."""
+CPU_BUDGET, GPU_BUDGET = 512, 4096
+"""Padded tokens of a batch. On CPU more are slower; `docs/decisions.md` has the measurements."""
 
 
 def start_reward_model(options: EngineOptions, encoder: Encoder, reader: EncoderInput) -> EncoderRewardModel:
