@@ -47,9 +47,9 @@ class Scoring:
         An estimate where the tokenizers differ. A model that reads a part of a long conversation, or none of it, has
         no limit.
         """
-        card = self.scorer.card
-        reads_part = card.overflow == "drop_oldest_turns" or card.reads == "answer"
-        return sys.maxsize if reads_part else context - self.overhead
+        reads_all = not isinstance(self.reader, EncoderInput) or self.reader.reads_history
+        has_limit = reads_all and self.scorer.card.overflow == "refuse"
+        return context - self.overhead if has_limit else sys.maxsize
 
     def __str__(self) -> str:
         card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _BETWEEN_TURNS = "\n\n"
+_SAMPLE = (Message("user", "Hello."), Message("assistant", "Hi there!"), Message("user", "Who are you?"))
 
 
 class EncoderInput:
@@ -42,6 +43,14 @@ class EncoderInput:
         self._parts, self._types = _frame(tokenizer, is_pair=self._reads_pair)
         self.has_types = "token_type_ids" in tokenizer.model_input_names and any(map(any, self._types))
         """Whether the model is told which of the two sentences a token is of."""
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether it reads the turns before the last one, as far as a sample tells."""
+        try:
+            return self._reads_pair and self._question(_SAMPLE) != self._question(_SAMPLE[-1:])
+        except CandidateFailed:
+            return True
 
     def token_ids(self, prompt: Prompt, answer: str) -> list[int]:
         """Return the ids of the conversation and the answer, or of the answer alone, with the special tokens.
@@ -79,16 +88,18 @@ class EncoderInput:
         return [*before, *question, *self._controls.encode_text(answer), *after]
 
     def _encoded_question(self, messages: tuple[Message, ...]) -> list[int]:
+        return self._controls.encode_text(self._question(messages))
+
+    def _question(self, messages: Sequence[Message]) -> str:
         given = with_system(messages, self._card.system or "keep")
         if self._card.template is None:
-            return self._controls.encode_text(_BETWEEN_TURNS.join(message.content for message in given))
+            return _BETWEEN_TURNS.join(message.content for message in given)
         try:
-            text = render(self._card.template, [message.as_dict() for message in given], NO_NAMES, to_answer=False)
+            return render(self._card.template, [message.as_dict() for message in given], NO_NAMES, to_answer=False)
         except Refused as reason:
             raise CandidateFailed(
                 f"the template of reward model {self._card.name} does not render this: {reason}"
             ) from None
-        return self._controls.encode_text(text)
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase, *, is_pair: bool) -> tuple[list[list[int]], list[list[int]]]:

@@ -161,7 +161,9 @@ def test_an_encoder_that_reads_the_whole_conversation_limits_the_policy(tokenize
     assert scoring.room(512) == 512 - scoring.overhead
 
 
-@pytest.mark.parametrize("card", ['reads = "answer"', 'overflow = "drop_oldest_turns"'])
+@pytest.mark.parametrize(
+    "card", ['reads = "answer"', 'overflow = "drop_oldest_turns"', 'template = "{{ messages[-1].content }}"']
+)
 def test_an_encoder_that_reads_a_part_does_not(tokenizer: Tokenizer, encoder: Path, tmp_path: Path, card: str) -> None:
     assert found(tokenizer, encoder, card=encoder_card(tmp_path, card)).room(512) == sys.maxsize
 

@@ -102,6 +102,20 @@ def test_a_template_makes_the_first_sentence() -> None:
         refusing.token_ids(prompt("a"), "b")
 
 
+@pytest.mark.parametrize(
+    ("card", "reads_history"),
+    [
+        ({}, True),
+        ({"reads": "answer"}, False),
+        ({"template": "{{ messages[-1].content }}"}, False),
+        ({"template": "{% for m in messages %}{{ m.content }}{% endfor %}"}, True),
+        ({"template": "{{ raise_exception('No.') }}"}, True),
+    ],
+)
+def test_whether_earlier_turns_are_read_is_known(card: dict[str, Any], reads_history: bool) -> None:
+    assert reader("bytes", **card).reads_history == reads_history
+
+
 def test_the_oldest_turns_go_and_never_the_answer() -> None:
     ours = reader("word pieces", overflow="drop_oldest_turns")
     dialog = prompt("hello " * 40, "Hi", "is " * 30, "No", "this?")
