@@ -11,16 +11,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from winnow.models.engines.base import AnswerReader, EngineKind, EngineOptions, ServedPolicy, ServedRewardModel
+from winnow.models.engines.encoder_text import EncoderInput
 from winnow.models.engines.scorers import Scorer
+from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Starters:
-    """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started."""
+    """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started.
+
+    An engine that `is_in_process` loads torch into this process, from which no other can be forked afterwards: it is
+    started last.
+    """
 
     policy: Callable[[EngineOptions, Tokenizer], ServedPolicy]
     reward_model: Callable[[EngineOptions, Scorer, AnswerReader], ServedRewardModel]
+    is_in_process: bool = False
 
 
 def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
@@ -35,4 +42,19 @@ def _vllm_reward_model(options: EngineOptions, scorer: Scorer, reader: AnswerRea
     return start_reward_model(options, reader, scorer.head)
 
 
-KINDS: Mapping[EngineKind, Starters] = {"vllm": Starters(_vllm_policy, _vllm_reward_model)}
+def _no_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
+    raise CheckpointError(f"the {options.name} cannot be of this engine kind, which serves reward models alone")
+
+
+def _encoder(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
+    from winnow.models.engines.encoder import start_reward_model
+
+    assert scorer.encoder
+    assert isinstance(reader, EncoderInput)
+    return start_reward_model(options, scorer.encoder, reader)
+
+
+KINDS: Mapping[EngineKind, Starters] = {
+    "vllm": Starters(_vllm_policy, _vllm_reward_model),
+    "transformers": Starters(_no_policy, _encoder, is_in_process=True),
+}

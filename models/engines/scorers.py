@@ -17,7 +17,8 @@ from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
-from winnow.models.engines.heads import EMBEDDINGS, Head, adapter_of, architecture, find_head, is_classifier
+from winnow.models.engines.encoder_files import Encoder, inspect_encoder, is_encoder
+from winnow.models.engines.heads import EMBEDDINGS, PLAIN, Head, adapter_of, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
 from winnow.models.errors import CheckpointError
 
@@ -33,7 +34,6 @@ _DECODERS = {
     "internlm2": "InternLM2",
 }
 """Names of vLLM's classes by model type, for architectures that vLLM does not know by name."""
-_ENCODERS = ("albert", "bert", "camembert", "deberta", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -41,7 +41,8 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 class Scorer:
     """A reward model's folder, its card and its head.
 
-    `is_derived` says that the card was made of the checkpoint's own files, for want of one. `kind` is what runs it.
+    `is_derived` says that the card was made of the checkpoint's own files, for want of one. `encoder` is set where the
+    model is one, which has labels instead of a head of vLLM's.
     """
 
     folder: Path
@@ -49,7 +50,12 @@ class Scorer:
     head: Head
     config: Mapping[str, Any]
     is_derived: bool = False
-    kind: EngineKind = "vllm"
+    encoder: Encoder | None = None
+
+    @property
+    def kind(self) -> EngineKind:
+        """What runs it."""
+        return "transformers" if self.encoder else "vllm"
 
     @property
     def pad_id(self) -> int | None:
@@ -72,20 +78,27 @@ def inspect_scorer(
     config = read_json(folder / "config.json", KIND)
     name = _name(checkpoint)
     found = _card(folder, name, config, card_file)
-    card = found or Card(name=name, adapter=adapter_of(config))
+    card = found or Card(name=name, adapter="encoder" if is_encoder(config) else adapter_of(config))
     try:
         _require_code_of_our_own(folder, config)
         _require_kind(card, config)
         shapes = tensor_shapes(folder, KIND) if needs_weights else {}
-        head = find_head(card, config, shapes, has_weights=needs_weights)
-        _require_backbone(config, shapes)
+        encoder: Encoder | None = None
+        head: Head = PLAIN
+        if card.adapter == "encoder":
+            encoder = inspect_encoder(card, config, shapes)
+            card = replace(card, context=encoder.context)
+        else:
+            head = find_head(card, config, shapes, has_weights=needs_weights)
+            _require_backbone(config, shapes)
+            head = replace(head, architecture=_served_as(config))
         card = _completed(card, name, config, scale)
     except CheckpointError as error:
         text = str(error)
         raise CheckpointError(text if text.startswith(KIND) else f"{KIND}: {name}: {text}") from None
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise CheckpointError(f"{KIND}: {name} has no tokenizer.json")
-    return Scorer(folder, card, replace(head, architecture=_served_as(config)), config, is_derived=found is None)
+    return Scorer(folder, card, head, config, is_derived=found is None, encoder=encoder)
 
 
 def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
@@ -101,8 +114,14 @@ def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
 
 
 def engine_kind(checkpoint: str, card: Card | None) -> EngineKind:
-    """Return what runs the reward model `checkpoint` with `card`, None if it has none of its own."""
-    return "vllm"
+    """Return what runs the reward model `checkpoint` with `card`, None if it has none of its own.
+
+    Of a hub id config.json alone is read.
+
+    Raises:
+        CheckpointError: the config cannot be read.
+    """
+    return "transformers" if is_encoder(read_json(config_folder(checkpoint) / "config.json", KIND)) else "vllm"
 
 
 def _name(checkpoint: str) -> str:
@@ -139,10 +158,13 @@ def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
     named, kind = architecture(config), config.get("model_type")
-    if kind in _ENCODERS or str(kind).startswith(("deberta", "bert")):
-        raise CheckpointError(f"{named} is an encoder, which is not served yet")
     if card.architectures and named not in card.architectures:
         raise CheckpointError(f"it is a {named}, but card {card.name} is for {' or '.join(card.architectures)}")
+    if is_encoder(config) != (card.adapter == "encoder"):
+        problem = "an encoder" if is_encoder(config) else "no encoder that is known"
+        raise CheckpointError(f"it is a {named}, {problem}, but card {card.name} has adapter {card.adapter}")
+    if is_encoder(config):
+        return
     if card.adapter == "labels" and not named.endswith("ForCausalLM"):
         raise CheckpointError(f"label tokens need a causal model, but it is a {named}")
     if card.adapter == "linear" and named.endswith("ForCausalLM"):
