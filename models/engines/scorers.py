@@ -201,6 +201,8 @@ def _require_backbone(config: Mapping[str, Any], shapes: Mapping[str, list[int]]
     for name, shape in shapes.items():
         if name.endswith(EMBEDDINGS) and shape != [config.get("vocab_size"), width]:
             raise CheckpointError(f"{name} is {shape}, but its config asks for [{config.get('vocab_size')}, {width}]")
+        if name.endswith(".attention.wqkv.bias"):
+            raise CheckpointError(f"it has {name}: an InternLM2 with biases, which vLLM's does not honour")
 
 
 def _completed(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> Card:
