@@ -56,6 +56,8 @@ def renamed(backend: FastTokenizer, names: Mapping[str, str]) -> dict[str, Any]:
     model = state["model"]
     if isinstance(model.get("vocab"), dict):
         model["vocab"] = {names.get(name, name): token_id for name, token_id in model["vocab"].items()}
+    elif isinstance(model.get("vocab"), list):  # Unigram: pieces with their scores
+        model["vocab"] = [[names.get(name, name), score] for name, score in model["vocab"]]
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     if merges := model.get("merges"):
@@ -118,7 +120,11 @@ class ControlTokens:
         """Return the ids of a rendered dialog: of control tokens for the names in it that are not shielded."""
         if self._names:
             rendered = self._names.sub(lambda found: self._marks[found[0]], rendered)
-        ids: list[int] = self._backend.encode(self.shown(rendered), add_special_tokens=False).ids
+        return self.encode_text(self.shown(rendered))
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of a plain text, in which every name is text."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return [self._ids.get(token_id, token_id) for token_id in ids] if self._ids else ids
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from winnow.models.cards import Card
-from winnow.models.engines.base import EngineOptions, Execution
+from winnow.models.engines.base import EngineKind, EngineOptions, Execution
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.engines.hardware import first_card
 from winnow.models.engines.memory import Fixed
 from winnow.server.settings import EngineSettings, Settings
 
 
-def precision(settings: Settings, engine: EngineSettings, *, on_gpu: bool | None = None) -> str:
-    """Return the precision that `engine` computes in, on a GPU or not.
+def precision(
+    settings: Settings, engine: EngineSettings, *, on_gpu: bool | None = None, kind: EngineKind = "vllm"
+) -> str:
+    """Return the precision that `engine` of this `kind` computes in, on a GPU or not; an encoder is small and exact.
 
     `on_gpu` None means this machine, where "auto" is float16 on a card that has no bfloat16. True means a card that
     has it.
@@ -19,6 +21,8 @@ def precision(settings: Settings, engine: EngineSettings, *, on_gpu: bool | None
     dtype = engine.dtype or settings.dtype
     if dtype != "auto":
         return dtype
+    if kind == "transformers":
+        return "float32"
     if on_gpu is None and runs_on_gpu():
         return "bfloat16" if first_card().has_bfloat16 else "float16"
     return "bfloat16" if on_gpu else "float32"
@@ -43,7 +47,7 @@ def context_of(settings: Settings, engine: EngineSettings, card: Card | None = N
 
 
 def engine_options(
-    settings: Settings, name: str, part: Fixed, *, fork: bool, card: Card | None = None
+    settings: Settings, name: str, part: Fixed, *, fork: bool, card: Card | None = None, kind: EngineKind = "vllm"
 ) -> EngineOptions:
     """Return the start options of the engine called `name`, with its part of the memory; `card` is a reward model's."""
     engine: EngineSettings = settings.engines[name]
@@ -51,7 +55,7 @@ def engine_options(
     return EngineOptions(
         name=name,
         checkpoint=settings.checkpoints[name],
-        dtype=precision(settings, engine),
+        dtype=precision(settings, engine, kind=kind),
         context=context_of(settings, engine, card),
         kv_cache=part.kv_cache,
         memory_share=part.share,

@@ -10,12 +10,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, describe
+from winnow.models.engines.encoder_files import stored_numbers
 from winnow.models.engines.environment import may_fork, runs_on_gpu
 from winnow.models.engines.hardware import card, first_card, ram
-from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Work
+from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Resident, Work
 from winnow.models.engines.planning import (
     CPU_PROCESS,
+    ENCODER_ON_CARD,
+    ENCODER_ON_CPU,
     SPAWNED_CPU_PROCESS,
     TYPICAL_ANSWER,
     TYPICAL_PROMPT,
@@ -23,8 +27,9 @@ from winnow.models.engines.planning import (
     plan_policy,
     plan_ram,
 )
-from winnow.models.engines.scorers import card_of
-from winnow.models.engines.shape import Model
+from winnow.models.engines.remote import parse_address
+from winnow.models.engines.scorers import card_of, engine_kind
+from winnow.models.engines.shape import BYTES, Model
 from winnow.models.errors import DoesNotFit
 from winnow.models.reporting.tables import print_table
 from winnow.server.engine_options import context_of, execution, precision
@@ -47,15 +52,35 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
     models = [_model(settings, name, engine, given) for name, engine in engines.items()]
     fixed, work = [_part(engine) for engine in engines.values()], _work(settings)
     if memory or runs_on_gpu():
-        return plan_card(memory or first_card().memory, models, work, fixed)
-    return plan_ram(ram(), models, work, fixed, CPU_PROCESS if may_fork() else SPAWNED_CPU_PROCESS)
+        return plan_card(memory or first_card().memory, models, work, fixed, _residents(settings, on_gpu=True))
+    process = CPU_PROCESS if may_fork() else SPAWNED_CPU_PROCESS
+    return plan_ram(ram(), models, work, fixed, process, _residents(settings, on_gpu=False))
 
 
 def planned_engines(settings: Settings) -> dict[str, PolicySettings | RewardModelSettings]:
     """Return the engines that take memory of this machine for weights and a KV cache, by name; the policy first."""
-    reward_models = {"safety": settings.safety} if settings.has_one_reward_model else settings.reward_models
-    here = {name: own for name, own in reward_models.items() if not own.is_remote}
-    return {"policy": settings.policy, **here}
+    others = {name: own for name, own in settings.distinct_reward_models.items() if _kind(own) == "vllm"}
+    return {"policy": settings.policy, **others}
+
+
+def _residents(settings: Settings, *, on_gpu: bool) -> list[Resident]:
+    """Return the reward models that this process will hold."""
+    return [
+        Resident(
+            name,
+            dtype := precision(settings, own, on_gpu=on_gpu, kind="transformers"),
+            stored_numbers(own.checkpoint) * BYTES[dtype],
+            ENCODER_ON_CARD if on_gpu else ENCODER_ON_CPU,
+        )
+        for name, own in settings.distinct_reward_models.items()
+        if _kind(own) == "transformers"
+    ]
+
+
+def _kind(engine: RewardModelSettings) -> EngineKind:
+    if engine.is_remote:
+        return parse_address(engine.checkpoint).kind
+    return engine_kind(engine.checkpoint, card_of(engine.checkpoint, engine.card))
 
 
 def engine_parts(settings: Settings) -> dict[str, Fixed]:
@@ -77,10 +102,12 @@ def engine_parts(settings: Settings) -> dict[str, Fixed]:
         return {engine.model.name: Fixed(engine.kv_cache) for engine in planned.engines}
     shares = [part.share for part in fixed.values() if part.share]
     if len(shares) == len(fixed):
-        if sum(shares) > 1:
+        held = sum(model.held for model in _residents(settings, on_gpu=True))
+        left = 1 - held / first_card().memory.total if held else 1.0
+        if sum(shares) > left:
             raise DoesNotFit(
                 f"the engines' shares (policy_memory, rm_memory) are {sum(shares):g} of the card together; lower them "
-                "until they are at most 1"
+                f"until they are at most {left:.3g}"
             )
         return fixed
     planned = plan(settings)
@@ -99,7 +126,7 @@ def policy_part(settings: Settings, planned: Fixed) -> Fixed:
     if not runs_on_gpu() or fixed.share:
         return planned
     model = _model(settings, "policy", settings.policy, None)
-    engine = plan_policy(card().memory, model, _work(settings), fixed)
+    engine = plan_policy(card().memory, model, _work(settings), fixed, _residents(settings, on_gpu=True))
     logger.info("%s; %s", engine.memory, engine.arithmetic)
     return replace(fixed, share=engine.share)
 
@@ -137,7 +164,8 @@ def print_plan(settings: Settings, card_gib: float | None) -> None:
 def table(planned: MemoryPlan, elsewhere: Sequence[str] = ()) -> Table:
     """Return the plan as a table, one engine per row; sizes in GiB. Models `elsewhere` are on other servers."""
     typical = TYPICAL_PROMPT + TYPICAL_ANSWER
-    precisions = "/".join(dict.fromkeys(engine.model.dtype for engine in planned.engines))
+    dtypes = [*(engine.model.dtype for engine in planned.engines), *(model.dtype for model in planned.residents)]
+    precisions = "/".join(dict.fromkeys(dtypes))
     shown = Table(title=f"{planned.memory}, {precisions}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("engine")
     for heading in ("weights", "overhead", "KV", "all", "share", "tokens", "full", f"of {typical}"):
@@ -152,6 +180,9 @@ def table(planned: MemoryPlan, elsewhere: Sequence[str] = ()) -> Table:
             f"{engine.candidates(engine.model.context):,}",
             f"{engine.candidates(typical):,}",
         )
+    for model in planned.residents:
+        weights, overhead, held = (f"{size / GIB:.2f}" for size in (model.weights, model.overhead, model.held))
+        shown.add_row(model.name, weights, overhead, "–", held, *"––––")
     shown.caption = (
         "Sizes in GiB. tokens: capacity of the KV cache; full: in sequences of the whole context; "
         f"of {typical}: in candidates of {typical} tokens with nothing shared."

@@ -12,10 +12,11 @@ from winnow.models.chat_templates import TEMPLATES, TemplateName
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import AnswerReader, RewardInput
 from winnow.models.engines.checkpoint import load_plain_tokenizer, tokenizer_of
+from winnow.models.engines.encoder_text import EncoderInput
 from winnow.models.engines.judge import JudgeInput
 from winnow.models.engines.reward_text import CardInput, resolved
 from winnow.models.engines.scorers import Scorer, inspect_scorer
-from winnow.models.errors import CheckpointError
+from winnow.models.errors import CheckpointError, SettingsError
 from winnow.models.reward_model import Calibration
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import CombinerName, Message
@@ -45,11 +46,12 @@ class Scoring:
     def room(self, context: int) -> int:
         """Return the tokens of the policy's prompt and answer that fit a `context` of the reward model's.
 
-        An estimate where the tokenizers differ. A model that is given a part of a long conversation has no limit, and
-        a judge's is its server's own.
+        An estimate where the tokenizers differ. A model that reads a part of a long conversation, or none of it, has
+        no limit, and a judge's is its server's own.
         """
-        is_unlimited = self.scorer.card.overflow == "drop_oldest_turns" or self.scorer.kind == "judge"
-        return sys.maxsize if is_unlimited else context - self.overhead
+        reads_all = not isinstance(self.reader, EncoderInput) or self.reader.reads_history
+        has_limit = reads_all and self.scorer.card.overflow == "refuse" and self.scorer.kind != "judge"
+        return context - self.overhead if has_limit else sys.maxsize
 
     def __str__(self) -> str:
         card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"
@@ -66,7 +68,7 @@ def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
 
     Raises:
         CheckpointError: one cannot be served.
-        SettingsError: the key of a server, or the way to it, cannot be used.
+        SettingsError: the safety classifier cannot be made of the safety model, or a server's key cannot be used.
     """
     needs_weights = settings.load_format != "dummy"
     found = {}
@@ -80,6 +82,15 @@ def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
             raise CheckpointError(
                 f"{name}.kind is {own.kind}, but its checkpoint is one for {found[name].kind}; leave kind out"
             )
+        if (encoder := found[name].encoder) and (own.context or 0) > encoder.context:
+            raise CheckpointError(
+                f"{name}.context is {own.context}, but its model reads at most {encoder.context} tokens; leave it out"
+            )
+    if settings.safety_classifier == "probe" and found["safety"].card.reads == "answer":
+        raise SettingsError(
+            "safety_classifier is probe, but the safety model reads the answer alone: it would prefer the refusal "
+            "behind every prompt; use patterns"
+        )
     return found
 
 
@@ -128,6 +139,8 @@ def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -
     card = scorer.card
     if scorer.kind == "judge":
         return scorer, JudgeInput(card)
+    if scorer.encoder:
+        return scorer, EncoderInput(card, load_plain_tokenizer(str(scorer.folder), "reward model"))
     loaded = load_plain_tokenizer(str(scorer.folder), "reward model")
     if card.template == LLAMA2 or (card.template is None and card.adapter == "linear"):
         own = _llama_tokenizer(scorer, loaded, is_required=card.template == LLAMA2)

@@ -235,9 +235,9 @@ def started(settings: Settings) -> Iterator[Service]:
     """Start the engines of this machine, one after another, and end their processes on leaving.
 
     The reward models come first, so that on a GPU the policy gets what they have left; a model in both roles has one
-    engine. Call it from the main
-    thread, before an event loop runs: the engines are forked, unless torch has been imported before; then they are
-    spawned, which is safe and slower.
+    engine. Those that this process itself runs come last, because they load torch. Call it from the main thread, before
+    an event loop runs: the engines are forked, unless torch has been imported before; then they are spawned, which is
+    safe and slower.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
@@ -260,16 +260,13 @@ def started(settings: Settings) -> Iterator[Service]:
         logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
     logger.info("starting %d engines; with the demo models this takes about 20 seconds", len(parts))
     with contextlib.ExitStack() as running:
-        safety = _reward_model(settings, "safety", parts.get("safety"), served["safety"], fork=fork)
-        running.callback(safety.shutdown)
-        helpfulness = safety
-        if not settings.has_one_reward_model:
-            part = parts.get("helpfulness")
-            helpfulness = _reward_model(settings, "helpfulness", part, served["helpfulness"], fork=fork)
-            running.callback(helpfulness.shutdown)
+        models = _start(settings, parts, served, running, in_process=False, fork=fork)
         policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
         policy = KINDS[settings.policy.kind].policy(replace(policy_options, checkpoint=str(folder)), tokenizer)
         running.callback(policy.shutdown)
+        models |= _start(settings, parts, served, running, in_process=True, fork=fork)
+        safety = models["safety"]
+        helpfulness = models.get("helpfulness", safety)
         classifier = chosen_classifier(settings, safety, served["safety"].calibration)
         admission = Admission(
             settings.max_candidates_in_flight,
@@ -283,11 +280,26 @@ def started(settings: Settings) -> Iterator[Service]:
         )  # fmt: skip
 
 
-def _reward_model(
-    settings: Settings, name: str, part: Fixed | None, scoring: Scoring, *, fork: bool
-) -> ServedRewardModel:
-    """Start a reward model with its part of the memory; one on another server has none."""
+def _start(
+    settings: Settings,
+    parts: Mapping[str, Fixed],
+    served: Mapping[str, Scoring],
+    running: contextlib.ExitStack,
+    *,
+    in_process: bool,
+    fork: bool,
+) -> dict[str, ServedRewardModel]:
+    """Start the reward models that this process itself runs, or the others; `running` ends them."""
+    models = {}
+    for name in settings.distinct_reward_models:
+        if KINDS[served[name].scorer.kind].is_in_process is in_process:
+            models[name] = _reward_model(settings, name, parts.get(name, NOT_FIXED), served[name], fork=fork)
+            running.callback(models[name].shutdown)
+    return models
+
+
+def _reward_model(settings: Settings, name: str, part: Fixed, scoring: Scoring, *, fork: bool) -> ServedRewardModel:
     scorer = scoring.scorer
-    options = engine_options(settings, name, part or NOT_FIXED, fork=fork, card=scorer.card)
+    options = engine_options(settings, name, part, fork=fork, card=scorer.card, kind=scorer.kind)
     kind = KINDS[scorer.kind]
     return kind.reward_model(replace(options, checkpoint=str(scorer.folder)), scorer, scoring.reader)

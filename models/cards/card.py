@@ -16,15 +16,19 @@ from typing import Any, Literal, get_args
 from winnow.models.cards.evidence import CalibrationRecord, Probe, parse_calibration, parse_probes
 from winnow.models.errors import CheckpointError
 
-Adapter = Literal["linear", "labels", "gated", "judge"]
-"""The place of the score: in a linear head's one row, in the logits of label tokens, in a sum that a gate weighs, or in
-a judge's grade."""
+Adapter = Literal["linear", "labels", "gated", "encoder", "judge"]
+"""The place of the score: in a linear head's one row, in the logits of label tokens, in a sum that a gate weighs, in an
+encoder's labels, or in a judge's grade."""
 System = Literal["keep", "merge", "drop"]
 """A system message: given to the template, put before the first user message, or left out."""
 ReadAt = Literal["last", "before_pad"]
 """The token that the score is read at: the last one, or the last that is not the pad token."""
 Overflow = Literal["refuse", "drop_oldest_turns"]
 """A conversation beyond the context: the answer is not scored, or is scored without the oldest turns."""
+Reads = Literal["pair", "answer"]
+"""An encoder's text: the conversation and the answer as a pair of sentences, or the answer alone."""
+Reduce = Literal["raw", "difference", "minus_max"]
+"""The score of an encoder's labels: one's logit, the first's minus the second's, or minus the largest."""
 FILE = "winnow-card.toml"
 """The card that a checkpoint's folder may hold."""
 
@@ -42,6 +46,9 @@ class Card:
     probability, `calibration` how that was found. `probes` are published scores, which a served model has to give.
     `note` is for people.
 
+    An encoder has `reads` and `reduce`; its `labels` are those of its config, by name or index, and its `template` is
+    that of the conversation without the answer.
+
     A judge's `template` makes the text that it is sent, of `messages`, `answer` and `grades`; `grades` are the lowest
     and the highest. `expected` takes the mean of the grades that it weighed, if its server tells their probabilities.
     """
@@ -58,6 +65,8 @@ class Card:
     bos: bool | None = None
     end: tuple[int | str, ...] | None = None
     read_at: ReadAt | None = None
+    reads: Reads | None = None
+    reduce: Reduce | None = None
     context: int | None = None
     overflow: Overflow = "refuse"
     scale: float | None = None
@@ -87,10 +96,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "adapter": get_args(Adapter),
     "system": get_args(System),
     "read_at": get_args(ReadAt),
+    "reads": get_args(Reads),
+    "reduce": get_args(Reduce),
     "overflow": get_args(Overflow),
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "adapter", "head", "template", "system", "read_at", "overflow", "note"), (str,)),
+    **dict.fromkeys(("reads", "reduce"), (str,)),
     **dict.fromkeys(("match", "architectures", "labels", "gate", "end", "grades"), (list,)),
     **dict.fromkeys(("scale", "bias"), (int, float)),
     **dict.fromkeys(("bos", "calibrated", "expected"), (bool,)),
@@ -178,6 +190,10 @@ def _contradiction(card: Card) -> str | None:
         return "calibrated is false, but there is a [calibration]"
     if card.adapter == "judge" or card.grades or card.expected:
         return _judge_contradiction(card)
+    if card.adapter == "encoder":
+        return _encoder_contradiction(card)
+    if card.reads or card.reduce:
+        return 'reads and reduce belong to adapter = "encoder"'
     if (card.adapter == "labels") != bool(card.labels):
         return 'labels belong to adapter = "labels", which needs one or two of them'
     if len(card.labels) > 2 or len(set(card.labels)) < len(card.labels):
@@ -195,7 +211,7 @@ def _contradiction(card: Card) -> str | None:
     return None
 
 
-_NOT_OF_JUDGES = ("head", "labels", "system", "bos", "end", "read_at", "context")
+_NOT_OF_JUDGES = ("head", "labels", "gate", "system", "bos", "end", "read_at", "context", "reads", "reduce")
 
 
 def _judge_contradiction(card: Card) -> str | None:
@@ -211,6 +227,24 @@ def _judge_contradiction(card: Card) -> str | None:
         return "expected needs grades of one digit, such as [1, 9]: a token may be the beginning of a longer one"
     if not card.template or "messages" not in card.template or "answer" not in card.template:
         return "a judge needs a Jinja template of messages and answer"
+    return None
+
+
+def _encoder_contradiction(card: Card) -> str | None:
+    if card.head or card.read_at or card.end is not None or card.bos is not None:
+        return "an encoder has no head, read_at, end or bos: its tokenizer and its labels say where the score is"
+    if card.reads == "answer" and (card.template or card.system or card.overflow != "refuse"):
+        return 'reads = "answer" reads no conversation: leave out template, system and overflow'
+    if card.template is not None and "{" not in card.template:
+        return "an encoder's template is a Jinja template of the conversation without the answer"
+    if len(set(card.labels)) < len(card.labels):
+        return "labels must be different ones"
+    if card.reduce == "raw" and len(card.labels) > 1:
+        return 'reduce = "raw" is the logit of one label'
+    if card.reduce == "difference" and len(card.labels) != 2:
+        return 'reduce = "difference" needs two labels: the better, then the worse'
+    if len(card.labels) > 2 and not card.reduce:
+        return 'more than two labels need a reduce, such as "minus_max" where each is one of unsafe answers'
     return None
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.errors import CandidateFailed
 from winnow.models.policy import Policy
 from winnow.models.reward_model import RewardModel
-from winnow.models.tokenizer import Tokenizer
+from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message, Prompt
 
-EngineKind = Literal["vllm", "classify", "judge"]
+EngineKind = Literal["vllm", "transformers", "classify", "judge"]
 """What runs a model; see `winnow.models.engines.registry`."""
 Execution = Literal["eager", "graphs", "compiled"]
 """An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
 with CUDA graphs on a GPU."""
 CACHED_PROMPTS = 256
 """Prompts that a reward model with a template of its own keeps rendered."""
+LONG_REREAD = 2000
+"""Characters of a prompt that is tokenised anew with each answer, above which a thread does it: 0.7 ms there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,26 @@ class PromptReader(Protocol):
             CandidateFailed: the model's template does not render the prompt, or it is too long.
         """
         ...
+
+
+async def fitting_ids(reader: AnswerReader, prompt: Prompt, answer: str, context: int, name: str) -> list[int]:
+    """Return what `reader` makes of an answer, at most `context` ids; a long text is tokenised in a thread.
+
+    Raises:
+        CandidateFailed: it does not fit the context of the model `name`, or cannot be rendered.
+    """
+    if len(answer) > LONG_TEXT or reader.reread(prompt) > LONG_REREAD:
+        return await asyncio.to_thread(_fitting_ids, reader, prompt, answer, context, name)
+    return _fitting_ids(reader, prompt, answer, context, name)
+
+
+def _fitting_ids(reader: AnswerReader, prompt: Prompt, answer: str, context: int, name: str) -> list[int]:
+    ids = reader.token_ids(prompt, answer)
+    if len(ids) <= context:
+        return ids
+    if shortened := reader.shortened(prompt, answer, context):
+        return shortened
+    raise CandidateFailed(f"the answer does not fit the {name} model's context of {context} tokens")
 
 
 class RewardInput:
@@ -194,3 +218,22 @@ class ServedRewardModel(RewardModel, EngineStatus, Protocol):
             CandidateFailed, EngineDead: see `RewardModel.score`.
         """
         ...
+
+
+class PlainScorer:
+    """What a served reward model answers that has neither label tokens nor a prefix cache."""
+
+    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
+        """Return None: it has no label tokens."""
+        return None
+
+    async def verdict(self, prompt: Prompt) -> float:
+        """Refuse: without label tokens it has no verdict on a prompt alone.
+
+        Raises:
+            CandidateFailed: always; `winnow.server.classifiers` refuses such a guard at the start.
+        """
+        raise CandidateFailed("a model without label tokens judges no prompts")
+
+    async def forget_prefixes(self) -> None:
+        """Do nothing: each score is computed whole."""

@@ -14,9 +14,8 @@ from typing import Any
 
 import httpx
 
-from winnow.models.engines.base import AnswerReader, EngineOptions, PromptReader
+from winnow.models.engines.base import AnswerReader, EngineOptions, PromptReader, fitting_ids
 from winnow.models.engines.model_server import Broken, RemoteEngine
-from winnow.models.engines.reading import fitting_ids
 from winnow.models.engines.remote import RemoteModel, in_words, read_models
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Prompt
@@ -107,7 +106,7 @@ class RemoteClassifier(RemoteEngine):
         Raises:
             ModelUnavailable: the server does not answer for now.
         """
-        ids = await fitting_ids(self._reader, prompt, answer, context=self.context, name=self.name)
+        ids = await fitting_ids(self._reader, prompt, answer, self.context, self.name)
         batch = self._batch(prompt)
         place = len(batch.inputs)
         batch.inputs.append(ids)

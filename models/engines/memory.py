@@ -112,8 +112,29 @@ class EnginePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Resident:
+    """A model that the server's own process holds, without a share and a KV cache; sizes in bytes."""
+
+    name: str
+    dtype: str
+    weights: int
+    overhead: int
+
+    @property
+    def held(self) -> int:
+        """All that it holds."""
+        return self.weights + self.overhead
+
+    @property
+    def arithmetic(self) -> str:
+        """The sum in words, for messages and the log."""
+        sizes = f"{gib(self.weights)} weights ({self.dtype}) + {gib(self.overhead)} overhead"
+        return f"{self.name}: {sizes} = {gib(self.held)}"
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The parts of the engines, the policy's first; `margin` bytes of a card stay free.
+    """The parts of the engines, the policy's first, and the residents; `margin` bytes of a card stay free.
 
     `is_shrunk` says that KV caches are smaller than the engines can use, for want of free memory.
     """
@@ -122,9 +143,15 @@ class MemoryPlan:
     engines: tuple[EnginePlan, ...]
     margin: int = 0
     is_shrunk: bool = False
+    residents: tuple[Resident, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.memory}; {'; '.join(engine.arithmetic for engine in self.engines)}"
+        return f"{self.memory}; {'; '.join(part.arithmetic for part in self.parts)}"
+
+    @property
+    def parts(self) -> tuple[EnginePlan | Resident, ...]:
+        """The parts of the engines, and the residents."""
+        return (*self.engines, *self.residents)
 
     @property
     def policy(self) -> EnginePlan:
@@ -137,8 +164,9 @@ class MemoryPlan:
 
     @property
     def needed(self) -> int:
-        """Bytes that the engines claim, and the margin."""
-        return int(sum(engine.claimed for engine in self.engines)) + self.margin
+        """Bytes that the engines and the residents claim, and the margin."""
+        claimed = int(sum(engine.claimed for engine in self.engines))
+        return claimed + sum(model.held for model in self.residents) + self.margin
 
 
 def require_one_sequence(engine: EnginePlan, minimum: int) -> None:
@@ -171,8 +199,8 @@ def explain(plan: MemoryPlan) -> str:
     """Return the arithmetic of a plan that does not fit, and what would help, as several lines."""
     margin = [f"  kept free: {gib(plan.margin)}"] if plan.margin else []
     lines = [
-        f"the {_ENGINES[len(plan.engines)]} {gib(plan.needed)} at least; {plan.memory}",
-        *(f"  {engine.arithmetic}" for engine in plan.engines),
+        f"the {_ENGINES[len(plan.parts)]} {gib(plan.needed)} at least; {plan.memory}",
+        *(f"  {part.arithmetic}" for part in plan.parts),
         *margin,
         f"what would help: {', '.join(_remedies(plan))}",
     ]

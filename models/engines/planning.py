@@ -17,6 +17,7 @@ activations or KV caches, and models with layers unlike Llama's.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from winnow.models.engines.memory import (
@@ -28,6 +29,7 @@ from winnow.models.engines.memory import (
     MemoryPlan,
     Models,
     Parts,
+    Resident,
     Work,
     explain,
     gib,
@@ -57,6 +59,9 @@ CPU_PROCESS = GIB // 2
 0.11 GiB were measured."""
 SPAWNED_CPU_PROCESS = GIB * 3 // 4
 """The same of a spawned engine, which shares no libraries with the server: 0.65 GiB were measured."""
+ENCODER_ON_CARD, ENCODER_ON_CPU = CUDA_CONTEXT + 2 * GIB, GIB // 2
+"""Memory of an encoder in the server's process without its weights: a batch's intermediate results above all, and on a
+card the CUDA context."""
 CPU_KV_CACHE = GIB
 """Largest KV cache of an engine on CPU, unless the operator says otherwise or one sequence needs more."""
 MARGIN = 0.02
@@ -69,7 +74,9 @@ RM_SHARE_OF_REST = 0.15
 """Largest part of the memory beyond the minimum that a reward model may take, when memory is short."""
 
 
-def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = ()) -> MemoryPlan:
+def plan_card(
+    card: Memory, models: Models, work: Work, fixed: Parts = (), residents: Sequence[Resident] = ()
+) -> MemoryPlan:
     """Share a card between engines, the policy's first; what is `fixed` is kept, nothing if it is empty.
 
     Each gets at least one sequence of full length. A reward model reads a prompt once and then one
@@ -83,7 +90,7 @@ def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = ()) -> Me
     margin = int(card.total * MARGIN)
     fixed = fixed or [NOT_FIXED] * len(models)
     policy, *reward_models = (_least(card, *part, work) for part in zip(models, fixed, strict=True))
-    least = MemoryPlan(card, (policy, *reward_models), margin)
+    least = MemoryPlan(card, (policy, *reward_models), margin, residents=tuple(residents))
     rest = card.free - least.needed
     if rest < 0:
         raise DoesNotFit(explain(least))
@@ -97,20 +104,26 @@ def plan_card(card: Memory, models: Models, work: Work, fixed: Parts = ()) -> Me
     return replace(grown, engines=(filled, *reward_models))
 
 
-def plan_policy(card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED) -> EnginePlan:
+def plan_policy(
+    card: Memory, model: Model, work: Work, fixed: Fixed = NOT_FIXED, residents: Sequence[Resident] = ()
+) -> EnginePlan:
     """Give the policy what it can use of a card's free memory, once the reward models run; what is `fixed` is kept.
+
+    The `residents` are loaded after it.
 
     Raises:
         DoesNotFit: one sequence of full length does not fit; the message has the arithmetic.
     """
     margin = int(card.total * MARGIN)
     least = _least(card, model, fixed, work)
-    rest = int(card.free - least.claimed) - margin
+    rest = int(card.free - least.claimed) - margin - sum(resident.held for resident in residents)
     if rest < 0:
         own = "a smaller kv_cache_gib, " if least.has_fixed_kv_cache else ""
+        loaded: list[EnginePlan | Resident] = [least, *residents]
+        parts = "\n".join(f"  {part.arithmetic}" for part in loaded)
         raise DoesNotFit(
             f"with the reward models running, {card}, and {gib(margin)} stay free, too little for the policy:\n"
-            f"  {least.arithmetic}\n"
+            f"{parts}\n"
             f"what would help: {own}a smaller rm_kv_cache_gib or rm_memory, or less memory held by other processes"
         )
     return _filled(least, rest, fixed, work)
@@ -122,6 +135,7 @@ def plan_ram(
     work: Work,
     fixed: Parts = (),
     process: int = CPU_PROCESS,
+    residents: Sequence[Resident] = (),
 ) -> MemoryPlan:
     """Lay engines into the machine's memory, each in a `process` of so many bytes; what is `fixed` is kept.
 
@@ -134,10 +148,14 @@ def plan_ram(
     """
     fixed = fixed or [NOT_FIXED] * len(models)
     engines = (_in_ram(ram, *part, work, process) for part in zip(models, fixed, strict=True))
-    plan = _shrunk(MemoryPlan(ram, tuple(engines)), fixed)
-    if plan.needed > ram.total or sum(model.weights for model in models) > ram.free:
+    plan = _shrunk(MemoryPlan(ram, tuple(engines), residents=tuple(residents)), fixed)
+    if plan.needed > ram.total or _weights(models) + _weights(residents) > ram.free:
         raise DoesNotFit(explain(plan))
     return plan
+
+
+def _weights(models: Sequence[Model | Resident]) -> int:
+    return sum(model.weights for model in models)
 
 
 def _filled(policy: EnginePlan, rest: int, fixed: Fixed, work: Work) -> EnginePlan:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from winnow.models.engines.base import AnswerReader, EngineKind, EngineOptions, ServedPolicy, ServedRewardModel
+from winnow.models.engines.encoder_text import EncoderInput
 from winnow.models.engines.scorers import Scorer
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
@@ -18,10 +19,15 @@ from winnow.models.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Starters:
-    """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started."""
+    """The start functions of one engine kind, by role; both raise `CheckpointError` if it cannot be started.
+
+    An engine that `is_in_process` loads torch into this process, from which no other can be forked afterwards: it is
+    started last.
+    """
 
     policy: Callable[[EngineOptions, Tokenizer], ServedPolicy]
     reward_model: Callable[[EngineOptions, Scorer, AnswerReader], ServedRewardModel]
+    is_in_process: bool = False
 
 
 def _vllm_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
@@ -37,7 +43,15 @@ def _vllm_reward_model(options: EngineOptions, scorer: Scorer, reader: AnswerRea
 
 
 def _no_policy(options: EngineOptions, tokenizer: Tokenizer) -> ServedPolicy:
-    raise CheckpointError("policy.kind: a policy runs in this process; leave kind out")
+    raise CheckpointError(f"the {options.name} cannot be of this engine kind, which serves reward models alone")
+
+
+def _encoder(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
+    from winnow.models.engines.encoder import start_reward_model
+
+    assert scorer.encoder
+    assert isinstance(reader, EncoderInput)
+    return start_reward_model(options, scorer.encoder, reader)
 
 
 def _classify(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
@@ -56,6 +70,7 @@ def _judge(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> Serv
 
 KINDS: Mapping[EngineKind, Starters] = {
     "vllm": Starters(_vllm_policy, _vllm_reward_model),
+    "transformers": Starters(_no_policy, _encoder, is_in_process=True),
     "classify": Starters(_no_policy, _classify),
     "judge": Starters(_no_policy, _judge),
 }

@@ -60,15 +60,15 @@ class CardInput:
         Raises:
             CandidateFailed: the template does not render this conversation.
         """
-        return self._ids(_conversation(prompt), answer)
+        return self._ids(conversation(prompt), answer)
 
     def shortened(self, prompt: Prompt, answer: str, context: int) -> list[int] | None:
         """Return the ids without as many of the oldest turns as have to go for `context` tokens.
 
         None if the card refuses that, or the last turn and the answer alone are too long.
         """
-        messages = _conversation(prompt)
-        while self._card.overflow == "drop_oldest_turns" and (rest := _without_oldest_turn(messages)):
+        messages = conversation(prompt)
+        while self._card.overflow == "drop_oldest_turns" and (rest := without_oldest_turn(messages)):
             messages = rest
             if len(ids := self._ids(messages, answer)) <= context:
                 return ids
@@ -76,9 +76,9 @@ class CardInput:
 
     def prompt_ids(self, prompt: Prompt, context: int) -> list[int]:
         """Return at most `context` ids of the conversation without an answer; see `PromptReader`."""
-        messages = _conversation(prompt)
+        messages = conversation(prompt)
         while len(ids := self._ids(messages)) > context:
-            rest = _without_oldest_turn(messages) if self._card.overflow == "drop_oldest_turns" else None
+            rest = without_oldest_turn(messages) if self._card.overflow == "drop_oldest_turns" else None
             if rest is None:
                 raise CandidateFailed(f"the prompt does not fit the {self.name} model's context of {context} tokens")
             messages = rest
@@ -86,7 +86,7 @@ class CardInput:
 
     def reread(self, prompt: Prompt) -> int:
         """Return the length of the conversation: merges may cross the border to the answer."""
-        return sum(len(message.content) for message in _conversation(prompt))
+        return sum(len(message.content) for message in conversation(prompt))
 
     @property
     def name(self) -> str:
@@ -134,7 +134,7 @@ class CardInput:
                 "role": message.role,
                 "content": self._controls.shielded(message.content, is_answer=message.role == "assistant"),
             }
-            for message in _with_system(messages, self._system)
+            for message in with_system(messages, self._system)
         )
 
     def _fitting_system(self) -> System:
@@ -187,12 +187,13 @@ def resolved(head: Head, card: Card, reader: CardInput) -> Head:
     return found
 
 
-def _conversation(prompt: Prompt) -> tuple[Message, ...]:
+def conversation(prompt: Prompt) -> tuple[Message, ...]:
     """Return a prompt's messages; a raw text is one message of the user's."""
     return (Message("user", prompt.raw_text),) if prompt.is_raw else prompt.messages
 
 
-def _with_system(messages: Sequence[Message], rule: System) -> Sequence[Message]:
+def with_system(messages: Sequence[Message], rule: System) -> Sequence[Message]:
+    """Return the messages with the system message as `rule` says."""
     if rule == "keep" or not messages or messages[0].role != "system":
         return messages
     system, *rest = messages
@@ -201,7 +202,7 @@ def _with_system(messages: Sequence[Message], rule: System) -> Sequence[Message]
     return [Message(rest[0].role, f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
 
 
-def _without_oldest_turn(messages: Sequence[Message]) -> tuple[Message, ...] | None:
+def without_oldest_turn(messages: Sequence[Message]) -> tuple[Message, ...] | None:
     """Return the messages without the user's first and what follows up to the user's next; None if there is one."""
     users = [place for place, message in enumerate(messages) if message.role == "user"]
     return (*messages[: users[0]], *messages[users[1] :]) if len(users) > 1 else None

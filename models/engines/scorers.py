@@ -17,6 +17,7 @@ from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
+from winnow.models.engines.encoder_files import Encoder, inspect_encoder, is_encoder
 from winnow.models.engines.heads import EMBEDDINGS, PLAIN, Head, adapter_of, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
 from winnow.models.engines.remote import RemoteModel, model_folder
@@ -34,7 +35,6 @@ _DECODERS = {
     "internlm2": "InternLM2",
 }
 """Names of vLLM's classes by model type, for architectures that vLLM does not know by name."""
-_ENCODERS = ("albert", "bert", "camembert", "deberta", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -42,8 +42,9 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 class Scorer:
     """A reward model's folder, its card and its head.
 
-    `is_derived` says that the card was made of the checkpoint's own files, for want of one. `kind` is what runs it.
-    A model on another server has `remote`, and a folder without weights; a judge has no files at all.
+    `is_derived` says that the card was made of the checkpoint's own files, for want of one. `encoder` is set where the
+    model is one, which has labels instead of a head of vLLM's. A model on another server has `remote`, and a folder
+    that need not have weights; a judge has no files at all.
     """
 
     folder: Path
@@ -51,8 +52,15 @@ class Scorer:
     head: Head
     config: Mapping[str, Any]
     is_derived: bool = False
-    kind: EngineKind = "vllm"
+    encoder: Encoder | None = None
     remote: RemoteModel | None = None
+
+    @property
+    def kind(self) -> EngineKind:
+        """What runs it."""
+        if self.remote:
+            return self.remote.link.address.kind
+        return "transformers" if self.encoder else "vllm"
 
     @property
     def pad_id(self) -> int | None:
@@ -80,20 +88,27 @@ def inspect_scorer(
     config = read_json(folder / "config.json", KIND)
     name = name or _name(checkpoint)
     found = _card(folder, name, config, card_file)
-    card = found or Card(name=name, adapter=adapter_of(config))
+    card = found or Card(name=name, adapter="encoder" if is_encoder(config) else adapter_of(config))
     try:
         _require_code_of_our_own(folder, config)
         _require_kind(card, config)
         shapes = tensor_shapes(folder, KIND) if needs_weights else {}
-        head = find_head(card, config, shapes, has_weights=needs_weights)
-        _require_backbone(config, shapes)
+        encoder: Encoder | None = None
+        head: Head = PLAIN
+        if card.adapter == "encoder":
+            encoder = inspect_encoder(card, config, shapes)
+            card = replace(card, context=encoder.context)
+        else:
+            head = find_head(card, config, shapes, has_weights=needs_weights)
+            _require_backbone(config, shapes)
+            head = replace(head, architecture=_served_as(config))
         card = _completed(card, name, config, scale)
     except CheckpointError as error:
         text = str(error)
         raise CheckpointError(text if text.startswith(KIND) else f"{KIND}: {name}: {text}") from None
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise CheckpointError(f"{KIND}: {name} has no tokenizer.json")
-    return Scorer(folder, card, replace(head, architecture=_served_as(config)), config, is_derived=found is None)
+    return Scorer(folder, card, head, config, is_derived=found is None, encoder=encoder)
 
 
 def remote_scorer(
@@ -112,13 +127,13 @@ def remote_scorer(
         if card.adapter != "judge":
             raise CheckpointError(f'{role} reward model: card {card.name} is no judge\'s (adapter = "judge")')
         card = replace(card, scale=card.scale if scale is None else scale)
-        return Scorer(Path(), card, PLAIN, {}, kind="judge", remote=remote)
+        return Scorer(Path(), card, PLAIN, {}, remote=remote)
     folder = model_folder(role, tokenizer, remote)
     has_weights = any(folder.glob("*.safetensors"))
     found = inspect_scorer(str(folder), card_file, needs_weights=has_weights, scale=scale, name=remote.checkpoint)
     if found.card.adapter not in ("linear", "labels"):
         raise CheckpointError(f"{role} reward model: card {found.card.name} is not for a /classify server")
-    return replace(found, kind="classify", remote=remote)
+    return replace(found, remote=remote)
 
 
 def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
@@ -134,8 +149,14 @@ def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
 
 
 def engine_kind(checkpoint: str, card: Card | None) -> EngineKind:
-    """Return what runs the reward model `checkpoint` with `card`, None if it has none of its own."""
-    return "vllm"
+    """Return what runs the reward model `checkpoint` with `card`, None if it has none of its own.
+
+    Of a hub id config.json alone is read.
+
+    Raises:
+        CheckpointError: the config cannot be read.
+    """
+    return "transformers" if is_encoder(read_json(config_folder(checkpoint) / "config.json", KIND)) else "vllm"
 
 
 def _name(checkpoint: str) -> str:
@@ -174,10 +195,13 @@ def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
     named, kind = architecture(config), config.get("model_type")
     if card.adapter == "judge":
         raise CheckpointError(f"card {card.name} is a judge's, which is served behind judge:URL")
-    if kind in _ENCODERS or str(kind).startswith(("deberta", "bert")):
-        raise CheckpointError(f"{named} is an encoder, which is not served yet")
     if card.architectures and named not in card.architectures:
         raise CheckpointError(f"it is a {named}, but card {card.name} is for {' or '.join(card.architectures)}")
+    if is_encoder(config) != (card.adapter == "encoder"):
+        problem = "an encoder" if is_encoder(config) else "no encoder that is known"
+        raise CheckpointError(f"it is a {named}, {problem}, but card {card.name} has adapter {card.adapter}")
+    if is_encoder(config):
+        return
     if card.adapter == "labels" and not named.endswith("ForCausalLM"):
         raise CheckpointError(f"label tokens need a causal model, but it is a {named}")
     if card.adapter == "linear" and named.endswith("ForCausalLM"):
@@ -214,6 +238,8 @@ def _require_backbone(config: Mapping[str, Any], shapes: Mapping[str, list[int]]
     for name, shape in shapes.items():
         if name.endswith(EMBEDDINGS) and shape != [config.get("vocab_size"), width]:
             raise CheckpointError(f"{name} is {shape}, but its config asks for [{config.get('vocab_size')}, {width}]")
+        if name.endswith(".attention.wqkv.bias"):
+            raise CheckpointError(f"it has {name}: an InternLM2 with biases, which vLLM's does not honour")
 
 
 def _completed(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> Card:

@@ -22,9 +22,13 @@ from transformers.utils.logging import disable_progress_bar
 from winnow.models.engines import internlm2
 from winnow.models.engines.base import AnswerReader
 from winnow.models.engines.checkpoint import describe
+from winnow.models.engines.encoder_files import Encoder, stored_numbers
+from winnow.models.engines.encoder_text import EncoderInput
 from winnow.models.engines.hardware import ram
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.memory import GIB
+from winnow.models.engines.scorers import Scorer
+from winnow.models.engines.shape import BYTES
 from winnow.models.errors import CheckpointError
 from winnow.models.types import Prompt
 
@@ -53,7 +57,7 @@ class ReferenceRewardModel:
         self._dtype: Precision = dtype
         self._device = device
         with self._within_memory():
-            _require_ram(checkpoint, dtype)
+            _require_ram(describe(checkpoint, "reward model", "reference", dtype).weights, dtype)
             loaded: torch.nn.Module = _load(checkpoint, dtype) if head.is_plain else _WithHead(checkpoint, dtype, head)
             self._model = loaded.to(device).eval()
 
@@ -92,6 +96,49 @@ class ReferenceRewardModel:
             raise CheckpointError(
                 f"the reference in {self._dtype} does not fit {place}; {_advice(self._dtype)}"
             ) from None
+
+
+class EncoderReference(ReferenceRewardModel):
+    """The reference of an encoder: its own classifier, one unpadded pass without a mask for each answer."""
+
+    def __init__(
+        self, checkpoint: str, encoder: Encoder, reader: EncoderInput, dtype: Precision = "float32", device: str = "cpu"
+    ) -> None:
+        self._input: EncoderInput = reader
+        self._encoder = encoder
+        self._dtype = dtype
+        self._device = device
+        with self._within_memory():
+            _require_ram(stored_numbers(checkpoint) * BYTES[dtype], dtype)
+            self._model = load_encoder(checkpoint, dtype, len(encoder.labels)).to(device).eval()
+
+    def _logit(self, ids: list[int]) -> float:
+        has_types = self._input.has_types and getattr(self._model.config, "type_vocab_size", 0) > 1
+        types = {"token_type_ids": self._input.token_types(ids)} if has_types else {}
+        with torch.inference_mode(), self._within_memory():
+            given = {
+                name: torch.tensor([row], device=self._device) for name, row in ({"input_ids": ids} | types).items()
+            }
+            return self._encoder.score(self._model(**given).logits[0].tolist())
+
+
+def reference_of(scorer: Scorer, reader: AnswerReader, dtype: Precision, device: str) -> ReferenceRewardModel:
+    """Return the reference of the reward model `scorer`; see `ReferenceRewardModel`."""
+    if scorer.encoder:
+        assert isinstance(reader, EncoderInput)
+        return EncoderReference(str(scorer.folder), scorer.encoder, reader, dtype, device)
+    return ReferenceRewardModel(str(scorer.folder), reader, dtype, device, scorer.head)
+
+
+def load_encoder(checkpoint: str, dtype: str, labels: int) -> PreTrainedModel:
+    """Return an encoder with a classifier of so many labels, which computes in float32 in any precision.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or is not complete.
+    """
+    model = _loaded(AutoModelForSequenceClassification, checkpoint, dtype, num_labels=labels)
+    _keep_exact(model.classifier)
+    return model
 
 
 class _WithHead(torch.nn.Module):
@@ -144,12 +191,16 @@ def _load(checkpoint: str, dtype: Precision) -> PreTrainedModel:
     model = _loaded(AutoModelForSequenceClassification, checkpoint, dtype)
     # Score at the last token given: with a pad id, which is often EOS, transformers would search for another place.
     model.config.pad_token_id = None
-    head: Any = model.score
-    head.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    _keep_exact(model.score)
     return model
 
 
-def _loaded(kind: Any, checkpoint: str, dtype: Precision) -> PreTrainedModel:
+def _keep_exact(head: Any) -> None:
+    """Let a head compute in float32: in half precision close answers would tie."""
+    head.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+
+
+def _loaded(kind: Any, checkpoint: str, dtype: str, **config: Any) -> PreTrainedModel:
     disable_progress_bar()
     try:
         model, found = kind.from_pretrained(
@@ -159,6 +210,7 @@ def _loaded(kind: Any, checkpoint: str, dtype: Precision) -> PreTrainedModel:
             trust_remote_code=False,  # said aloud: otherwise it asks on a terminal
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in one line
+            **config,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         # The last four are what its configurations raise for a field that is missing or of another type.
@@ -178,12 +230,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _require_ram(checkpoint: str, dtype: Precision) -> None:
+def _require_ram(needed: int, dtype: Precision) -> None:
     """Check that the weights fit the memory, through which they reach a card as well.
 
     The kernel would end this process without a word.
     """
-    needed, free = describe(checkpoint, "reward model", "reference", dtype).weights, ram().free
+    free = ram().free
     if needed > free:
         raise CheckpointError(
             f"the reference in {dtype} needs {needed / GIB:.1f} GiB of this machine's memory, of which "

@@ -26,12 +26,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from winnow.models.engines import vllm_loader
-from winnow.models.engines.base import CACHED_PROMPTS, AnswerReader, EngineOptions, PromptReader
+from winnow.models.engines.base import CACHED_PROMPTS, AnswerReader, EngineOptions, PromptReader, fitting_ids
 from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
 from winnow.models.engines.process import Attachment
-from winnow.models.engines.reading import fitting_ids
 from winnow.models.engines.single_flight import SingleFlight
 from winnow.models.engines.vllm_process import attached
 from winnow.models.engines.vllm_sampling import CheckpointWatcher, end_ids, sampling_parameters, token_logprob
@@ -332,7 +331,7 @@ class VllmRewardModel(_Engine):
 
         What a head reads of the prompt, it reads once for all answers: by then their prefix cache has passed it.
         """
-        ids = await self._token_ids(prompt, answer)
+        ids = await self._ids_of(prompt, answer)
         if (before := self._head.shared_ids(ids)) is None:
             return self._head.score(await self._pooled(ids))
         if (shared := self._shared.known(before)) is not None:
@@ -351,7 +350,7 @@ class VllmRewardModel(_Engine):
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return the probability of the two label tokens; see `ServedRewardModel.label_mass`."""
-        return self._head.label_mass(await self._pooled(await self._token_ids(prompt, answer)))
+        return self._head.label_mass(await self._pooled(await self._ids_of(prompt, answer)))
 
     async def verdict(self, prompt: Prompt) -> float:
         """Return the raw logit behind the prompt alone; see `GuardModel.verdict`."""
@@ -359,6 +358,9 @@ class VllmRewardModel(_Engine):
         return self._head.score(
             await self._pooled(await asyncio.to_thread(self._input.prompt_ids, prompt, self.context))
         )
+
+    async def _ids_of(self, prompt: Prompt, answer: str) -> list[int]:
+        return await fitting_ids(self._input, prompt, answer, self.context, self.name)
 
     async def _pooled(self, ids: Sequence[int]) -> list[float]:
         """Return the head's numbers at the last of `ids`."""
@@ -368,9 +370,6 @@ class VllmRewardModel(_Engine):
         stream = self.llm.encode(_token_prompt(ids), parameters, self.next_id())
         outputs: list[float] = (await self._last(stream)).outputs.data.flatten().tolist()
         return outputs
-
-    async def _token_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        return await fitting_ids(self._input, prompt, answer, context=self.context, name=self.name)
 
     async def is_stuck(self, seconds: float) -> bool:
         """Whether scores are pending and none has come for `seconds`; see `EngineStatus.is_stuck`."""

@@ -152,7 +152,7 @@ async def against_references(service: Service, served: Sequence[Served], dtype: 
         CheckpointError: a reference cannot be loaded.
     """
     # Imports torch, which must not happen before the engines are forked.
-    from winnow.models.engines.transformers import ReferenceRewardModel
+    from winnow.models.engines.transformers import reference_of
 
     device = "cuda" if runs_on_gpu() else "cpu"
     prompts = example_prompts(service.template, service.tokenizer)
@@ -164,9 +164,7 @@ async def against_references(service: Service, served: Sequence[Served], dtype: 
             comparisons.append(Comparison(scored, Reference(ITSELF, "its server", scored.alone)))
             continue
         logger.info("%s: loading the reference in %s on %s", scored.name, dtype, device)
-        with contextlib.closing(
-            ReferenceRewardModel(str(own.scorer.folder), own.reader, dtype, device, own.scorer.head)
-        ) as reference:
+        with contextlib.closing(reference_of(own.scorer, own.reader, dtype, device)) as reference:
             logger.info("%s: scoring %d answers with the reference", scored.name, len(prompts) * len(ANSWERS))
             scores = await _alone(reference, prompts, own.calibration)
         comparisons.append(Comparison(scored, Reference(dtype, device, scores)))

@@ -54,7 +54,10 @@ def _table(cards: tuple[Card, ...]) -> Table:
 def _score(card: Card) -> str:
     if card.grades:
         return f"grade from {card.grades[0]} to {card.grades[1]}"
+    if card.reduce == "minus_max":
+        return "minus the largest logit of " + (", ".join(map(str, card.labels)) or "all labels")
     if card.labels:
         return "logit of " + " minus ".join(map(str, card.labels))
     sign = "−" if (card.scale or 1.0) < 0 else ""
-    return f"{sign}{card.head or ('score' if card.adapter == 'linear' else f'{card.adapter} sum')}"
+    default = {"linear": "score", "encoder": "label"}.get(card.adapter, f"{card.adapter} sum")
+    return f"{sign}{card.head or default}"

@@ -87,8 +87,7 @@ def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
             **({"served_as": settings.model_name} if name == "policy" else {}),
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
             "sha256": fingerprint(checkpoint),
-            **({"kind": settings.policy.kind, **_template(policy)} if name == "policy" else _card(settings, name)),
-            "dtype": precision(settings, settings.engines[name]),
+            **(_policy(settings, policy) if name == "policy" else _reward_model(settings, name)),
             "context": settings.engines[name].context or settings.context,
         }
         for name, checkpoint in settings.checkpoints.items()
@@ -117,12 +116,18 @@ def _on_server(role: str, own: RewardModelSettings) -> dict[str, Any]:
     }
 
 
-def _card(settings: Settings, name: str) -> dict[str, Any]:
-    """Return what runs a reward model, and its card, which decides how it reads a conversation."""
+def _policy(settings: Settings, template: ChatTemplate) -> dict[str, Any]:
+    kind = settings.policy.kind
+    return {"kind": kind, **_template(template), "dtype": precision(settings, settings.policy)}
+
+
+def _reward_model(settings: Settings, name: str) -> dict[str, Any]:
+    """Return what runs a reward model and how, and its card, which decides how it reads a conversation."""
     own = settings.reward_models[name]
     card = card_of(own.checkpoint, own.card)
     shown = {"name": card.name, "sha256": card.sha256} if card else None
-    return {"kind": engine_kind(own.checkpoint, card), "card": shown}
+    kind = engine_kind(own.checkpoint, card)
+    return {"kind": kind, "card": shown, "dtype": precision(settings, own, kind=kind)}
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:

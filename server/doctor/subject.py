@@ -11,11 +11,10 @@ from winnow.models.demo import ModelName
 from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.dummy_checkpoints import SHAPES, write
 from winnow.models.engines.environment import runs_on_gpu
-from winnow.models.engines.remote import is_remote
 from winnow.models.engines.shape import Shape
 from winnow.models.errors import DoesNotFit
 from winnow.server.doctor.privacy import clean_text
-from winnow.server.memory_plan import plan
+from winnow.server.memory_plan import plan, planned_engines
 from winnow.server.settings import Settings
 
 ShapeName = Literal["llama-2-7b", "llama-2-13b", "tiny"]
@@ -26,7 +25,7 @@ ROLES: dict[ModelName, str] = {"policy": "policy", "safety-rm": "safety", "helpf
 _TRIAL_FIELDS = (
     "dtype", "context", "max_sequences", "eager", "compile", "candidates", "max_candidates", "max_candidates_in_flight",
 )  # fmt: skip
-_PART_FIELDS = ("kind", "template", "dtype", "context", "memory", "kv_cache_gib")
+_PART_FIELDS = ("template", "dtype", "context", "memory", "kv_cache_gib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,10 @@ def subject(settings: Settings, shape: ShapeName | None, folder: Path) -> Subjec
 
 
 def trial_options(settings: Settings) -> dict[str, Any]:
-    """Return what of the settings the trials use, as keyword arguments of `Settings`; nothing in it is secret."""
+    """Return what of the settings the trials use, as keyword arguments of `Settings`; nothing in it is secret.
+
+    A reward model's kind is that of its dummy, whatever the operator's is.
+    """
     values = settings.model_dump(mode="json", include=set(_TRIAL_FIELDS))
     parts = {name: part.model_dump(mode="json", include={*_PART_FIELDS, "checkpoint"})
              for name, part in settings.engines.items()}  # fmt: skip
@@ -83,12 +85,12 @@ def trial_options(settings: Settings) -> dict[str, Any]:
 
 
 def _own_shapes(settings: Settings) -> dict[ModelName, Shape]:
-    """Return the shapes of the checkpoints that are not the demo's."""
+    """Return the shapes of the checkpoints that are not the demo's, and that engines of their own run: no encoders."""
     found = {}
     for role, engine in ROLES.items():
         checkpoint = settings.checkpoints[engine]
         kind: Kind = "policy" if engine == "policy" else "reward model"
-        if checkpoint != str(demo.weights(role)) and not is_remote(checkpoint):
+        if checkpoint != str(demo.weights(role)) and engine in planned_engines(settings):
             found[role] = describe(checkpoint, kind, engine, "float32").shape
     return found
 

@@ -80,7 +80,7 @@ _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU;
 class PolicySettings(EngineSettings):
     """The policy's engine."""
 
-    kind: EngineKind = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
+    kind: Literal["vllm"] = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
     template: PolicyTemplate = setting(
         "auto",
         offline=True,

@@ -261,6 +261,11 @@ class Settings(BaseSettings):
         return {"safety": self.safety, "helpfulness": self.helpfulness}
 
     @property
+    def distinct_reward_models(self) -> dict[str, RewardModelSettings]:
+        """The reward models that need an engine each, by name: the safety model alone if it has both roles."""
+        return {"safety": self.safety} if self.has_one_reward_model else self.reward_models
+
+    @property
     def has_one_reward_model(self) -> bool:
         """Whether both reward models are the same one here, read alike: one engine serves both roles then."""
         if self.safety.is_remote:

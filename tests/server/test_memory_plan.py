@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.models.engines import tiny_encoders
 from winnow.models import demo
 from winnow.models.engines.dummy_checkpoints import SHAPES, write_all
+from winnow.models.engines.encoder_files import stored_numbers
 from winnow.models.engines.hardware import Card
 from winnow.models.engines.memory import GIB, Fixed, Memory
 from winnow.models.errors import DoesNotFit
@@ -159,6 +161,68 @@ def test_an_engine_may_differ_from_the_shared_settings(seven: dict[str, str]) ->
     assert [precision(settings, engine, on_gpu=False) for engine in settings.engines.values()] == ["float32"] * 3
     assert planned.engine("safety").kv_cache == 3 * GIB
     assert planned.engine("helpfulness").share == 0.3
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoders.encoder(tmp_path_factory.mktemp("rm") / "bert", "bert", hidden_size=512)
+
+
+def with_encoder(encoder: Path, **own: object) -> Settings:
+    return Settings(safety={"checkpoint": str(encoder), **own})  # type: ignore[arg-type]
+
+
+def test_an_encoder_takes_memory_and_no_cache(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", 16 * GIB, 12 * GIB))
+    planned = plan(with_encoder(encoder))
+    assert [engine.model.name for engine in planned.engines] == ["policy", "helpfulness"]
+    (resident,) = planned.residents
+    numbers = stored_numbers(str(encoder))
+    assert (resident.name, resident.dtype, resident.weights) == ("safety", "float32", 4 * numbers)
+    assert plan(with_encoder(encoder, dtype="bfloat16")).residents[0].weights == 2 * numbers
+    assert set(engine_parts(with_encoder(encoder))) == {"policy", "helpfulness"}
+    assert f"safety: {resident.held / GIB:.1f}" not in str(plan(Settings()))
+    assert resident.arithmetic in str(planned)
+
+
+def test_an_encoder_that_does_not_fit_is_refused(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = plan(with_encoder(encoder)).residents[0].held
+    demo_alone = plan(Settings()).needed - plan(Settings()).engine("safety").held
+    tight = Memory("this machine", demo_alone + needed // 2, demo_alone + needed // 2)
+    monkeypatch.setattr(memory_plan, "ram", lambda: tight)
+    kept = with_encoder(encoder).model_copy(update={})
+    assert plan(kept).is_shrunk
+    monkeypatch.setattr(memory_plan, "ram", lambda: Memory("this machine", GIB, GIB))
+    with pytest.raises(DoesNotFit, match=r"the three engines need (.|\n)* safety: 0\.\d GiB weights \(float32\)"):
+        plan(with_encoder(encoder))
+
+
+def test_on_a_card_the_policy_leaves_room_for_the_encoder(
+    encoder: Path, seven: dict[str, str], on_card: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded last: engines cannot be forked behind it."""
+    settings = Settings(**{**seven, "safety_rm": str(encoder)})  # type: ignore[arg-type]
+    planned = plan(settings)
+    held = planned.residents[0].held
+    assert planned.needed >= sum(engine.held for engine in planned.engines) + held
+    reading(monkeypatch, 40)
+    part = engine_parts(settings)["policy"]
+    alone, beside = (policy_part(one, part).share or 0 for one in (Settings(**seven), settings))
+    assert (alone - beside) * on_card.total == pytest.approx(held, rel=0.01)
+    reading(monkeypatch, 19)
+    with pytest.raises(DoesNotFit, match=r"\n  safety: 0\.0 GiB weights \(float32\)"):
+        policy_part(settings, part)
+    shares: dict[str, object] = {"policy_memory": 0.6, "helpfulness": {"memory": 0.39}}
+    with pytest.raises(DoesNotFit, match=r"until they are at most 0\.9[67]"):
+        engine_parts(Settings(safety={"checkpoint": str(encoder)}, **shares))  # type: ignore[arg-type]
+
+
+def test_the_table_shows_an_encoder(encoder: Path) -> None:
+    done = run("--card-gib", "24", "--safety-rm", str(encoder))
+    assert done.exit_code == 0
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["safety"]]
+    assert row[3:] == ["–", row[4], "–", "–", "–", "–"]
+    assert float(row[4]) == pytest.approx(float(row[1]) + float(row[2]), abs=0.02)
 
 
 def run(*arguments: str) -> Result:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from tests.live import scripted
-from tests.models.engines import tiny
+from tests.models.engines import tiny, tiny_encoders
 from winnow.models import demo
 from winnow.models.cards import Card
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.base import RewardInput
+from winnow.models.engines.encoder_text import EncoderInput
 from winnow.models.engines.reward_text import CardInput
-from winnow.models.errors import CheckpointError
+from winnow.models.errors import CheckpointError, SettingsError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 from winnow.server.reward_models import Scoring, combiner_of, combiner_of_settings, inspect_reward_models, scorings
@@ -139,6 +140,58 @@ def test_a_service_tells_its_combiner(tokenizer: Tokenizer, foreign: Path) -> No
     served = replace(service, settings=settings, scorings=own)
     assert (served.combiner, served.defaults.combiner) == ("safe_first", "safe_first")
     assert served.calibrated == {"safety": False, "helpfulness": True}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoders.encoder(tmp_path_factory.mktemp("rm") / "judge", "roberta")
+
+
+def encoder_card(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "card.toml"
+    path.write_text(f'adapter = "encoder"\n{text}\n')
+    return path
+
+
+def test_an_encoder_that_reads_the_whole_conversation_limits_the_policy(tokenizer: Tokenizer, encoder: Path) -> None:
+    scoring = found(tokenizer, encoder)
+    assert isinstance(scoring.reader, EncoderInput)
+    prompt = TEMPLATE.render([Message("user", "Hello")], tokenizer)
+    assert scoring.overhead == max(1, len(scoring.reader.token_ids(prompt, "")) - len(prompt))
+    assert scoring.room(512) == 512 - scoring.overhead
+
+
+@pytest.mark.parametrize(
+    "card", ['reads = "answer"', 'overflow = "drop_oldest_turns"', 'template = "{{ messages[-1].content }}"']
+)
+def test_an_encoder_that_reads_a_part_does_not(tokenizer: Tokenizer, encoder: Path, tmp_path: Path, card: str) -> None:
+    assert found(tokenizer, encoder, card=encoder_card(tmp_path, card)).room(512) == sys.maxsize
+
+
+def test_a_context_beyond_the_encoders_is_refused(encoder: Path) -> None:
+    safety: Any = {"checkpoint": str(encoder), "context": 513}
+    with pytest.raises(CheckpointError, match=r"safety\.context is 513, but its model reads at most 512 tokens"):
+        inspect_reward_models(Settings(safety=safety))
+    assert inspect_reward_models(Settings(safety={**safety, "context": 200}))["safety"].encoder
+    assert inspect_reward_models(Settings(safety={"checkpoint": str(encoder)}, context=4096))["safety"].encoder  # type: ignore[arg-type]
+
+
+def test_a_kind_that_is_not_the_encoders_is_refused(encoder: Path) -> None:
+    safety: Any = {"checkpoint": str(encoder), "kind": "vllm"}
+    with pytest.raises(CheckpointError, match=r"safety\.kind is vllm, but its checkpoint is one for transformers"):
+        inspect_reward_models(Settings(safety=safety))
+
+
+def test_the_probe_needs_a_safety_model_that_reads_the_question(encoder: Path, tmp_path: Path) -> None:
+    """One that reads the answer alone prefers the refusal behind every prompt, so that each is a safety prompt."""
+    for card, is_refused in (('reads = "answer"', True), ('reads = "pair"', False)):
+        safety: Any = {"checkpoint": str(encoder), "card": encoder_card(tmp_path, card)}
+        settings = Settings(safety=safety, safety_classifier="probe")
+        if is_refused:
+            with pytest.raises(SettingsError, match="reads the answer alone: it would prefer the refusal"):
+                inspect_reward_models(settings)
+        else:
+            inspect_reward_models(settings)
 
 
 def test_a_foreign_model_without_a_template_needs_a_card(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -6,16 +6,63 @@ import asyncio
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.fakes import ScriptedRewardModel
 from tests.live import own_engines, question, serving
+from tests.models.engines import tiny_encoders
 from winnow.clients.schema import ErrorBody
+from winnow.models.engines import registry
+from winnow.models.engines.base import EngineOptions
 from winnow.models.sampling import Sampling
 from winnow.models.types import Message
 from winnow.server.aio import cancel
 from winnow.server.pipeline.lifecycle import Lifecycle
-from winnow.server.service import Service
+from winnow.server.service import Service, started
+from winnow.server.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("encoders", "order"),
+    [
+        ((), ["safety", "helpfulness", "policy"]),
+        (("safety",), ["helpfulness", "policy", "safety"]),
+        (("helpfulness",), ["safety", "policy", "helpfulness"]),
+        (("safety", "helpfulness"), ["policy", "safety", "helpfulness"]),
+    ],
+)
+def test_what_this_process_runs_itself_is_started_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoders: tuple[str, ...], order: list[str]
+) -> None:
+    """Loading torch ends forking: with an encoder first, the engines behind it would have to be spawned."""
+    begun: list[str] = []
+    ended: list[str] = []
+
+    class Recorded(ScriptedRewardModel):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def shutdown(self) -> None:
+            ended.append(self.name)
+
+    def start(options: EngineOptions, *_: object) -> Any:
+        begun.append(options.name)
+        return Recorded(options.name)
+
+    kinds = {name: replace(kind, policy=start, reward_model=start) for name, kind in registry.KINDS.items()}
+    monkeypatch.setattr("winnow.server.service.KINDS", kinds)
+    monkeypatch.setattr("winnow.server.service.prepare", lambda **_: None)
+    own: dict[str, Any] = {
+        name: {"checkpoint": str(tiny_encoders.encoder(tmp_path / name, "bert"))} for name in encoders
+    }
+    with started(Settings(**own)) as service:
+        assert begun == order
+        assert [engine.name for engine in (service.safety, service.helpfulness)] == ["safety", "helpfulness"]  # type: ignore[attr-defined]
+    assert ended == begun[::-1]
 
 
 @pytest.mark.engine

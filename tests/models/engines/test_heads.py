@@ -125,6 +125,12 @@ def test_an_internlm2_is_read_at_the_reward_token_that_its_config_names(tmp_path
         assert (scorer.head.architecture, scorer.card.read_at) == ("InternLM2ForCausalLM", "last")
 
 
+def test_an_internlm2_with_biases_is_refused(tmp_path: Path) -> None:
+    folder = tiny.internlm2(tmp_path / "internlm2-7b-reward", tiny.byte_level())
+    tiny.edit_tensors(folder, model__layers__0__attention__wqkv__bias=torch.ones(256))
+    assert "an InternLM2 with biases" in refusal(folder)
+
+
 ids = st.lists(st.integers(0, 3), max_size=30)
 
 

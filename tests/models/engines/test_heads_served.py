@@ -205,8 +205,9 @@ def test_a_served_score_is_the_authors_alone_in_a_batch_and_behind_a_cached_pref
     (folder, forward), scores = built[name], served[name]
     assert scores["alone"] == pytest.approx(expected(folder, forward, PROMPT, ANSWERS), abs=1e-3)
     assert scores["fresh"] == pytest.approx(expected(folder, forward, LONG, CLOSE[:16]), abs=1e-3)
-    assert scores["hit"] == pytest.approx(scores["alone"], abs=1e-5)
-    assert scores["together"] == pytest.approx(scores["alone"] * 4, abs=1e-5)
+    tolerance = 1e-5 if name == "shield-gemma2" else 0.0  # Gemma 2 has layers that the CPU worker does not replace
+    assert scores["hit"] == pytest.approx(scores["alone"], abs=tolerance, rel=0)
+    assert scores["together"] == pytest.approx(scores["alone"] * 4, abs=tolerance, rel=0)
     assert scores["unfinished"] == 0
     assert (scores["mass"] is not None) == (name in GUARDS)
     assert scores["mass"] is None or 0 < scores["mass"] < 1

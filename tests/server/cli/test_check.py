@@ -15,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 from tests.fakes import ScriptedRewardModel
 from tests.live import scripted
+from tests.models.engines import tiny_encoders
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.models.engines.base import RewardInput
+from winnow.models.engines.base import EngineOptions, RewardInput
+from winnow.models.engines.registry import KINDS
 from winnow.models.engines.transformers import Precision, ReferenceRewardModel
 from winnow.models.errors import CandidateFailed
 from winnow.models.tokenizer import Tokenizer
@@ -258,6 +260,28 @@ async def test_one_reference_at_a_time_is_loaded_where_the_engines_ran(
     comparisons = await against_references(service, await score_served(service), "float16")
     assert events == [("safety-rm", "float16", device), "freed", ("helpfulness-rm", "float16", device), "freed"]
     assert {comparison.reference.device for comparison in comparisons} == {device}
+
+
+@pytest.mark.usefixtures("few_prompts")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_an_encoder_is_compared_with_its_plain_pass(
+    tokenizer: Tokenizer, tmp_path: Path, dtype: Precision
+) -> None:
+    folder = tiny_encoders.encoder(tmp_path / "deberta", "deberta-v2")
+    settings = Settings(safety={"checkpoint": str(folder)}, canary=False)  # type: ignore[arg-type]
+    service = with_settings(standing_in(tokenizer, "float32"), settings)
+    own = service.scorings["safety"]
+    options = EngineOptions("safety", str(folder), dtype, None, None, None, 64, "eager", "auto", False, False)
+    model = KINDS[own.scorer.kind].reward_model(options, own.scorer, own.reader)
+    try:
+        safety, helpfulness = await compare(dataclasses.replace(service, safety=model))
+        assert safety.passes
+        assert helpfulness.passes
+        assert (safety.served.dtype, safety.spread > 0.1) == (dtype, True)
+        model._model.classifier.bias.data += safety.spread  # type: ignore[attr-defined]
+        assert (await compare(dataclasses.replace(service, safety=model)))[0].differs
+    finally:
+        model.shutdown()
 
 
 @pytest.mark.usefixtures("few_prompts")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.engines import tiny_encoders
 from tests.server.doctor.machines import H100, T4
 from winnow.models import demo
 from winnow.models.engines import hardware
@@ -17,6 +18,7 @@ from winnow.models.errors import CheckpointError
 from winnow.server import engine_options, memory_plan
 from winnow.server.doctor import subject as subjects
 from winnow.server.doctor.subject import subject
+from winnow.server.memory_plan import plan
 from winnow.server.settings import Settings
 
 H200 = Card("H200", 141 * GIB, 140 * GIB, (9, 0), mps=True)
@@ -53,6 +55,15 @@ def test_a_shape_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     found = subject(Settings(), "llama-2-7b", tmp_path)
     assert found.shapes["policy"] == SHAPES["llama-2-7b"]
     assert found.shapes["safety"].is_reward_model
+
+
+def test_an_encoder_is_not_tried(tmp_path: Path) -> None:
+    """Its config is not of Llama's kind; the trials are of engines that have processes and caches."""
+    encoder = tiny_encoders.encoder(tmp_path / "bert", "bert")
+    settings = Settings(safety={"checkpoint": str(encoder), "kind": "transformers"})  # type: ignore[arg-type]
+    found = subject(settings, None, tmp_path / "trial")
+    assert found.name == "tiny"
+    assert plan(found.settings).engine("safety")
 
 
 def test_of_the_operators_checkpoints_only_the_config_is_read(tmp_path: Path) -> None:
