@@ -16,6 +16,7 @@
         └── ServerError           a fault of the server
             ├── NoScoredCandidate
             ├── EngineDead
+            ├── RewardModelUnavailable
             ├── ShuttingDown
             └── DeadlineExceeded
 
@@ -121,6 +122,10 @@ class EngineDead(ServerError):
     """The process of an engine died; the server is stopping."""
 
 
+class RewardModelUnavailable(ServerError):
+    """A reward model on another server does not answer for now; retry after `retry_after` seconds."""
+
+
 class ShuttingDown(ServerError):
     """The server is stopping: it rejects new requests, and may have cancelled this one."""
 
@@ -142,6 +147,7 @@ BY_CODE: dict[str, type[RefusedByServer]] = {
     "internal_error": ServerError,
     "no_scored_candidate": NoScoredCandidate,
     "engine_dead": EngineDead,
+    "reward_model_unavailable": RewardModelUnavailable,
     "shutting_down": ShuttingDown,
     "deadline_exceeded": DeadlineExceeded,
 }

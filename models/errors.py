@@ -16,6 +16,7 @@ WinnowError
 ├── CandidateStopped        one candidate was stopped at its caller's request
 ├── NoScoredCandidate       no candidate has a valid score; there is no winner to return
 ├── EngineDead              an engine's process has died or hangs; it answers nothing any more
+├── ModelUnavailable        a remote reward model does not answer for now; the service lives on
 ├── ShuttingDown            the service is stopping; it takes no new requests and may cancel those in flight
 ├── Overloaded              neither room nor a place in the queue is left
 ├── DeadlineExceeded        the request was not answered within the server's limit
@@ -131,6 +132,14 @@ class NoScoredCandidate(WinnowError):
 
 class EngineDead(WinnowError):
     """An engine's process has died, or hangs."""
+
+
+class ModelUnavailable(WinnowError):
+    """A remote reward model does not answer for now; `retry_after` is the time to wait before trying again, in s."""
+
+    def __init__(self, name: str, reason: str, retry_after: int = 5) -> None:
+        super().__init__(f"the {name} reward model is not available: {reason}")
+        self.retry_after = retry_after
 
 
 class ShuttingDown(WinnowError):

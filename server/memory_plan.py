@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
@@ -26,6 +27,7 @@ from winnow.models.engines.planning import (
     plan_policy,
     plan_ram,
 )
+from winnow.models.engines.remote import parse_address
 from winnow.models.engines.scorers import card_of, engine_kind
 from winnow.models.engines.shape import BYTES, Model
 from winnow.models.errors import DoesNotFit
@@ -76,6 +78,8 @@ def _residents(settings: Settings, *, on_gpu: bool) -> list[Resident]:
 
 
 def _kind(engine: RewardModelSettings) -> EngineKind:
+    if engine.is_remote:
+        return parse_address(engine.checkpoint).kind
     return engine_kind(engine.checkpoint, card_of(engine.checkpoint, engine.card))
 
 
@@ -153,11 +157,12 @@ def print_plan(settings: Settings, card_gib: float | None) -> None:
         DoesNotFit: the engines need more than there is.
     """
     size = int(card_gib * GIB) if card_gib else None
-    print_table(Console(), table(plan(settings, Memory("the card", size, size) if size else None)))
+    elsewhere = [name for name, own in settings.reward_models.items() if own.is_remote]
+    print_table(Console(), table(plan(settings, Memory("the card", size, size) if size else None), elsewhere))
 
 
-def table(planned: MemoryPlan) -> Table:
-    """Return the plan as a table, one engine per row; sizes in GiB."""
+def table(planned: MemoryPlan, elsewhere: Sequence[str] = ()) -> Table:
+    """Return the plan as a table, one engine per row; sizes in GiB. Models `elsewhere` are on other servers."""
     typical = TYPICAL_PROMPT + TYPICAL_ANSWER
     dtypes = [*(engine.model.dtype for engine in planned.engines), *(model.dtype for model in planned.residents)]
     precisions = "/".join(dict.fromkeys(dtypes))
@@ -181,5 +186,6 @@ def table(planned: MemoryPlan) -> Table:
     shown.caption = (
         "Sizes in GiB. tokens: capacity of the KV cache; full: in sequences of the whole context; "
         f"of {typical}: in candidates of {typical} tokens with nothing shared."
+        + (f" On another server, without memory here: {', '.join(elsewhere)}." if elsewhere else "")
     )
     return shown

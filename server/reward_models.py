@@ -13,12 +13,14 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import AnswerReader, RewardInput
 from winnow.models.engines.checkpoint import load_plain_tokenizer, tokenizer_of
 from winnow.models.engines.encoder_text import EncoderInput
+from winnow.models.engines.judge import JudgeInput
 from winnow.models.engines.reward_text import CardInput, resolved
-from winnow.models.engines.scorers import Scorer, card_of, inspect_scorer
+from winnow.models.engines.scorers import Scorer, inspect_scorer
 from winnow.models.errors import CheckpointError, SettingsError
 from winnow.models.reward_model import Calibration
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import CombinerName, Message
+from winnow.server.remote_models import card_of_settings, found_scorer, require_fitting
 from winnow.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,31 +47,37 @@ class Scoring:
         """Return the tokens of the policy's prompt and answer that fit a `context` of the reward model's.
 
         An estimate where the tokenizers differ. A model that reads a part of a long conversation, or none of it, has
-        no limit.
+        no limit, and a judge's is its server's own.
         """
         reads_all = not isinstance(self.reader, EncoderInput) or self.reader.reads_history
-        has_limit = reads_all and self.scorer.card.overflow == "refuse"
+        has_limit = reads_all and self.scorer.card.overflow == "refuse" and self.scorer.kind != "judge"
         return context - self.overhead if has_limit else sys.maxsize
 
     def __str__(self) -> str:
         card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"
         state = "calibrated" if self.scorer.card.calibrated else "not calibrated"
+        if remote := self.scorer.remote:
+            card = f"{remote.name} at {remote.link.address.url}, {card}"
         if self.scorer.card.calibration:
             state += f" ({self.scorer.card.calibration})"
         return f"{card}, scale {self.calibration.scale:g}, bias {self.calibration.bias:g}, {state}"
 
 
 def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
-    """Return both reward models, read from their own files.
+    """Return both reward models, read from their own files; one on another server is waited for.
 
     Raises:
         CheckpointError: one cannot be served.
-        SettingsError: the safety classifier cannot be made of the safety model.
+        SettingsError: the safety classifier cannot be made of the safety model, or a server's key cannot be used.
     """
     needs_weights = settings.load_format != "dummy"
     found = {}
     for name, own in settings.reward_models.items():
-        found[name] = inspect_scorer(own.checkpoint, own.card, needs_weights=needs_weights, scale=own.scale)
+        require_fitting(name, own)
+        if own.is_remote:
+            found[name] = found_scorer(name, own)
+        else:
+            found[name] = inspect_scorer(own.checkpoint, own.card, needs_weights=needs_weights, scale=own.scale)
         if own.kind not in (None, found[name].kind):
             raise CheckpointError(
                 f"{name}.kind is {own.kind}, but its checkpoint is one for {found[name].kind}; leave kind out"
@@ -120,7 +128,7 @@ def combiner_of_settings(settings: Settings) -> CombinerName:
     Raises:
         CheckpointError: a card or a config cannot be read.
     """
-    return combiner_of(settings, (card_of(own.checkpoint, own.card) for own in settings.reward_models.values()))
+    return combiner_of(settings, (card_of_settings(name, own) for name, own in settings.reward_models.items()))
 
 
 def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -> tuple[Scorer, AnswerReader]:
@@ -129,6 +137,8 @@ def _with_reader(scorer: Scorer, tokenizer: Tokenizer, template: ChatTemplate) -
     A model with the policy's tokenizer and Llama 2's template reads the policy's own ids. So does one without a card.
     """
     card = scorer.card
+    if scorer.kind == "judge":
+        return scorer, JudgeInput(card)
     if scorer.encoder:
         return scorer, EncoderInput(card, load_plain_tokenizer(str(scorer.folder), "reward model"))
     loaded = load_plain_tokenizer(str(scorer.folder), "reward model")

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.engines.base import EngineStatus, RewardInput, ServedPolicy, ServedRewardModel
+from winnow.models.engines.base import EngineStatus, MayBeDown, RewardInput, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.hub import is_local
 from winnow.models.engines.memory import NOT_FIXED, Fixed
 from winnow.models.engines.registry import KINDS
-from winnow.models.errors import CheckpointError, DialogError, EngineDead
+from winnow.models.errors import CheckpointError, DialogError, EngineDead, ModelUnavailable
 from winnow.models.reward_model import SANITY_CHECKS, Calibration, require_labels, require_score
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
@@ -145,7 +145,22 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether new requests are taken."""
-        return self.is_alive and not self.lifecycle.is_draining
+        return self.is_alive and not self.lifecycle.is_draining and not self.outages
+
+    @property
+    def outages(self) -> dict[str, str]:
+        """Why engines on other servers cannot be used for now, by name; empty if all can."""
+        down = {name: engine.outage for name, engine in self.engines.items() if isinstance(engine, MayBeDown)}
+        return {name: reason for name, reason in down.items() if reason}
+
+    def require_engines(self) -> None:
+        """Check that every engine can be used.
+
+        Raises:
+            ModelUnavailable: one cannot, for now.
+        """
+        for name, reason in self.outages.items():
+            raise ModelUnavailable(name, reason)
 
     async def watch(self) -> None:
         """Watch each engine by itself; the first that dies, or hangs for `stall_seconds`, ends the lifecycle."""
@@ -217,7 +232,7 @@ class Service:
 
 @contextlib.contextmanager
 def started(settings: Settings) -> Iterator[Service]:
-    """Start the engines, one after another, and end their processes on leaving.
+    """Start the engines of this machine, one after another, and end their processes on leaving.
 
     The reward models come first, so that on a GPU the policy gets what they have left; a model in both roles has one
     engine. Those that this process itself runs come last, because they load torch. Call it from the main thread, before

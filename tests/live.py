@@ -226,7 +226,12 @@ class ScriptedServer(Reachable):
         server = _PromptServer(configure(service, keys or ApiKeys()))
         with _listener() as listener:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listener])))
+
+            def run() -> None:
+                with asyncio.Runner(loop_factory=lambda: loop) as runner:  # ends the engines' own tasks, too
+                    runner.run(server.serve([listener]))
+
+            thread = threading.Thread(target=run)
             thread.start()
             try:
                 assert wait_until(lambda: server.started, 10)
@@ -234,7 +239,6 @@ class ScriptedServer(Reachable):
             finally:
                 server.should_exit = True
                 thread.join(20)
-                loop.close()
 
 
 @contextlib.asynccontextmanager

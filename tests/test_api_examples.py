@@ -17,7 +17,7 @@ from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
 from winnow.clients import schema
 from winnow.clients.schema import compatibility
-from winnow.models.errors import EngineDead
+from winnow.models.errors import EngineDead, ModelUnavailable
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
 from winnow.server.service import Service
@@ -63,6 +63,9 @@ EXAMPLES = list(examples())
 def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
     """Yield a server in the state of the examples marked `where`."""
 
+    def away(_: object) -> float:
+        raise ModelUnavailable("safety", "it cannot be connected to")
+
     def broken(_: object) -> float:
         raise ZeroDivisionError
 
@@ -72,6 +75,7 @@ def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
         "full": scripted(tokenizer, max_queued_candidates=0),
         "unscorable": scripted(tokenizer, safety=ScriptedRewardModel(logit=lambda ids: float("nan"))),
         "broken": scripted(tokenizer, safety=ScriptedRewardModel(logit=broken)),
+        "away": scripted(tokenizer, safety=ScriptedRewardModel(logit=away)),
         "dead": scripted(tokenizer),
         "draining": scripted(tokenizer),
         "slow": scripted(tokenizer, ScriptedPolicy(hold=asyncio.Event()), request_seconds=0.05),

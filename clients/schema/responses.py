@@ -192,7 +192,13 @@ class ModelList(Response):
 class Status(Response):
     """Response of `/health` and `/ready`."""
 
-    status: Literal["ok", "ready", "draining", "dead"]
+    status: Literal["ok", "ready", "draining", "dead", "unavailable"]
+
+
+class Unavailable(Status):
+    """Response of `/ready` while reward models on other servers cannot be used: why not, by name."""
+
+    unavailable: dict[str, str]
 
 
 class Gpu(Response):
@@ -203,11 +209,20 @@ class Gpu(Response):
     mps: bool | None
 
 
+class ServedBy(Response):
+    """What serves a reward model: the engine's kind, the model's name and card, and the address of another server."""
+
+    kind: str
+    model: str
+    address: str | None = None
+    card: str | None = None
+
+
 class Version(Response):
     """Response of `/version`: versions of the server and its engine, and the GPU, null on CPU.
 
     `combiner` is that of requests that name none. `calibrated` says of each reward model whether 0.15 means something
-    on its scale. Servers before 0.2 send neither.
+    on its scale, and `reward_models` what serves it. Servers before 0.2 send none of them.
     """
 
     version: str
@@ -215,6 +230,7 @@ class Version(Response):
     gpu: Gpu | None = None
     combiner: CombinerName = "llama2"
     calibrated: dict[str, bool] = Field(default_factory=dict)
+    reward_models: dict[str, ServedBy] = Field(default_factory=dict)
 
 
 class ErrorDetail(Response):

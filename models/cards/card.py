@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 from winnow.models.cards.evidence import CalibrationRecord, Probe, parse_calibration, parse_probes
 from winnow.models.errors import CheckpointError
 
-Adapter = Literal["linear", "labels", "gated", "encoder"]
-"""The place of the score: in a linear head's one row, in the logits of label tokens, in a sum that a gate weighs, or in
-an encoder's labels."""
+Adapter = Literal["linear", "labels", "gated", "encoder", "judge"]
+"""The place of the score: in a linear head's one row, in the logits of label tokens, in a sum that a gate weighs, in an
+encoder's labels, or in a judge's grade."""
 System = Literal["keep", "merge", "drop"]
 """A system message: given to the template, put before the first user message, or left out."""
 ReadAt = Literal["last", "before_pad"]
@@ -48,6 +48,9 @@ class Card:
 
     An encoder has `reads` and `reduce`; its `labels` are those of its config, by name or index, and its `template` is
     that of the conversation without the answer.
+
+    A judge's `template` makes the text that it is sent, of `messages`, `answer` and `grades`; `grades` are the lowest
+    and the highest. `expected` takes the mean of the grades that it weighed, if its server tells their probabilities.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Card:
     calibrated: bool = False
     calibration: CalibrationRecord | None = None
     probes: tuple[Probe, ...] = ()
+    grades: tuple[int, int] | None = None
+    expected: bool = False
     note: str = ""
 
     def is_for(self, name: str, architecture: str) -> bool:
@@ -98,9 +103,9 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "adapter", "head", "template", "system", "read_at", "overflow", "note"), (str,)),
     **dict.fromkeys(("reads", "reduce"), (str,)),
-    **dict.fromkeys(("match", "architectures", "labels", "gate", "end"), (list,)),
+    **dict.fromkeys(("match", "architectures", "labels", "gate", "end", "grades"), (list,)),
     **dict.fromkeys(("scale", "bias"), (int, float)),
-    **dict.fromkeys(("bos", "calibrated"), (bool,)),
+    **dict.fromkeys(("bos", "calibrated", "expected"), (bool,)),
     "context": (int,),
 }
 
@@ -167,7 +172,7 @@ def _problem(name: str, value: Any) -> str | None:
     if name in _CHOICES and value not in _CHOICES[name]:
         return f"{name} is {value!r}; it may be {', '.join(_CHOICES[name])}"
     if isinstance(value, list):
-        kinds = (int, str) if name in ("labels", "gate", "end") else (str,)
+        kinds = {**dict.fromkeys(("labels", "gate", "end"), (int, str)), "grades": (int,)}.get(name, (str,))
         if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
             return f"{name} must hold {' or '.join(_WORDS[kind] for kind in kinds)} only"
     if name == "context" and isinstance(value, int) and value < 1:
@@ -183,6 +188,8 @@ def _contradiction(card: Card) -> str | None:
         return "scale must not be 0"
     if card.calibration and not card.calibrated:
         return "calibrated is false, but there is a [calibration]"
+    if card.adapter == "judge" or card.grades or card.expected:
+        return _judge_contradiction(card)
     if card.adapter == "encoder":
         return _encoder_contradiction(card)
     if card.reads or card.reduce:
@@ -201,6 +208,25 @@ def _contradiction(card: Card) -> str | None:
         return 'template = "llama2" has a BOS, a system block and an EOS of its own, and no label tokens'
     if card.template is not None and card.template not in ("tokenizer", "llama2") and "{" not in card.template:
         return 'template must be "tokenizer", "llama2" or a Jinja template'
+    return None
+
+
+_NOT_OF_JUDGES = ("head", "labels", "gate", "system", "bos", "end", "read_at", "context", "reads", "reduce")
+
+
+def _judge_contradiction(card: Card) -> str | None:
+    if card.adapter != "judge":
+        return 'grades and expected belong to adapter = "judge"'
+    if no := [name for name in _NOT_OF_JUDGES if getattr(card, name) not in (None, ())]:
+        return f"{no[0]} is not a judge's, which is sent what its template makes"
+    if card.overflow != "refuse":
+        return "overflow is not a judge's; its server refuses what is too long"
+    if not card.grades or len(card.grades) != 2 or not -1000 < card.grades[0] < card.grades[1] < 1000:
+        return "a judge needs grades, the lowest and the highest, such as [1, 10]"
+    if card.expected and not 0 <= card.grades[0] < card.grades[1] <= 9:
+        return "expected needs grades of one digit, such as [1, 9]: a token may be the beginning of a longer one"
+    if not card.template or "messages" not in card.template or "answer" not in card.template:
+        return "a judge needs a Jinja template of messages and answer"
     return None
 
 

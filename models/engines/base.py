@@ -15,7 +15,7 @@ from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message, Prompt
 
-EngineKind = Literal["vllm", "transformers"]
+EngineKind = Literal["vllm", "transformers", "classify", "judge"]
 """What runs a model; see `winnow.models.engines.registry`."""
 Execution = Literal["eager", "graphs", "compiled"]
 """An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
@@ -152,6 +152,16 @@ def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
         else message
         for index, message in enumerate(messages)
     )
+
+
+@runtime_checkable
+class MayBeDown(Protocol):
+    """An engine on another machine, which may not answer for a while, and then again."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why it cannot be used for now; None while it can."""
+        ...
 
 
 class EngineStatus(Protocol):

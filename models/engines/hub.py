@@ -65,13 +65,13 @@ def fetched(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path:
         return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
 
 
-def cached(checkpoint: str) -> Path | None:
-    """Return the folder of a hub id that has been fetched as a whole before; None if it has not."""
+def cached(checkpoint: str, patterns: Sequence[str] = _FETCHED) -> Path | None:
+    """Return the folder of a hub id of which all that matches `patterns` was fetched before; None if it was not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(checkpoint, allow_patterns=list(_FETCHED), local_files_only=True))
+        return Path(snapshot_download(checkpoint, allow_patterns=list(patterns), local_files_only=True))
     except (LocalEntryNotFoundError, OSError, ValueError):
         return None
 

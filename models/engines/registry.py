@@ -54,7 +54,23 @@ def _encoder(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> Se
     return start_reward_model(options, scorer.encoder, reader)
 
 
+def _classify(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
+    from winnow.models.engines.classify import start_classify
+
+    assert scorer.remote
+    return start_classify(options, scorer.remote, reader, scorer.card.labels)
+
+
+def _judge(options: EngineOptions, scorer: Scorer, reader: AnswerReader) -> ServedRewardModel:
+    from winnow.models.engines.judge import Judge
+
+    assert scorer.remote
+    return Judge(options, scorer.remote, scorer.card)
+
+
 KINDS: Mapping[EngineKind, Starters] = {
     "vllm": Starters(_vllm_policy, _vllm_reward_model),
     "transformers": Starters(_no_policy, _encoder, is_in_process=True),
+    "classify": Starters(_no_policy, _classify),
+    "judge": Starters(_no_policy, _judge),
 }

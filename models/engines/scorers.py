@@ -20,6 +20,7 @@ from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
 from winnow.models.engines.encoder_files import Encoder, inspect_encoder, is_encoder
 from winnow.models.engines.heads import EMBEDDINGS, PLAIN, Head, adapter_of, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
+from winnow.models.engines.remote import RemoteModel, model_folder
 from winnow.models.errors import CheckpointError
 
 KIND: Kind = "reward model"
@@ -42,7 +43,8 @@ class Scorer:
     """A reward model's folder, its card and its head.
 
     `is_derived` says that the card was made of the checkpoint's own files, for want of one. `encoder` is set where the
-    model is one, which has labels instead of a head of vLLM's.
+    model is one, which has labels instead of a head of vLLM's. A model on another server has `remote`, and a folder
+    that need not have weights; a judge has no files at all.
     """
 
     folder: Path
@@ -51,10 +53,13 @@ class Scorer:
     config: Mapping[str, Any]
     is_derived: bool = False
     encoder: Encoder | None = None
+    remote: RemoteModel | None = None
 
     @property
     def kind(self) -> EngineKind:
         """What runs it."""
+        if self.remote:
+            return self.remote.link.address.kind
         return "transformers" if self.encoder else "vllm"
 
     @property
@@ -65,18 +70,23 @@ class Scorer:
 
 
 def inspect_scorer(
-    checkpoint: str, card_file: Path | None = None, *, needs_weights: bool = True, scale: float | None = None
+    checkpoint: str,
+    card_file: Path | None = None,
+    *,
+    needs_weights: bool = True,
+    scale: float | None = None,
+    name: str | None = None,
 ) -> Scorer:
     """Return the reward model `checkpoint`, a folder or a hub id, by the card in `card_file` or the one found for it.
 
-    `scale` is the operator's, which wins over the card's.
+    `scale` is the operator's, which wins over the card's. `name` is the checkpoint's, where the folder has another.
 
     Raises:
         CheckpointError: it cannot be served, or its files contradict its card; the message says what would help.
     """
     folder = snapshot(checkpoint)
     config = read_json(folder / "config.json", KIND)
-    name = _name(checkpoint)
+    name = name or _name(checkpoint)
     found = _card(folder, name, config, card_file)
     card = found or Card(name=name, adapter="encoder" if is_encoder(config) else adapter_of(config))
     try:
@@ -99,6 +109,31 @@ def inspect_scorer(
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise CheckpointError(f"{KIND}: {name} has no tokenizer.json")
     return Scorer(folder, card, head, config, is_derived=found is None, encoder=encoder)
+
+
+def remote_scorer(
+    role: str, remote: RemoteModel, card_file: Path | None, tokenizer: str | None, scale: float | None
+) -> Scorer:
+    """Return the reward model of a server, for `role` (safety or helpfulness).
+
+    What it reads, and what is refused, is as for a local one, by the files in the folder or hub id `tokenizer`, or in
+    the server's own checkpoint. A judge has a card only: the one in `card_file`, or the role's.
+
+    Raises:
+        CheckpointError: it cannot be served; the message says what would help.
+    """
+    if remote.link.address.kind == "judge":
+        card = read_card(card_file) if card_file else next(one for one in shipped() if one.name == f"judge-{role}")
+        if card.adapter != "judge":
+            raise CheckpointError(f'{role} reward model: card {card.name} is no judge\'s (adapter = "judge")')
+        card = replace(card, scale=card.scale if scale is None else scale)
+        return Scorer(Path(), card, PLAIN, {}, remote=remote)
+    folder = model_folder(role, tokenizer, remote)
+    has_weights = any(folder.glob("*.safetensors"))
+    found = inspect_scorer(str(folder), card_file, needs_weights=has_weights, scale=scale, name=remote.checkpoint)
+    if found.card.adapter not in ("linear", "labels"):
+        raise CheckpointError(f"{role} reward model: card {found.card.name} is not for a /classify server")
+    return replace(found, remote=remote)
 
 
 def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
@@ -158,6 +193,8 @@ def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
     named, kind = architecture(config), config.get("model_type")
+    if card.adapter == "judge":
+        raise CheckpointError(f"card {card.name} is a judge's, which is served behind judge:URL")
     if card.architectures and named not in card.architectures:
         raise CheckpointError(f"it is a {named}, but card {card.name} is for {' or '.join(card.architectures)}")
     if is_encoder(config) != (card.adapter == "encoder"):

@@ -65,6 +65,7 @@ async def _answer(
     body: ChatRequest | TextRequest, http_request: Request, service: Service, metrics: Metrics
 ) -> Response:
     log = request_log(http_request.scope)
+    service.require_engines()
     rendered = await parse(body, service, log.started)
     request = rendered.request
     deadline = request.early_stopping.deadline or math.inf
@@ -273,6 +274,7 @@ async def in_turn(service: Service, ticket: Ticket) -> AsyncIterator[float]:
 
     Raises:
         DeadlineExceeded: the server's time limit for a request has passed; the block has been cancelled.
+        ModelUnavailable: a reward model on another server does not answer for now.
         WinnowError: the service's lifecycle has ended.
     """
     limit = service.settings.request_seconds
@@ -280,6 +282,7 @@ async def in_turn(service: Service, ticket: Ticket) -> AsyncIterator[float]:
     try:
         async with asyncio.timeout(limit) as deadline, service.lifecycle.guard():
             await ticket.admitted()
+            service.require_engines()  # they may have gone while the request waited
             yield time.perf_counter() - entered
     except TimeoutError:
         if not deadline.expired():

@@ -19,6 +19,7 @@ from winnow.models.errors import (
     ForeignOrigin,
     HeadTooLarge,
     InvalidKey,
+    ModelUnavailable,
     NoScoredCandidate,
     Overloaded,
     RequestError,
@@ -57,6 +58,8 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
             return 429, ErrorDetail(message=str(error), type="rate_limit_error", code="overloaded")
         case EngineDead():
             return 503, ErrorDetail(message=f"{error}; the server is stopping", type="server_error", code="engine_dead")
+        case ModelUnavailable():
+            return 503, ErrorDetail(message=str(error), type="server_error", code="reward_model_unavailable")
         case ShuttingDown():
             return 503, ErrorDetail(message=str(error), type="server_error", code="shutting_down")
         case DeadlineExceeded():
@@ -93,7 +96,7 @@ def response(error: Exception, scope: Scope) -> Response:
 
 def _headers(error: Exception, status: int) -> dict[str, str]:
     match error:
-        case Overloaded():
+        case Overloaded() | ModelUnavailable():
             return {"Retry-After": str(error.retry_after)}
         case InvalidKey():
             return {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}

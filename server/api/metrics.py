@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from winnow.models.engines.judge import Judge
+from winnow.models.engines.model_server import RemoteEngine
 from winnow.models.errors import NoScoredCandidate
 from winnow.models.types import Branch, Selection
 from winnow.server.service import Service
@@ -72,6 +76,7 @@ class Metrics:
         )
         for name, engine in service.engines.items():
             unfinished.labels(name).set_function(functools.partial(getattr, engine, "unfinished"))
+        self.registry.register(_RemoteModels(service))
 
     @contextlib.contextmanager
     def candidates_in_flight(self, candidates: int) -> Iterator[None]:
@@ -116,3 +121,25 @@ class Metrics:
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _RemoteModels(Collector):
+    """The reward models on other servers, read from their engines at each scrape."""
+
+    def __init__(self, service: Service) -> None:
+        self._engines = {name: one for name, one in service.engines.items() if isinstance(one, RemoteEngine)}
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the series; without such models they are empty."""
+        up = GaugeMetricFamily("winnow_reward_model_up", "1 while the model's server can be used.", labels=["model"])
+        retries = CounterMetricFamily("winnow_reward_model_retries", "Requests sent again.", labels=["model"])
+        tokens = CounterMetricFamily(
+            "winnow_judge_tokens", "Tokens that a judge's server has counted.", labels=["model", "kind"]
+        )
+        for name, engine in self._engines.items():
+            up.add_metric([name], float(engine.outage is None))
+            retries.add_metric([name], engine.server.retries)
+            if isinstance(engine, Judge):
+                tokens.add_metric([name, "prompt"], engine.prompt_tokens)
+                tokens.add_metric([name, "completion"], engine.completion_tokens)
+        yield from (up, retries, tokens)

@@ -2,14 +2,16 @@
 
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from winnow.clients.schema import Gpu, ModelCard, ModelList, Status, Version
+from winnow.clients.schema import Gpu, ModelCard, ModelList, ServedBy, Status, Unavailable, Version
 from winnow.models.engines.environment import engine_version
 from winnow.models.engines.memory import GIB
+from winnow.models.engines.scorers import Scorer
 from winnow.server.api.documentation import BODY, REFUSED, Documented
 from winnow.server.api.metrics import Metrics
 from winnow.server.api.request_body import json_response, route_class
@@ -43,6 +45,14 @@ def model_routes(service: Service) -> APIRouter:
     return router
 
 
+def _served_by(scorer: Scorer, checkpoint: str) -> ServedBy:
+    """Return what serves a reward model; of a folder here its name alone."""
+    card = None if scorer.is_derived else scorer.card.name
+    if remote := scorer.remote:
+        return ServedBy(kind=scorer.kind, model=remote.name, address=remote.link.address.url, card=card)
+    return ServedBy(kind=scorer.kind, model=Path(checkpoint).name, card=card)
+
+
 def routes(service: Service, metrics: Metrics) -> APIRouter:
     """Return the probes, the metrics and the version."""
     router = APIRouter()
@@ -57,9 +67,11 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
 
     @router.get("/ready", response_model=Status, responses=unavailable)
     async def ready() -> Response:
-        """Readiness: 200 while new requests are taken; 503 once the server drains, or an engine has died."""
+        """Readiness: 200 while new requests are taken; 503 while a remote model is down, or as the server ends."""
         if service.is_ready:
             return json_response(Status(status="ready"))
+        if service.is_alive and not service.lifecycle.is_draining:
+            return json_response(Unavailable(status="unavailable", unavailable=service.outages), 503)
         return json_response(Status(status="draining" if service.is_alive else "dead"), 503)
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **REFUSED})
@@ -79,6 +91,10 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
                 gpu=gpu,
                 combiner=service.combiner,
                 calibrated=service.calibrated,
+                reward_models={
+                    name: _served_by(scoring.scorer, service.settings.checkpoints[name])
+                    for name, scoring in service.scorings.items()
+                },
             )
         )
 

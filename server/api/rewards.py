@@ -35,6 +35,7 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
     async def rewards(body: RewardsRequest, request: Request) -> Response:
         """Score given answers to a dialog."""
         require_model(body.model, service)
+        service.require_engines()
         places = max(1, min(len(body.answers), service.settings.max_candidates_in_flight))
         service.admission.require_room(places)
         rendered = await service.renderer.render_dialog(messages_of(body.messages), body.merge_turns)

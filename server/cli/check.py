@@ -26,7 +26,7 @@ from winnow.models.reporting.tables import print_table
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, Calibration, RewardModel
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
-from winnow.server.cli.comparison import Comparison, Reference, Scores, Served
+from winnow.server.cli.comparison import ITSELF, Comparison, Reference, Scores, Served
 from winnow.server.cli.prompt_check import check_prompts
 from winnow.server.settings import Settings
 
@@ -159,6 +159,10 @@ async def against_references(service: Service, served: Sequence[Served], dtype: 
     comparisons = []
     for scored in served:
         own = service.scorings[scored.name]
+        if own.scorer.remote and not any(own.scorer.folder.glob("*.safetensors")):
+            logger.warning("%s: its weights are not here; only alone and batched are compared", scored.name)
+            comparisons.append(Comparison(scored, Reference(ITSELF, "its server", scored.alone)))
+            continue
         logger.info("%s: loading the reference in %s on %s", scored.name, dtype, device)
         with contextlib.closing(reference_of(own.scorer, own.reader, dtype, device)) as reference:
             logger.info("%s: scoring %d answers with the reference", scored.name, len(prompts) * len(ANSWERS))
@@ -238,11 +242,16 @@ def _share(mass: float | None) -> str:
 def _table(comparisons: Sequence[Comparison]) -> Table:
     has_labels = any(comparison.served.label_mass is not None for comparison in comparisons)
     count, reference = comparisons[0].count, comparisons[0].reference
+    reference = next((one.reference for one in comparisons if not one.is_own_reference), reference)
+    against = f"transformers in {reference.dtype} on {reference.device}"
     table = Table(
         "reward model", "served in", "spread", "max |Δ|", "RMS Δ", "tolerance", "by batch", "by cache", "ranks changed",
         *(["labels"] if has_labels else []), "",
-        title=f"{count} served rewards of each model against transformers in {reference.dtype} on {reference.device}",
+        title=f"{count} served rewards of each model against {against}",
     )  # fmt: skip
+    if own := [one.served.name for one in comparisons if one.is_own_reference]:
+        table.caption = f"Weights not here, so only alone against batched: {', '.join(own)}."
+        table.title = table.title if len(own) < len(comparisons) else f"{count} served rewards of each model"
     for comparison in comparisons:
         table.add_row(
             comparison.served.name,

@@ -24,6 +24,10 @@ RESOLUTION = 1e-6
 """A spread below this share of the largest |logit| is rounding: the model gives every answer the same score."""
 
 
+ITSELF = "itself"
+"""The precision of a reference that is the served model, one by one, because its weights are not here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """The scores of the reward model `name`, served in `dtype`: one by one, again behind cached prefixes, all at once.
@@ -61,6 +65,11 @@ class Comparison:
 
     served: Served
     reference: Reference
+
+    @property
+    def is_own_reference(self) -> bool:
+        """Whether there was no reference but the served scores themselves: only alone and batched are compared."""
+        return self.reference.dtype == ITSELF
 
     @property
     def count(self) -> int:

@@ -47,11 +47,13 @@ def _table(cards: tuple[Card, ...]) -> Table:
     for heading in ("card", "checkpoints", "score"):
         shown.add_column(heading)
     for card in cards:
-        shown.add_row(card.name, ", ".join(card.match), _score(card))
+        shown.add_row(card.name, ", ".join(card.match) or "judge:URL", _score(card))
     return shown
 
 
 def _score(card: Card) -> str:
+    if card.grades:
+        return f"grade from {card.grades[0]} to {card.grades[1]}"
     if card.reduce == "minus_max":
         return "minus the largest logit of " + (", ".join(map(str, card.labels)) or "all labels")
     if card.labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
@@ -12,7 +13,14 @@ from winnow.clients import errors as client_errors
 from winnow.clients.answers import Answer
 from winnow.clients.schema import Failed, Rating, Scored
 from winnow.models.combiner import rank
-from winnow.models.errors import CandidateFailed, NoScoredCandidate, PromptTooLong, RequestError, RunError
+from winnow.models.errors import (
+    CandidateFailed,
+    ModelUnavailable,
+    NoScoredCandidate,
+    PromptTooLong,
+    RequestError,
+    RunError,
+)
 from winnow.models.types import (
     Branch,
     Candidate,
@@ -35,6 +43,10 @@ from winnow.server.service import Service
 T = TypeVar("T")
 BUSY_SECONDS = 5.0
 """Pause before an overloaded server is asked again, if its refusal names no time."""
+OUTAGE_SECONDS = 1800.0
+"""Longest wait for a reward model's server that is down: longer than a large model takes to load."""
+OUTAGE_PAUSE = 1.0
+"""Seconds between two looks whether it is up again."""
 BATCH_SIZE = 256
 """Score requests that are passed to a reward model at once, without waiting for more."""
 BATCH_SECONDS = 0.25
@@ -57,15 +69,23 @@ class Backend(Protocol):
         Raises:
             RequestError: the request itself is at fault.
             NoScoredCandidate: every candidate failed.
-            EngineDead, RunError: the backend cannot answer any more.
+            EngineDead, ModelUnavailable, RunError: the backend cannot answer any more.
         """
         ...
 
 
 class InProcess:
-    """The pipeline over engines of this process, at their full throughput."""
+    """The pipeline over engines of this process, at their full throughput.
 
-    def __init__(self, service: Service, batch_seconds: float = BATCH_SECONDS) -> None:
+    While a reward model on another server is down, requests wait for it, and are then sampled again: a seed gives the
+    same candidates. After `outage_seconds` the run ends, and can be continued.
+    """
+
+    def __init__(
+        self, service: Service, batch_seconds: float = BATCH_SECONDS, outage_seconds: float = OUTAGE_SECONDS
+    ) -> None:
+        self._service = service
+        self._outage_seconds = outage_seconds
         safety = BatchedRewardModel(service.safety, seconds=batch_seconds)
         self._renderer = replace(
             service.renderer, classifier=chosen_classifier(service.settings, safety, service.calibration("safety"))
@@ -83,12 +103,12 @@ class InProcess:
         Raises:
             RequestError: the dialog cannot be rendered.
             NoScoredCandidate: the classifier cannot tell.
-            EngineDead: an engine has died.
+            EngineDead, ModelUnavailable: an engine has died, or is down for too long.
         """
         dialog = await self._renderer.render_dialog(task.messages, task.options.merge_turns)
         prompt, classifier = self._renderer.tagging(dialog, None, "messages")
         try:
-            return (await tagged(prompt, classifier)).is_safety
+            return (await self._patiently(lambda: tagged(prompt, classifier))).is_safety
         except CandidateFailed as error:
             raise NoScoredCandidate(str(error), ()) from None
 
@@ -96,17 +116,34 @@ class InProcess:
         """Sample and score; see `Backend`."""
         rendered = await self._renderer.render(request)
         try:
-            selection = await self._pipeline.select(
-                rendered.prompt,
-                rendered.sampling,
-                request.candidates,
-                request.combiner,
-                sampling_prompt=rendered.sampling_prompt,
-                classifier=rendered.classifier,
+            selection = await self._patiently(
+                lambda: self._pipeline.select(
+                    rendered.prompt,
+                    rendered.sampling,
+                    request.candidates,
+                    request.combiner,
+                    sampling_prompt=rendered.sampling_prompt,
+                    classifier=rendered.classifier,
+                )
             )
         except NoScoredCandidate as error:
             raise _all_failed(request, str(error)) from None
         return Answered(selection, len(selection.prompt))
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` does, again from the start whenever a reward model's server was down meanwhile."""
+        deadline: float | None = None
+        while True:
+            try:
+                self._service.require_engines()
+                return await call()
+            except ModelUnavailable as error:
+                now = time.monotonic()
+                deadline = now + self._outage_seconds if deadline is None else deadline
+                if now >= deadline:
+                    raise
+                pause = OUTAGE_PAUSE if self._service.outages else error.retry_after
+                await asyncio.sleep(min(pause, deadline - now))
 
 
 class BatchedRewardModel:

@@ -22,7 +22,8 @@ from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
 from winnow.server.engine_options import execution, precision
-from winnow.server.settings import Settings
+from winnow.server.remote_models import found_scorer
+from winnow.server.settings import RewardModelSettings, Settings
 
 T = TypeVar("T")
 UNKNOWN = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -80,7 +81,8 @@ def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
 
     The policy is `served_as` the name that a server with these settings would give it.
     """
-    return {
+    remote = {name: _on_server(name, own) for name, own in settings.reward_models.items() if own.is_remote}
+    local = {
         name: {
             **({"served_as": settings.model_name} if name == "policy" else {}),
             "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
@@ -89,6 +91,28 @@ def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
             "context": settings.engines[name].context or settings.context,
         }
         for name, checkpoint in settings.checkpoints.items()
+        if name not in remote
+    }
+    return {name: {**local, **remote}[name] for name in settings.checkpoints}
+
+
+def _on_server(role: str, own: RewardModelSettings) -> dict[str, Any]:
+    """Return the identity of a reward model on another server: what that tells, the files here, and the card.
+
+    The address is no part of it: a server may move. A server that serves other weights under the same names is not
+    noticed.
+    """
+    scorer = found_scorer(role, own)
+    assert scorer.remote
+    root = scorer.remote.root
+    is_judge = scorer.kind == "judge"
+    return {
+        "id": scorer.remote.name,
+        "root": Path(root).name if root and is_local(root) else root,
+        "sha256": None if is_judge else fingerprint(str(scorer.folder)),
+        "kind": scorer.kind,
+        "card": None if scorer.is_derived else {"name": scorer.card.name, "sha256": scorer.card.sha256},
+        "context": own.context or scorer.remote.context,
     }
 
 

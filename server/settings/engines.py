@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SecretStr
 
 from winnow.models import demo
 from winnow.models.cards import Card
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.engines.base import EngineKind
+from winnow.models.engines.remote import is_remote, parse_address
 from winnow.models.reward_model import Calibration
 from winnow.models.safety_classifier import PROBE_MARGIN
 
@@ -32,6 +34,23 @@ def _template(name: str) -> str:
     raise ValueError(f"{name!r} is not auto, {', '.join(TEMPLATES)}, tokenizer, or the path of a file FILE.jinja")
 
 
+def _local(checkpoint: str) -> str:
+    if is_remote(checkpoint):
+        raise ValueError("the policy cannot be on another server, only reward models can; name a folder or a hub id")
+    return checkpoint
+
+
+def _place(checkpoint: str) -> str:
+    if is_remote(checkpoint):
+        parse_address(checkpoint)
+    elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", checkpoint) and not Path(checkpoint).exists():
+        raise ValueError("an address of a server begins with http:// or judge:http://")
+    return checkpoint
+
+
+LocalCheckpoint = Annotated[str, AfterValidator(_local)]
+Checkpoint = Annotated[str, AfterValidator(_place)]
+"""A folder, a hub id, or the address of a model server."""
 PolicyTemplate = Annotated[str, AfterValidator(_template)]
 Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
 
@@ -52,6 +71,7 @@ class EngineSettings(BaseModel):
     )
 
 
+_CHECKPOINT = "Checkpoint of the {} reward model: a folder, a hub id, http://HOST:PORT (a vLLM server) or judge:http://HOST:PORT/v1."
 _MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
 _CARD = "Card (TOML) of the {} reward model; default: the checkpoint's own, a shipped one, or one made of its config."
 _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU; what its share leaves on a GPU."
@@ -68,7 +88,7 @@ class PolicySettings(EngineSettings):
         "Llama-2 checkpoints, else the tokenizer's.",
     )
 
-    checkpoint: str = setting(
+    checkpoint: LocalCheckpoint = setting(
         str(demo.weights("policy")),
         offline=True,
         memory=True,
@@ -85,7 +105,7 @@ class PolicySettings(EngineSettings):
 class RewardModelSettings(EngineSettings):
     """A reward model's engine, and the calibration of its raw logits."""
 
-    checkpoint: str
+    checkpoint: Checkpoint
     kind: EngineKind | None = Field(
         default=None, description="Engine kind that it must be; default: the one of its checkpoint and card."
     )
@@ -100,6 +120,36 @@ class RewardModelSettings(EngineSettings):
     scale: Scale | None
     bias: FiniteFloat | None
 
+    tokenizer: str | None = setting(
+        None,
+        offline=True,
+        description="Model on a vLLM server: folder or hub id with its tokenizer and config.json; default: the "
+        "server's own checkpoint, if it is on this machine.",
+    )
+    model: str | None = setting(
+        None, offline=True, description="Model on a server: its name there; default: the only one."
+    )
+    key: SecretStr | None = setting(
+        None, flag=False, description="Model on a server: the key that it asks for; from the environment or the file."
+    )
+    key_file: Path | None = setting(
+        None, offline=True, description="Model on a server: file with the key that it asks for."
+    )
+    seconds: float = Field(
+        default=60.0, gt=0, le=3600, description="Model on a server: longest time of a score, retries included."
+    )
+    start_seconds: float = Field(
+        default=600.0, ge=0, le=86_400, description="Model on a server: how long it is waited for at the start."
+    )
+    connections: int = Field(
+        default=64, ge=1, le=4096, description="Model on a server: requests at once; the others wait."
+    )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the model is on another server."""
+        return is_remote(self.checkpoint)
+
     def calibration(self, card: Card | None) -> Calibration:
         """Return the calibration of the model's raw logits: these settings', or else the card's, or else none."""
         scale, bias = (card.scale, card.bias) if card else (None, 0.0)
@@ -110,9 +160,10 @@ class RewardModelSettings(EngineSettings):
 class SafetySettings(RewardModelSettings):
     """The safety reward model's engine."""
 
-    checkpoint: str = setting(
-        str(demo.weights("safety-rm")), offline=True, memory=True, description="Checkpoint of the safety reward model."
-    )
+    checkpoint: Checkpoint = setting(
+        str(demo.weights("safety-rm")), offline=True, memory=True,
+        description=_CHECKPOINT.format("safety"),
+    )  # fmt: skip
     card: Path | None = setting(None, offline=True, memory=True, description=_CARD.format("safety"))
     scale: Scale | None = setting(
         None,
@@ -133,9 +184,9 @@ class SafetySettings(RewardModelSettings):
 class HelpfulnessSettings(RewardModelSettings):
     """The helpfulness reward model's engine."""
 
-    checkpoint: str = setting(
+    checkpoint: Checkpoint = setting(
         str(demo.weights("helpfulness-rm")), offline=True, memory=True,
-        description="Checkpoint of the helpfulness reward model.",
+        description=_CHECKPOINT.format("helpfulness"),
     )  # fmt: skip
     card: Path | None = setting(None, offline=True, memory=True, description=_CARD.format("helpfulness"))
     scale: Scale | None = setting(

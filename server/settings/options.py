@@ -32,8 +32,9 @@ def options() -> Iterator[Option]:
     """
     for alias, targets in ALIASES.items():
         engine, _, name = targets[0].partition(".")
-        engine_model = type(Settings.model_fields[engine].default)
-        yield _option(alias, engine_model.model_fields[name])
+        field = type(Settings.model_fields[engine].default).model_fields[name]
+        if _extra(field, "flag", True):
+            yield _option(alias, field)
     for name, field in Settings.model_fields.items():
         if name not in ENGINES and _extra(field, "flag", True):
             yield _option(name, field)

@@ -267,7 +267,9 @@ class Settings(BaseSettings):
 
     @property
     def has_one_reward_model(self) -> bool:
-        """Whether both reward models are the same one, read alike: one engine serves both roles then."""
+        """Whether both reward models are the same one here, read alike: one engine serves both roles then."""
+        if self.safety.is_remote:
+            return False
         roles = {"scale", "bias", "probe_margin"}
         return self.safety.model_dump(exclude=roles) == self.helpfulness.model_dump(exclude=roles)
 

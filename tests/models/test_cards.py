@@ -17,8 +17,8 @@ def test_a_shipped_card_has_at_most_15_lines_and_says_where_it_is_read() -> None
     for entry in shipped_files():
         assert len(card_text(entry).splitlines()) <= 15, entry.name
         card = parse_card(card_text(entry), entry.name)
-        assert card.match
-        assert card.read_at or card.adapter == "encoder"
+        assert card.match or card.grades
+        assert card.read_at or card.adapter in ("encoder", "judge")
         assert card.note
         assert not card.calibrated, "nobody has calibrated a public model yet"
 
@@ -64,7 +64,18 @@ def test_a_cost_model_is_turned() -> None:
         ("context = true", "context must be a number"),
         ("context = 0", "context must be positive"),
         ("scale = 0", "scale must not be 0"),
-        ('adapter = "judge"', "adapter is 'judge'; it may be linear, labels, gated, encoder"),
+        ('adapter = "oracle"', "adapter is 'oracle'; it may be linear, labels, gated, encoder, judge"),
+        ('adapter = "judge"', "a judge needs grades, the lowest and the highest"),
+        ('adapter = "judge"\ngrades = [1]', "a judge needs grades, the lowest and the highest"),
+        ('adapter = "judge"\ngrades = [5, 5]', "a judge needs grades, the lowest and the highest"),
+        ('adapter = "judge"\ngrades = [1, 2.5]', "grades must hold a number only"),
+        ('adapter = "judge"\ngrades = [1, 9]', "a judge needs a Jinja template of messages and answer"),
+        ('adapter = "judge"\ngrades = [1, 9]\ntemplate = "{{ answer }}"', "a Jinja template of messages and answer"),
+        ('adapter = "judge"\ngrades = [1, 9]\nhead = "score"', "head is not a judge's"),
+        ('adapter = "judge"\ngrades = [1, 9]\noverflow = "drop_oldest_turns"', "overflow is not a judge's"),
+        ('adapter = "judge"\ngrades = [1, 10]\nexpected = true', "expected needs grades of one digit"),
+        ("grades = [1, 9]", 'grades and expected belong to adapter = "judge"'),
+        ("expected = true", 'grades and expected belong to adapter = "judge"'),
         ('read_at = "first"', "it may be last, before_pad"),
         ('labels = ["safe"]', 'labels belong to adapter = "labels"'),
         ('adapter = "labels"', "needs one or two"),

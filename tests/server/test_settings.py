@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from winnow.models import demo
 from winnow.models.errors import SettingsError
@@ -97,6 +98,14 @@ ENGINE_VALUES = {
     "rm_kv_cache_gib": 2.0,
     "safety_card": "safety.toml",
     "helpfulness_card": "helpfulness.toml",
+    "safety_tokenizer": "models/t",
+    "helpfulness_tokenizer": "models/t",
+    "safety_model": "guard",
+    "helpfulness_model": "judge",
+    "safety_key": "sk-safety",
+    "helpfulness_key": "sk-helpfulness",
+    "safety_key_file": "safety.key",
+    "helpfulness_key_file": "helpfulness.key",
     "safety_scale": -1.0,
     "safety_bias": 0.5,
     "safety_probe_margin": 2.5,
@@ -110,6 +119,13 @@ def read(settings: Settings, path: str) -> object:
     return getattr(getattr(settings, engine), name)
 
 
+def shown(value: object) -> object:
+    """Return a value as it was given."""
+    return (
+        value.get_secret_value() if isinstance(value, SecretStr) else str(value) if isinstance(value, Path) else value
+    )
+
+
 @pytest.mark.parametrize("alias", ALIASES)
 @pytest.mark.parametrize("source", ["flag", "environment", "file"])
 def test_a_flat_name_sets_what_the_nested_one_does(alias: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +136,7 @@ def test_a_flat_name_sets_what_the_nested_one_does(alias: str, source: str, monk
         Path("winnow.toml").write_text(f"{alias} = {value!r}\n")
     settings = load(**({alias: value} if source == "flag" else {}))
     found = {read(settings, path) for path in ALIASES[alias]}
-    assert {str(one) if isinstance(one, Path) else one for one in found} == {value}
+    assert {shown(one) for one in found} == {value}
 
 
 def test_nested_settings_of_one_engine_leave_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:

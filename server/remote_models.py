@@ -1,0 +1,89 @@
+"""Reward models on other servers, as the settings name them: the way there, the key, and what their servers tell."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from winnow.clients.connection import read_api_key
+from winnow.clients.errors import UnusableEnvironment
+from winnow.clients.network import route_to
+from winnow.models.cards import Card
+from winnow.models.engines.remote import Link, RemoteModel, discover, parse_address
+from winnow.models.engines.scorers import Scorer, card_of, remote_scorer
+from winnow.models.errors import SettingsError
+from winnow.server.settings import RewardModelSettings
+
+_REMOTE_ONLY = ("tokenizer", "model", "key", "key_file")
+_KEY = re.compile(r"[!-~]{1,4096}")
+
+
+def require_fitting(role: str, own: RewardModelSettings) -> None:
+    """Check that the settings of the reward model `role` that are for another server fit its place.
+
+    Raises:
+        SettingsError: one has no effect there, or two exclude each other.
+    """
+    given = [name for name in _REMOTE_ONLY if getattr(own, name) is not None]
+    if given and not own.is_remote:
+        raise SettingsError(f"{role}.{given[0]} is for a model on another server, but its checkpoint is no URL")
+    if own.key and own.key_file:
+        raise SettingsError(f"{role}.key and {role}.key_file exclude each other")
+    if own.tokenizer and parse_address(own.checkpoint).kind == "judge":
+        raise SettingsError(f"{role}.tokenizer is not for a judge, whose own server tokenises")
+
+
+def link_to(role: str, own: RewardModelSettings) -> Link:
+    """Return the way to the server of the reward model `role`: directly to this machine, else as the environment says.
+
+    Raises:
+        SettingsError: its key, or a variable for proxies or certificates, cannot be used.
+    """
+    address = parse_address(own.checkpoint)
+    try:
+        http_options = route_to(httpx.URL(address.url)).http_options()
+    except UnusableEnvironment as error:
+        raise SettingsError(str(error)) from None
+    return Link(address, _key(role, own), http_options, own.seconds, own.start_seconds, own.connections)
+
+
+def found_model(role: str, own: RewardModelSettings) -> RemoteModel:
+    """Return what the server of the reward model `role` tells of it, once it answers.
+
+    Raises:
+        SettingsError: its key or the environment cannot be used.
+        CheckpointError: it does not answer in time, or does not serve the model.
+    """
+    return discover(role, link_to(role, own), own.model)
+
+
+def found_scorer(role: str, own: RewardModelSettings) -> Scorer:
+    """Return the reward model `role` of a server, with the card and the files that it is read by.
+
+    Raises:
+        SettingsError, CheckpointError: it cannot be served.
+    """
+    return remote_scorer(role, found_model(role, own), own.card, own.tokenizer, own.scale)
+
+
+def card_of_settings(role: str, own: RewardModelSettings) -> Card | None:
+    """Return the card that is given or found for the reward model `role`; None if one would be made of its config.
+
+    Raises:
+        SettingsError, CheckpointError: the card, the config or the server cannot be read.
+    """
+    if not own.is_remote:
+        return card_of(own.checkpoint, own.card)
+    found = found_scorer(role, own)
+    return None if found.is_derived else found.card
+
+
+def _key(role: str, own: RewardModelSettings) -> str | None:
+    try:
+        key = own.key.get_secret_value() if own.key else read_api_key(own.key_file) if own.key_file else None
+    except ValueError as error:
+        raise SettingsError(f"{role}.key_file: {error}") from None
+    if key is not None and not _KEY.fullmatch(key):
+        raise SettingsError(f"{role}.key: a key is printable ASCII characters without spaces")
+    return key
