@@ -160,10 +160,6 @@ class RemoteClassifier(RemoteEngine):
         ids = await asyncio.to_thread(self._reader.prompt_ids, prompt, self.context)
         return (await self._raw_logits([ids]))[0]
 
-    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
-        """Return None: a server does not tell the probabilities of other tokens."""
-        return None
-
     async def probe(self) -> None:
         """Return if the server serves the same model, and scores with it; see `ModelServer`."""
         link = self.remote.link

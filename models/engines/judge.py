@@ -92,14 +92,6 @@ class Judge(RemoteEngine):
                 return grade_logit(grade, self._grades)
         raise CandidateFailed(f"the {self.name} judge gave no grade in {TRIES} answers")
 
-    async def verdict(self, prompt: Prompt) -> float:
-        """Raise `CandidateFailed`: a judge of answers does not judge prompts."""
-        raise CandidateFailed(f"the {self.name} judge judges answers only")
-
-    async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
-        """Return None: a judge has no labels."""
-        return None
-
     async def probe(self) -> None:
         """Return if the server lists the model, as far as it lists any, and answers; see `ModelServer`."""
         await self._require_listed()

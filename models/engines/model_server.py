@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from winnow.models.engines.base import PlainScorer
 from winnow.models.engines.remote import MAX_BYTES, Link, RemoteModel, in_words
 from winnow.models.errors import CandidateFailed, ModelUnavailable, WinnowError
 
@@ -252,7 +253,7 @@ def _reason(text: bytes) -> str:
     return f": {plain[:MAX_REASON].rstrip(' .:')}"
 
 
-class RemoteEngine:
+class RemoteEngine(PlainScorer):
     """What both kinds of remote reward models are as engines: their status, and the model that their server serves."""
 
     def __init__(self, name: str, remote: RemoteModel, context: int) -> None:
@@ -288,9 +289,6 @@ class RemoteEngine:
     async def is_stuck(self, seconds: float) -> bool:
         """Return False: each request has a time limit of its own."""
         return False
-
-    async def forget_prefixes(self) -> None:
-        """Do nothing: a server's prefix cache is its own."""
 
     def shutdown(self) -> None:
         """Do nothing: the server is not this process's, and the connections are closed as the loop ends."""
