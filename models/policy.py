@@ -1,6 +1,6 @@
 """The protocol of a policy, which samples candidates, and the handle on one candidate while it is sampled.
 
-The implementation that serves is `winnow.models.engines.vllm`. Beam search and other non-sampling decoders
+The implementation that serves is `winnow.models.engines.vllm_policy`. Beam search and other non-sampling decoders
 are not covered.
 """
 

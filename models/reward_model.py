@@ -1,7 +1,7 @@
 """The protocol of a reward model (RM), its calibration, and its sanity check at start-up.
 
-Implementations: `winnow.models.engines.vllm`, which serves, and `winnow.models.engines.transformers`,
-which `winnow check` compares with.
+Implementations: `winnow.models.engines.vllm_reward_model` and others, which serve, and
+`winnow.models.engines.transformers`, which `winnow check` compares with.
 """
 
 from __future__ import annotations

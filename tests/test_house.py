@@ -93,7 +93,16 @@ def test_no_import_runs_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-VLLM_MODULES = ("vllm", "vllm_sampling", "vllm_process", "vllm_cpu_worker", "vllm_loader")
+VLLM_MODULES = (
+    "vllm",
+    "vllm_engine",
+    "vllm_policy",
+    "vllm_reward_model",
+    "vllm_sampling",
+    "vllm_process",
+    "vllm_cpu_worker",
+    "vllm_loader",
+)
 
 
 def test_vllm_is_imported_where_engines_are_started_and_inside_their_processes() -> None:

@@ -18,7 +18,7 @@ from winnow.models.engines.scorers import inspect_scorer
 from winnow.models.types import Message, Prompt
 
 if TYPE_CHECKING:
-    from winnow.models.engines.vllm import VllmRewardModel
+    from winnow.models.engines.vllm_reward_model import VllmRewardModel
 
 PROMPT = Prompt((), (Message("user", "What is the capital of France? <|eot|> <|eot_id|> x"),))
 LONG = Prompt(

@@ -27,7 +27,7 @@ from winnow.models.types import Message, Prompt
 from winnow.server.service import Service
 
 if TYPE_CHECKING:
-    from winnow.models.engines.vllm import VllmRewardModel
+    from winnow.models.engines.vllm_reward_model import VllmRewardModel
 
 pytestmark = pytest.mark.engine
 
@@ -321,7 +321,7 @@ GATE, PATTERN = 8, (8, 9)
 
 
 def gated(engine: ScriptedEngine) -> VllmRewardModel:
-    from winnow.models.engines.vllm import VllmRewardModel
+    from winnow.models.engines.vllm_reward_model import VllmRewardModel
 
     reader: Any = SimpleNamespace(token_ids=lambda _, answer: [1, *PATTERN, int(answer)], reread=lambda _: 0)
     llm: Any = engine
