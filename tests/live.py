@@ -23,6 +23,7 @@ import httpx
 import uvicorn
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
+from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.hardware import ram
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
@@ -89,7 +90,8 @@ class LiveServer(Reachable):
             stderr=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[1],
-            env={**os.environ, "PYTHONWARNINGS": "default"},
+            # Engines that this process has started have left their start method in its environment.
+            env={**{k: v for k, v in os.environ.items() if k != START_METHOD}, "PYTHONWARNINGS": "default"},
             start_new_session=True,
         )
         try:

@@ -86,8 +86,9 @@ class Card:
 
     @property
     def sha256(self) -> str:
-        """A digest of all that decides a score."""
-        decisive = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _FOR_PEOPLE]
+        """A digest of all that decides a score; a field at its default does not count, so that new ones change none."""
+        given = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        decisive = [(name, value) for name, value, usual in given if name not in _FOR_PEOPLE and value != usual]
         return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 

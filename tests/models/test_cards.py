@@ -132,6 +132,7 @@ def test_the_digest_is_of_what_decides_a_score() -> None:
     card = shipped()[0]
     assert replace(card, note="another", name="another").sha256 == card.sha256
     assert replace(card, scale=-3.0).sha256 != card.sha256
+    assert parse_card("bias = 0.0", "a.toml").sha256 == parse_card("", "b.toml").sha256, "as if the field were new"
 
 
 def test_a_card_offers_its_evidence() -> None:
