@@ -219,7 +219,7 @@ def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
         raise ValueError("serves no model")
     found = [one for one in data if wanted in (None, one["id"])]
     if not found:
-        raise ValueError(f"does not serve the model that the setting model names, but {_names(data)}")
+        raise ValueError(f"does not serve {_shown(str(wanted))}, but {_names(data)}; is the setting model right?")
     if len(found) > 1:
         raise ValueError(f"serves {_names(data)}; name one in the setting model")
     root, context = found[0].get("root"), found[0].get("max_model_len")
@@ -232,8 +232,13 @@ def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
 
 
 def _names(data: list[dict[str, Any]]) -> str:
-    shown = ", ".join(str(one["id"])[:80] for one in data[:3])
+    shown = ", ".join(_shown(one["id"]) for one in data[:3])
     return f"{shown} and others" if len(data) > 3 else shown
+
+
+def _shown(name: str) -> str:
+    """Return a model's name, shortened, and on one line whatever a server calls it."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:80])
 
 
 def in_words(error: httpx.HTTPError) -> str:

@@ -86,7 +86,7 @@ def test_folders_and_hub_ids_are_no_addresses(checkpoint: str) -> None:
         (Reply({"data": "x"}), None, "no list of models"),
         (Reply({"data": []}), None, "serves no model"),
         (Reply({"data": [{"id": "a"}, {"id": "b"}]}), None, "serves a, b; name one in the setting model"),
-        (models("a"), "b", "does not serve the model that the setting model names, but a"),
+        (models("a"), "b", "does not serve b, but a"),
     ],
 )
 def test_a_server_without_the_model_is_refused(
