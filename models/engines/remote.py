@@ -257,6 +257,17 @@ def in_words(error: httpx.HTTPError) -> str:
     return f"the connection fails ({type(error).__name__})"
 
 
+def require_folder(role: str, configured: str) -> Path:
+    """Return the folder `configured` of a model's tokenizer.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not Path(configured).is_dir():
+        raise CheckpointError(f"{role} reward model: no such folder: {configured}")
+    return Path(configured)
+
+
 def model_folder(role: str, configured: str | None, remote: RemoteModel) -> Path:
     """Return a folder with the tokenizer and config.json of a model: `configured`, or the server's own checkpoint.
 
@@ -268,9 +279,7 @@ def model_folder(role: str, configured: str | None, remote: RemoteModel) -> Path
     if configured is not None:
         if not is_local(configured):
             return fetched(configured, NEEDED_FILES)
-        if not Path(configured).is_dir():
-            raise CheckpointError(f"{role} reward model: no such folder: {configured}")
-        return Path(configured)
+        return require_folder(role, configured)
     root = remote.root
     folder = None
     if root and (Path(root) / "config.json").is_file():
