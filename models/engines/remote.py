@@ -176,7 +176,13 @@ def _listed(client: httpx.Client, link: Link) -> Any:
                     raise ValueError("answers with more than can be a list of models")
             return listed(link, response.status_code, bytes(body))
     except httpx.HTTPError as error:
+        if _is_untrusted(error):  # waiting would not change that
+            raise ValueError("has a certificate that is not trusted; name its issuer's in SSL_CERT_FILE") from None
         raise NotReady(in_words(error)) from None
+
+
+def _is_untrusted(error: httpx.HTTPError) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def listed(link: Link, status: int, body: bytes) -> Any:
@@ -243,7 +249,7 @@ def _shown(name: str) -> str:
 
 def in_words(error: httpx.HTTPError) -> str:
     """Return what went wrong on the way to a server; nothing of the request is in it."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if _is_untrusted(error):
         return "its certificate is not trusted"
     match error:
         case httpx.ProxyError():

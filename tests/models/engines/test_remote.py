@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,3 +151,14 @@ def test_a_judges_card_is_its_roles_or_the_given_one(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('head = "score"')
     with pytest.raises(CheckpointError, match="is no judge's"):
         remote_scorer("safety", judge, tmp_path / "own.toml", None, None)
+
+
+def test_a_certificate_that_is_not_trusted_is_not_waited_for() -> None:
+    """It was waited for like a server that is still to start: ten minutes."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", request=request)
+
+    link = Link(parse_address("https://host:1"), http_options={"transport": httpx.MockTransport(refuse)})
+    with pytest.raises(CheckpointError, match="a certificate that is not trusted; name its issuer's in SSL_CERT_FILE"):
+        discover("safety", link, None)
