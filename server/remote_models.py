@@ -9,29 +9,45 @@ import httpx
 from winnow.clients.connection import read_api_key
 from winnow.clients.errors import UnusableEnvironment
 from winnow.clients.network import route_to
-from winnow.models.cards import Card
-from winnow.models.engines.remote import Link, RemoteModel, discover, parse_address
-from winnow.models.engines.scorers import Scorer, card_of, remote_scorer
-from winnow.models.errors import SettingsError
+from winnow.models.cards import Card, read_card
+from winnow.models.engines.hub import is_local
+from winnow.models.engines.remote import Link, RemoteModel, discover, parse_address, require_folder
+from winnow.models.engines.scorers import Scorer, card_of, remote_scorer, require_servable
+from winnow.models.errors import CheckpointError, SettingsError
 from winnow.server.settings import RewardModelSettings
 
-_REMOTE_ONLY = ("tokenizer", "model", "key", "key_file")
+_REMOTE_ONLY = ("tokenizer", "model", "key", "key_file", "seconds", "start_seconds", "connections")
 _KEY = re.compile(r"[!-~]{1,4096}")
 
 
 def require_fitting(role: str, own: RewardModelSettings) -> None:
     """Check that the settings of the reward model `role` that are for another server fit its place.
 
+    It finds what can be found without the server, so that nobody waits for one in vain.
+
     Raises:
         SettingsError: one has no effect there, or two exclude each other.
+        CheckpointError: the card or the tokenizer's folder is not there, or the card is for the other kind of server.
     """
-    given = [name for name in _REMOTE_ONLY if getattr(own, name) is not None]
+    given = [name for name in _REMOTE_ONLY if name in own.model_fields_set and getattr(own, name) is not None]
     if given and not own.is_remote:
         raise SettingsError(f"{role}.{given[0]} is for a model on another server, but its checkpoint is no URL")
     if own.key and own.key_file:
         raise SettingsError(f"{role}.key and {role}.key_file exclude each other")
-    if own.tokenizer and parse_address(own.checkpoint).kind == "judge":
+    if own.is_remote:
+        _key(role, own)
+        _require_kind(role, own, parse_address(own.checkpoint).kind)
+
+
+def _require_kind(role: str, own: RewardModelSettings, kind: str) -> None:
+    if own.kind not in (None, kind):
+        raise CheckpointError(f"{role}.kind is {own.kind}, but its checkpoint is one for {kind}; leave kind out")
+    if own.tokenizer and kind == "judge":
         raise SettingsError(f"{role}.tokenizer is not for a judge, whose own server tokenises")
+    if own.tokenizer and is_local(own.tokenizer):
+        require_folder(role, own.tokenizer)
+    if own.card:
+        require_servable(role, read_card(own.card), kind)
 
 
 def link_to(role: str, own: RewardModelSettings) -> Link:
@@ -64,6 +80,7 @@ def found_scorer(role: str, own: RewardModelSettings) -> Scorer:
     Raises:
         SettingsError, CheckpointError: it cannot be served.
     """
+    require_fitting(role, own)
     return remote_scorer(role, found_model(role, own), own.card, own.tokenizer, own.scale)
 
 

@@ -74,6 +74,8 @@ def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
     found = {}
     for name, own in settings.reward_models.items():
         require_fitting(name, own)
+    # Those of this machine first: a refusal must not wait for another's server.
+    for name, own in sorted(settings.reward_models.items(), key=lambda one: one[1].is_remote):
         if own.is_remote:
             found[name] = found_scorer(name, own)
         else:
@@ -91,7 +93,7 @@ def inspect_reward_models(settings: Settings) -> dict[Role, Scorer]:
             "safety_classifier is probe, but the safety model reads the answer alone: it would prefer the refusal "
             "behind every prompt; use patterns"
         )
-    return found
+    return {name: found[name] for name in settings.reward_models}
 
 
 def scorings(

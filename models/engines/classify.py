@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from winnow.models.engines.base import AnswerReader, EngineOptions, PromptReader, fitting_ids
-from winnow.models.engines.model_server import Broken, RemoteEngine
+from winnow.models.engines.model_server import Broken, Malformed, RemoteEngine
 from winnow.models.engines.remote import RemoteModel, in_words, read_models
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Prompt
@@ -65,8 +65,8 @@ def _require_classifier(name: str, remote: RemoteModel, labels: int) -> None:
             "vllm serve MODEL --runner pooling --convert classify, or a model that is a classifier by itself"
         )
     try:
-        (found,) = _numbers(name, response.json(), 1)
-    except (ValueError, CandidateFailed):
+        (found,) = _numbers(response.json(), 1)
+    except (ValueError, RecursionError, Malformed):
         raise CheckpointError(
             f"{name} reward model: {url} is no classifier of vLLM's: {PATH} has other fields"
         ) from None
@@ -151,8 +151,8 @@ class RemoteClassifier(RemoteEngine):
             return failure
 
     async def _raw_logits(self, inputs: Sequence[Sequence[int]]) -> list[float]:
-        answer = await self.server.post(PATH, _body(self.remote, inputs))
-        return [self._raw_logit(numbers) for numbers in _numbers(self.name, answer, len(inputs))]
+        body = _body(self.remote, inputs)
+        return await self.server.post(PATH, body, lambda answer: _raw_logits(answer, len(inputs)))
 
     async def verdict(self, prompt: Prompt) -> float:
         """Return the raw logit behind the prompt alone; see `GuardModel.verdict`."""
@@ -170,13 +170,7 @@ class RemoteClassifier(RemoteEngine):
             raise Broken(f"it {problem}") from None
         if not self.remote.same_as(found):
             raise Broken("another model is served there now; start Winnow again if that is meant")
-        (numbers,) = _numbers(self.name, await self.server.once("POST", PATH, _body(self.remote, [TRIAL_IDS])), 1)
-        self._raw_logit(numbers)
-
-    def _raw_logit(self, numbers: Sequence[float]) -> float:
-        if len(numbers) > 2:
-            raise CandidateFailed(f"the {self.name} model's server returned {len(numbers)} numbers for an answer")
-        return numbers[0] - (numbers[1] if len(numbers) == 2 else 0.0)
+        _raw_logits(await self.server.once("POST", PATH, _body(self.remote, [TRIAL_IDS])), 1)
 
 
 def _body(remote: RemoteModel, inputs: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -184,27 +178,39 @@ def _body(remote: RemoteModel, inputs: Sequence[Sequence[int]]) -> dict[str, Any
     return {"model": remote.name, "input": [list(ids) for ids in inputs], "use_activation": False}
 
 
-def _numbers(name: str, answer: Any, count: int) -> list[list[float]]:
+def _raw_logits(answer: Any, count: int) -> list[float]:
+    """Return the raw logit of each of the `count` answers that were sent; of two numbers their difference.
+
+    Raises:
+        Malformed: as `_numbers` does, or there are more numbers for an answer.
+    """
+    found = _numbers(answer, count)
+    if any(len(numbers) > 2 for numbers in found):
+        raise Malformed("it returns more than two numbers for an answer")
+    return [numbers[0] - (numbers[1] if len(numbers) == 2 else 0.0) for numbers in found]
+
+
+def _numbers(answer: Any, count: int) -> list[list[float]]:
     """Return the numbers of each of the `count` answers that were sent, in order; NaN for one that JSON cannot hold.
 
     Raises:
-        CandidateFailed: there is another number of answers, or they are in another order, or are no numbers.
+        Malformed: there is another number of answers, or they are in another order, or are no numbers.
     """
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or len(data) != count or not all(isinstance(one, dict) for one in data):
-        raise CandidateFailed(f"the {name} model's server did not return one score for each answer")
+        raise Malformed("it did not return one score for each answer")
     if any(one.get("index", place) != place for place, one in enumerate(data)):
-        raise CandidateFailed(f"the {name} model's server returned its scores in another order")
+        raise Malformed("it returned its scores in another order")
     if not all(isinstance(one.get("probs"), list) and one["probs"] for one in data):
-        raise CandidateFailed(f"the {name} model's server returned no score for an answer")
-    return [[_number(name, value) for value in one["probs"]] for one in data]
+        raise Malformed("it returned no score for an answer")
+    return [[_number(value) for value in one["probs"]] for one in data]
 
 
-def _number(name: str, value: Any) -> float:
+def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CandidateFailed(f"the {name} model's server returned a score that is no number")
+        raise Malformed("it returned a score that is no number")
     try:
         return float(value)
     except OverflowError:

@@ -11,7 +11,7 @@ from typing import Any
 from winnow.models.cards import Card
 from winnow.models.chat_templates.sandbox import Refused, render
 from winnow.models.engines.base import EngineOptions
-from winnow.models.engines.model_server import Broken, RemoteEngine
+from winnow.models.engines.model_server import Broken, Malformed, RemoteEngine
 from winnow.models.engines.remote import RemoteModel, read_models
 from winnow.models.errors import CandidateFailed
 from winnow.models.grades import expected_grade, grade_logit, inert, inert_messages, parse_grade
@@ -86,7 +86,7 @@ class Judge(RemoteEngine):
         """
         text = self._input.text(prompt, answer)
         for attempt in range(TRIES):
-            choice = self._first_choice(await self.server.post(PATH, self._body(text, attempt)))
+            choice = await self.server.post(PATH, self._body(text, attempt), self._only_choice)
             grade = self._grade(choice)
             if grade is not None:
                 return grade_logit(grade, self._grades)
@@ -96,7 +96,7 @@ class Judge(RemoteEngine):
         """Return if the server lists the model, as far as it lists any, and answers; see `ModelServer`."""
         await self._require_listed()
         trial = {**self._body("Reply with 1.", 0), "max_tokens": 1}
-        self._first_choice(await self.server.once("POST", PATH, trial))
+        self._only_choice(await self.server.once("POST", PATH, trial))
 
     async def _require_listed(self) -> None:
         try:
@@ -120,15 +120,21 @@ class Judge(RemoteEngine):
         messages = [{"role": "user", "content": text}]
         return {"model": self.remote.name, "messages": messages, "max_tokens": MOST_TOKENS, **sampling, **logprobs}
 
-    def _first_choice(self, answer: Any) -> dict[str, Any]:
-        """Return the only choice of an answer, and count its tokens; an empty one if there is none."""
+    def _only_choice(self, answer: Any) -> dict[str, Any]:
+        """Return the only choice of an answer, and count its tokens.
+
+        Raises:
+            Malformed: it has none, or several.
+        """
         usage = answer.get("usage") if isinstance(answer, dict) else None
         if isinstance(usage, dict):
             self.prompt_tokens += _count(usage.get("prompt_tokens"))
             self.completion_tokens += _count(usage.get("completion_tokens"))
         choices = answer.get("choices") if isinstance(answer, dict) else None
-        is_one = isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], dict)
-        return choices[0] if is_one and choices else {}
+        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+            raise Malformed("it answers with another form than chat completions have")
+        choice: dict[str, Any] = choices[0]
+        return choice
 
     def _grade(self, choice: dict[str, Any]) -> float | None:
         """Return the grade, or the expected one; None if the answer is not exactly a grade, or was cut short."""

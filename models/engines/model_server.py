@@ -2,7 +2,8 @@
 
 Scoring changes nothing on the server, so a request may be sent again. What the whole server cannot do ends in
 `ModelUnavailable`, and opens the circuit: until a probe in the background finds the server up again, every request is
-refused before it is sent. What one answer does wrong ends in `CandidateFailed`.
+refused before it is sent. What one answer does wrong ends in `CandidateFailed`. An answer of another form than the
+API's, such as a proxy's page, may be either: a probe tells.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -32,9 +33,8 @@ FIRST_PAUSE, PAUSE_FACTOR, LONGEST_PAUSE = 0.1, 3.0, 10.0
 PROBE_SECONDS, PROBE_FACTOR, LONGEST_PROBE = 0.5, 1.5, 5.0
 """Seconds between two probes of a server that is down: 0.5, then half as long again each time, up to 5."""
 PROBE_TIMEOUT = 15.0
-MAX_REASON = 200
-_QUOTING = re.compile(r"""[\[{"`]|\s'""")
-"""Where a server's message may begin to quote the request."""
+_TOO_LONG = re.compile(r"maximum context length (?:is|of) \d{1,9}(?: tokens)?")
+"""What is told of a server's own message: the rest of it may quote the request."""
 _PLAIN_CODE = re.compile(r"[A-Za-z_]{1,60}")
 
 
@@ -53,10 +53,18 @@ class Transient(Exception):
         self.pause = pause
 
 
+class Malformed(Transient):
+    """An answer of another form than the API's, such as a page of a proxy's, or half an answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, is_internal=True)
+
+
 class Broken(Exception):
     """The server works and refuses all requests alike: another key, another model, another server."""
 
 
+Found = TypeVar("Found")
 Probe = Callable[[], Awaitable[None]]
 """Returns if the server serves the model. Raises `Transient`, `Broken` or a `WinnowError` if it does not."""
 
@@ -78,8 +86,10 @@ class ModelServer:
         self._down_since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def post(self, path: str, body: Any) -> Any:
-        """Return the JSON that the server answers to `body`. Cancelling closes the request's connection.
+    async def post(self, path: str, body: Any, read: Callable[[Any], Found]) -> Found:
+        """Return what `read` finds in the JSON that the server answers to `body`.
+
+        `read` raises `Malformed` if the JSON is of another form. Cancelling closes the request's connection.
 
         Raises:
             CandidateFailed: it refuses this request, or fails on it alone.
@@ -90,17 +100,17 @@ class ModelServer:
         self.unfinished += 1
         try:
             async with self._places:
-                return await self._persistently(path, body, time.monotonic() + self._link.seconds)
+                return await self._persistently(path, body, read, time.monotonic() + self._link.seconds)
         finally:
             self.unfinished -= 1
 
-    async def _persistently(self, path: str, body: Any, deadline: float) -> Any:
-        failures = 0
+    async def _persistently(self, path: str, body: Any, read: Callable[[Any], Found], deadline: float) -> Found:
+        failures = busy = 0
         while True:
             self._require_up()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    return await self.once("POST", path, body)
+                    return read(await self.once("POST", path, body))
             except TimeoutError:
                 late = Transient(f"no answer within {self._link.seconds:g} s", is_internal=True)
                 raise await self._given_up(late, 0.0) from None
@@ -108,7 +118,8 @@ class ModelServer:
                 raise self._open(str(problem)) from None
             except Transient as problem:
                 failures += problem.is_down
-                pause = _pause(failures or 1, problem.pause)
+                busy += not problem.is_down
+                pause = _pause(failures if problem.is_down else busy, problem.pause)
                 if failures >= ATTEMPTS or time.monotonic() + pause >= deadline:
                     raise await self._given_up(problem, pause) from None
             self.retries += 1
@@ -139,7 +150,7 @@ class ModelServer:
                 async for part in response.aiter_bytes():
                     text += part
                     if len(text) > MAX_BYTES:
-                        raise CandidateFailed(f"the {self.name} model's server answers with too much")
+                        raise Malformed("it answers with too much")
         except httpx.HTTPError as error:
             is_late = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
             raise Transient(in_words(error), is_internal=is_late) from None
@@ -151,7 +162,7 @@ class ModelServer:
             try:
                 return json.loads(text)
             except (ValueError, RecursionError):
-                raise CandidateFailed(f"the {self.name} model's server answers with no JSON") from None
+                raise Malformed("it answers with no JSON") from None
         if 300 <= status < 400:
             raise Broken(f"it answers with a redirect (status {status}), which is not followed")
         if status in (401, 403):
@@ -223,20 +234,20 @@ class ModelServer:
 
 
 def _pause(failures: int, advised: float | None) -> float:
-    """Return the seconds to wait: the server's advice, or longer from failure to failure."""
-    if advised is not None:
+    """Return the seconds to wait: the server's advice, unless that is to come at once, or longer from time to time."""
+    if advised is not None and advised >= FIRST_PAUSE:
         return min(advised, LONGEST_PAUSE)
     return float(min(FIRST_PAUSE * PAUSE_FACTOR ** (failures - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds of `Retry-After`; None without it, or if it is a date."""
+    """Return the seconds of `Retry-After`; None without it, or if it is no number."""
     value = response.headers.get("retry-after", "")
     return float(value) if re.fullmatch(r"\d{1,6}(\.\d+)?", value) else None
 
 
 def _reason(text: bytes) -> str:
-    """Return a server's own reason, if it is short and plain: up to what it may quote of the request."""
+    """Return a server's own reason, if it is a code or a limit: other words may quote the request."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -247,10 +258,8 @@ def _reason(text: bytes) -> str:
     if isinstance(code := error.get("code"), str) and _PLAIN_CODE.fullmatch(code):
         return f": {code}"
     message = error.get("message")
-    if not isinstance(message, str) or "maximum context length" not in message:
-        return ""
-    plain = " ".join(_QUOTING.split(message)[0].split())
-    return f": {plain[:MAX_REASON].rstrip(' .:')}"
+    limit = _TOO_LONG.search(message) if isinstance(message, str) else None
+    return f": {limit[0]}" if limit else ""
 
 
 class RemoteEngine(PlainScorer):

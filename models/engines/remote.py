@@ -176,7 +176,13 @@ def _listed(client: httpx.Client, link: Link) -> Any:
                     raise ValueError("answers with more than can be a list of models")
             return listed(link, response.status_code, bytes(body))
     except httpx.HTTPError as error:
+        if _is_untrusted(error):  # waiting would not change that
+            raise ValueError("has a certificate that is not trusted; name its issuer's in SSL_CERT_FILE") from None
         raise NotReady(in_words(error)) from None
+
+
+def _is_untrusted(error: httpx.HTTPError) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def listed(link: Link, status: int, body: bytes) -> Any:
@@ -219,7 +225,7 @@ def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
         raise ValueError("serves no model")
     found = [one for one in data if wanted in (None, one["id"])]
     if not found:
-        raise ValueError(f"does not serve the model that the setting model names, but {_names(data)}")
+        raise ValueError(f"does not serve {_shown(str(wanted))}, but {_names(data)}; is the setting model right?")
     if len(found) > 1:
         raise ValueError(f"serves {_names(data)}; name one in the setting model")
     root, context = found[0].get("root"), found[0].get("max_model_len")
@@ -232,13 +238,18 @@ def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
 
 
 def _names(data: list[dict[str, Any]]) -> str:
-    shown = ", ".join(str(one["id"])[:80] for one in data[:3])
+    shown = ", ".join(_shown(one["id"]) for one in data[:3])
     return f"{shown} and others" if len(data) > 3 else shown
+
+
+def _shown(name: str) -> str:
+    """Return a model's name, shortened, and on one line whatever a server calls it."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:80])
 
 
 def in_words(error: httpx.HTTPError) -> str:
     """Return what went wrong on the way to a server; nothing of the request is in it."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if _is_untrusted(error):
         return "its certificate is not trusted"
     match error:
         case httpx.ProxyError():
@@ -252,6 +263,17 @@ def in_words(error: httpx.HTTPError) -> str:
     return f"the connection fails ({type(error).__name__})"
 
 
+def require_folder(role: str, configured: str) -> Path:
+    """Return the folder `configured` of a model's tokenizer.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not Path(configured).is_dir():
+        raise CheckpointError(f"{role} reward model: no such folder: {configured}")
+    return Path(configured)
+
+
 def model_folder(role: str, configured: str | None, remote: RemoteModel) -> Path:
     """Return a folder with the tokenizer and config.json of a model: `configured`, or the server's own checkpoint.
 
@@ -263,9 +285,7 @@ def model_folder(role: str, configured: str | None, remote: RemoteModel) -> Path
     if configured is not None:
         if not is_local(configured):
             return fetched(configured, NEEDED_FILES)
-        if not Path(configured).is_dir():
-            raise CheckpointError(f"{role} reward model: no such folder: {configured}")
-        return Path(configured)
+        return require_folder(role, configured)
     root = remote.root
     folder = None
     if root and (Path(root) / "config.json").is_file():

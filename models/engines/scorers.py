@@ -124,16 +124,26 @@ def remote_scorer(
     """
     if remote.link.address.kind == "judge":
         card = read_card(card_file) if card_file else next(one for one in shipped() if one.name == f"judge-{role}")
-        if card.adapter != "judge":
-            raise CheckpointError(f'{role} reward model: card {card.name} is no judge\'s (adapter = "judge")')
+        require_servable(role, card, "judge")
         card = replace(card, scale=card.scale if scale is None else scale)
         return Scorer(Path(), card, PLAIN, {}, remote=remote)
     folder = model_folder(role, tokenizer, remote)
     has_weights = any(folder.glob("*.safetensors"))
     found = inspect_scorer(str(folder), card_file, needs_weights=has_weights, scale=scale, name=remote.checkpoint)
-    if found.card.adapter not in ("linear", "labels"):
-        raise CheckpointError(f"{role} reward model: card {found.card.name} is not for a /classify server")
+    require_servable(role, found.card, "classify")
     return replace(found, remote=remote)
+
+
+def require_servable(role: str, card: Card, kind: str) -> None:
+    """Check that `card` is for a server of this `kind`: classify or judge.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if kind == "judge" and card.adapter != "judge":
+        raise CheckpointError(f'{role} reward model: card {card.name} is no judge\'s (adapter = "judge")')
+    if kind == "classify" and card.adapter not in ("linear", "labels"):
+        raise CheckpointError(f"{role} reward model: card {card.name} is not for a /classify server")
 
 
 def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:

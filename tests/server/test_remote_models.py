@@ -240,6 +240,44 @@ def test_settings_without_effect_are_refused(flags: dict[str, Any], reason: str)
         inspect_reward_models(load(**flags))
 
 
+@pytest.mark.parametrize("name", ["seconds", "start_seconds", "connections"])
+def test_limits_of_a_server_are_refused_for_a_model_that_is_on_none(name: str, tmp_path: Path) -> None:
+    (tmp_path / "winnow.toml").write_text(f"[helpfulness]\n{name} = 5\n")
+    with pytest.raises(SettingsError, match=f"helpfulness.{name} is for a model on another server"):
+        inspect_reward_models(load(tmp_path / "winnow.toml"))
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ('checkpoint = "http://h:1"\nkind = "judge"', "safety.kind is judge, but its checkpoint is one for classify"),
+        ('checkpoint = "judge:http://h:1"\nkind = "vllm"', "safety.kind is vllm, but its checkpoint is one for judge"),
+        ('checkpoint = "http://h:1"\ntokenizer = "./absent"', "no such folder: ./absent"),
+        ('checkpoint = "http://h:1"\ncard = "absent.toml"', "absent.toml"),
+        ('checkpoint = "http://h:1"\ncard = "{judge}"', "is not for a /classify server"),
+        ('checkpoint = "judge:http://h:1"\ncard = "{linear}"', "is no judge's"),
+        ('checkpoint = "http://h:1"\n[helpfulness]\ncheckpoint = "./absent"', "absent"),
+        ('checkpoint = "http://h:1"\n[helpfulness]\ncheckpoint = "http://h:1"\nkey_file = "absent"', "key_file"),
+    ],
+)
+def test_what_is_wrong_here_is_told_before_a_server_is_waited_for(
+    table: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that is not there was told after ten minutes of waiting for a server that was still to be started."""
+
+    def asked(*_: object) -> None:
+        pytest.fail("the server is asked")
+
+    monkeypatch.setattr("winnow.server.remote_models.discover", asked)
+    (tmp_path / "linear.toml").write_text('head = "score"')
+    (tmp_path / "judge.toml").write_text('adapter = "judge"\ngrades = [1, 9]\ntemplate = "{{ messages }}{{ answer }}"')
+    for name in ("linear", "judge"):
+        table = table.replace(f"{{{name}}}", str(tmp_path / f"{name}.toml"))
+    (tmp_path / "winnow.toml").write_text(f"[safety]\n{table}\n")
+    with pytest.raises((SettingsError, CheckpointError), match=reason):
+        inspect_reward_models(load(tmp_path / "winnow.toml"))
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [

@@ -8,7 +8,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from winnow.models.chat_templates.sandbox import NO_NAMES, Refused, render
 
 DIALOG = [{"role": "user", "content": "<b>né</b> \n"}, {"role": "assistant", "content": "x"}]
+ROUND, END = "{% for i in range(99999) %}", "{% endfor %}"
 SOURCES = (
+    "{{ 'a' * 3 }}{{ 2 ** 10 }}{{ '%-5s|' % 'x' }}{{ [1] + [2] }}{% for m in messages %}{{ loop.length }}{% endfor %}",
     "{% for m in messages %}\n  {% if loop.first %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}",
     "{{ messages | tojson }} {{ messages | tojson(indent=2) }} {{ {'b': 1, 'a': 2} | tojson(sort_keys=true) }}",
     "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.content }}{% break %}{% endfor %}",
@@ -40,6 +42,18 @@ def test_a_text_is_that_of_transformers(source: str, to_answer: bool) -> None:
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
         ("{% include 'x' %}", "TypeError"),
         ("{% endif %}", "endif"),
+        ("{{ raise_exception('red \x1b[31m\x00text') }}", r"red \[31m text"),
+        (f"{ROUND}{ROUND}{ROUND}x{END}{END}{END}", "its loops go round more than 250,000 times"),
+        (f"{{% macro f() %}}{ROUND}{END}{{% endmacro %}}{ROUND}{{{{ f() }}}}{END}", "its loops go round"),
+        ("{{ 'a' * 10**10 }}", "its operator \\* makes something of more than 10,000,000"),
+        ("{{ 10**10 * messages }}", "its operator \\* makes"),
+        ("{{ 9 ** 99999999 }}", r"its operator \*\* makes"),
+        ("{{ '%99999999999d' % 1 }}", "its operator % makes"),
+        ("{{ '%0*d' % (10**10, 1) }}", "its operator % makes"),
+        (
+            "{% set n = namespace(a='ab') %}{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}",
+            "operator \\+",
+        ),
     ],
 )
 def test_what_fails_is_a_refusal_in_one_line(source: str, reason: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.model_servers import Ids, ModelServer, Reply, Seen, batch, classifier, options, remote, scores, until
+from tests.model_servers import Ids, ModelServer, Reply, Seen, batch, classifier, models, options, remote, scores, until
 from winnow.models.engines.classify import MOST_TOGETHER, RemoteClassifier, start_classify
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Prompt
@@ -82,6 +82,8 @@ async def test_answers_to_one_prompt_go_together_in_their_order(server: ModelSer
 )  # fmt: skip
 async def test_a_batch_that_fails_is_scored_one_by_one(server: ModelServer, prompt: Prompt, bad: Reply) -> None:
     def script(seen: Seen) -> Reply:
+        if seen.method == "GET":
+            return models()
         inputs = seen.body["input"]
         if len(inputs) > 1:
             return bad

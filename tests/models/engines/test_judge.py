@@ -69,8 +69,7 @@ async def test_what_is_judged_is_data_on_lines_of_its_own(server: ModelServer, p
     assert [turn["content"] for turn in turns] == (["Be kind.", "What is 2 + 3?"] if prompt is PROMPT else ["2 + 3 ="])
 
 
-BAD = [graded("I would say 7"), graded("11"), graded(None), graded("1", "length"), Reply({}), Reply({"choices": []}),
-       Reply({"choices": [{}, {}]}), Reply([]), Reply({"choices": ["7"]}), graded(["7"]), graded("")]  # fmt: skip
+BAD = [graded("I would say 7"), graded("11"), graded(None), graded("1", "length"), graded(["7"]), graded("")]
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -81,6 +80,21 @@ async def test_what_is_no_grade_is_asked_again_and_then_fails_the_candidate(serv
     temperatures = [seen.body["temperature"] for seen in server.posts()]
     assert temperatures == [0, 0.5, 0.5]
     assert [seen.body.get("seed") for seen in server.posts()] == [None, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, [], None, {"choices": []}, {"choices": [{}, {}]}, {"choices": ["7"]}, {"error": {"message": "quota"}}]
+)
+async def test_what_is_no_chat_completion_counts_as_an_outage_and_not_as_a_bad_grade(
+    server: ModelServer, body: Any
+) -> None:
+    model = started(server)
+    healthy, server.script = server.script, lambda seen: Reply(json.dumps(body).encode())
+    with pytest.raises(ModelUnavailable, match="another form than chat completions have"):
+        await model.score(PROMPT, "5")
+    assert model.outage
+    server.script = healthy
+    await until(lambda: model.outage is None)
 
 
 async def test_a_good_grade_after_a_bad_answer_counts(server: ModelServer) -> None:
@@ -112,7 +126,7 @@ async def test_a_judge_that_is_killed_is_used_again_once_it_is_back(server: Mode
         await model.score(PROMPT, "5")
     server.script = lambda seen: models("another")
     server.start()
-    await until(lambda: "does not serve the model" in str(model.outage))
+    await until(lambda: "does not serve judge, but another" in str(model.outage))
     server.script = judge(lambda text: "9")
     await until(lambda: model.outage is None)
     assert await model.score(PROMPT, "5") == grade_logit(9, (1, 10))

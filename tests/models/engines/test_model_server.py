@@ -72,9 +72,22 @@ async def test_what_may_pass_is_tried_again(server: ModelServer, failure: Reply)
 
 
 async def test_a_busy_server_is_given_the_time_that_it_asks_for(server: ModelServer) -> None:
-    replies = iter([Reply({}, 429, {"Retry-After": "0"})] * (2 * ATTEMPTS) + [scores(2.0)])
+    replies = iter([Reply({}, 429, {"Retry-After": "0.01"})] * (2 * ATTEMPTS) + [scores(2.0)])
     server.script = lambda seen: next(replies)
     assert await engine(server).score(PROMPT, "a") == 2.0
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}])
+async def test_a_busy_server_that_names_no_time_is_asked_less_and_less(
+    server: ModelServer, headers: dict[str, str]
+) -> None:
+    """A rate limit without advice, or with `Retry-After: 0`, was met with up to a thousand requests a minute each."""
+    server.script = lambda seen: Reply({}, 429, headers)
+    model = engine(server, seconds=0.5)
+    with pytest.raises(ModelUnavailable, match=r"it is busy \(status 429\)"):
+        await model.score(PROMPT, "a")
+    assert len(server.posts()) < 10
+    assert model.outage is None
 
 
 async def test_a_server_that_stays_busy_ends_the_request_but_is_not_down(server: ModelServer) -> None:
@@ -161,9 +174,32 @@ async def test_what_every_request_would_meet_opens_the_circuit_at_once(
     ],
 )
 async def test_an_answer_that_is_no_score_is_never_one(server: ModelServer, body: Any) -> None:
-    server.script = lambda seen: Reply(body)
-    with pytest.raises(CandidateFailed):
-        await engine(server).score(PROMPT, "a")
+    """It fails the candidate where others are answered; else the server counts as down.
+
+    A proxy that answered each request with its login page and status 200 made every request a 500, sampled all the
+    same, and `winnow distill` wrote every prompt off.
+    """
+    is_page = threading.Event()
+
+    def script(seen: Seen) -> Reply:
+        is_answer = seen.method == "POST" and len(seen.body["input"][0]) > 2
+        return Reply(body) if is_answer or is_page.is_set() else classifier()(seen)
+
+    server.script = script
+    model = engine(server)
+    with pytest.raises(CandidateFailed, match="fails on this answer"):
+        await model.score(PROMPT, "a")
+    assert model.outage is None
+    is_page.set()
+    with pytest.raises(ModelUnavailable):
+        await model.score(PROMPT, "a")
+    assert model.outage
+
+
+async def test_an_answer_of_another_form_may_pass(server: ModelServer) -> None:
+    replies = iter([Reply(b"<html>"), Reply({}), scores(1.5)])
+    server.script = lambda seen: next(replies)
+    assert await engine(server).score(PROMPT, "a") == 1.5
 
 
 @pytest.mark.parametrize("body", [b'{"data": [{"probs": [NaN]}]}', {"data": [{"probs": [None]}]}])
@@ -174,9 +210,9 @@ async def test_no_number_is_not_a_number(server: ModelServer, body: Any) -> None
 
 
 async def test_a_refused_answer_has_the_servers_reason_but_nothing_of_the_request(server: ModelServer) -> None:
-    long = "This model's maximum context length is 8 tokens. Your prompt is [1, 2, 3, 77]"
+    long = "This model's maximum context length is 8 tokens. However, you wrote secret words 77 [1, 2, 3]"
     server.script = lambda seen: Reply({"error": {"message": long}}, 400)
-    with pytest.raises(CandidateFailed, match=r"maximum context length is 8 tokens\. Your prompt is") as told:
+    with pytest.raises(CandidateFailed, match=r"maximum context length is 8 tokens$") as told:
         await engine(server).score(PROMPT, "a" * 77)
     assert "77" not in str(told.value)
     server.script = lambda seen: Reply({"error": {"message": "you wrote secret words", "code": "bad_input"}}, 422)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,7 +87,7 @@ def test_folders_and_hub_ids_are_no_addresses(checkpoint: str) -> None:
         (Reply({"data": "x"}), None, "no list of models"),
         (Reply({"data": []}), None, "serves no model"),
         (Reply({"data": [{"id": "a"}, {"id": "b"}]}), None, "serves a, b; name one in the setting model"),
-        (models("a"), "b", "does not serve the model that the setting model names, but a"),
+        (models("a"), "b", "does not serve b, but a"),
     ],
 )
 def test_a_server_without_the_model_is_refused(
@@ -150,3 +151,14 @@ def test_a_judges_card_is_its_roles_or_the_given_one(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('head = "score"')
     with pytest.raises(CheckpointError, match="is no judge's"):
         remote_scorer("safety", judge, tmp_path / "own.toml", None, None)
+
+
+def test_a_certificate_that_is_not_trusted_is_not_waited_for() -> None:
+    """It was waited for like a server that is still to start: ten minutes."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", request=request)
+
+    link = Link(parse_address("https://host:1"), http_options={"transport": httpx.MockTransport(refuse)})
+    with pytest.raises(CheckpointError, match="a certificate that is not trusted; name its issuer's in SSL_CERT_FILE"):
+        discover("safety", link, None)
