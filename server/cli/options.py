@@ -82,8 +82,9 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed" if error.name else " ".join(str(error).split())
         print(
-            f"winnow: {error.name} is not installed; serving needs pip install 'winnow-llm[cpu]' or [gpu], "
+            f"winnow: {missing}; serving needs pip install 'winnow-llm[cpu]' or [gpu], "
             "training data 'winnow-llm[distill]' as well",
             file=sys.stderr,
         )
