@@ -1,0 +1,87 @@
+"""A backbone that is not whole, or not of its config's sizes, is refused before an engine starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from winnow.models.engines.backbone import require_backbone, require_layers
+from winnow.models.errors import CheckpointError
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 12,
+    "vocab_size": 20,
+}
+LAYER = {
+    "self_attn.q_proj.weight": [8, 8],
+    "self_attn.k_proj.weight": [4, 8],
+    "self_attn.o_proj.weight": [8, 8],
+    "mlp.up_proj.weight": [12, 8],
+    "input_layernorm.weight": [8],
+}
+SHAPES = {
+    "model.embed_tokens.weight": [20, 8],
+    "model.norm.weight": [8],
+    **{f"model.layers.{layer}.{name}": shape for layer in range(2) for name, shape in LAYER.items()},
+}
+Shapes = dict[str, Any]
+
+
+def without(name: str) -> Callable[[Shapes], Shapes]:
+    return lambda shapes: {key: shape for key, shape in shapes.items() if key != name}
+
+
+def reshaped(name: str, shape: list[int]) -> Callable[[Shapes], Shapes]:
+    return lambda shapes: {**shapes, name: shape}
+
+
+def test_a_whole_backbone_passes() -> None:
+    require_backbone(CONFIG, SHAPES)
+    require_backbone(CONFIG, {**SHAPES, "gating.layers.7.weight": [1]})
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_tensor_that_is_missing_is_told(name: str) -> None:
+    """Such checkpoints once failed a minute later, in the engine's process, or after the policy had started."""
+    with pytest.raises(CheckpointError, match="not complete"):
+        require_backbone(CONFIG, without(name)(SHAPES))
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "reason"),
+    [
+        ({}, reshaped("model.layers.1.mlp.up_proj.weight", [11, 8]), "layers.1.mlp.up_proj.weight is "),
+        ({}, reshaped("model.embed_tokens.weight", [21, 8]), "its config asks for [20, 8]"),
+        ({}, reshaped("model.layers.2.mlp.up_proj.weight", [12, 8]), "it has layers.2, but its config asks for 2"),
+        ({"num_attention_heads": 4}, dict, "q_proj.weight|k_proj.weight"),
+        ({"num_key_value_heads": 2}, dict, "k_proj.weight is [4, 8], but its config asks for [8, 8]"),
+        ({"intermediate_size": 13}, dict, "up_proj.weight is [12, 8], but its config asks for [13, 8]"),
+        ({"num_hidden_layers": "2"}, dict, "num_hidden_layers is '2', not a number from 1"),
+        ({"num_hidden_layers": 3}, dict, "no tensor of layer 2"),
+    ],
+)
+def test_sizes_that_contradict_the_config_are_told(
+    config: Shapes, change: Callable[[Shapes], Shapes], reason: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        require_backbone({**CONFIG, **config}, change(SHAPES))
+    assert any(part in str(caught.value) for part in reason.split("|"))
+
+
+def test_packed_numbers_have_shapes_of_their_own() -> None:
+    packed = reshaped("model.layers.1.mlp.up_proj.weight", [48, 1])(SHAPES)
+    require_backbone({**CONFIG, "quantization_config": {"quant_method": "bitsandbytes"}}, packed)
+
+
+def test_a_tensor_that_a_family_leaves_out_is_not_missed() -> None:
+    shapes = {"layers.0.mlp.weight": [1], "layers.1.mlp.weight": [1], "layers.1.attn_norm.weight": [1]}
+    require_layers(2, shapes, ("attn_norm.weight",))
+    with pytest.raises(CheckpointError, match=r"layer 0 has no attn_norm.weight"):
+        require_layers(2, shapes)
