@@ -87,7 +87,10 @@ def inspect_scorer(
     Raises:
         CheckpointError: it cannot be served, or its files contradict its card; the message says what would help.
     """
-    folder = snapshot(checkpoint)
+    try:
+        folder = snapshot(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{KIND}: {error}") from None
     config = read_json(folder / "config.json", KIND)
     name = name or _name(checkpoint)
     found = _card(folder, name, config, card_file)

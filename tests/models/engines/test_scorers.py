@@ -233,6 +233,11 @@ def test_a_hub_id_is_resolved_to_its_snapshot_and_inspected(
     assert card_of("owner/some-rm") is None
 
 
+def test_a_file_or_nothing_in_a_folders_place_is_told(rm: Path) -> None:
+    assert "reward model: " in refusal(rm / "nothing")
+    assert "model.safetensors is a file; name the folder" in refusal(rm / "model.safetensors")
+
+
 def test_a_gated_repository_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class GatedRepoError(Exception):
         pass
