@@ -16,6 +16,11 @@ from winnow.models.errors import CheckpointError
 UNIFORM = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "internlm2")
 """Model types whose layers are all alike, and called like Llama's or InternLM2's."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d+)\.(.+)")
+_OWN_DEFAULTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mistral", "qwen2"), ("num_key_value_heads",)),
+    **dict.fromkeys(("gemma", "gemma2", "qwen3"), ("num_key_value_heads", "head_dim")),
+}
+"""Sizes for which transformers has numbers of its own by model type, where config.json leaves them out."""
 _NORMS = ("norm.weight", "model.norm.weight")
 
 
@@ -47,7 +52,7 @@ def require_backbone(config: Mapping[str, Any], shapes: Shapes) -> None:
     ):
         if not found:
             raise CheckpointError(f"no tensor model.{kind}; the checkpoint is not complete")
-    _require_sizes(shape, backbone)
+    _require_sizes(shape, backbone, has_heads=_tells_heads(config))
 
 
 def require_layers(layers: int, shapes: Shapes, optional: Container[str] = ()) -> None:
@@ -79,10 +84,15 @@ def _require_some_of_each(layers: int, shapes: Shapes) -> None:
             raise CheckpointError(f"no tensor of layer {layer}; the checkpoint is not complete")
 
 
-def _require_sizes(shape: Shape, shapes: Shapes) -> None:
+def _tells_heads(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json has all sizes of the heads, or leaves out those that are the same for every family."""
+    return all(config.get(name) for name in _OWN_DEFAULTS.get(config["model_type"], ()))
+
+
+def _require_sizes(shape: Shape, shapes: Shapes, *, has_heads: bool) -> None:
     """Check the matrices of a layer; the layers are alike."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sizes = {
+    attention = {
         "q_proj.weight": [queries, shape.hidden],
         "k_proj.weight": [keys, shape.hidden],
         "v_proj.weight": [keys, shape.hidden],
@@ -90,6 +100,9 @@ def _require_sizes(shape: Shape, shapes: Shapes) -> None:
         "wqkv.weight": [queries + 2 * keys, shape.hidden],
         "o_proj.weight": [shape.hidden, queries],
         "wo.weight": [shape.hidden, queries],
+    }
+    sizes = {
+        **(attention if has_heads else {}),
         "gate_proj.weight": [shape.intermediate, shape.hidden],
         "up_proj.weight": [shape.intermediate, shape.hidden],
         "down_proj.weight": [shape.hidden, shape.intermediate],

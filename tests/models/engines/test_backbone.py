@@ -75,6 +75,13 @@ def test_sizes_that_contradict_the_config_are_told(
     assert any(part in str(caught.value) for part in reason.split("|"))
 
 
+def test_heads_that_a_familys_own_default_tells_are_not_guessed() -> None:
+    told = {**CONFIG, "model_type": "mistral"}
+    require_backbone({**told, "num_key_value_heads": None}, SHAPES)
+    with pytest.raises(CheckpointError, match="k_proj"):
+        require_backbone({**told, "num_key_value_heads": 2}, SHAPES)
+
+
 def test_packed_numbers_have_shapes_of_their_own() -> None:
     packed = reshaped("model.layers.1.mlp.up_proj.weight", [48, 1])(SHAPES)
     require_backbone({**CONFIG, "quantization_config": {"quant_method": "bitsandbytes"}}, packed)
