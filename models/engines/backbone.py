@@ -21,6 +21,7 @@ _OWN_DEFAULTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("gemma", "gemma2", "qwen3"), ("num_key_value_heads", "head_dim")),
 }
 """Sizes for which transformers has numbers of its own by model type, where config.json leaves them out."""
+_ATTENTION_BIASES = ("q_proj.bias", "qkv_proj.bias", "wqkv.bias")
 _NORMS = ("norm.weight", "model.norm.weight")
 
 
@@ -52,7 +53,17 @@ def require_backbone(config: Mapping[str, Any], shapes: Shapes) -> None:
     ):
         if not found:
             raise CheckpointError(f"no tensor model.{kind}; the checkpoint is not complete")
+    _require_biases(config, backbone)
     _require_sizes(shape, backbone, has_heads=_tells_heads(config))
+
+
+def unset_biases(config: Mapping[str, Any], shapes: Shapes) -> tuple[str, ...]:
+    """Return `bias` if config.json has it and no layer has one: safe-rlhf means its head, vLLM's Llama every layer.
+
+    vLLM would make biases up of whatever is in memory.
+    """
+    has_some = any(name.startswith(BACKBONE) and name.endswith(_ATTENTION_BIASES) for name in shapes)
+    return ("bias",) if config.get("bias") and shapes and not has_some else ()
 
 
 def require_layers(layers: int, shapes: Shapes, optional: Container[str] = ()) -> None:
@@ -82,6 +93,18 @@ def _require_some_of_each(layers: int, shapes: Shapes) -> None:
     for layer in range(layers):
         if not any(f"layers.{layer}." in name or f".h.{layer}." in name for name in shapes):
             raise CheckpointError(f"no tensor of layer {layer}; the checkpoint is not complete")
+
+
+def _require_biases(config: Mapping[str, Any], shapes: Shapes) -> None:
+    """Check that layers have biases where the config says so, and nowhere else: engines drop them, or make them up."""
+    if config["model_type"] in ("qwen2", "internlm2"):  # the one always has them; the other's are refused above
+        return
+    for part, setting in ((".self_attn.", "attention_bias"), (".mlp.", "mlp_bias")):
+        found = next((name for name in shapes if part in name and name.endswith("_proj.bias")), None)
+        if found and not config.get(setting):
+            raise CheckpointError(f"it has {found}, but config.json does not say {setting}")
+        if config.get(setting) and not found:
+            raise CheckpointError(f"config.json has {setting}, but no layer has one; the checkpoint is not complete")
 
 
 def _tells_heads(config: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
-from winnow.models.engines.backbone import require_backbone
+from winnow.models.engines.backbone import require_backbone, unset_biases
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
 from winnow.models.engines.encoder_files import Encoder, inspect_encoder, is_encoder
@@ -108,7 +108,7 @@ def inspect_scorer(
         else:
             head = find_head(card, config, shapes, has_weights=needs_weights)
             require_backbone(config, shapes)
-            head = replace(head, architecture=_served_as(config))
+            head = replace(head, architecture=_served_as(config), unset=unset_biases(config, shapes))
         _require_class_of_a_library(config, has_card=found is not None)
         card = _completed(card, name, config, scale)
     except CheckpointError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from winnow.models.engines.backbone import require_backbone, require_layers
+from winnow.models.engines.backbone import require_backbone, require_layers, unset_biases
 from winnow.models.errors import CheckpointError
 
 CONFIG = {
@@ -80,6 +80,25 @@ def test_heads_that_a_familys_own_default_tells_are_not_guessed() -> None:
     require_backbone({**told, "num_key_value_heads": None}, SHAPES)
     with pytest.raises(CheckpointError, match="k_proj"):
         require_backbone({**told, "num_key_value_heads": 2}, SHAPES)
+
+
+BIASES = {f"model.layers.{layer}.self_attn.{name}_proj.bias": [8] for layer in range(2) for name in ("q", "o")}
+
+
+def test_biases_are_where_the_config_says() -> None:
+    require_backbone({**CONFIG, "attention_bias": True}, {**SHAPES, **BIASES})
+    with pytest.raises(CheckpointError, match="config.json does not say attention_bias"):
+        require_backbone(CONFIG, {**SHAPES, **BIASES})
+    with pytest.raises(CheckpointError, match="config.json has mlp_bias, but no layer has one"):
+        require_backbone({**CONFIG, "mlp_bias": True}, SHAPES)
+
+
+def test_a_heads_bias_is_not_taken_for_one_of_every_layer() -> None:
+    """Beaver's config.json has `bias`, of its head; vLLM's Llama made biases up for all layers, and scores with them."""
+    assert unset_biases({**CONFIG, "bias": True}, SHAPES) == ("bias",)
+    assert not unset_biases({**CONFIG, "bias": False}, SHAPES)
+    assert not unset_biases({**CONFIG, "bias": True}, {**SHAPES, **BIASES})
+    assert not unset_biases({**CONFIG, "bias": True}, {}), "nothing is known of tensors that are not here"
 
 
 def test_packed_numbers_have_shapes_of_their_own() -> None:

@@ -85,6 +85,11 @@ def test_a_shipped_card_is_found_for_a_beaver(beaver: Path) -> None:
     assert found.head.overrides == {"num_labels": 1, "architectures": ["LlamaForCausalLM"]}
 
 
+def test_the_bias_in_a_beavers_config_is_its_heads(beaver: Path) -> None:
+    tiny.edit_config(beaver, bias=True)
+    assert inspect_scorer(str(beaver)).head.overrides["bias"] is False
+
+
 @pytest.mark.parametrize("head", ["regression_head", "value_head", "v_head.summary", "reward"])
 def test_the_head_is_found_under_any_name(rm: Path, head: str) -> None:
     tiny.edit_tensors(rm, {"score.weight": f"{head}.weight"})
