@@ -87,14 +87,14 @@ BIASES = {f"model.layers.{layer}.self_attn.{name}_proj.bias": [8] for layer in r
 
 def test_biases_are_where_the_config_says() -> None:
     require_backbone({**CONFIG, "attention_bias": True}, {**SHAPES, **BIASES})
-    with pytest.raises(CheckpointError, match="config.json does not say attention_bias"):
+    with pytest.raises(CheckpointError, match=r"config.json does not say attention_bias"):
         require_backbone(CONFIG, {**SHAPES, **BIASES})
-    with pytest.raises(CheckpointError, match="config.json has mlp_bias, but no layer has one"):
+    with pytest.raises(CheckpointError, match=r"config.json has mlp_bias, but no layer has one"):
         require_backbone({**CONFIG, "mlp_bias": True}, SHAPES)
 
 
 def test_a_heads_bias_is_not_taken_for_one_of_every_layer() -> None:
-    """Beaver's config.json has `bias`, of its head; vLLM's Llama made biases up for all layers, and scores with them."""
+    """Beaver's config.json has `bias`, of its head; vLLM's Llama made biases up for all layers."""
     assert unset_biases({**CONFIG, "bias": True}, SHAPES) == ("bias",)
     assert not unset_biases({**CONFIG, "bias": False}, SHAPES)
     assert not unset_biases({**CONFIG, "bias": True}, {**SHAPES, **BIASES})
