@@ -58,12 +58,12 @@ def require_backbone(config: Mapping[str, Any], shapes: Shapes) -> None:
 
 
 def unset_biases(config: Mapping[str, Any], shapes: Shapes) -> tuple[str, ...]:
-    """Return `bias` if config.json has it and no layer has one: safe-rlhf means its head, vLLM's Llama every layer.
+    """Return `bias` where config.json has it and no layer has one: safe-rlhf means its head, vLLM's Llama every layer.
 
     vLLM would make biases up of whatever is in memory.
     """
     has_some = any(name.startswith(BACKBONE) and name.endswith(_ATTENTION_BIASES) for name in shapes)
-    return ("bias",) if config.get("bias") and shapes and not has_some else ()
+    return tuple(name for name in ("bias", "qkv_bias") if config.get(name) and shapes and not has_some)
 
 
 def require_layers(layers: int, shapes: Shapes, optional: Container[str] = ()) -> None:

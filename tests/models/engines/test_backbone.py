@@ -96,6 +96,7 @@ def test_biases_are_where_the_config_says() -> None:
 def test_a_heads_bias_is_not_taken_for_one_of_every_layer() -> None:
     """Beaver's config.json has `bias`, of its head; vLLM's Llama made biases up for all layers."""
     assert unset_biases({**CONFIG, "bias": True}, SHAPES) == ("bias",)
+    assert unset_biases({**CONFIG, "qkv_bias": True}, SHAPES) == ("qkv_bias",)
     assert not unset_biases({**CONFIG, "bias": False}, SHAPES)
     assert not unset_biases({**CONFIG, "bias": True}, {**SHAPES, **BIASES})
     assert not unset_biases({**CONFIG, "bias": True}, {}), "nothing is known of tensors that are not here"
