@@ -133,7 +133,12 @@ def _check_shards(folder: Path, kind: Kind) -> None:
 def _missing_shards(folder: Path, kind: Kind) -> list[str]:
     """Return the names of the weight files that the folder's index names and that are not there."""
     index = folder / "model.safetensors.index.json"
-    named = set(read_json(index, kind).get("weight_map", {}).values()) if index.is_file() else ()
+    if not index.is_file():
+        return []
+    weight_map = read_json(index, kind).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{kind}: {index} has no weight_map from tensors to files")
+    named = set(weight_map.values())
     return sorted(name for name in named if not (folder / name).is_file())
 
 
@@ -250,10 +255,13 @@ def load_plain_tokenizer(checkpoint: str, kind: Kind) -> PreTrainedTokenizerBase
     except StrictDataclassError as error:  # transformers reads config.json first, and checks it
         reason = " ".join(str(error.__cause__ or error).split())
         raise CheckpointError(f"{kind}: config.json of {checkpoint} cannot be used: {reason}") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the boundary to two libraries, which raise what a damaged file makes them raise
         if "trust_remote_code" in str(error):
             raise CheckpointError(f"{kind}: {checkpoint} needs code from its repository, which is never run") from None
-        raise CheckpointError(f"{kind}: no tokenizer could be loaded from {checkpoint}") from error
+        raise CheckpointError(
+            f"{kind}: no tokenizer could be loaded from {checkpoint}; are tokenizer.json, tokenizer_config.json and "
+            "config.json whole, and for this version of transformers?"
+        ) from error
     return loaded
 
 

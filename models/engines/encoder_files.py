@@ -6,13 +6,13 @@ What a checkpoint cannot be served for is refused here, before torch is imported
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from winnow.models.cards import Card
 from winnow.models.cards.card import Reduce
+from winnow.models.engines.backbone import require_layers
 from winnow.models.engines.checkpoint import read_json, tensor_shapes
 from winnow.models.engines.heads import Shapes, architecture, is_classifier
 from winnow.models.engines.hub import config_folder, is_local
@@ -36,7 +36,8 @@ _OFFSET_POSITIONS = ("camembert", "roberta", "xlm-roberta")
 """Model types that count positions from the one behind the padding id, so that the table has more than can be used."""
 LARGEST = 600_000_000
 """Most numbers of an encoder's tensors: it computes in the server's process, on threads that the server needs, too."""
-_LAYER = re.compile(r"\blayers?\.(\d+)\.")
+_OPTIONAL = ("attn_norm.weight",)
+"""What ModernBERT's first layer lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +187,15 @@ def _row(label: int | str, labels: Sequence[str]) -> int:
 
 
 def _require_backbone(config: Mapping[str, Any], shapes: Shapes) -> None:
-    """Check that every layer is there, as far as one tensor of each tells; ALBERT's share theirs."""
-    layers = config.get("num_hidden_layers") or config.get("n_layers") or 0
-    found = {int(layer[1]) for name in shapes if (layer := _LAYER.search(name))}
-    missing = next((layer for layer in range(layers) if layer not in found), None)
-    if missing is not None and config["model_type"] != "albert":
-        raise CheckpointError(f"no tensor of layer {missing}; the checkpoint is not complete")
+    """Check that every layer is there, with the tensors of all; ALBERT's share theirs."""
+    if config["model_type"] != "albert":
+        layers = config.get("num_hidden_layers") or config.get("n_layers") or 0
+        require_layers(layers, shapes, _OPTIONAL)
     width = config.get("embedding_size") or config.get("hidden_size") or config.get("dim")
     asked = [config.get("vocab_size"), width]
     for name, shape in shapes.items():
         if name.endswith(("word_embeddings.weight", "tok_embeddings.weight")) and list(shape) != asked:
             raise CheckpointError(f"{name} is {list(shape)}, but its config asks for {asked}")
+        positions = config.get("max_position_embeddings")
+        if positions and name.endswith("position_embeddings.weight") and list(shape)[:1] != [positions]:
+            raise CheckpointError(f"{name} is {list(shape)}, but its config has max_position_embeddings {positions}")

@@ -85,6 +85,8 @@ def snapshot(checkpoint: str) -> Path:
     if not is_local(checkpoint):
         return fetched(checkpoint)
     folder = Path(checkpoint)
+    if folder.is_file():
+        raise CheckpointError(f"{checkpoint} is a file; name the folder that holds the whole checkpoint")
     if not folder.is_dir():
         raise CheckpointError(f"no such folder: {checkpoint}")
     return folder

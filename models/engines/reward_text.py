@@ -48,8 +48,9 @@ class CardInput:
         self._system: System = "keep"
         self._system = card.system or self._fitting_system()
         adds_bos = self._bos_id is not None and tokenizer("a")["input_ids"][:1] == [self._bos_id]
-        self._bos = adds_bos or self._writes_bos() if card.bos is None else card.bos
-        if self._writes_end():
+        opening = self._require_template()
+        self._bos = adds_bos or opening[:1] == [self._bos_id] if card.bos is None else card.bos
+        if self._end and tuple(opening[-len(self._end) :]) == self._end:  # the template itself ends in them
             self._end = ()
         if self._bos and self._bos_id is None:
             raise CheckpointError(f"reward model {card.name}: the card asks for BOS, but its tokenizer has none")
@@ -145,15 +146,22 @@ class CardInput:
             return "merge"
         return "keep" if _SYSTEM.content in text else "merge"
 
-    def _writes_end(self) -> bool:
-        """Whether the template itself ends a conversation in the card's `end`."""
-        ids = self._controls.encode(self._rendered(_PROBE[:1], _PROBE[1].content))
-        return bool(self._end) and tuple(ids[-len(self._end) :]) == self._end
+    def _require_template(self) -> list[int]:
+        """Return the ids of a rendered conversation, as the template alone has them.
 
-    def _writes_bos(self) -> bool:
-        """Whether the template writes a BOS."""
-        ids = self._controls.encode(self._rendered(_PROBE[:1], _PROBE[1].content))
-        return self._bos_id is not None and ids[:1] == [self._bos_id]
+        Raises:
+            CheckpointError: the template does not render one, or leaves out its answer.
+        """
+        try:
+            texts = [self._rendered(_PROBE[:1], answer) for answer in (_PROBE[1].content, "Never.")]
+        except CandidateFailed as reason:
+            raise CheckpointError(f"{reason}; it must render a question and its answer: write a card for it") from None
+        if texts[0] == texts[1]:
+            raise CheckpointError(
+                f"the template of reward model {self.name} leaves out the answer, so that all would score the same; "
+                "write a card with another template"
+            )
+        return self._controls.encode(texts[0])
 
 
 def _template(card: Card, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -15,10 +15,11 @@ from typing import Any
 
 from winnow.models.cards import Card, read_card, shipped
 from winnow.models.cards.card import FILE
+from winnow.models.engines.backbone import require_backbone, unset_biases
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
 from winnow.models.engines.encoder_files import Encoder, inspect_encoder, is_encoder
-from winnow.models.engines.heads import EMBEDDINGS, PLAIN, Head, adapter_of, architecture, find_head, is_classifier
+from winnow.models.engines.heads import PLAIN, Head, adapter_of, architecture, find_head, is_classifier
 from winnow.models.engines.hub import config_folder, snapshot
 from winnow.models.engines.remote import RemoteModel, model_folder
 from winnow.models.errors import CheckpointError
@@ -35,6 +36,8 @@ _DECODERS = {
     "internlm2": "InternLM2",
 }
 """Names of vLLM's classes by model type, for architectures that vLLM does not know by name."""
+_NATIVE = re.compile("For(SequenceClassification|CausalLM)$")
+"""Architectures under the names of the libraries' own classes."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -84,13 +87,17 @@ def inspect_scorer(
     Raises:
         CheckpointError: it cannot be served, or its files contradict its card; the message says what would help.
     """
-    folder = snapshot(checkpoint)
+    try:
+        folder = snapshot(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{KIND}: {error}") from None
     config = read_json(folder / "config.json", KIND)
     name = name or _name(checkpoint)
     found = _card(folder, name, config, card_file)
     card = found or Card(name=name, adapter="encoder" if is_encoder(config) else adapter_of(config))
     try:
         _require_code_of_our_own(folder, config)
+        _require_consistent(config)
         _require_kind(card, config)
         shapes = tensor_shapes(folder, KIND) if needs_weights else {}
         encoder: Encoder | None = None
@@ -100,8 +107,9 @@ def inspect_scorer(
             card = replace(card, context=encoder.context)
         else:
             head = find_head(card, config, shapes, has_weights=needs_weights)
-            _require_backbone(config, shapes)
-            head = replace(head, architecture=_served_as(config))
+            require_backbone(config, shapes)
+            head = replace(head, architecture=_served_as(config), unset=unset_biases(config, shapes))
+        _require_class_of_a_library(config, has_card=found is not None)
         card = _completed(card, name, config, scale)
     except CheckpointError as error:
         text = str(error)
@@ -195,10 +203,43 @@ def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a model whose architecture or tokenizer only code in its repository knows."""
     path = folder / "tokenizer_config.json"
     tokenizer = read_json(path, KIND) if path.is_file() else {}
-    if config.get("auto_map") and config.get("model_type") not in _DECODERS:
+    code = config.get("auto_map")
+    if code and config.get("model_type") not in _DECODERS:
         raise CheckpointError(f"{architecture(config)} needs code from its repository, which is never run")
-    if "AutoTokenizer" in (tokenizer.get("auto_map") or {}):
-        raise CheckpointError("its tokenizer needs code from its repository, which is never run")
+    for own in (code, tokenizer.get("auto_map")):
+        # A list is the older form, of a tokenizer's alone.
+        if own and ("AutoTokenizer" in own if isinstance(own, Mapping) else True):
+            raise CheckpointError("its tokenizer needs code from its repository, which is never run")
+
+
+def _require_class_of_a_library(config: Mapping[str, Any], *, has_card: bool) -> None:
+    """Refuse a model under a library's name that is code in its repository: the library's may compute something else.
+
+    A card, or an architecture of the shipped ones that is of no library, says what that code computes.
+    """
+    named = architecture(config)
+    is_ours = not _NATIVE.search(named) and any(named in card.architectures for card in shipped())
+    if config.get("auto_map") and not (has_card or is_ours):
+        raise CheckpointError(
+            f"auto_map in config.json says that its {named} is code in its repository, which is never run; if the "
+            "library's own class computes the same, remove auto_map, or write a card"
+        )
+
+
+def _require_consistent(config: Mapping[str, Any]) -> None:
+    """Refuse a config.json whose own fields disagree: each library would believe another one."""
+    kind, named = config.get("model_type"), architecture(config)
+    if not isinstance(kind, str):
+        raise CheckpointError("config.json has no model_type, such as llama")
+    if kind in _DECODERS and _NATIVE.search(named) and _NATIVE.sub("", named) != _DECODERS[kind]:
+        raise CheckpointError(f"config.json has architecture {named}, but model_type {kind}")
+    labels, number = config.get("id2label"), config.get("num_labels")
+    if labels is not None and not isinstance(labels, Mapping):
+        raise CheckpointError("config.json: id2label is no mapping from numbers to names")
+    if number is not None and (not isinstance(number, int) or number < 1):
+        raise CheckpointError(f"config.json: num_labels is {number!r}, not a number from 1")
+    if labels and number and number != len(labels):
+        raise CheckpointError(f"config.json has {len(labels)} labels in id2label, but num_labels {number}")
 
 
 def _require_kind(card: Card, config: Mapping[str, Any]) -> None:
@@ -232,24 +273,9 @@ def _served_as(config: Mapping[str, Any]) -> str | None:
     named = architecture(config)
     if is_classifier(config) and not (config.get("num_labels") or config.get("id2label")):
         return named
-    if re.search("For(SequenceClassification|CausalLM)$", named):
+    if _NATIVE.search(named):
         return None
     return f"{_DECODERS[config['model_type']]}ForCausalLM"
-
-
-def _require_backbone(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> None:
-    """Check that every layer is there, as far as one tensor of each tells."""
-    if not shapes:
-        return
-    for layer in range(config.get("num_hidden_layers") or 0):
-        if not any(f"layers.{layer}." in name or f".h.{layer}." in name for name in shapes):
-            raise CheckpointError(f"no tensor of layers.{layer}.; the checkpoint is not complete")
-    width = config.get("hidden_size")
-    for name, shape in shapes.items():
-        if name.endswith(EMBEDDINGS) and shape != [config.get("vocab_size"), width]:
-            raise CheckpointError(f"{name} is {shape}, but its config asks for [{config.get('vocab_size')}, {width}]")
-        if name.endswith(".attention.wqkv.bias"):
-            raise CheckpointError(f"it has {name}: an InternLM2 with biases, which vLLM's does not honour")
 
 
 def _completed(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> Card:

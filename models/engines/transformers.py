@@ -222,6 +222,8 @@ def _loaded(kind: Any, checkpoint: str, dtype: str, **config: Any) -> PreTrained
         raise CheckpointError(
             f"reward model: {checkpoint}: {name} is {list(stored)}, but its config asks for {list(wanted)}"
         )
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # the default leaves Gemma 2's cap out, which engines honour
     loaded: PreTrainedModel = model
     return loaded
 

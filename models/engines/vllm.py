@@ -77,6 +77,8 @@ def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLL
     try:
         with output.inherited():
             config = _arguments(options, **role).create_engine_config()
+            if not options.on_gpu:
+                _require_head_size(config.model_config.get_head_size())
             os.environ[START_METHOD] = _start_method(options)
             with attached(Attachment.to_this_process(on_gpu=options.on_gpu)):
                 return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
@@ -84,6 +86,18 @@ def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLL
         raise CheckpointError(
             f"vLLM could not start the {options.name} engine on {options.checkpoint}: {_cause(error, output)}"
         ) from error
+
+
+def _require_head_size(size: int) -> None:
+    """Check that vLLM's attention on CPU has such heads; one that it has not ends the engine at its first request.
+
+    Raises:
+        ValueError: it has not.
+    """
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    if size not in (known := CPUAttentionBackend.get_supported_head_sizes()):
+        raise ValueError(f"heads of {size} numbers (head_dim) are not computed on CPU, only of {known}")
 
 
 def _start_method(options: EngineOptions) -> str:

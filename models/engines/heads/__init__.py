@@ -28,7 +28,7 @@ from winnow.models.engines.heads.linear import LinearHead, is_output_matrix
 from winnow.models.errors import CheckpointError
 
 __all__ = (
-    "DROPPED", "EMBEDDINGS", "PLAIN", "GatedHead", "Head", "LabelHead", "LinearHead", "Loaded", "Shapes",
+    "BACKBONE", "DROPPED", "EMBEDDINGS", "PLAIN", "GatedHead", "Head", "LabelHead", "LinearHead", "Loaded", "Shapes",
     "adapter_of", "architecture", "find_head", "head_of", "is_classifier",
 )  # fmt: skip
 

@@ -45,7 +45,8 @@ class Loaded:
 class Head(ABC):
     """The tensors of a score, of which `weight` is the first, and how the score is made of them.
 
-    `architecture` is vLLM's name of the model, where config.json has another.
+    `architecture` is vLLM's name of the model, where config.json has another. `unset` are settings of config.json that
+    are its author's own, and mean something else to vLLM.
     """
 
     adapter: ClassVar[Adapter]
@@ -55,6 +56,7 @@ class Head(ABC):
 
     weight: str = "score.weight"
     architecture: str | None = None
+    unset: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
@@ -89,7 +91,7 @@ class Head(ABC):
     def overrides(self) -> dict[str, Any]:
         """Settings that vLLM is told instead of what config.json says."""
         named = {"architectures": [self.architecture]} if self.architecture else {}
-        return {"num_labels": self.outputs, **named}
+        return {"num_labels": self.outputs, **named, **dict.fromkeys(self.unset, False)}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the head in the form in which it reaches an engine's process."""

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from winnow.models import demo
-from winnow.models.engines.checkpoint import describe, inspect, load_tokenizer
+from winnow.models.engines.checkpoint import describe, inspect, load_plain_tokenizer, load_tokenizer
 from winnow.models.engines.hub import is_local
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
@@ -308,3 +308,13 @@ sys.stdout.buffer.write(told)
     assert ("needs code from its repository, which is never run" in done.stdout) == (file == "tokenizer_config.json")
     assert "it ran" not in done.stdout
     assert "y/N" not in done.stdout
+
+
+@pytest.mark.parametrize("broken", ["{}", '{"model": {"type": "Odd"}, "added_tokens": []}', "[]"])
+def test_a_tokenizer_that_the_libraries_cannot_read_is_told_in_one_line(tmp_path: Path, broken: str) -> None:
+    """They raise KeyError, and even a bare Exception, for files of other versions."""
+    shutil.copytree(demo.weights("safety-rm"), tmp_path / "rm")
+    (tmp_path / "rm" / "tokenizer.json").write_text(broken)
+    with pytest.raises(CheckpointError, match=r"no tokenizer could be loaded from .*; are tokenizer.json") as caught:
+        load_plain_tokenizer(str(tmp_path / "rm"), "reward model")
+    assert "\n" not in str(caught.value)

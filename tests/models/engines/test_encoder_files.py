@@ -131,6 +131,13 @@ Change = Callable[[Path], object]
         ("two", lambda folder: tiny.edit_config(folder, id2label=["a", "b"]), "no mapping from numbers to names"),
         ("bert", lambda folder: tiny.edit_config(folder, num_hidden_layers=3), "no tensor of layer 2"),
         ("distilbert", lambda folder: tiny.edit_config(folder, n_layers=3), "no tensor of layer 2"),
+        ("bert", lambda folder: tiny.edit_config(folder, num_hidden_layers=1), "but its config asks for 1 layers"),
+        (
+            "bert",
+            lambda folder: tiny.edit_tensors(folder, {"bert.encoder.layer.1.output.dense.bias": ""}),
+            "layer 1 has no output.dense.bias, as another has",
+        ),
+        ("bert", lambda folder: tiny.edit_config(folder, max_position_embeddings=400), "max_position_embeddings 400"),
         ("bert", lambda folder: tiny.edit_config(folder, vocab_size=7), "its config asks for [7, 64]"),
         ("bert", lambda folder: tiny.edit_config(folder, max_position_embeddings=None), "no max_position_embeddings"),
         ("bert", lambda folder: tiny.edit_config(folder, auto_map={"AutoModel": "x.Y"}), "which is never run"),

@@ -151,6 +151,27 @@ def test_a_tokenizer_without_a_template_needs_a_card() -> None:
         reader(tiny.byte_level(None))
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ messages", "does not render this: .*; it must render a question and its answer"),
+        ("{{ raise_exception('never') }}", "does not render this: never; it must render a question and its answer"),
+        ("{{ messages[0].content }}", "leaves out the answer, so that all would score the same"),
+    ],
+)
+def test_a_template_that_cannot_show_an_answer_is_refused(template: str, reason: str) -> None:
+    """One that ignored the answer was served, with the same score for every candidate."""
+    with pytest.raises(CheckpointError, match=reason):
+        reader(template=template)
+
+
+def test_the_shipped_guards_prompt_keeps_the_newlines_at_its_end() -> None:
+    """Jinja drops a newline that ends a template, and ShieldGemma read its verdict one token early."""
+    card = next(card for card in shipped() if card.name == "shieldgemma")
+    ids = CardInput(card, TOKENIZER).token_ids(prompt("Hello"), "Hi")
+    assert TOKENIZER.decode(ids).endswith("we answer correctly.\n\n")
+
+
 @given(question=hostile, system=st.one_of(st.none(), st.just("Be brief.")))
 def test_a_guard_reads_the_prompt_alone(question: str, system: str | None) -> None:
     asked = prompt(question, system=system)

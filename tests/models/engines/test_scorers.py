@@ -82,7 +82,7 @@ def test_a_shipped_card_is_found_for_a_beaver(beaver: Path) -> None:
     assert (found.card.name, found.card.scale, found.is_derived) == ("beaver-cost", -1, False)
     assert (found.head.weight, found.head.bias) == ("score_head.weight", "score_head.bias")
     assert found.card.context == 512, "at most the checkpoint's own"
-    assert found.head.overrides == {"num_labels": 1, "architectures": ["LlamaForCausalLM"]}
+    assert found.head.overrides == {"num_labels": 1, "architectures": ["LlamaForCausalLM"], "bias": False}
 
 
 @pytest.mark.parametrize("head", ["regression_head", "value_head", "v_head.summary", "reward"])
@@ -111,8 +111,27 @@ def test_a_card_in_the_folder_is_read_and_one_that_is_given_wins(rm: Path, tmp_p
         (lambda folder: tiny.edit_tensors(folder, gate__bias=torch.ones(3)), "gate.bias, which is neither"),
         (lambda folder: tiny.edit_config(folder, hidden_size=32), "but a reward model of hidden_size 32 needs"),
         (lambda folder: tiny.edit_config(folder, vocab_size=7), "its config asks for [7, 64]"),
-        (lambda folder: tiny.edit_config(folder, num_hidden_layers=3), "no tensor of layers.2."),
+        (lambda folder: tiny.edit_config(folder, num_hidden_layers=3), "no tensor of layer 2;"),
         (lambda folder: tiny.edit_config(folder, id2label={"0": "a", "1": "b"}), "config.json has 2 labels"),
+        (lambda folder: tiny.edit_config(folder, id2label={"0": "a", "1": "b"}, num_labels=1), "but num_labels 1"),
+        (lambda folder: tiny.edit_config(folder, num_labels="one"), "num_labels is 'one', not a number from 1"),
+        (lambda folder: tiny.edit_config(folder, id2label=["a"]), "id2label is no mapping from numbers to names"),
+        (lambda folder: tiny.edit_config(folder, model_type=None), "config.json has no model_type"),
+        (lambda folder: tiny.edit_config(folder, model_type="qwen2"), "LlamaForSequenceClassification, but model_type"),
+        (lambda folder: tiny.edit_config(folder, num_hidden_layers="2"), "num_hidden_layers is '2', not a number"),
+        (
+            lambda folder: tiny.edit_config(folder, auto_map={"AutoModelForSequenceClassification": "x.Y"}),
+            "auto_map in config.json says that its LlamaForSequenceClassification is code",
+        ),
+        (lambda folder: tiny.edit_config(folder, auto_map={"AutoTokenizer": "x.Y"}), "its tokenizer needs code"),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}'),
+            "has no weight_map from tensors to files",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}'),
+            "has no weight_map from tensors to files",
+        ),
         (lambda folder: tiny.edit_config(folder, pad_token_id=1), "its pad token is EOS: say in a card"),
         (lambda folder: tiny.edit_config(folder, architectures=["DebertaV2Model"], model_type="deberta-v2"), "encoder"),
         (lambda folder: tiny.edit_config(folder, architectures=["OddModel"], model_type="odd"), "is not known"),
@@ -132,10 +151,18 @@ def test_what_would_load_and_score_wrongly_is_refused(rm: Path, change: Callable
     assert reason in refusal(rm)
 
 
-def test_remote_code_of_the_tokenizer_is_refused(rm: Path) -> None:
+@pytest.mark.parametrize("auto_map", [{"AutoTokenizer": ["x.Y", None]}, ["x.Y", None], "x.Y"])
+def test_remote_code_of_the_tokenizer_is_refused(rm: Path, auto_map: object) -> None:
+    """A list is how older libraries wrote it; a text once ended the start with a traceback."""
     path = rm / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {"AutoTokenizer": ["x.Y", None]}}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": auto_map}))
     assert "its tokenizer needs code" in refusal(rm)
+
+
+def test_a_card_vouches_for_a_class_whose_code_is_in_its_repository(rm: Path) -> None:
+    tiny.edit_config(rm, auto_map={"AutoModelForSequenceClassification": "x.Y"})
+    (rm / "winnow-card.toml").write_text('head = "score"\n')
+    assert not inspect_scorer(str(rm)).is_derived
 
 
 def test_a_causal_model_in_a_classifiers_place_is_refused(built: Path, rm: Path) -> None:
@@ -204,6 +231,11 @@ def test_a_hub_id_is_resolved_to_its_snapshot_and_inspected(
     with pytest.raises(CheckpointError, match="reward model: some-rm: it is a LlamaForCausalLM"):
         inspect_scorer("owner/some-rm")
     assert card_of("owner/some-rm") is None
+
+
+def test_a_file_or_nothing_in_a_folders_place_is_told(rm: Path) -> None:
+    assert "reward model: " in refusal(rm / "nothing")
+    assert "model.safetensors is a file; name the folder" in refusal(rm / "model.safetensors")
 
 
 def test_a_gated_repository_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

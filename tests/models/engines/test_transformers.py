@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
+from tests.models.engines import tiny
 from winnow.models import demo
+from winnow.models.cards import Card
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines import transformers
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.memory import Memory
+from winnow.models.engines.reward_text import CardInput
 from winnow.models.engines.transformers import Precision, ReferenceRewardModel
 from winnow.models.errors import CheckpointError
 from winnow.models.tokenizer import Tokenizer
@@ -164,3 +168,20 @@ def test_a_config_that_transformers_cannot_use_is_one_line(
     with pytest.raises(CheckpointError) as caught:
         ReferenceRewardModel(str(tmp_path / "rm"), reward_input)
     assert "\n" not in str(caught.value)
+
+
+async def test_a_cap_on_attention_logits_is_honoured(tmp_path: Path) -> None:
+    """Transformers' default attention leaves Gemma 2's cap out, and a check blamed the engine, which honours it."""
+    folder = tiny.checkpoint(
+        tmp_path / "rm", "gemma2", tokenizer := tiny.byte_level(), attn_logit_softcapping=0.1, head_dim=32
+    )
+    reader = CardInput(Card(name="test"), tokenizer)
+    prompt = Prompt((), (Message("user", "Name three fruits."),))
+    ids = torch.tensor([reader.token_ids(prompt, "Apple, pear, plum.")])
+    score = await ReferenceRewardModel(str(folder), reader).score(prompt, "Apple, pear, plum.")
+    eager, default = (
+        AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation=kind)(ids).logits.item()
+        for kind in ("eager", "sdpa")
+    )
+    assert score == pytest.approx(eager, abs=1e-5)
+    assert score != pytest.approx(default, abs=1e-3), "otherwise the test shows nothing"

@@ -7,17 +7,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from tests.models.engines import tiny
 from winnow.models import demo
+from winnow.models.cards import Card
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.engines.base import EngineOptions, Execution, RewardInput
 from winnow.models.engines.heads import GatedHead
 from winnow.models.engines.output import EngineOutput
+from winnow.models.engines.reward_text import CardInput
 from winnow.models.engines.transformers import ReferenceRewardModel
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError
 from winnow.models.policy import CandidateHandle
@@ -289,6 +293,18 @@ def test_engines_are_spawned_where_cuda_has_been_used(monkeypatch: pytest.Monkey
     assert _start_method(dataclasses.replace(options, fork=False)) == "spawn"
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
     assert _start_method(options) == "spawn"
+
+
+@pytest.mark.usefixtures("service")
+def test_heads_that_are_not_computed_on_cpu_are_told_before_an_engine_starts(tmp_path: Path) -> None:
+    """Such an engine started, and died at its first request."""
+    from winnow.models.engines.vllm import start_reward_model
+
+    tokenizer = tiny.byte_level()
+    folder = tiny.checkpoint(tmp_path / "rm", "llama", tokenizer, head_dim=16)
+    options = EngineOptions("safety", str(folder), "float32", None, 2**25, None, 4, "eager", "auto", False, True)
+    with pytest.raises(CheckpointError, match="heads of 16 numbers"):
+        start_reward_model(options, CardInput(Card(name="rm"), tokenizer))
 
 
 class ScriptedEngine:

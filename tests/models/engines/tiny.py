@@ -151,7 +151,7 @@ def beaver(folder: Path, tokenizer: PreTrainedTokenizerFast, *, kind: str = "Lla
         normalizer__var=torch.tensor([5.0]),
         normalizer__count=torch.tensor([9]),
     )
-    edit_config(folder, architectures=[kind], score_dim=1, do_normalize=False, id2label=None, label2id=None)
+    edit_config(folder, architectures=[kind], score_dim=1, bias=True, do_normalize=False, id2label=None, label2id=None)
     return folder
 
 
