@@ -106,7 +106,10 @@ class PromptRenderer:
         if is_safety is not None:
             return replace(prompt, is_safety=is_safety), None
         tokens = (len(self.tokenizer.encode_answer(prompt, text)) for text in self.classifier.stock_answers)
-        if len(prompt) + (needed := max(tokens, default=0)) > self.context:
+        needed = max(tokens, default=0)
+        if len(prompt) > self.context:
+            raise self._too_long(str(len(prompt)), field)
+        if len(prompt) + needed > self.context:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; to tell whether it is a safety prompt takes {needed} more, and "
                 f"the context holds {self.context}. Shorten it, or send is_safety",
