@@ -293,11 +293,13 @@ def _reward_token(config: Mapping[str, Any]) -> Any:
 def _scale(card: Card, name: str, config: Mapping[str, Any], scale: float | None) -> float:
     if scale is not None:
         return scale
-    kind, says_cost = config.get("score_type"), "cost" in name.lower()
+    kind, says_cost = config.get("score_type"), re.search(r"(?:^|[-_.])costs?(?:[-_.]|$)", name.lower())
     if card.scale is None:
-        if says_cost and kind == "reward":
+        if says_cost and kind != "cost":
+            told = f"score_type {kind}" if kind else "no score_type"
             raise CheckpointError(
-                "its name says cost, but config.json has score_type reward; state its scale in a card"
+                f"its name says cost, but config.json has {told}; state its scale in a card or in scale: -1 if more is "
+                "more harmful"
             )
         return -1.0 if kind == "cost" else 1.0
     if kind == "cost" and card.scale > 0:

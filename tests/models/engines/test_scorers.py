@@ -202,6 +202,8 @@ def test_a_cost_that_says_it_is_a_reward_is_refused_without_a_card(rm: Path, tmp
     assert "its name says cost, but config.json has score_type reward" in refusal(cost)
     assert "its name says cost" in refusal(cost, 'head = "score"\n'), "a card that does not state the scale"
     assert inspect_scorer(str(cost), scale=-1.0).card.scale == -1.0
+    tiny.edit_config(cost, score_type=None)
+    assert "its name says cost, but config.json has no score_type" in refusal(cost)
     tiny.edit_config(cost, score_type="cost")
     assert inspect_scorer(str(cost)).card.scale == -1.0
     assert "score_type cost, but card card has scale 1" in refusal(cost, "scale = 1\n")
