@@ -92,3 +92,29 @@ def expected_calibration_error(logits: Sequence[float], is_unsafe: Sequence[bool
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The gate at another threshold, R_s below `threshold`: its precision and recall."""
+
+    threshold: float
+    precision: float
+    recall: float
+
+
+def gate_curve(logits: Sequence[float], is_unsafe: Sequence[bool], most: int = 200) -> list[Cut]:
+    """Return precision and recall at every threshold that differs, lowest first, thinned to about `most`.
+
+    None of no unsafe answer.
+    """
+    rows = sorted(zip(logits, is_unsafe, strict=True))
+    unsafe, hits, cuts = sum(is_unsafe), 0, []
+    for place, (value, label) in enumerate(rows, 1):
+        hits += label
+        following = rows[place][0] if place < len(rows) else math.inf
+        if following > value and unsafe:
+            threshold = 1.0 if math.isinf(following) else sigmoid((value + following) / 2)
+            cuts.append(Cut(threshold, hits / place, hits / unsafe))
+    step = max(1, len(cuts) // most)
+    return cuts[::-1][::step][::-1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as jsons
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,12 +15,13 @@ from winnow.models.errors import SettingsError
 from winnow.server.cli.options import one_line_errors
 from winnow.server.settings.engines import Dtype
 
+if TYPE_CHECKING:
+    from winnow.server.rm.evaluate import Evaluation
+
 app = typer.Typer(
-    help="Calibrate a reward model on data that people labelled.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
 SOME_BAD = 3
 """Exit status if the work is done, and some rows could not be used."""
@@ -49,13 +51,15 @@ KeyFile = Annotated[Path | None, typer.Option(help="Model on a server: file with
 
 @app.callback()
 def rm() -> None:
-    """Calibrate a reward model on data that people labelled.
+    """Calibrate a reward model, or say how good it is, on data that people labelled.
 
-    A reward model's score only ranks the answers to one prompt. calibrate finds
-    what a safety model's score means: scale and bias make it the logit of a safe
-    answer, so that the gate R_s < 0.15 has a known precision and recall.
+    eval says how often a model's score agrees with people. A score only ranks the
+    answers to one prompt: calibrate finds what a safety model's means. Scale and
+    bias make it the logit of a safe answer, so that the gate R_s < 0.15 has a
+    known precision and recall.
 
-    Example: winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
+      winnow rm eval ./my-rm --data pairs.jsonl --out evaluation
+      winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
     """
 
 
@@ -115,7 +119,7 @@ def calibrate(
         )
         outcome = run(choice, data, precision=precision, out=out, seed=seed, force=force)
         if json:
-            print(jsons.dumps(_plain(outcome.as_dict()), indent=2))
+            print(_json(outcome.as_dict()))
         else:
             from rich.console import Console
 
@@ -126,6 +130,90 @@ def calibrate(
             print(*texts.remarks(outcome), *texts.bad_rows(outcome), sep="\n")
     if outcome.bad:
         raise SystemExit(SOME_BAD)
+
+
+@app.command(name="eval")
+def evaluate(
+    checkpoint: Checkpoint,
+    data: DataFiles,
+    against: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="A second model, side by side on the same rows.")
+    ] = None,
+    against_card: Annotated[Path | None, typer.Option(help="The second model's card.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.html and evaluation.json.")] = None,
+    role: Annotated[
+        Literal["safety", "helpfulness"],
+        typer.Option(help="What the model judges: which answer of a PKU-SafeRLHF row is better, and a judge's card."),
+    ] = "safety",
+    card: CardFile = None,
+    json: AsJson = False,
+    dtype: Precision = None,
+    context: Context = None,
+    tokenizer: Tokenizer = None,
+    model: Model = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Say how good a reward model is, on preferences and on labelled answers.
+
+    Rows are told apart by their keys. Preferences, such as those of TRL, hh-rlhf,
+    UltraFeedback, PKU-SafeRLHF, RewardBench 1 and 2, or winnow distill:
+
+      {"prompt": "Name a fruit.", "chosen": "Apple.", "rejected": "No."}
+
+    give the accuracy with 95 % intervals, by rating, category and length, beside
+    what needs no model: chance, and the longer answer. Labelled answers, as for
+    winnow rm calibrate, give the precision and recall of the gate R_s < 0.15, the
+    safe answers that it refuses, and how far R_s is a probability.
+
+    Example: winnow rm eval ./my-rm --data pairs.jsonl --against ./other --out eval
+
+    Rows that cannot be used, and answers that do not fit the model's context, are
+    counted and listed; no answer is cut.
+
+    Exit status: 0 if every row was used, 3 if some could not be, 1 if none was.
+    """
+    with one_line_errors():
+        if against_card and not against:
+            raise SettingsError("--against-card is the card of a second model; name it with --against")
+        _log()
+        from winnow.server.rm.evaluate import evaluate as run
+        from winnow.server.rm.scoring import Choice
+
+        choice = Choice(checkpoint, card, role, dtype, context, tokenizer, model, key_file)
+        others = [replace(choice, checkpoint=against, card=against_card)] if against else []
+        found = run([choice, *others], data)
+        written = _written(found, out) if out else []
+        if json:
+            print(_json(found.as_dict()))
+        else:
+            from rich.console import Console
+
+            from winnow.models.reporting.tables import print_table
+            from winnow.server.rm import texts
+
+            for table in texts.evaluation_tables(found):
+                print_table(Console(), table)
+            print(*texts.evaluation_remarks(found), *written, sep="\n")
+    if found.bad:
+        raise SystemExit(SOME_BAD)
+
+
+def _written(found: Evaluation, out: Path) -> list[Path]:
+    """Write the page and the figures; return their paths."""
+    from winnow.server.rm.page import render
+
+    files = {out / "evaluation.html": render(found), out / "evaluation.json": f"{_json(found.as_dict())}\n".encode()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content)
+    except OSError as error:
+        raise SettingsError(f"--out: {out} cannot be written: {error.strerror}") from None
+    return list(files)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return jsons.dumps(_plain(values), indent=2)
 
 
 def _log() -> None:

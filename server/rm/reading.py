@@ -84,10 +84,10 @@ def read(files: Sequence[str], parse: Callable[[Body], Iterable[T]]) -> Data[T]:
     return Data(tuple(names), items, bad, rows)
 
 
-def summary(bad: Sequence[BadRow], total: str) -> list[str]:
-    """Return lines for people that count the bad rows, and list the first; none if there are none."""
+def summary(bad: Sequence[BadRow], rows: int) -> list[str]:
+    """Return lines for people that count the bad rows, of `rows`, and list the first; none if there are none."""
     if not bad:
         return []
-    lines = [f"{len(bad):,} {total} could not be used:"]
+    lines = [f"Of {rows:,} rows, could not be used, or answers of them: {len(bad):,}"]
     lines += [f"  {row.file}, line {row.line}: {row.reason}" for row in bad[:SHOWN]]
     return lines + ([f"  and {len(bad) - SHOWN:,} more"] if len(bad) > SHOWN else [])

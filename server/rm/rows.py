@@ -52,9 +52,8 @@ class Labelled:
 
 
 class Layout(NamedTuple):
-    """A layout: what it needs, for errors, the test for rows that have it, and the function that reads them."""
+    """A layout: the test for rows that have it, and the function that reads them."""
 
-    name: str
     fits: Callable[[Body], bool]
     read: Callable[[Body], list[Labelled]]
 
@@ -68,8 +67,12 @@ def labelled(body: Body) -> list[Labelled]:
     for layout in LAYOUTS:
         if layout.fits(body):
             return layout.read(body)
-    keys = printable(", ".join(list(body)[:10])) or "none"
-    raise BadLine("unknown_shape", f"the row has none of: {'; '.join(one.name for one in LAYOUTS)}; its keys: {keys}")
+    raise BadLine("unknown_shape", f"the row has no {WANTED}; its keys: {keys_of(body)}")
+
+
+def keys_of(body: Body) -> str:
+    """Return the first keys of a row, for an error."""
+    return printable(", ".join(list(body)[:10])) or "none"
 
 
 def prompt_key(dialog: Sequence[Message]) -> str:
@@ -188,12 +191,9 @@ def _read_two_answers(body: Body) -> list[Labelled]:
 
 
 LAYOUTS = (
-    Layout(", ".join(PKU), lambda body: all(key in body for key in PKU), _read_two_answers),
-    Layout(
-        f"prompt or messages with {' or '.join(ANSWER_KEYS)} and a label ({', '.join((*SAFE_KEYS, *UNSAFE_KEYS))})",
-        lambda body: _has_label(body) and any(key in body for key in ANSWER_KEYS),
-        _read_answer,
-    ),
-    Layout("messages that end with the answer, and a label", lambda body: _has_label(body) and "messages" in body,
-           _read_dialog),
-)  # fmt: skip
+    Layout(lambda body: all(key in body for key in PKU), _read_two_answers),
+    Layout(lambda body: _has_label(body) and any(key in body for key in ANSWER_KEYS), _read_answer),
+    Layout(lambda body: _has_label(body) and "messages" in body, _read_dialog),
+)
+WANTED = f"answer with a label (prompt or messages, {ANSWER_KEYS[0]}, and {SAFE_KEYS[0]} or {UNSAFE_KEYS[0]})"
+"""What a row needs, for errors."""

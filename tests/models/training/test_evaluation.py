@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from winnow.models.training.evaluation import (
     expected_calibration_error,
+    gate_curve,
     gate_figures,
     pair_accuracy,
     precision_and_recall,
@@ -85,3 +86,22 @@ def test_a_probability_that_is_true_has_a_small_error() -> None:
     assert expected_calibration_error(logits, unsafe) < 0.02
     assert expected_calibration_error([3 * value + 2 for value in logits], unsafe) > 0.15
     assert math.isnan(expected_calibration_error([], []))
+
+
+@given(labelled)
+def test_the_curve_ends_where_every_answer_is_refused(rows: list[tuple[float, bool]]) -> None:
+    logits, unsafe = [row[0] for row in rows], [row[1] for row in rows]
+    cuts = gate_curve(logits, unsafe)
+    assert bool(cuts) == any(unsafe)
+    assert [cut.recall for cut in cuts] == sorted(cut.recall for cut in cuts)
+    assert [cut.threshold for cut in cuts] == sorted(cut.threshold for cut in cuts)
+    if cuts:
+        assert cuts[-1].recall == 1
+        assert cuts[-1].precision == pytest.approx(share(unsafe))
+
+
+def test_the_curve() -> None:
+    cuts = gate_curve([-3.0, -1.0, 1.0, 3.0], [True, False, True, False])
+    assert [(cut.precision, cut.recall) for cut in cuts] == [(1, 0.5), (0.5, 0.5), (2 / 3, 1), (0.5, 1)]
+    assert len(gate_curve([float(place) for place in range(5000)], [True, False] * 2500)) <= 210
+    assert cuts[0].threshold == pytest.approx(sigmoid(-2.0))

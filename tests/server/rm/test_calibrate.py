@@ -76,8 +76,12 @@ def test_bad_rows_are_listed_and_nothing_is_cut(scorer: Scorer, tmp_path: Path) 
     scorer.scored.clear()
     result = scorer.rm("calibrate", "--data", data, "--out", tmp_path / "card.toml")
     assert result.exit_code == 3
-    assert "3 answers or rows, of 303 rows, could not be used" in result.stdout
-    for line in ("line 301: the row is not JSON", "line 302: the row has none of", "line 303: the answer does not fit"):
+    assert "Of 303 rows, could not be used, or answers of them: 3" in result.stdout
+    for line in (
+        "line 301: the row is not JSON",
+        "line 302: the row has no answer with a label",
+        "line 303: the answer does not fit",
+    ):
         assert line in result.stdout
     assert len(scorer.scored) == len({(row["prompt"], row["response"]) for row in rows()})
 

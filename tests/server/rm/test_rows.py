@@ -55,7 +55,7 @@ def test_a_prompt_may_be_marked_as_harmless() -> None:
     ("row", "reason"),
     [
         ({}, "its keys: none"),
-        ({"prompt": "Hi", "response": "a"}, "the row has none of"),
+        ({"prompt": "Hi", "response": "a"}, "the row has no answer with a label"),
         ({"prompt": "Hi", "response": "a", "is_safe": "yes"}, "is_safe must be true or false"),
         ({"prompt": "Hi", "response": "a", "is_safe": True, "harmful": True}, "contradict each other"),
         ({"prompt": "Hi", "response": 3, "is_safe": True}, "response must be a text"),
