@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsons
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,7 @@ from winnow.server.cli.options import one_line_errors
 from winnow.server.settings.engines import Dtype
 
 if TYPE_CHECKING:
+    from winnow.server.rm.calibrate import Outcome
     from winnow.server.rm.evaluate import Evaluation
 
 app = typer.Typer(
@@ -118,16 +120,7 @@ def calibrate(
             checkpoint, card, dtype=dtype, context=context, tokenizer=tokenizer, model=model, key_file=key_file
         )
         outcome = run(choice, data, precision=precision, out=out, seed=seed, force=force)
-        if json:
-            print(_json(outcome.as_dict()))
-        else:
-            from rich.console import Console
-
-            from winnow.models.reporting.tables import print_table
-            from winnow.server.rm import texts
-
-            print_table(Console(), texts.gate_table(outcome.calibrated))
-            print(*texts.remarks(outcome), *texts.bad_rows(outcome), sep="\n")
+        _print_calibration(outcome, json=json)
     if outcome.bad:
         raise SystemExit(SOME_BAD)
 
@@ -183,19 +176,36 @@ def evaluate(
         others = [replace(choice, checkpoint=against, card=against_card)] if against else []
         found = run([choice, *others], data)
         written = _written(found, out) if out else []
-        if json:
-            print(_json(found.as_dict()))
-        else:
-            from rich.console import Console
-
-            from winnow.models.reporting.tables import print_table
-            from winnow.server.rm import texts
-
-            for table in texts.evaluation_tables(found):
-                print_table(Console(), table)
-            print(*texts.evaluation_remarks(found), *written, sep="\n")
+        _print_evaluation(found, written, json=json)
     if found.bad:
         raise SystemExit(SOME_BAD)
+
+
+def _print_calibration(outcome: Outcome, *, json: bool) -> None:
+    from rich.console import Console
+
+    from winnow.models.reporting.tables import print_table
+    from winnow.server.rm import texts
+
+    if json:
+        print(_json(outcome.as_dict()))
+        return
+    print_table(Console(), texts.gate_table(outcome.calibrated))
+    print(*texts.remarks(outcome), *texts.bad_rows(outcome), sep="\n")
+
+
+def _print_evaluation(found: Evaluation, files: Sequence[Path], *, json: bool) -> None:
+    from rich.console import Console
+
+    from winnow.models.reporting.tables import print_table
+    from winnow.server.rm import texts
+
+    if json:
+        print(_json(found.as_dict()))
+        return
+    for table in texts.evaluation_tables(found):
+        print_table(Console(), table)
+    print(*texts.evaluation_remarks(found), *files, sep="\n")
 
 
 def _written(found: Evaluation, out: Path) -> list[Path]:

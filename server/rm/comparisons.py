@@ -5,6 +5,7 @@ As in `winnow.server.rm.rows`, each layout is told by its keys, and nothing is g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -123,7 +124,7 @@ def _margin(body: Body) -> float | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _whole(key: str, side: object) -> Answer:

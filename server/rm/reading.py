@@ -10,10 +10,12 @@ from typing import Any, Generic, TypeVar
 from winnow.models.errors import BadLine, RunError
 from winnow.server.distill.reader import STDIN, open_source
 from winnow.server.distill.rows import row_object
-from winnow.server.rm.rows import Body
+from winnow.server.rm.rows import HARMLESS_KEYS, SAFE_KEYS, UNSAFE_KEYS, Body
 
 SHOWN = 10
 """Bad rows that are listed."""
+LABELS = {*SAFE_KEYS, *UNSAFE_KEYS, *HARMLESS_KEYS, "is_response_0_safe", "is_response_1_safe"}
+NUMBERS = {"score_chosen", "score_rejected", "margin", "margin_small", "better_response_id", "safer_response_id"}
 T = TypeVar("T")
 
 
@@ -72,16 +74,38 @@ def read(files: Sequence[str], parse: Callable[[Body], Iterable[T]]) -> Data[T]:
             raise RunError("--data: standard input is read once only; name a file")
         source = open_source(path, Path())
         names.append(source.name)
-        for row in source.rows():
+        for row in source.rows(all_columns=True):
             rows += 1
             try:
-                items += [Place(row.file, row.file_line, item) for item in parse(row_object(row.content))]
+                items += [Place(row.file, row.file_line, item) for item in parse(typed(row_object(row.content)))]
             except BadLine as problem:
                 bad.append(BadRow(row.file, row.file_line, str(problem)))
     if not items:
         first = f"; line {bad[0].line} of {bad[0].file}: {bad[0].reason}" if bad else ""
         raise RunError(f"none of the {rows} rows of {', '.join(names)} can be used{first}")
     return Data(tuple(names), items, bad, rows)
+
+
+def typed(body: Body) -> Body:
+    """Return a row whose labels and numbers are no texts: a CSV file has nothing else."""
+    return {
+        name: _PLAIN.get(value.strip().lower(), value) if isinstance(value, str) and name in LABELS
+        else _number(value) if isinstance(value, str) and name in NUMBERS
+        else value
+        for name, value in body.items()
+    }  # fmt: skip
+
+
+_PLAIN = {"true": True, "false": False, "1": True, "0": False}
+
+
+def _number(value: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def summary(bad: Sequence[BadRow], rows: int) -> list[str]:

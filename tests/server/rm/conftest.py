@@ -35,6 +35,12 @@ class Scorer:
         return CliRunner().invoke(app, words)
 
 
+@pytest.fixture(autouse=True)
+def _environment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in this process, whose environment is that of all tests."""
+    monkeypatch.setattr("winnow.server.rm.scoring.prepare", lambda **_: None)
+
+
 @pytest.fixture(scope="module")
 def scorer(tokenizer: Tokenizer) -> Iterator[Scorer]:
     scored: list[float] = []
