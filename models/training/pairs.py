@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from winnow.models.statistics import Interval, mean_interval, percentile, wilson_interval
 
+Key = TypeVar("Key", bound=Hashable)
 BUCKETS = 4
 """Groups of equal size that a number is cut into."""
 
@@ -53,9 +55,7 @@ def by_size(outcomes: Sequence[float], sizes: Sequence[float | None], unit: str 
     return {name: accuracy(members[edge]) for name, edge in zip(names, edges, strict=True)}
 
 
-def paired_difference(
-    first: Mapping[Hashable, float], second: Mapping[Hashable, float], seed: int = 0
-) -> Interval | None:
+def paired_difference(first: Mapping[Key, float], second: Mapping[Key, float], seed: int = 0) -> Interval | None:
     """Return how much `first` exceeds `second` on the rows that both have, with a bootstrap interval; None of none.
 
     The keys name the rows; they decide the order in which rows are drawn.

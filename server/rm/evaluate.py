@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from winnow.models.reward_model import Calibration
 from winnow.models.statistics import Interval, wilson_interval
@@ -20,9 +20,10 @@ from winnow.server.rm.reading import SHOWN, BadRow, Data, Place, read
 from winnow.server.rm.rows import Answer, Labelled
 from winnow.server.rm.scoring import Choice, Scores, inspected, score_all
 
-Rows = Mapping[Hashable, float]
-"""A figure for each row, by what the row says."""
 Item = Labelled | Comparison
+T = TypeVar("T", bound=Hashable)
+Rows = Mapping[tuple[T, int], float]
+"""A figure for each row, by what the row says and how many equal ones precede it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Judged:
     is_calibrated: bool
     pairs: PairFigures | None
     safety: SafetyFigures | None
-    outcomes: Rows = field(repr=False)
-    errors: Rows = field(repr=False)
+    outcomes: Rows[Comparison] = field(repr=False)
+    errors: Rows[Labelled] = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -73,7 +74,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """What needs no model: chance, the longer answer, and the answer that is listed first where order is known."""
+    """What needs no model: chance, the longer answer, and the answer that is listed first where order is known.
+
+    All on the comparisons that the first model scored.
+    """
 
     chance: float
     longer: Interval
@@ -143,7 +147,7 @@ def evaluation(data: Data[Item], models: Sequence[Judged], bad: Sequence[BadRow]
     first, second = models[0], models[1] if len(models) > 1 else None
     return Evaluation(
         data.name, data.rows, len(comparisons), len(labels), sum(item.is_unsafe for item in labels), models,
-        baselines(comparisons) if comparisons else None,
+        baselines([row for row, _ in first.outcomes]) if first.outcomes else None,
         paired_difference(first.outcomes, second.outcomes) if second else None,
         paired_difference(first.errors, second.errors) if second else None,
         bad,
@@ -213,10 +217,10 @@ def _safety_figures(labels: Sequence[Labelled], logits: Sequence[float]) -> Safe
     )
 
 
-def _numbered(items: Sequence[Hashable]) -> list[Hashable]:
+def _numbered(items: Sequence[T]) -> list[tuple[T, int]]:
     """Return each row with how many equal ones precede it, so that equal rows stay apart in any order."""
-    seen: Counter[Hashable] = Counter()
-    numbered: list[Hashable] = []
+    seen: Counter[T] = Counter()
+    numbered = []
     for item in items:
         numbered.append((item, seen[item]))
         seen[item] += 1

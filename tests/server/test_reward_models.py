@@ -18,6 +18,8 @@ from winnow.models.cards import Card
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.encoder_text import EncoderInput
+from winnow.models.engines.hardware import Card as GpuCard
+from winnow.models.engines.memory import GIB
 from winnow.models.engines.reward_text import CardInput
 from winnow.models.errors import CheckpointError, SettingsError
 from winnow.models.tokenizer import Tokenizer
@@ -245,5 +247,10 @@ def test_a_models_own_settings_come_from_the_caller_alone(
         of_reward_model("safety", checkpoint=str(plain), context=1)
 
 
-def test_one_model_has_the_memory_to_itself(plain: Path) -> None:
-    assert part_alone(of_reward_model("safety", checkpoint=str(plain)), "safety").kv_cache
+def test_one_model_has_the_memory_to_itself(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = of_reward_model("safety", checkpoint=str(plain))
+    assert part_alone(settings, "safety").kv_cache
+    card = GpuCard("a card", 80 * GIB, 80 * GIB, (9, 0), None)
+    monkeypatch.setattr("winnow.server.memory_plan.runs_on_gpu", lambda: True)
+    monkeypatch.setattr("winnow.server.memory_plan.first_card", lambda: card)
+    assert 0 < (part_alone(settings, "safety").share or 0) < 0.9

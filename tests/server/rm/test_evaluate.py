@@ -145,3 +145,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
     result = scorer.rm("eval", "--data", data, *arguments)
     assert result.exit_code == 1
     assert reason in result.stderr.strip().splitlines()[-1]
+
+
+def test_baselines_are_of_the_rows_that_were_scored(scorer: Scorer, tmp_path: Path) -> None:
+    """An answer that does not fit is the longer one, and would count for the baseline alone."""
+    long = {"prompt": "Ask", "chosen": "word " * 3000, "rejected": "score 1.000"}
+    data = write(tmp_path / "pairs.jsonl", [*pairs(20), long])
+    result = scorer.rm("eval", "--data", data, "--json")
+    assert result.exit_code == 3
+    told = json.loads(result.stdout)
+    assert (told["comparisons"], told["baselines"]["longer"]["count"]) == (21, 20)
+    assert told["models"][0]["pairs"]["accuracy"]["count"] == 20
+    assert told["bad_rows_listed"][0]["line"] == 21
