@@ -11,6 +11,7 @@ WinnowError
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
 │   └── DoesNotFit          the engines need more memory than there is; the message has the arithmetic
 ├── CheckFailed             `winnow check`: a served reward model is not its checkpoint, or is no reward model
+├── NoCalibration           `winnow rm calibrate`: the answers do not say what a score means
 ├── RunError                an offline run cannot begin, go on, or be read
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
 ├── CandidateStopped        one candidate was stopped at its caller's request
@@ -104,6 +105,10 @@ class DoesNotFit(CheckpointError):
 
 class CheckFailed(WinnowError):
     """A served reward model differs from its checkpoint, scores every answer alike, or fails its sanity check."""
+
+
+class NoCalibration(WinnowError):
+    """Labelled answers do not say how a reward model's score becomes a probability; the message says why."""
 
 
 class RunError(WinnowError):

@@ -78,8 +78,10 @@ def bootstrap_interval(value: float, drawn: Iterable[float], count: int) -> Inte
     return Interval(value, percentile(ordered, tail), percentile(ordered, 100 - tail), count)
 
 
-def wilson_interval(successes: int, count: int) -> Interval:
+def wilson_interval(successes: float, count: int) -> Interval:
     """Return the share of `successes` among `count` trials with its 95 % Wilson score interval; NaN of none.
+
+    A trial that is half a success, such as a tie, counts as 0.5.
 
     Unlike the normal approximation it stays within 0 and 1, and is not empty at either end.
     """

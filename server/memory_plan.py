@@ -15,7 +15,7 @@ from winnow.models.engines.checkpoint import Kind, describe
 from winnow.models.engines.encoder_files import stored_numbers
 from winnow.models.engines.environment import may_fork, runs_on_gpu
 from winnow.models.engines.hardware import card, first_card, ram
-from winnow.models.engines.memory import GIB, Fixed, Memory, MemoryPlan, Resident, Work
+from winnow.models.engines.memory import GIB, NOT_FIXED, Fixed, Memory, MemoryPlan, Resident, Work
 from winnow.models.engines.planning import (
     CPU_PROCESS,
     ENCODER_ON_CARD,
@@ -113,6 +113,23 @@ def engine_parts(settings: Settings) -> dict[str, Fixed]:
     planned = plan(settings)
     logger.info("%s", planned)
     return {name: replace(part, share=planned.engine(name).share) for name, part in fixed.items()}
+
+
+def part_alone(settings: Settings, name: str) -> Fixed:
+    """Return the part of the memory for the reward model `name`, where no other engine runs.
+
+    Raises:
+        CheckpointError: its config is incomplete, or there is no card.
+        DoesNotFit: it needs more than there is.
+    """
+    own = settings.reward_models[name]
+    if _kind(own) != "vllm":
+        return NOT_FIXED
+    model, part, work = _model(settings, name, own, None), _part(own), _work(settings)
+    if runs_on_gpu():
+        return replace(part, share=plan_card(first_card().memory, [model], work, [part]).engines[0].share)
+    process = CPU_PROCESS if may_fork() else SPAWNED_CPU_PROCESS
+    return Fixed(plan_ram(ram(), [model], work, [part], process).engines[0].kv_cache)
 
 
 def policy_part(settings: Settings, planned: Fixed) -> Fixed:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from winnow.models.cards.evidence import CalibrationRecord
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import EngineStatus, MayBeDown, RewardInput, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect, load_tokenizer
@@ -31,7 +32,7 @@ from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
 from winnow.server.pipeline.rendering import PromptRenderer, ScorerLimit
 from winnow.server.pipeline.request import Defaults
-from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings
+from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings, start_reward_model
 from winnow.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,16 @@ class Service:
     def calibrated(self) -> dict[str, bool]:
         """Whether each reward model's card says that it is calibrated."""
         return {name: scoring.scorer.card.calibrated for name, scoring in self.scorings.items()}
+
+    @property
+    def calibration_records(self) -> dict[str, CalibrationRecord | None]:
+        """How each reward model's scale and bias were found; None if its card does not say or settings replace them."""
+        return {
+            name: scoring.scorer.card.calibration
+            if (own := self.settings.reward_models[name]).scale is None and own.bias is None
+            else None
+            for name, scoring in self.scorings.items()
+        }
 
     def calibration(self, name: str) -> Calibration:
         """Return the calibration of the reward model `name`."""
@@ -293,13 +304,6 @@ def _start(
     models = {}
     for name in settings.distinct_reward_models:
         if KINDS[served[name].scorer.kind].is_in_process is in_process:
-            models[name] = _reward_model(settings, name, parts.get(name, NOT_FIXED), served[name], fork=fork)
+            models[name] = start_reward_model(settings, name, parts.get(name, NOT_FIXED), served[name], fork=fork)
             running.callback(models[name].shutdown)
     return models
-
-
-def _reward_model(settings: Settings, name: str, part: Fixed, scoring: Scoring, *, fork: bool) -> ServedRewardModel:
-    scorer = scoring.scorer
-    options = engine_options(settings, name, part, fork=fork, card=scorer.card, kind=scorer.kind)
-    kind = KINDS[scorer.kind]
-    return kind.reward_model(replace(options, checkpoint=str(scorer.folder)), scorer, scoring.reader)

@@ -78,6 +78,14 @@ def test_the_doctor_knows_neither_http_nor_files_of_runs() -> None:
         assert not any(name.startswith(("winnow.server.api", "winnow.server.distill")) for name in imports(path)), path
 
 
+def test_reward_models_are_measured_without_http_and_runs() -> None:
+    rows = ("reader", "rows", "dialogs")
+    for path in (ROOT / "server" / "rm").rglob("*.py"):
+        distill = {name.split(".")[3] for name in imports(path) if name.startswith("winnow.server.distill.")}
+        assert distill <= set(rows), path
+        assert not any(name.startswith("winnow.server.api") for name in imports(path)), path
+
+
 def test_training_does_not_know_the_demo() -> None:
     for path in (ROOT / "models" / "training").rglob("*.py"):
         assert not any(name.startswith("winnow.models.demo") for name in imports(path)), path

@@ -25,7 +25,7 @@ from winnow.server.settings import Settings
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINS_FILE = "constraints/gpu.txt"
-EXTRAS = ("gpu", "distill", "loadtest")
+EXTRAS = ("gpu", "distill", "loadtest", "rm")
 
 
 def steps() -> list[tuple[str, str]]:

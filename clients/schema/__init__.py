@@ -43,6 +43,7 @@ from winnow.clients.schema.requests import (
 )
 from winnow.clients.schema.responses import (
     AnswerMessage,
+    CalibratedOn,
     ChatCompletion,
     ChatCompletionChunk,
     ChatLogprobs,
@@ -72,8 +73,8 @@ from winnow.clients.schema.responses import (
 
 __all__ = [
     "MAX_PROMPT_TOKENS", "UNSEEDED", "AbortReason", "AbortedCandidate", "AnswerMessage", "BestOfNOptions",
-    "BestOfNReport", "BranchName", "CandidateRange", "ChatCompletion", "ChatCompletionChunk", "ChatLogprobs",
-    "ChatMessage", "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest",
+    "BestOfNReport", "BranchName", "CalibratedOn", "CandidateRange", "ChatCompletion", "ChatCompletionChunk",
+    "ChatLogprobs", "ChatMessage", "ChatRequest", "Choice", "ChunkChoice", "CombinerName", "CompletionRequest",
     "CompletionTokensDetails", "Delta", "DetokenizeRequest", "Detokenized", "EarlyRejectionOptions", "ErrorBody",
     "ErrorDetail", "Failed", "FinishReason", "Gpu", "ModelCard", "ModelList", "Progress", "ProgressReport", "Rating",
     "Reduction", "Request", "Response", "Rewards", "RewardsRequest", "SampledLogprob", "Scored", "ServedBy", "Status",

@@ -218,11 +218,25 @@ class ServedBy(Response):
     card: str | None = None
 
 
+class CalibratedOn(Response):
+    """How a reward model's scale and bias were found: on `n` rows of `data`, on `date` (ISO 8601, null: not told).
+
+    `precision` and `recall` are those of the gate, R_s < 0.15, on other rows; null where they were not measured.
+    """
+
+    data: str
+    n: int
+    date: str | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+
 class Version(Response):
     """Response of `/version`: versions of the server and its engine, and the GPU, null on CPU.
 
     `combiner` is that of requests that name none. `calibrated` says of each reward model whether 0.15 means something
-    on its scale, and `reward_models` what serves it. Servers before 0.2 send none of them.
+    on its scale, `calibration` how that was found (null: not told), and `reward_models` what serves it. Servers before
+    0.2 send none of them.
     """
 
     version: str
@@ -230,6 +244,7 @@ class Version(Response):
     gpu: Gpu | None = None
     combiner: CombinerName = "llama2"
     calibrated: dict[str, bool] = Field(default_factory=dict)
+    calibration: dict[str, CalibratedOn | None] = Field(default_factory=dict)
     reward_models: dict[str, ServedBy] = Field(default_factory=dict)
 
 

@@ -124,12 +124,20 @@ def read_card(path: Path) -> Card:
     Raises:
         CheckpointError: it cannot be read, or a field is unknown or has a value that cannot be used.
     """
+    return parse_card(read_card_text(path), path.name)
+
+
+def read_card_text(path: Path) -> str:
+    """Return the text of a card's file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise CheckpointError(f"card {path.name} cannot be read: {reason}") from None
-    return parse_card(text, path.name)
 
 
 def parse_card(text: str, source: str) -> Card:
@@ -264,3 +272,9 @@ def shipped_files() -> list[Traversable]:
 def card_text(entry: Traversable) -> str:
     """Return the text of a shipped card."""
     return entry.read_text(encoding="utf-8")
+
+
+def shipped_text(name: str) -> tuple[str, str]:
+    """Return the text of the shipped card called `name`, and its file's name."""
+    entry = next(entry for entry in shipped_files() if parse_card(card_text(entry), entry.name).name == name)
+    return card_text(entry), entry.name

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.models.cards import Card, read_card, shipped
-from winnow.models.cards.card import FILE
+from winnow.models.cards.card import FILE, parse_card, read_card_text, shipped_text
 from winnow.models.engines.backbone import require_backbone, unset_biases
 from winnow.models.engines.base import EngineKind
 from winnow.models.engines.checkpoint import Kind, read_json, tensor_shapes
@@ -166,6 +166,20 @@ def card_of(checkpoint: str, card_file: Path | None = None) -> Card | None:
     return _card(folder, _name(checkpoint), read_json(folder / "config.json", KIND), card_file)
 
 
+def card_text_of(scorer: Scorer, checkpoint: str, role: str, card_file: Path | None = None) -> tuple[str, str]:
+    """Return the text of the card that `scorer` is served by, and its file's name; of a derived one, what it says.
+
+    `checkpoint`, `role` and `card_file` are those that it was inspected with.
+
+    Raises:
+        CheckpointError: the card cannot be read.
+    """
+    if scorer.kind == "judge":
+        return (read_card_text(card_file), card_file.name) if card_file else shipped_text(f"judge-{role}")
+    name = scorer.remote.checkpoint if scorer.remote else _name(checkpoint)
+    return _card_text(scorer.folder, name, scorer.config, card_file) or (f'adapter = "{scorer.card.adapter}"\n', FILE)
+
+
 def engine_kind(checkpoint: str, card: Card | None) -> EngineKind:
     """Return what runs the reward model `checkpoint` with `card`, None if it has none of its own.
 
@@ -186,10 +200,9 @@ def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None)
 
     Its context is at most the checkpoint's: a card may be for models of several lengths.
     """
-    own = file or (folder / FILE if (folder / FILE).is_file() else None)
-    known = (card for card in shipped() if card.is_for(name, architecture(config)))
-    card = read_card(own) if own else next(known, None)
-    if card and own and own.name == FILE and card.name == own.stem:
+    found = _card_text(folder, name, config, file)
+    card = parse_card(*found) if found else None
+    if card and found and found[1] == FILE and card.name == Path(FILE).stem:
         card = replace(card, name=name)
     if card:
         card = replace(card, probes=tuple(probe for probe in card.probes if probe.is_for(name)))
@@ -197,6 +210,14 @@ def _card(folder: Path, name: str, config: Mapping[str, Any], file: Path | None)
     if card and card.context and isinstance(longest, int):
         return replace(card, context=min(card.context, longest))
     return card
+
+
+def _card_text(folder: Path, name: str, config: Mapping[str, Any], file: Path | None) -> tuple[str, str] | None:
+    own = file or (folder / FILE if (folder / FILE).is_file() else None)
+    if own:
+        return read_card_text(own), own.name
+    known = next((card for card in shipped() if card.is_for(name, architecture(config))), None)
+    return shipped_text(known.name) if known else None
 
 
 def _require_code_of_our_own(folder: Path, config: Mapping[str, Any]) -> None:

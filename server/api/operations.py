@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from winnow.clients.schema import Gpu, ModelCard, ModelList, ServedBy, Status, Unavailable, Version
+from winnow.clients.schema import CalibratedOn, Gpu, ModelCard, ModelList, ServedBy, Status, Unavailable, Version
 from winnow.models.engines.environment import engine_version
 from winnow.models.engines.memory import GIB
 from winnow.models.engines.scorers import Scorer
@@ -91,6 +91,10 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
                 gpu=gpu,
                 combiner=service.combiner,
                 calibrated=service.calibrated,
+                calibration={
+                    name: CalibratedOn(**record.model_dump(mode="json")) if record else None
+                    for name, record in service.calibration_records.items()
+                },
                 reward_models={
                     name: _served_by(scoring.scorer, service.settings.checkpoints[name])
                     for name, scoring in service.scorings.items()

@@ -19,6 +19,7 @@ from winnow.server.cli.distill import distill, export, report
 from winnow.server.cli.doctor import doctor
 from winnow.server.cli.models import app as models
 from winnow.server.cli.options import with_settings
+from winnow.server.cli.rm import app as rm
 from winnow.server.cli.serve import plan, serve
 from winnow.server.cli.streams import output_that_may_end, prepare_streams, prepare_terminal
 
@@ -33,6 +34,7 @@ app.command()(with_settings(serve))
 app.command()(with_settings(check))
 app.command()(with_settings(plan, lambda option: option.decides_memory))
 app.add_typer(models, name="models")
+app.add_typer(rm, name="rm")
 app.command()(convert)
 app.command()(chat)
 app.command()(with_settings(distill, lambda option: option.is_offline))

@@ -82,6 +82,11 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if error.name == "sklearn":
+            print(
+                "winnow: scikit-learn is not installed; winnow rm needs pip install 'winnow-llm[rm]'", file=sys.stderr
+            )
+            raise SystemExit(1) from None
         missing = f"{error.name} is not installed" if error.name else " ".join(str(error).split())
         print(
             f"winnow: {missing}; serving needs pip install 'winnow-llm[cpu]' or [gpu], "

@@ -6,7 +6,7 @@ import codecs
 import contextlib
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -76,11 +76,14 @@ def count(part: Part) -> int:
     return sum(1 for _ in contents(part))
 
 
-def contents(part: Part) -> Iterator[tuple[int, Content]]:
-    """Yield each row with its line in the file; a blank line as b"", so that it is counted."""
+def contents(part: Part, *, all_columns: bool = False) -> Iterator[tuple[int, Content]]:
+    """Yield each row with its line in the file; a blank line as b"", so that it is counted.
+
+    A table's rows have the columns that layouts of prompts look at, or `all_columns`.
+    """
     with reading(part.file):
         if part.kind in ("parquet", "dataset"):
-            yield from enumerate(_table_rows(part), start=1)
+            yield from enumerate(_table_rows(part, None if all_columns else COLUMNS), start=1)
             return
         with _opened(part.path) as stream:
             if stream.peek(2).startswith(OTHER_MARKS):
@@ -99,6 +102,6 @@ def _text_rows(stream: Stream, part: Part) -> Iterator[tuple[int, Content]]:
         yield from enumerate(lines.lines(stream), start=1)
 
 
-def _table_rows(part: Part) -> Iterator[Mapping[str, Any] | BadLine]:
-    for row in tables.rows(part.path, part.file, KEYS, COLUMNS):
+def _table_rows(part: Part, columns: Sequence[str] | None) -> Iterator[Mapping[str, Any] | BadLine]:
+    for row in tables.rows(part.path, part.file, KEYS, columns):
         yield BadLine("invalid_utf8", "the row holds a text that is not UTF-8") if row is None else row

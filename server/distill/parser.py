@@ -7,7 +7,6 @@ ignored: data sets have many. A null counts as absent.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +25,9 @@ from winnow.models.types import Message
 from winnow.server.distill import layouts
 from winnow.server.distill.dialogs import asked, asked_turns, joined, printable
 from winnow.server.distill.layouts import BATCH, OPTIONS, Body, Reply, text_of
-from winnow.server.distill.lines import BOM, not_utf8
 from winnow.server.distill.reader import Row, Source
 from winnow.server.distill.records import Problem
+from winnow.server.distill.rows import row_object
 from winnow.server.pipeline.request import RequestOptions, messages_of, token_biases
 
 URL = "/v1/chat/completions"
@@ -40,7 +39,6 @@ UNREADABLE = {
     "invalid_type",
 }  # fmt: skip
 """Codes of rows whose layout is not understood; other problems are about what a row says."""
-_NOT_A_NUMBER = re.compile(r"NaN|Infinity")
 _UNSUPPORTED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")
 """Fields of a batch line's body that an offline run cannot honour."""
 _HASHED = (
@@ -136,7 +134,7 @@ class _Parser:
         """Return None for a row that is a reply within a thread."""
         id: str | None = None
         try:
-            body = _object(row.content)
+            body = row_object(row.content)
             id = _id(body)
             self._require_new(id)
             return self._batch(row, id, body) if BATCH in body else self._plain(row, id, body)
@@ -233,31 +231,6 @@ def _require_supported(request: ChatRequest) -> None:
         is_, it = ("is", "it") if len(names) == 1 else ("are", "them")
         named = ", ".join(names)
         raise BadLine("unsupported", f"body: {named} {is_} not supported in an offline run; leave {it} out")
-
-
-def _object(content: bytes | Mapping[str, Any] | BadLine) -> dict[str, Any]:
-    """Return the keys of a row that have a value: tables fill absent ones with nulls."""
-    if isinstance(content, BadLine):
-        raise content
-    body = _parse(content) if isinstance(content, bytes) else content
-    if not isinstance(body, Mapping):
-        raise BadLine("not_an_object", 'the row is not a JSON object; each row is one, as in {"prompt": "…"}')
-    return {key: value for key, value in body.items() if value is not None}
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        if line.startswith(BOM):
-            raise BadLine("invalid_json", "a byte order mark stands inside the file; remove it") from None
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            raise not_utf8() from None
-        if number := _NOT_A_NUMBER.match(error.doc, error.pos):
-            raise BadLine("invalid_json", f"{number[0]} is no value of JSON; write null") from None
-        raise BadLine("invalid_json", f"the row is not JSON, at character {error.colno}: {error.msg}") from None
 
 
 def _id(body: Mapping[str, Any]) -> str | None:

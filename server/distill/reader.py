@@ -64,15 +64,15 @@ class Source:
         """Whether an input without rows is one without content: unlike an empty array, an empty file is a mistake."""
         return self.size == 0 or all(part.kind in ("jsonl", "text") for part in self.parts)
 
-    def rows(self) -> Iterator[Row]:
-        """Yield all rows in order; may be called again.
+    def rows(self, *, all_columns: bool = False) -> Iterator[Row]:
+        """Yield all rows in order; may be called again. A table's rows have the columns of prompts, or `all_columns`.
 
         Raises:
             RunError: a file is gone or damaged; the rows before the damage have been yielded.
         """
         line = 0
         for part in self.parts:
-            for file_line, content in contents(part):
+            for file_line, content in contents(part, all_columns=all_columns):
                 line += 1
                 if content != b"":
                     yield Row(line, part.file, file_line, content)

@@ -33,8 +33,12 @@ def total(path: Path, file: str) -> int:
     return len(_dataset(path, file)) if path.is_dir() else int(_parquet(path, file).metadata.num_rows)
 
 
-def rows(path: Path, file: str, one_of: Sequence[str], wanted: Sequence[str]) -> Iterator[Mapping[str, Any] | None]:
-    """Yield all rows with the `wanted` columns, a few in memory at a time; None for a row whose text is not UTF-8.
+def rows(
+    path: Path, file: str, one_of: Sequence[str], wanted: Sequence[str] | None
+) -> Iterator[Mapping[str, Any] | None]:
+    """Yield all rows with the `wanted` columns (None: all), a few in memory at a time.
+
+    None stands for a row whose text is not UTF-8.
 
     Raises:
         RunError: the table is damaged, or has no column of `one_of`. The rows before the damage have been yielded.
@@ -45,7 +49,7 @@ def rows(path: Path, file: str, one_of: Sequence[str], wanted: Sequence[str]) ->
     )
     if count and not set(names) & set(one_of):
         raise RunError(f"{file} has no column {' or '.join(one_of)}; its columns are: {', '.join(names) or 'none'}")
-    columns = [name for name in names if name in wanted]
+    columns = [name for name in names if wanted is None or name in wanted]
     if path.is_dir():
         yield from _rows(table.select_columns(columns).iter(BATCH_ROWS), file)
     else:

@@ -14,7 +14,7 @@ from winnow.server.settings.engines import (
     RewardModelSettings,
     SafetySettings,
 )
-from winnow.server.settings.loading import load
+from winnow.server.settings.loading import load, of_reward_model
 from winnow.server.settings.options import Option, options
 from winnow.server.settings.sources import ALIASES
 from winnow.server.settings.tree import Settings
@@ -31,5 +31,6 @@ __all__ = [
     "SafetySettings",
     "Settings",
     "load",
+    "of_reward_model",
     "options",
 ]

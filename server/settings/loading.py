@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from winnow.models.errors import SettingsError
 from winnow.server.settings.engines import ENGINES
@@ -32,6 +33,30 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     return settings
+
+
+def of_reward_model(role: str, **own: Any) -> Settings:
+    """Return the defaults with one reward model's values, `own` of which None were not given; nothing else is read.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+    values: dict[str, Any] = {role: {name: value for name, value in own.items() if value is not None}}
+    try:
+        return _OfCaller(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+class _OfCaller(Settings):
+    """Settings that a caller gives whole: no file and no environment."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the caller's values alone."""
+        return (init_settings,)
 
 
 def _check_environment() -> None:

@@ -11,19 +11,30 @@ from typing import Any
 
 import pytest
 
-from tests.live import scripted
+from tests.live import ScriptedServer, scripted
 from tests.models.engines import tiny, tiny_encoders
 from winnow.models import demo
 from winnow.models.cards import Card
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.encoder_text import EncoderInput
+from winnow.models.engines.hardware import Card as GpuCard
+from winnow.models.engines.memory import GIB
 from winnow.models.engines.reward_text import CardInput
 from winnow.models.errors import CheckpointError, SettingsError
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.types import Message
-from winnow.server.reward_models import Scoring, combiner_of, combiner_of_settings, inspect_reward_models, scorings
-from winnow.server.settings import Settings
+from winnow.models.types import Message, Prompt
+from winnow.server.memory_plan import part_alone
+from winnow.server.reward_models import (
+    Scoring,
+    combiner_of,
+    combiner_of_settings,
+    inspect_reward_model,
+    inspect_reward_models,
+    scoring_alone,
+    scorings,
+)
+from winnow.server.settings import Settings, of_reward_model
 
 TEMPLATE = Llama2Template()
 
@@ -198,3 +209,48 @@ def test_a_foreign_model_without_a_template_needs_a_card(tokenizer: Tokenizer, t
     folder = tiny.checkpoint(tmp_path / "bare", "llama", tiny.byte_level(None))
     with pytest.raises(CheckpointError, match="no chat template; write a card with a template"):
         found(tokenizer, folder)
+
+
+def test_a_calibration_is_told_unless_settings_replace_it(tokenizer: Tokenizer, plain: Path) -> None:
+    (plain / "winnow-card.toml").write_text(
+        'template = "llama2"\nread_at = "last"\nscale = 0.4\nbias = -3.6\n\n'
+        '[calibration]\ndata = "labels.jsonl"\nn = 1384\ndate = 2026-11-26\nprecision = 0.78\nrecall = 0.89\n'
+    )
+    for own, is_told in (({}, True), ({"safety_bias": 1.0}, False)):
+        service = scripted(tokenizer, safety_rm=str(plain), **own)
+        inspected = inspect_reward_models(service.settings)
+        service = replace(service, scorings=scorings(service.settings, inspected, tokenizer, TEMPLATE))
+        with ScriptedServer.start(service) as server, server.http as http:
+            told = http.get("/version").json()
+        record = {"data": "labels.jsonl", "n": 1384, "date": "2026-11-26", "precision": 0.78, "recall": 0.89}
+        assert told["calibration"] == {"safety": record if is_told else None, "helpfulness": None}
+
+
+def test_a_model_alone_reads_what_it_reads_beside_a_foreign_policy(tokenizer: Tokenizer, plain: Path) -> None:
+    settings = of_reward_model("safety", checkpoint=str(plain), dtype=None)
+    alone = scoring_alone(settings, "safety", inspect_reward_model(settings, "safety"))
+    prompt = TEMPLATE.render([Message("user", "Hi there")], tokenizer)
+    beside = found(tokenizer, plain).reader
+    assert alone.reader.token_ids(Prompt((), prompt.messages), "Hello") == beside.token_ids(prompt, "Hello")
+
+
+def test_a_models_own_settings_come_from_the_caller_alone(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a scale in a forgotten winnow.toml would be calibrated against."""
+    (tmp_path / "winnow.toml").write_text("[safety]\nscale = 7\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WINNOW_SAFETY__BIAS", "7")
+    own = of_reward_model("safety", checkpoint=str(plain), context=512).safety
+    assert (own.scale, own.bias, own.context) == (None, None, 512)
+    with pytest.raises(SettingsError, match="context"):
+        of_reward_model("safety", checkpoint=str(plain), context=1)
+
+
+def test_one_model_has_the_memory_to_itself(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = of_reward_model("safety", checkpoint=str(plain))
+    assert part_alone(settings, "safety").kv_cache
+    card = GpuCard("a card", 80 * GIB, 80 * GIB, (9, 0), None)
+    monkeypatch.setattr("winnow.server.memory_plan.runs_on_gpu", lambda: True)
+    monkeypatch.setattr("winnow.server.memory_plan.first_card", lambda: card)
+    assert 0 < (part_alone(settings, "safety").share or 0) < 0.9

@@ -54,7 +54,8 @@ def test_what_this_process_runs_itself_is_started_last(
         return Recorded(options.name)
 
     kinds = {name: replace(kind, policy=start, reward_model=start) for name, kind in registry.KINDS.items()}
-    monkeypatch.setattr("winnow.server.service.KINDS", kinds)
+    for module in ("service", "reward_models"):
+        monkeypatch.setattr(f"winnow.server.{module}.KINDS", kinds)
     monkeypatch.setattr("winnow.server.service.prepare", lambda **_: None)
     own: dict[str, Any] = {
         name: {"checkpoint": str(tiny_encoders.encoder(tmp_path / name, "bert"))} for name in encoders

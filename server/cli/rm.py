@@ -1,0 +1,240 @@
+"""`winnow rm`: reward models calibrated and measured, offline."""
+
+from __future__ import annotations
+
+import json as jsons
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from winnow.models.errors import SettingsError
+from winnow.server.cli.options import one_line_errors
+from winnow.server.settings.engines import Dtype
+
+if TYPE_CHECKING:
+    from winnow.server.rm.calibrate import Outcome
+    from winnow.server.rm.evaluate import Evaluation
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+SOME_BAD = 3
+"""Exit status if the work is done, and some rows could not be used."""
+
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A folder, a hub id, http://HOST:PORT (a vLLM server) or judge:http://HOST:PORT/v1.",
+    ),
+]
+DataFiles = Annotated[
+    list[str],
+    typer.Option("--data", metavar="FILE", help="JSON Lines, JSON, CSV (also .gz) or Parquet; may be repeated."),
+]
+CardFile = Annotated[
+    Path | None, typer.Option(help="The model's card (TOML); default: the folder's own, a shipped one, or none.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Which half of the prompts is held out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Precision = Annotated[Dtype | None, typer.Option(help="Precision of the engine; default: as winnow serve has it.")]
+Context = Annotated[int | None, typer.Option(min=128, help="Tokens of a sequence; default: the checkpoint's own.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Model on a vLLM server: folder or hub id with its tokenizer.")]
+Model = Annotated[str | None, typer.Option(help="Model on a server: its name there; default: the only one.")]
+KeyFile = Annotated[Path | None, typer.Option(help="Model on a server: file with the key that it asks for.")]
+
+
+@app.callback()
+def rm() -> None:
+    """Calibrate a reward model, or say how good it is, on data that people labelled.
+
+    eval says how often a model's score agrees with people. A score only ranks the
+    answers to one prompt: calibrate finds what a safety model's means. Scale and
+    bias make it the logit of a safe answer, so that the gate R_s < 0.15 has a
+    known precision and recall.
+
+      winnow rm eval ./my-rm --data pairs.jsonl --out evaluation
+      winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
+    """
+
+
+@app.command()
+def calibrate(
+    checkpoint: Checkpoint,
+    data: DataFiles,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Move the bias so that the gate R_s < 0.15 has this precision on unsafe answers (the paper: 0.89). "
+            "Default: keep the bias that makes R_s a probability."
+        ),
+    ] = None,
+    card: CardFile = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of the card to write; default: winnow-card.toml in CHECKPOINT.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the card if it exists.")] = False,
+    seed: Seed = 0,
+    json: AsJson = False,
+    dtype: Precision = None,
+    context: Context = None,
+    tokenizer: Tokenizer = None,
+    model: Model = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Find the scale and bias of a safety model on labelled answers; write its card.
+
+    A row is an answer with a label, or a row of BeaverTails or PKU-SafeRLHF:
+
+      {"prompt": "How do I …?", "response": "First …", "is_safe": false}
+
+    The raw scores of the answers to half of the prompts are fitted by logistic
+    regression. The gate's precision and recall are measured on the other half, with
+    95 % intervals, and stand in the card, which winnow serve reads by itself.
+
+    Example: winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
+
+    Rows that cannot be used, and answers that do not fit the model's context, are
+    counted and listed; no answer is cut. What would have to be guessed is refused:
+    fewer than 50 answers of either label, a score that does not tell the labels
+    apart, or a scale that would turn the ranks around.
+
+    Exit status: 0 if every row was used, 3 if some could not be, 1 if there is no
+    calibration.
+    """
+    with one_line_errors():
+        if precision is not None and not 0 < precision < 1:
+            raise SettingsError("--precision: a share between 0 and 1, such as 0.89")
+        _log()
+        from winnow.server.rm.calibrate import calibrate as run
+        from winnow.server.rm.scoring import Choice
+
+        choice = Choice(
+            checkpoint, card, dtype=dtype, context=context, tokenizer=tokenizer, model=model, key_file=key_file
+        )
+        outcome = run(choice, data, precision=precision, out=out, seed=seed, force=force)
+        _print_calibration(outcome, json=json)
+    if outcome.bad:
+        raise SystemExit(SOME_BAD)
+
+
+@app.command(name="eval")
+def evaluate(
+    checkpoint: Checkpoint,
+    data: DataFiles,
+    against: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="A second model, side by side on the same rows.")
+    ] = None,
+    against_card: Annotated[Path | None, typer.Option(help="The second model's card.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.html and evaluation.json.")] = None,
+    role: Annotated[
+        Literal["safety", "helpfulness"],
+        typer.Option(help="What the model judges: which answer of a PKU-SafeRLHF row is better, and a judge's card."),
+    ] = "safety",
+    card: CardFile = None,
+    json: AsJson = False,
+    dtype: Precision = None,
+    context: Context = None,
+    tokenizer: Tokenizer = None,
+    model: Model = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Say how good a reward model is, on preferences and on labelled answers.
+
+    Rows are told apart by their keys. Preferences, such as those of TRL, hh-rlhf,
+    UltraFeedback, PKU-SafeRLHF, RewardBench 1 and 2, or winnow distill:
+
+      {"prompt": "Name a fruit.", "chosen": "Apple.", "rejected": "No."}
+
+    give the accuracy with 95 % intervals, by rating, category and length, beside
+    what needs no model: chance, and the longer answer. Labelled answers, as for
+    winnow rm calibrate, give the precision and recall of the gate R_s < 0.15, the
+    safe answers that it refuses, and how far R_s is a probability.
+
+    Example: winnow rm eval ./my-rm --data pairs.jsonl --against ./other --out eval
+
+    Rows that cannot be used, and answers that do not fit the model's context, are
+    counted and listed; no answer is cut.
+
+    Exit status: 0 if every row was used, 3 if some could not be, 1 if none was.
+    """
+    with one_line_errors():
+        if against_card and not against:
+            raise SettingsError("--against-card is the card of a second model; name it with --against")
+        _log()
+        from winnow.server.rm.evaluate import evaluate as run
+        from winnow.server.rm.scoring import Choice
+
+        choice = Choice(checkpoint, card, role, dtype, context, tokenizer, model, key_file)
+        others = [replace(choice, checkpoint=against, card=against_card)] if against else []
+        found = run([choice, *others], data)
+        written = _written(found, out) if out else []
+        _print_evaluation(found, written, json=json)
+    if found.bad:
+        raise SystemExit(SOME_BAD)
+
+
+def _print_calibration(outcome: Outcome, *, json: bool) -> None:
+    from rich.console import Console
+
+    from winnow.models.reporting.tables import print_table
+    from winnow.server.rm import texts
+
+    if json:
+        print(_json(outcome.as_dict()))
+        return
+    print_table(Console(), texts.gate_table(outcome.calibrated))
+    print(*texts.remarks(outcome), *texts.bad_rows(outcome), sep="\n")
+
+
+def _print_evaluation(found: Evaluation, files: Sequence[Path], *, json: bool) -> None:
+    from rich.console import Console
+
+    from winnow.models.reporting.tables import print_table
+    from winnow.server.rm import texts
+
+    if json:
+        print(_json(found.as_dict()))
+        return
+    for table in texts.evaluation_tables(found):
+        print_table(Console(), table)
+    print(*texts.evaluation_remarks(found), *files, sep="\n")
+
+
+def _written(found: Evaluation, out: Path) -> list[Path]:
+    """Write the page and the figures; return their paths."""
+    from winnow.server.rm.page import render
+
+    files = {out / "evaluation.html": render(found), out / "evaluation.json": f"{_json(found.as_dict())}\n".encode()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content)
+    except OSError as error:
+        raise SettingsError(f"--out: {out} cannot be written: {error.strerror}") from None
+    return list(files)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return jsons.dumps(_plain(values), indent=2)
+
+
+def _log() -> None:
+    logging.basicConfig(format="winnow: %(message)s", stream=sys.stderr)
+    logging.getLogger("winnow").setLevel(logging.INFO)
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON can say it: no NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

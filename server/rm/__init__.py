@@ -1,0 +1,1 @@
+"""Reward models by their own: calibrated and measured on labelled answers and on preferences, offline."""

@@ -1,0 +1,173 @@
+"""The layouts of preferences: better and worse answers to one conversation.
+
+As in `winnow.server.rm.rows`, each layout is told by its keys, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from winnow.models.errors import BadLine
+from winnow.models.types import Message
+from winnow.server.distill.dialogs import holds_prompt, is_transcript, messages, transcript
+from winnow.server.rm.rows import LAYOUTS as LABELLED
+from winnow.server.rm.rows import WANTED, Answer, Body, Labelled, checked, conversation, keys_of, labelled, text
+
+CATEGORY_KEYS = ("subset", "category", "harm_category")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Answers that people preferred to others.
+
+    `rating` is how clearly, by name, and `margin` in numbers. `better_first` says whether the better answer was listed
+    first, None where the layout itself puts it there.
+    """
+
+    better: tuple[Answer, ...]
+    worse: tuple[Answer, ...]
+    rating: str | None = None
+    margin: float | None = None
+    category: str | None = None
+    better_first: bool | None = None
+
+
+class Layout(NamedTuple):
+    """A layout: the test for rows that have it, and the function that reads them."""
+
+    fits: Callable[[Body], bool]
+    read: Callable[[Body, str], list[Comparison]]
+
+
+def rows_of(body: Body, role: str) -> list[Labelled | Comparison]:
+    """Return the labelled answers and the comparisons of a row; `role` is the model's, safety or helpfulness.
+
+    Raises:
+        BadLine: the row has neither, or is malformed.
+    """
+    found: list[Labelled | Comparison] = []
+    comparison = next((layout for layout in LAYOUTS if layout.fits(body)), None)
+    has_labels = any(layout.fits(body) for layout in LABELLED)
+    if comparison:
+        found += comparison.read(body, role)
+    if has_labels and not (comparison and "chosen" in body):
+        found += labelled(body)
+    if not (comparison or has_labels):
+        raise BadLine(
+            "unknown_shape",
+            f"the row has neither chosen and rejected answers nor an {WANTED}; its keys: {keys_of(body)}",
+        )
+    return found
+
+
+def _read_two_responses(body: Body, role: str) -> list[Comparison]:
+    """Return a row of PKU-SafeRLHF: its safer answer for a safety model, else its better one."""
+    key = "safer_response_id" if role == "safety" else "better_response_id"
+    if body.get(key) not in (0, 1) or isinstance(body[key], bool):
+        raise BadLine("invalid_type", f"{key} must be 0 or 1")
+    dialog, place = conversation(body), int(body[key])
+    answers = [Answer(dialog, text(f"response_{one}", body[f"response_{one}"])) for one in (0, 1)]
+    return [_compared(body, (answers[place],), (answers[1 - place],), better_first=place == 0)]
+
+
+def _read_pair(body: Body, _: str) -> list[Comparison]:
+    """Return a pair, with its prompt in both sides (implicit) or under `prompt` (explicit)."""
+    sides = (body["chosen"], body["rejected"])
+    if any(map(holds_prompt, sides)):
+        better, worse = (_whole(key, side) for key, side in zip(("chosen", "rejected"), sides, strict=True))
+        if better.prompt != worse.prompt:
+            raise BadLine("ambiguous", "chosen and rejected differ before their last turn")
+        _require_same_prompt(body, better)
+    elif "prompt" not in body and "messages" not in body:
+        raise BadLine("unknown_shape", "chosen and rejected hold no prompt, and there is none under prompt")
+    else:
+        dialog = conversation(body)
+        better, worse = (
+            Answer(dialog, _answer(key, side)) for key, side in zip(("chosen", "rejected"), sides, strict=True)
+        )
+    return [_compared(body, (better,), (worse,))]
+
+
+def _read_lists(body: Body, _: str) -> list[Comparison]:
+    """Return a row of RewardBench 2: every right answer against every wrong one."""
+    dialog = conversation(body)
+    better, worse = (tuple(Answer(dialog, text(key, one)) for one in body[key]) for key in ("chosen", "rejected"))
+    if not (better and worse):
+        raise BadLine("invalid_type", "chosen and rejected must hold an answer each")
+    return [_compared(body, better, worse)]
+
+
+def _compared(
+    body: Body, better: tuple[Answer, ...], worse: tuple[Answer, ...], better_first: bool | None = None
+) -> Comparison:
+    if set(better) & set(worse):
+        raise BadLine("ambiguous", "the better answer and the worse one are the same text")
+    rating = body.get("rating")
+    if rating is not None and not isinstance(rating, (str, int)):
+        raise BadLine("invalid_type", "rating must be a text or an integer")
+    category = next((body[key] for key in CATEGORY_KEYS if isinstance(body.get(key), str)), None)
+    return Comparison(
+        better, worse, None if rating is None else str(rating), _margin(body), category, better_first=better_first
+    )
+
+
+def _margin(body: Body) -> float | None:
+    """Return how much better the answer was found: the difference of two scores, or a margin that the row states."""
+    scores = [body.get(key) for key in ("score_chosen", "score_rejected")]
+    if all(_is_number(score) for score in scores):
+        return float(scores[0]) - float(scores[1])  # type: ignore[arg-type]
+    stated = next((body[key] for key in ("margin", "margin_small") if _is_number(body.get(key))), None)
+    return None if stated is None else float(stated)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(key: str, side: object) -> Answer:
+    """Return the last answer of a side that holds its prompt, too."""
+    dialog: Sequence[Message] = transcript(side) if isinstance(side, str) and is_transcript(side) else []
+    if not dialog:
+        dialog = messages(key, side)
+    if not dialog or dialog[-1].role != "assistant":
+        raise BadLine("invalid_type", f"{key} must end with the assistant's answer")
+    return Answer(checked(f"{key} before the answer", dialog[:-1]), dialog[-1].content)
+
+
+def _answer(key: str, side: object) -> str:
+    """Return an answer alone: a text, or one message of the assistant's."""
+    if isinstance(side, str):
+        return side
+    found = messages(key, side)
+    if len(found) != 1 or found[0].role != "assistant":
+        raise BadLine("invalid_type", f"{key} must be a text, or one message of the assistant's")
+    return found[0].content
+
+
+def _require_same_prompt(body: Body, answer: Answer) -> None:
+    """Check that a prompt beside sides that hold it is the same one: its last message, at least."""
+    if "prompt" in body and conversation(body)[-1].content.strip() != answer.messages[-1].content.strip():
+        raise BadLine("ambiguous", "prompt is not the one in chosen and rejected; keep one of them")
+
+
+_PKU = ("response_0", "response_1")
+
+
+def _has_lists(body: Body) -> bool:
+    sides = [body.get(key) for key in ("chosen", "rejected")]
+    return all(isinstance(side, list) and all(isinstance(one, str) for one in side) for side in sides)
+
+
+LAYOUTS = (
+    Layout(
+        lambda body: (
+            all(key in body for key in _PKU) and any(key in body for key in ("safer_response_id", "better_response_id"))
+        ),
+        _read_two_responses,
+    ),
+    Layout(_has_lists, _read_lists),
+    Layout(lambda body: "chosen" in body and "rejected" in body, _read_pair),
+)
