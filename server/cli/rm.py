@@ -101,10 +101,9 @@ def calibrate(
 
     Example: winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
 
-    Rows that cannot be used, and answers that do not fit the model's context, are
-    counted and listed; no answer is cut. What would have to be guessed is refused:
-    fewer than 50 answers of either label, a score that does not tell the labels
-    apart, or a scale that would turn the ranks around.
+    Rows and answers that cannot be used are counted and listed; no answer is cut.
+    Refused are fewer than 50 answers of either label, a score that does not tell
+    the labels apart, and a scale that would turn the ranks around.
 
     Exit status: 0 if every row was used, 3 if some could not be, 1 if there is no
     calibration.
@@ -116,9 +115,7 @@ def calibrate(
         from winnow.server.rm.calibrate import calibrate as run
         from winnow.server.rm.scoring import Choice
 
-        choice = Choice(
-            checkpoint, card, dtype=dtype, context=context, tokenizer=tokenizer, model=model, key_file=key_file
-        )
+        choice = Choice(checkpoint, card, "safety", dtype, context, tokenizer, model, key_file)
         outcome = run(choice, data, precision=precision, out=out, seed=seed, force=force)
         _print_calibration(outcome, json=json)
     if outcome.bad:
