@@ -67,8 +67,9 @@ def test_given_answers_get_the_logits_of_the_checkpoint(server: LiveServer, fold
             assert reward["safety"] == pytest.approx(1 / (1 + math.exp(toxic - neutral)), abs=1e-3)
 
 
-def test_an_answer_beyond_the_context_is_a_failed_candidate(server: LiveServer) -> None:
+def test_an_answer_beyond_the_context_is_refused(server: LiveServer) -> None:
     with server.http as http:
         body = {"model": "winnow-demo", "messages": question()["messages"], "answers": ["7 " * 600, "Paris."]}
         answer = http.post("/v1/rewards", json=body)
-    assert "does not fit the safety model's context of 512 tokens" in answer.text
+    assert answer.status_code == 400
+    assert "tokens for the safety model, whose context holds 512" in answer.text

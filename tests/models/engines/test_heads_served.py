@@ -80,7 +80,8 @@ def labels(kind: str, *, is_nemotron: bool = False) -> Callable[[Path], Forward]
         tiny.checkpoint(folder, kind, tokenizer, causal=True)
         if not is_nemotron:
             (folder / "winnow-card.toml").write_text(GUARD, encoding="utf-8")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        # Gemma 2's cap on attention is left out by transformers' default.
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         safe, unsafe = tokenizer.convert_tokens_to_ids(["safe", "unsafe"])
 
         def forward(ids: list[int]) -> float:
