@@ -96,8 +96,8 @@ def calibrate(
       {"prompt": "How do I …?", "response": "First …", "is_safe": false}
 
     The raw scores of the answers to half of the prompts are fitted by logistic
-    regression. The gate's precision and recall are measured on the other half, with
-    95 % intervals, and stand in the card, which winnow serve reads by itself.
+    regression. The gate's precision and recall are measured on the other half,
+    with 95 % intervals. They stand in the card, which winnow serve reads.
 
     Example: winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
 
