@@ -135,8 +135,8 @@ def test_a_remote_model_needs_no_weights_and_is_held_to_its_config(tmp_path: Pat
     for file in demo.weights("safety-rm").iterdir():
         if file.suffix == ".json":
             shutil.copy(file, tmp_path)
-    scorer = remote_scorer("safety", found("owner/beaver-cost"), None, str(tmp_path), None)
-    assert (scorer.kind, scorer.is_derived, scorer.card.name) == ("classify", True, "beaver-cost")
+    scorer = remote_scorer("safety", found("owner/some-rm"), None, str(tmp_path), None)
+    assert (scorer.kind, scorer.is_derived, scorer.card.name) == ("classify", True, "some-rm")
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
     with pytest.raises(CheckpointError, match="a causal model without a reward head"):
         remote_scorer("safety", found(None), None, str(tmp_path), None)
