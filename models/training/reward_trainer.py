@@ -152,7 +152,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self._saved = now
 
 
-class _Trainer(RewardTrainer):  # type: ignore[misc]
+class _Trainer(RewardTrainer):
     """TRL's trainer with our order, losses and checkpoints. The losses of a step are exact means over all of it."""
 
     loss_is_scaled_for_ga = True
