@@ -13,9 +13,23 @@ from typing import NamedTuple
 from winnow.models.errors import BadLine
 from winnow.models.types import Message
 from winnow.server.distill.dialogs import holds_prompt, is_transcript, messages, transcript
-from winnow.server.rm.rows import HELPFUL_KEYS, PAIR_KEYS, WANTED, Answer, Body, Labelled, by_helpfulness, checked
+from winnow.server.rm.rows import (
+    HELPFUL_KEYS,
+    PAIR_KEYS,
+    WANTED,
+    Answer,
+    Body,
+    Labelled,
+    by_helpfulness,
+    checked,
+    conversation,
+    harmless,
+    keys_of,
+    labelled,
+    text,
+    truth,
+)
 from winnow.server.rm.rows import LAYOUTS as LABELLED
-from winnow.server.rm.rows import conversation, harmless, keys_of, labelled, text, truth
 
 CATEGORY_KEYS = ("subset", "category", "harm_category")
 

@@ -77,7 +77,9 @@ def drawings(points: Sequence[Point]) -> Iterator[Drawing]:
     rates = [(point.step, point.accuracy) for point in shown if point.accuracy is not None]
     if rates:
         yield _drawing("Accuracy on the comparisons trained on", rates, lambda value: f"{100 * value:.0f} %")
-    yield _drawing("Learning rate", [(point.step, point.learning_rate) for point in shown], lambda value: f"{value:.1e}")
+    yield _drawing(
+        "Learning rate", [(point.step, point.learning_rate) for point in shown], lambda value: f"{value:.1e}"
+    )
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:

@@ -121,7 +121,7 @@ def _finished(
 
     staged = folder.stage()
     save(model, initial.folder, staged, dtype)
-    scores = _scores(model, found.ids)
+    scores, pad = _scores(model, found.ids), model.config.get_text_config().pad_token_id
     calibration, reason = calibration_of(found, scores, recipe.seed)
     today = datetime.date.today()
     note = f"A {order.kind} model that winnow rm train made of {initial.name} on {today}, from {found.name}"
@@ -131,7 +131,7 @@ def _finished(
         text = with_calibration(text, FILE, own.scale, own.bias, calibration.record)
     (staged / FILE).write_text(text, encoding="utf-8")
     _require_served(staged, found)
-    models = [Model(order.name, scores, own, calibration is not None), *_before(order, initial, found)]
+    models = [Model(order.name, scores, own, calibration is not None), *_before(initial, found, pad)]
     judged = evaluation_of(found, models, calibration)
     report = Trained(order, recipe, dtype, initial.name, today, found, judged, calibration, reason, curve)
     (staged / PAGE).write_bytes(render(report))
@@ -147,7 +147,7 @@ def _scores(model: PreTrainedModel, ids: Mapping[Answer, Ids]) -> Scores:
     return dict(zip(ids, score(model, list(ids.values())), strict=True))
 
 
-def _before(order: Order, initial: Initial, found: Material) -> list[Model]:
+def _before(initial: Initial, found: Material, pad: int) -> list[Model]:
     """Return the checkpoint that training began with, if it was a reward model, as it scores what is held out."""
     if initial.own is None:
         return []
@@ -158,7 +158,9 @@ def _before(order: Order, initial: Initial, found: Material) -> list[Model]:
     ids = IdsOf(reader, initial.context).of(found.ids)
     if len(ids) < len(found.ids):  # a card of its own may read more of a conversation
         return []
-    return [Model(f"{initial.name}, before", _scores(load(initial.folder, 0), ids), own, scorer.card.calibrated)]
+    model = load(initial.folder, 0)
+    model.config.get_text_config().pad_token_id = pad  # its own may be EOS, where its score is read
+    return [Model(f"{initial.name}, before", _scores(model, ids), own, scorer.card.calibrated)]
 
 
 def _require_served(folder: Path, found: Material) -> None:

@@ -57,11 +57,10 @@ class Material:
     @property
     def held_data(self) -> Data[Comparison | Labelled]:
         """The held-out comparisons and labelled answers, as an evaluation takes them."""
-        items: list[Place[Comparison | Labelled]] = [
-            Place(place.file, place.line, item)
-            for place in self.held
-            for item in (*([place.item.comparison] if place.item.comparison else []), *place.item.labels)
-        ]
+        items: list[Place[Comparison | Labelled]] = []
+        for place in self.held:
+            found: list[Comparison | Labelled] = [place.item.comparison] if place.item.comparison else []
+            items += [Place(place.file, place.line, item) for item in (*found, *place.item.labels)]
         lines = {(place.file, place.line) for place in self.held}
         return Data((self.name,), items, rows=len(lines))
 
