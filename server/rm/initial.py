@@ -56,6 +56,11 @@ def inspected(checkpoint: str, card_file: Path | None, context: int | None) -> I
     config = read_json(folder / "config.json", KIND)
     name = Path(checkpoint.rstrip("/")).name
     if is_classifier(config) or not architecture(config).endswith("ForCausalLM"):
+        rows = tensor_shapes(folder, KIND).get(PLAIN.weight, [1])[0]
+        if rows != 1:
+            raise CheckpointError(
+                f"{name} has {rows} labels; begin with a classifier that has one, or with a chat model"
+            )
         text, own = _reward_model(checkpoint, card_file)
     else:
         inspect(checkpoint, "policy")
