@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
@@ -53,7 +54,7 @@ def load(init: Path, seed: int) -> PreTrainedModel:
         )
     if is_classifier and config.num_labels != 1:
         raise CheckpointError(f"the classifier to go on from has {config.num_labels} labels; a reward model has 1")
-    with quiet(), torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             init, num_labels=1, dtype=torch.float32, local_files_only=True, use_safetensors=True,
@@ -150,7 +151,7 @@ def score(model: PreTrainedModel, sequences: Sequence[Sequence[int]], tokens: in
     while start < len(order):
         rows = order[start : start + max(1, budget // len(sequences[order[start]]))]
         inputs = padded([sequences[index] for index in rows], pad_id)
-        out = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, **_without_cache(model))
+        out = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, **without_cache(model))
         for index, logit in zip(rows, out.logits[:, 0].float().tolist(), strict=True):
             logits[index] = logit
         start += len(rows)
@@ -158,8 +159,9 @@ def score(model: PreTrainedModel, sequences: Sequence[Sequence[int]], tokens: in
     return logits
 
 
-def _without_cache(model: PreTrainedModel) -> dict[str, bool]:
-    return {"use_cache": False} if hasattr(model.config.get_text_config(), "use_cache") else {}
+def without_cache(model: PreTrainedModel) -> dict[str, bool]:
+    """Return the argument of a forward pass that keeps no keys and values; an encoder has none."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
 def save(model: PreTrainedModel, init: Path, out: Path, dtype: str = "bfloat16") -> None:
