@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ TOKENIZER_FILES = (
 )
 _TRUNKS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
 _CLASSIFIER = "ForSequenceClassification"
+_LIBRARIES = ("transformers", "trl", "peft", "accelerate", "datasets")
 _DROPPED = ("lm_head", "cls.", "generator_predictions")
 """Beginnings of names of a language model's own head."""
 
@@ -176,34 +178,42 @@ def save(model: PreTrainedModel, init: Path, out: Path, dtype: str = "bfloat16")
             shutil.copytree(init / name, out / name, dirs_exist_ok=True)
         elif (init / name).exists():
             shutil.copyfile(init / name, out / name)
-    _write_pad(out, load_tokenizer(init).convert_ids_to_tokens(model.config.get_text_config().pad_token_id))
-    with quiet():
-        model.to(getattr(torch, dtype)).save_pretrained(out)
-        model.to(torch.float32)
-    for weights in out.glob("*.safetensors"):
-        shutil.copymode(out / "config.json", weights)  # it is the owner's alone otherwise
-
-
-def _write_pad(folder: Path, pad: str) -> None:
+    pad = load_tokenizer(init).convert_ids_to_tokens(model.config.get_text_config().pad_token_id)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (file := folder / name).exists():
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if name == "tokenizer_config.json" or "pad_token" in content:
-                content["pad_token"] = pad
-                file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _edit(out / name, pad_token=pad)
+    # Not `model.to`, which would round buffers that are not saved, such as the frequencies of the positions.
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights)
+    with quiet():
+        model.save_pretrained(out, state_dict=weights)
+    _edit(out / "config.json", dtype=dtype)
+    for file in out.glob("*.safetensors"):
+        shutil.copymode(out / "config.json", file)  # it is the owner's alone otherwise
+
+
+def _edit(file: Path, **fields: str) -> None:
+    """Set fields of a JSON file, if there is one; of special tokens only those it has."""
+    if file.exists():
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content |= {
+            name: value for name, value in fields.items() if file.stem != "special_tokens_map" or name in content
+        }
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers, TRL and PEFT from logging less than errors and from drawing bars, and restore both."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "trl", "peft", "accelerate", "datasets")]
+    """Keep the libraries of training from warning, from logging less than errors and from drawing bars."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
     levels = [logger.level for logger in loggers]
     bars = transformers.utils.logging.is_progress_bar_enabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=rf"(torch|{'|'.join(_LIBRARIES)})\.")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

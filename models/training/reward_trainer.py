@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def train(
     if recipe.upper_layers is not None:
         freeze_below(model, recipe.upper_layers)
     order = order_of(examples, recipe)
-    with quiet(), warnings.catch_warnings():
+    with quiet():
         trainer = _Trainer(
             model, Dataset.from_dict(columns(examples)), tokenizer, recipe, order, folder,
             _Watch(order, recipe, len(examples), on_progress),
@@ -101,7 +100,8 @@ def train(
         latest = folder.latest()
         trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
         trained = trainer.unwrapped()
-    vars(trained.config).update(configuration)  # what training sets in it is not the model's
+    vars(trained.config).clear()  # what training sets in it is not the model's
+    vars(trained.config).update(configuration)
     return trained.eval()
 
 
@@ -222,7 +222,7 @@ class _Trainer(RewardTrainer):
         logits = model(**inputs, **self._options).logits[:, 0].float()
         chosen, rejected = logits[pairs], logits[len(logits) - len(pairs) :]
         labelled = target >= 0
-        ranking = losses(chosen, rejected, margin, self._recipe) / num_items_in_batch[0].clamp(min=1)
+        ranking = ranking_loss(chosen, rejected, margin, self._recipe) / num_items_in_batch[0].clamp(min=1)
         auxiliary = labelling_loss(logits[labelled], target[labelled], self._recipe.label_smoothing)
         loss = ranking + self._recipe.auxiliary * auxiliary / num_items_in_batch[1].clamp(min=1)
         lead = (chosen - rejected).detach()
@@ -265,7 +265,7 @@ def _in_float32(head: torch.nn.Linear, inputs: tuple[Tensor, ...], output: Tenso
         return functional.linear(inputs[0].float(), head.weight, head.bias)
 
 
-def losses(chosen: Tensor, rejected: Tensor, margin: Tensor, recipe: Recipe) -> Tensor:
+def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor, recipe: Recipe) -> Tensor:
     """Return the sum over pairs of -log sigmoid(r_c - r_r - m), smoothed, and of the centring term."""
     lead = chosen - rejected - margin
     wrong = recipe.label_smoothing

@@ -38,7 +38,7 @@ class WorkFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         names = {
             "checkpoint": _digest_of_folder(init),
-            "data": _digest_of_examples(examples),
+            "examples": _digest_of_examples(examples),
             "recipe": json.dumps(
                 {key: value for key, value in dataclasses.asdict(recipe).items() if key not in _NOT_OF_THE_RESULT}
             ),
@@ -48,8 +48,8 @@ class WorkFolder:
             known = json.loads(file.read_text(encoding="utf-8"))
             if others := [name for name in names if known.get(name) != names[name]]:
                 raise RunError(
-                    f"the work folder belongs to a run of another {' and '.join(others)}: give the same as then, or "
-                    "another work folder"
+                    f"the work folder belongs to another run (of another: {', '.join(others)}); give the same as then, "
+                    "or another work folder"
                 )
             return
         if self.latest() is not None:
