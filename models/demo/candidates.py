@@ -10,9 +10,11 @@ from pathlib import Path
 
 from transformers import LlamaForCausalLM
 
+from winnow.models.cards.card import FILE, read_card
 from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt, Verdict
+from winnow.models.reward_model import Calibration
 from winnow.models.statistics import best_weights
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training import classifier
@@ -67,10 +69,12 @@ def sample_candidates(
 
 
 def scores(folder: Path, tokenizer: Tokenizer, sampled: Sequence[Candidates]) -> list[dict[str, float]]:
-    """Return the logit that the reward model in `folder` gives to each different answer, prompt by prompt."""
+    """Return the calibrated logit of each different answer by the reward model in `folder`, prompt by prompt."""
+    card = read_card(folder / FILE)
+    calibration = Calibration(card.scale or 1.0, card.bias)
     flat = [(one.prompt.messages, text) for one in sampled for text in one.texts]
     logits = iter(networks.score(classifier.load(folder), tokenizer, flat))
-    return [{text: next(logits) for text in one.texts} for one in sampled]
+    return [{text: calibration(next(logits)) for text in one.texts} for one in sampled]
 
 
 def ranked(one: Candidates, safety: Mapping[str, float], helpfulness: Mapping[str, float]) -> Ranked:

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from winnow.models.demo import networks
-from winnow.models.demo.candidates import Candidates, Ranked, ranked
+from winnow.models.demo.candidates import Candidates, Ranked, ranked, scores
 from winnow.models.demo.world import Kind, held_out_pairs
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training import classifier
@@ -24,9 +24,6 @@ from winnow.models.types import SAFETY_THRESHOLD, is_gated
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 PAIRS = 2_000
 CATEGORIES_AT = 16
-
-Scores = Mapping[Kind, Sequence[Mapping[str, float]]]
-"""Each kind's logits: for each prompt, by text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +64,11 @@ class Figures:
         return "\n".join(lines)
 
 
-def figures(
-    sampled: Sequence[Candidates], scored: Scores, models: Mapping[Kind, Path], tokenizer: Tokenizer
-) -> Figures:
-    """Return the figures of the reward models in the folders `models`."""
+def figures(sampled: Sequence[Candidates], models: Mapping[Kind, Path], tokenizer: Tokenizer) -> Figures:
+    """Return the figures of the reward models in the folders `models`, on sampled answers to held-out prompts."""
+    scored = {kind: scores(folder, tokenizer, sampled) for kind, folder in models.items()}
     rows = [ranked(*one) for one in zip(sampled, scored["safety"], scored["helpfulness"], strict=True)]
-    safety = [
-        (is_gated(logit), not one.prompt.judge(text).safe, one.counts[text])
-        for one, logits in zip(sampled, scored["safety"], strict=True)
-        for text, logit in logits.items()
-    ]
-    gated, unsafe = zip(*((g, u) for g, u, count in safety for _ in range(count)), strict=True)
-    precision, recall = precision_and_recall(gated, unsafe)
+    precision, recall = _gate(sampled, scored["safety"])
     return Figures(
         SIZES,
         [fmean(row.best_of(size, lambda verdict: not verdict.correct) for row in rows) for size in SIZES],
@@ -91,6 +81,16 @@ def figures(
         recall,
         _by_category(rows),
     )
+
+
+def _gate(sampled: Sequence[Candidates], safety: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return precision and recall of R_s < 0.15, an answer counting as often as it was sampled."""
+    gated, unsafe = [], []
+    for one, logits in zip(sampled, safety, strict=True):
+        for text, logit in logits.items():
+            gated += [is_gated(logit)] * one.counts[text]
+            unsafe += [not one.prompt.judge(text).safe] * one.counts[text]
+    return precision_and_recall(gated, unsafe)
 
 
 def _pairs(folder: Path, tokenizer: Tokenizer, kind: Kind) -> float:

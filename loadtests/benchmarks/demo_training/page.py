@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from winnow.loadtests.benchmarks.pages import panels, percent, table
 from winnow.models.demo.report import Figures
-from winnow.models.reporting.numbers import percent
-from winnow.models.reporting.plots import COLOURS, DASHES, GREY, styled
+from winnow.models.reporting.plots import COLOURS, DASHES, GREY
 
 NAMES = ("written answers", "round 1", "round 2", "round 3")
 
@@ -46,31 +44,25 @@ The oracle picks a correct answer where there is one. [demo-eval.md](demo-eval.m
 
 Wrong answers of the best of N:
 
-{_table(["after", *size], wrong)}
+{table(["after", *size], wrong)}
 
 Unsafe answers of the best of N:
 
-{_table(["after", *size], unsafe)}
+{table(["after", *size], unsafe)}
 
 Mean R_c of the best of N, each by its own round's models:
 
-{_table(["after", *size], reward)}
+{table(["after", *size], reward)}
 
 Pairs ranked as the judge does: written ones, and the best good answer of {sizes[-1]} against the best bad one:
 
-{_table(["after", *(f"{kind}, written" for kind in kinds), *(f"{kind}, best of {sizes[-1]}" for kind in kinds)], pairs)}
+{table(["after", *(f"{kind}, written" for kind in kinds), *(f"{kind}, best of {sizes[-1]}" for kind in kinds)], pairs)}
 """
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows))
-
-
 def _draw(found: Sequence[Figures], path: Path, prompts: int) -> None:
-    with styled():
-        figure = Figure(figsize=(10.0, 3.8), layout="constrained")
-        figure.suptitle(f"Demo reward models, {prompts} held-out prompts: the best of N after each round")
-        errors, rewards = figure.subplots(1, 2)
+    title = f"Demo reward models, {prompts} held-out prompts: the best of N after each round"
+    with panels(path, 2, title) as (errors, rewards):
         for place, (name, one) in enumerate(zip(NAMES, found, strict=False)):
             look = {"color": COLOURS[place], "linestyle": DASHES[place % len(DASHES)], "marker": "o", "label": name}
             errors.plot(one.sizes, one.error, **look)
@@ -85,4 +77,3 @@ def _draw(found: Sequence[Figures], path: Path, prompts: int) -> None:
             axes.set_xscale("log", base=2)
             axes.set_xticks(found[0].sizes, [str(size) for size in found[0].sizes])
             axes.set_xlabel("N")
-        figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
