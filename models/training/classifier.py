@@ -38,7 +38,7 @@ _DROPPED = ("lm_head", "cls.", "generator_predictions")
 """Beginnings of names of a language model's own head."""
 
 
-def load(init: Path, seed: int) -> PreTrainedModel:
+def load(init: Path, seed: int = 0) -> PreTrainedModel:
     """Return a classifier with one label, in float32: that in `init`, or its trunk with a new head.
 
     The new head's weights are drawn with the standard deviation 1/sqrt(width + 1) (Stiennon et al. 2020), by `seed`.

@@ -50,7 +50,8 @@ _CHECKPOINTED_FROM = 1_000_000_000
 class Progress:
     """How far a training is. `loss` and `accuracy` (NaN without comparisons) are means over the last steps.
 
-    `pairs_per_second` counts examples; `seconds_left` and it are those of this call's steps.
+    `pairs_per_second` counts examples; `seconds_left` and it are those of this call's steps. `learning_rate` is that
+    of the next step.
     """
 
     step: int
@@ -60,6 +61,7 @@ class Progress:
     pairs_per_second: float
     seconds_left: float
     epoch: float
+    learning_rate: float
 
 
 def train(
@@ -150,7 +152,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._losses.append(loss)
         self._outcomes.append((won, pairs))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, *, lr_scheduler: Any, **_: Any) -> None:
         now = time.monotonic()
         self._times.append(now)
         step, steps = state.global_step, self._order.steps
@@ -165,6 +167,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                 pairs_per_second=self._recipe.batch / per_step,
                 seconds_left=per_step * (steps - step),
                 epoch=min(self._recipe.epochs, step * self._recipe.batch / self._count),
+                learning_rate=lr_scheduler.get_last_lr()[0],
             )
         )
         if now - self._saved >= self._recipe.save_seconds or step in self._order.ends or step == steps:
