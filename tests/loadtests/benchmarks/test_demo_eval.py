@@ -16,7 +16,7 @@ from winnow.models import demo
 from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt, Pair, Verdict, held_out_pairs
-from winnow.models.training.checkpoints import load_reward_model
+from winnow.models.training import classifier
 from winnow.models.training.evaluation import pair_accuracy
 
 
@@ -51,7 +51,7 @@ def test_the_best_of_n_is_the_mean_over_all_subsets(size: int) -> None:
 
 def helpfulness_pair_accuracy(pairs: list[Pair]) -> float:
     """By plain transformers: over HTTP it would take a second server."""
-    model = load_reward_model(demo.weights("helpfulness-rm"))
+    model = classifier.load(demo.weights("helpfulness-rm"))
     tokenizer = networks.load_tokenizer(demo.weights("policy"))
     chosen = networks.score(model, tokenizer, [(pair.messages, pair.chosen) for pair in pairs])
     return pair_accuracy(chosen, networks.score(model, tokenizer, [(p.messages, p.rejected) for p in pairs]))
