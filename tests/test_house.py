@@ -79,7 +79,7 @@ def test_the_doctor_knows_neither_http_nor_files_of_runs() -> None:
 
 
 def test_reward_models_are_measured_without_http_and_runs() -> None:
-    rows = ("reader", "rows", "dialogs")
+    rows = ("reader", "rows", "dialogs", "files")
     for path in (ROOT / "server" / "rm").rglob("*.py"):
         distill = {name.split(".")[3] for name in imports(path) if name.startswith("winnow.server.distill.")}
         assert distill <= set(rows), path

@@ -44,10 +44,10 @@ app.command()(train)
 def rm() -> None:
     """Train a reward model, calibrate it, or say how good it is, on data of people's.
 
-    train makes one of preferences. eval says how often a model's score agrees with people. A score only ranks the
-    answers to one prompt: calibrate finds what a safety model's means. Scale and
-    bias make it the logit of a safe answer, so that the gate R_s < 0.15 has a
-    known precision and recall.
+    train makes a model of preferences. eval says how often its score agrees with
+    people. A score only ranks the answers to one prompt: calibrate finds what a
+    safety model's means. Scale and bias make it the logit of a safe answer, so that
+    the gate R_s < 0.15 has a known precision and recall.
 
       winnow rm train --data pairs.jsonl --init ./chat --kind safety --out ./my-rm
       winnow rm eval ./my-rm --data pairs.jsonl --out evaluation

@@ -25,6 +25,7 @@ from winnow.server.reward_models import LLAMA2, with_reader
 
 NOT_KEPT = ("name", "match", "architectures", "scale", "bias", "calibrated", "calibration", "probe", "read_at", "note")
 """Fields of a card that do not hold for a model that was trained further."""
+_CHAT_MODELS = ("ForCausalLM", "LMHeadModel")
 _ASKED = Prompt((), (Message("user", "Hello."),))
 
 
@@ -55,7 +56,7 @@ def inspected(checkpoint: str, card_file: Path | None, context: int | None) -> I
     folder = snapshot(checkpoint)
     config = read_json(folder / "config.json", KIND)
     name = Path(checkpoint.rstrip("/")).name
-    if is_classifier(config) or not architecture(config).endswith("ForCausalLM"):
+    if is_classifier(config) or not architecture(config).endswith(_CHAT_MODELS):
         rows = tensor_shapes(folder, KIND).get(PLAIN.weight, [1])[0]
         if rows != 1:
             raise CheckpointError(

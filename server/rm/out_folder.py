@@ -7,6 +7,7 @@ While a run lasts, all of it is in the folder `.training`. What is finished is m
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +21,7 @@ from winnow.server.distill.files import sync_folder
 WORK = ".training"
 FINISHED = "training.json"
 PAGE = "training.html"
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", FINISHED)
 """What an earlier model must not leave behind."""
 
@@ -106,7 +108,9 @@ def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFo
                 _remove(missing)
             raise
         except OSError as error:
-            raise SettingsError(f"--out: {root} cannot be written: {error.strerror or error}") from error
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            raise SettingsError(f"--out: {root} cannot be written: {error.strerror}") from error
 
 
 def _require_own(root: Path, init: str, *, force: bool) -> None:

@@ -48,6 +48,21 @@ def test_a_row_of_pku_is_a_comparison_and_two_labels_by_the_role() -> None:
         assert [one.is_unsafe for one in labels if isinstance(one, Labelled)] == [False, True]
 
 
+def test_sides_may_have_labels() -> None:
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b", "chosen_safe": True, "rejected_safe": False}
+    _, *labels = rows_of(row, "safety")
+    assert labels == [Labelled(Answer(HI, "a"), False), Labelled(Answer(HI, "b"), True)]
+
+
+def test_labels_of_helpfulness_count_for_a_helpfulness_model() -> None:
+    row = {"prompt": "Hi", "response": "a", "is_safe": True, "is_helpful": False}
+    for role, is_bad in (("safety", False), ("helpfulness", True)):
+        assert rows_of(row, role) == [Labelled(Answer(HI, "a"), is_bad)]
+    assert rows_of({"prompt": "Hi", "response": "a", "is_safe": True}, "helpfulness") == [
+        Labelled(Answer(HI, "a"), False)
+    ]
+
+
 def test_a_labelled_answer_is_no_comparison() -> None:
     (found,) = rows_of({"prompt": "Hi", "response": "a", "is_safe": True}, "safety")
     assert isinstance(found, Labelled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,16 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
         ):
             raise AssertionError
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_is_said_in_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SettingsError, match="cannot be written: No space left on device"),
+        opened(tmp_path / "out", "init", 0, force=False),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ConnectionError), opened(tmp_path / "out", "init", 0, force=False):
+        raise ConnectionError
 
 
 def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:
