@@ -105,6 +105,10 @@ def _run(
     watch = _Watch(journal)
     try:
         model = run(initial.folder, found.examples, recipe, folder.steps, watch)
+    except KeyboardInterrupt:
+        watch.end()
+        logger.info("interrupted; the same command goes on from the last checkpoint, of at most five minutes ago")
+        raise
     finally:
         watch.end()
         journal.close()
@@ -191,9 +195,10 @@ class _Watch:
         self._meter.show(lambda: in_words(progress))
 
     def end(self) -> None:
-        """Show the last state."""
+        """Show the last state, once."""
         if self._last:
             self._meter.end(in_words(self._last))
+        self._last = None
 
 
 def in_words(progress: Progress) -> str:
