@@ -7,6 +7,7 @@ to the same weights on a CPU. It reads and writes no data files: see `winnow.mod
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer  # type: ignore[attr-defined]
 
-from winnow.models.errors import CheckpointError
+from winnow.models.errors import CheckpointError, RunError
 from winnow.models.training.classifier import (
     choose_pad,
     head_of,
@@ -78,7 +79,7 @@ def train(
 
     Raises:
         CheckpointError: `init` cannot become a reward model.
-        RunError: `work` belongs to another run.
+        RunError: `work` belongs to another run, or the training diverges.
     """
     if not examples:
         raise ValueError("there are no examples to train on")
@@ -148,7 +149,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._times.append(self._saved)
 
     def add(self, loss: float, won: float, pairs: int) -> None:
-        """Note the loss of a step, its number of pairs, and in how many the chosen answer scored higher."""
+        """Note the loss of a step, its number of pairs, and in how many the chosen answer scored higher.
+
+        Raises:
+            RunError: the loss is no number; this step and those after it would make all weights so.
+        """
+        if not math.isfinite(loss):
+            raise RunError("the loss is no finite number any more: train with a lower learning rate, or in float32")
         self._losses.append(loss)
         self._outcomes.append((won, pairs))
 

@@ -69,6 +69,8 @@ def test_the_tensors_of_pairs_and_of_labelled_answers() -> None:
         {"micro_batch": 0},
         {"epochs": 0},
         {"epochs": float("nan")},
+        {"epochs": float("inf")},
+        {"auxiliary": float("nan")},
         {"learning_rate": -1e-5},
         {"label_smoothing": 0.5},
         {"auxiliary": -1.0},

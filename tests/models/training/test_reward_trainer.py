@@ -238,6 +238,11 @@ def test_ids_of_another_tokenizer_are_refused(init: Path, tmp_path: Path) -> Non
         train(init, [], SHORT, tmp_path)
 
 
+def test_a_training_that_diverges_ends_with_the_reason(init: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="lower learning rate"):
+        train(init, comparisons(32), dataclasses.replace(SHORT, learning_rate=1e30), tmp_path)
+
+
 def test_progress_stops_a_training_that_goes_on_later(init: Path, tmp_path: Path) -> None:
     """An interrupt loses what was not saved, and no more."""
     examples = comparisons(24)
