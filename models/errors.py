@@ -13,6 +13,7 @@ WinnowError
 ├── CheckFailed             `winnow check`: a served reward model is not its checkpoint, or is no reward model
 ├── NoCalibration           `winnow rm calibrate`: the answers do not say what a score means
 ├── RunError                an offline run cannot begin, go on, or be read
+│   └── AnotherRun          a folder has the unfinished work of another run
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
 ├── CandidateStopped        one candidate was stopped at its caller's request
 ├── NoScoredCandidate       no candidate has a valid score; there is no winner to return
@@ -113,6 +114,10 @@ class NoCalibration(WinnowError):
 
 class RunError(WinnowError):
     """An offline run cannot begin, go on, or be read; the message says why and what would help."""
+
+
+class AnotherRun(RunError):
+    """A folder has the unfinished work of another run, which this one cannot go on with."""
 
 
 class CandidateFailed(WinnowError):

@@ -79,7 +79,8 @@ def train(
 
     Raises:
         CheckpointError: `init` cannot become a reward model.
-        RunError: `work` belongs to another run, or the training diverges.
+        AnotherRun: `work` belongs to another run.
+        RunError: the training diverges.
     """
     if not examples:
         raise ValueError("there are no examples to train on")

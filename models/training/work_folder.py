@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from winnow.models.errors import RunError
+from winnow.models.errors import AnotherRun
 from winnow.models.training.examples import Example, Recipe
 
 KEPT = 2
@@ -33,7 +33,7 @@ class WorkFolder:
         """Write down whose folder it is, or check that it belongs to this very run.
 
         Raises:
-            RunError: it belongs to another one.
+            AnotherRun: it belongs to another one.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         names = {
@@ -47,13 +47,13 @@ class WorkFolder:
         if file.exists():
             known = json.loads(file.read_text(encoding="utf-8"))
             if others := [name for name in names if known.get(name) != names[name]]:
-                raise RunError(
+                raise AnotherRun(
                     f"the work folder belongs to another run (of another: {', '.join(others)}); give the same as then, "
                     "or another work folder"
                 )
             return
         if self.latest() is not None:
-            raise RunError("the work folder has checkpoints, but no run.json that says whose: give another one")
+            raise AnotherRun("the work folder has checkpoints, but no run.json that says whose: give another one")
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
         _sync(partial)

@@ -54,7 +54,10 @@ CardOption = Annotated[
 ]
 DtypeOption = Annotated[
     Literal["bfloat16", "float32"] | None,
-    typer.Option(help="Precision of the written weights; default: bfloat16 if CHECKPOINT's are, else float32."),
+    typer.Option(
+        help="Precision of the forward pass and of the written weights, which are trained in float32; default: as "
+        "CHECKPOINT's weights are, computed in float32 on a CPU."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of the new head, the order and the held-out prompts.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is in DIR.")]

@@ -21,7 +21,7 @@ from winnow.models.cards.writing import with_calibration
 from winnow.models.engines.environment import COMMON
 from winnow.models.engines.hub import is_local
 from winnow.models.engines.scorers import inspect_scorer
-from winnow.models.errors import CheckpointError, RunError, SettingsError
+from winnow.models.errors import AnotherRun, CheckpointError, SettingsError
 from winnow.models.reward_model import IDENTITY, Calibration
 from winnow.models.training.examples import Recipe
 from winnow.models.types import Prompt
@@ -67,7 +67,7 @@ def train(order: Order) -> Trained:
             order.parts, order.kind, order.margins, initial.reader, initial.context, order.held_out, order.recipe.seed
         )
         logger.info("%s", _described(found))
-        recipe = replace(order.recipe, dtype=_computed_in(dtype))
+        recipe = replace(order.recipe, dtype=_computed_in(order.dtype, dtype))
         model, curve = _trained(order, recipe, initial, found, folder)
         report = _finished(order, recipe, dtype, initial, found, folder, model, curve)
         folder.publish()
@@ -80,15 +80,16 @@ def _trained(
     """Train, or go on with it; return the model and the whole curve.
 
     Raises:
-        RunError: an unfinished training in the folder is another one.
+        AnotherRun: the folder has the unfinished training of another command.
+        RunError: the training diverges.
     """
     if folder.steps.exists():
         logger.info("going on with the training in %s", order.out)
     try:
         return _run(recipe, initial, found, folder)
-    except RunError as error:
+    except AnotherRun as error:
         if not order.force:
-            raise RunError(
+            raise AnotherRun(
                 f"{order.out} has an unfinished training with another checkpoint, data or recipe: give the same "
                 "command as then, another --out, or --force to begin anew"
             ) from error
@@ -232,8 +233,12 @@ def _prepare(init: str) -> None:
         os.environ.setdefault(name, value)
 
 
-def _computed_in(dtype: str) -> Literal["float32", "bfloat16"]:
-    """Return the precision of the forward pass: bfloat16 on a GPU only, as CPUs are slower with it."""
+def _computed_in(asked: str | None, dtype: str) -> Literal["float32", "bfloat16"]:
+    """Return the precision of the forward pass, `dtype` on a GPU; on a CPU bfloat16 only where it was asked for.
+
+    Some CPUs are faster with it, others far slower.
+    """
     import torch
 
-    return "bfloat16" if dtype == "bfloat16" and torch.cuda.is_available() else "float32"
+    is_fast = asked is not None or torch.cuda.is_available()
+    return "bfloat16" if dtype == "bfloat16" and is_fast else "float32"

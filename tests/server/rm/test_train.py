@@ -246,6 +246,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert not Path("out").exists()
 
 
+def test_a_training_that_diverges_says_so(init: Path, tmp_path: Path) -> None:
+    """And not that its own folder belongs to another run."""
+    data = write(tmp_path / "a.jsonl", pairs(40))
+    result = run(init, tmp_path / "rm", "--data", data, "--batch", 4, "--learning-rate", 1e30, "--epochs", 3)
+    assert result.exit_code == 1
+    assert "the loss is no finite number any more" in result.stderr
+    assert not (tmp_path / "rm" / "training.json").exists()
+
+
 def test_a_missing_package_is_said_before_anything_is_read(
     init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
