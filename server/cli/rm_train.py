@@ -93,9 +93,8 @@ def train(
       {"prompt": "How do I …?", "chosen": "I can't …", "rejected": "First …",
        "rating": "better", "chosen_safe": true, "rejected_safe": false}
 
-    Ratings become margins, labels an auxiliary loss. Whole prompts are held out:
-    the accuracy, beside the longer answer's, and the calibration are measured on
-    them. training.html and training.json have it all.
+    Ratings become margins, labels an auxiliary loss. training.html has accuracy
+    and calibration on held-out prompts, beside the longer answer's accuracy.
 
     Example: winnow rm train --mix 0.9:safety.jsonl --mix 0.1:helpful.jsonl
       --init ./chat-model --kind safety --out ./safety-rm
@@ -104,23 +103,21 @@ def train(
     interruption the same command goes on. Rows that cannot be used, or do not fit
     the context, are counted and listed; no answer is cut.
 
-    Exit status: 0 if every row was used, 3 if some could not be, 1 if no model was made.
+    Exit status: 0 if every row was used, 3 if some could not be, 1 without a model.
     """
     with one_line_errors():
         recipe = _recipe(
             epochs=epochs, learning_rate=learning_rate, batch=batch, micro_batch=micro_batch, auxiliary=auxiliary,
             label_smoothing=label_smoothing, lora_rank=lora, upper_layers=upper_layers, seed=seed,
         )  # fmt: skip
-        _require_share(held_out)
+        parts, share = _parts(data, mix), _share(held_out)
         log()
         from winnow.server.rm.order import Order
         from winnow.server.rm.train import train as run
 
-        order = Order(_parts(data, mix), init, kind, out, recipe, margins, held_out, card, context, dtype, force)
-        report = run(order)
+        report = run(Order(parts, init, kind, out, recipe, margins, share, card, context, dtype, force))
         _print(report, json=json)
-    if report.material.bad:
-        raise SystemExit(SOME_BAD)
+    raise SystemExit(SOME_BAD if report.material.bad else 0)
 
 
 def _recipe(**values: float | int | None) -> Recipe:
@@ -130,9 +127,10 @@ def _recipe(**values: float | int | None) -> Recipe:
         raise SettingsError(f"{error}") from None
 
 
-def _require_share(held_out: float) -> None:
+def _share(held_out: float) -> float:
     if not 0 < held_out < 1:
         raise SettingsError("--held-out: a share between 0 and 1, such as 0.1")
+    return held_out
 
 
 def _parts(data: list[str] | None, mix: list[str] | None) -> list[Part]:

@@ -79,7 +79,8 @@ class OutFolder:
 def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFolder]:
     """Make the folder, or take up what is in it; if the block is refused before it trained, the folder is as it was.
 
-    `needed` are the bytes that the run will write at least. With `force` a finished model is replaced.
+    `needed` are the bytes that the run will write at least, those of an unfinished one included. With `force` a
+    finished model is replaced.
 
     Raises:
         SettingsError: the folder holds something else, cannot be written, or another process writes it.
@@ -99,8 +100,11 @@ def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFo
         except BlockingIOError:
             raise SettingsError(f"--out: another process trains in {root}") from None
         try:
-            if (free := shutil.disk_usage(root).free) < needed:
-                raise SettingsError(f"--out: {root} has {_gib(free)} free; the run needs at least {_gib(needed)}")
+            there = sum(path.stat().st_size for path in (root / WORK).rglob("*") if path.is_file())
+            if (free := shutil.disk_usage(root).free) < needed - there:
+                raise SettingsError(
+                    f"--out: {root} has {_gib(free)} free; the run needs at least {_gib(needed - there)}"
+                )
             yield folder
         except (WinnowError, ImportError):
             if not folder.steps.exists():

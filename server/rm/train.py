@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +27,6 @@ from winnow.models.types import Prompt
 from winnow.server.reward_models import with_reader
 from winnow.server.rm.curve import Journal, Point
 from winnow.server.rm.initial import Initial, card_text, inspected
-from winnow.server.rm.meter import Meter, clock
 from winnow.server.rm.order import Order
 from winnow.server.rm.out_folder import FINISHED, PAGE, OutFolder, opened
 from winnow.server.rm.plain import to_json
@@ -36,11 +34,10 @@ from winnow.server.rm.rows import Answer
 from winnow.server.rm.scoring import Scores
 from winnow.server.rm.trained import Model, Trained, calibration_of, evaluation_of
 from winnow.server.rm.training_data import Ids, IdsOf, Material, material
+from winnow.server.rm.watch import Watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from winnow.models.training.reward_trainer import Progress
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("accelerate", "datasets", "matplotlib", "peft", "sklearn", "torch", "trl")
@@ -103,7 +100,7 @@ def _run(
     from winnow.models.training.reward_trainer import train as run
 
     journal = Journal(folder.curve)
-    watch = _Watch(journal)
+    watch = Watch(journal)
     try:
         model = run(initial.folder, found.examples, recipe, folder.steps, watch)
     except KeyboardInterrupt:
@@ -179,36 +176,6 @@ def _require_served(folder: Path, found: Material) -> None:
     own = reader.token_ids(Prompt((), answer.messages), answer.text)
     if tuple(own) != ids and len(own) <= len(ids):
         raise CheckpointError("the trained model would be served other tokens than it was trained on")
-
-
-class _Watch:
-    """Shows the progress of a training, and journals its curve."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._meter = Meter()
-        self._last: Progress | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        accuracy = None if math.isnan(progress.accuracy) else progress.accuracy
-        self._journal.add(Point(progress.step, progress.loss, accuracy, progress.learning_rate))
-        self._last = progress
-        self._meter.show(lambda: in_words(progress))
-
-    def end(self) -> None:
-        """Show the last state, once."""
-        if self._last:
-            self._meter.end(in_words(self._last))
-        self._last = None
-
-
-def in_words(progress: Progress) -> str:
-    """Return the state of a training as a line for people."""
-    accuracy = "" if math.isnan(progress.accuracy) else f", accuracy {100 * progress.accuracy:.1f} %"
-    return (
-        f"step {progress.step:,} of {progress.steps:,}, loss {progress.loss:.4f}{accuracy}, "
-        f"{progress.pairs_per_second:,.1f} pairs a second, {clock(progress.seconds_left)} left"
-    )
 
 
 def _described(found: Material) -> str:
