@@ -52,7 +52,7 @@ class Progress:
     """How far a training is. `loss` and `accuracy` (NaN without comparisons) are means over the last steps.
 
     `pairs_per_second` counts examples; `seconds_left` and it are those of this call's steps. `learning_rate` is that
-    of the next step.
+    of the step.
     """
 
     step: int
@@ -143,7 +143,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._losses: deque[float] = deque(maxlen=SMOOTHED)
         self._outcomes: deque[tuple[float, int]] = deque(maxlen=SMOOTHED)
         self._times: deque[float] = deque(maxlen=SMOOTHED + 1)
-        self._saved = 0.0
+        self._saved = self._rate = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
@@ -160,7 +160,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._losses.append(loss)
         self._outcomes.append((won, pairs))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, *, lr_scheduler: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, *, lr_scheduler: Any, **_: Any) -> None:
+        self._rate = lr_scheduler.get_last_lr()[0]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         now = time.monotonic()
         self._times.append(now)
         step, steps = state.global_step, self._order.steps
@@ -175,7 +178,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                 pairs_per_second=self._recipe.batch / per_step,
                 seconds_left=per_step * (steps - step),
                 epoch=min(self._recipe.epochs, step * self._recipe.batch / self._count),
-                learning_rate=lr_scheduler.get_last_lr()[0],
+                learning_rate=self._rate,
             )
         )
         if now - self._saved >= self._recipe.save_seconds or step in self._order.ends or step == steps:

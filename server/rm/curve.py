@@ -76,7 +76,7 @@ def drawings(points: Sequence[Point]) -> Iterator[Drawing]:
     yield _drawing("Loss", [(point.step, point.loss) for point in shown], lambda value: f"{value:.3g}")
     rates = [(point.step, point.accuracy) for point in shown if point.accuracy is not None]
     if rates:
-        yield _drawing("Accuracy on the comparisons trained on", rates, lambda value: f"{100 * value:.0f} %")
+        yield _drawing("Accuracy on the comparisons trained on", rates, lambda value: f"{100 * value:.0f} %", 1.0)
     yield _drawing(
         "Learning rate", [(point.step, point.learning_rate) for point in shown], lambda value: f"{value:.1e}"
     )
@@ -89,11 +89,13 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
     return [points[round(place * (len(points) - 1) / (MOST_POINTS - 1))] for place in range(MOST_POINTS)]
 
 
-def _drawing(title: str, values: Sequence[tuple[int, float]], text: Callable[[float], str]) -> Drawing:
+def _drawing(
+    title: str, values: Sequence[tuple[int, float]], text: Callable[[float], str], most: float = math.inf
+) -> Drawing:
     finite = [value for _, value in values if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     if low == high:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        low, high = low - (abs(low) or 1) / 2, min(high + (abs(high) or 1) / 2, most)
     first, last = values[0][0], max(values[-1][0], values[0][0] + 1)
 
     def height(value: float) -> float:

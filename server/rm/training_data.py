@@ -17,6 +17,7 @@ from winnow.models.types import Prompt
 from winnow.server.rm.comparisons import Comparison
 from winnow.server.rm.lessons import Kind, Lesson, contrasted, lessons_of
 from winnow.server.rm.margins import Margins
+from winnow.server.rm.meter import Meter
 from winnow.server.rm.mixing import Part, Use, mixed
 from winnow.server.rm.reading import BadRow, Data, Place, read
 from winnow.server.rm.rows import Answer, Labelled
@@ -112,11 +113,13 @@ class IdsOf:
         self._context = context
         self._found: dict[Answer, Ids | str] = {}
         self._numbers: dict[int, int] = {}
+        self._meter = Meter()
 
-    def fitting(self, places: Iterable[Place[Lesson]]) -> tuple[list[Place[Lesson]], list[BadRow]]:
+    def fitting(self, places: Sequence[Place[Lesson]]) -> tuple[list[Place[Lesson]], list[BadRow]]:
         """Return the lessons whose answers all fit the context, and the others as bad rows."""
         found, bad = [], []
-        for place in places:
+        for number, place in enumerate(places):
+            self._meter.show(partial("read {:,} of {:,} rows, as tokens".format, number, len(places)))
             reason = next((ids for answer in place.item.answers if isinstance(ids := self._of(answer), str)), None)
             if reason is None:
                 found.append(place)

@@ -52,3 +52,8 @@ def test_a_step_without_a_finite_loss_leaves_a_gap() -> None:
 
 def test_no_steps_are_not_drawn() -> None:
     assert list(drawings([])) == []
+
+
+def test_a_flat_accuracy_has_no_heights_above_all() -> None:
+    _, accuracy, _ = drawings([Point(step, 1.0, 1.0, 1e-5) for step in (1, 2)])
+    assert [label for _, label in accuracy.heights] == ["50 %", "75 %", "100 %"]

@@ -106,6 +106,9 @@ def test_it_learns_what_the_rows_say(trained: Path) -> None:
     steps = [point["step"] for point in told["curve"]]
     assert steps == list(range(1, len(steps) + 1))
     assert told["curve"][-1]["loss"] < told["curve"][0]["loss"]
+    rates = [point["learning_rate"] for point in told["curve"]]
+    assert max(rates) == pytest.approx(0.01, rel=0.05)
+    assert rates[-1] == min(rates[5:]) == pytest.approx(0.001, rel=0.1)
     assert told["bad_rows"] == 1
     assert "and the context is 256" in told["bad_rows_listed"][0]["reason"]
 
