@@ -15,6 +15,7 @@ import math
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -262,7 +263,7 @@ def _reason(text: bytes) -> str:
     return f": {limit[0]}" if limit else ""
 
 
-class RemoteEngine(PlainScorer):
+class RemoteEngine(PlainScorer, ABC):
     """What both kinds of remote reward models are as engines: their status, and the model that their server serves."""
 
     def __init__(self, name: str, remote: RemoteModel, context: int) -> None:
@@ -271,9 +272,9 @@ class RemoteEngine(PlainScorer):
         self.context = context
         self.server = ModelServer(name, remote.link, self.probe)
 
+    @abstractmethod
     async def probe(self) -> None:
         """Return if the server serves the model; see `Probe`."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> str:
