@@ -116,7 +116,7 @@ class Service:
 
     @property
     def calibration_records(self) -> dict[str, CalibrationRecord | None]:
-        """How each reward model's scale and bias were found; None if its card does not say or settings replace them."""
+        """The origin of each reward model's scale and bias; None if its card is silent or settings replace them."""
         return {
             name: scoring.scorer.card.calibration
             if (own := self.settings.reward_models[name]).scale is None and own.bias is None
@@ -160,7 +160,7 @@ class Service:
 
     @property
     def outages(self) -> dict[str, str]:
-        """Why engines on other servers cannot be used for now, by name; empty if all can."""
+        """Reasons why engines on other servers cannot be used for now, by name; empty if all can."""
         down = {name: engine.outage for name, engine in self.engines.items() if isinstance(engine, MayBeDown)}
         return {name: reason for name, reason in down.items() if reason}
 
