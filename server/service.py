@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from winnow.models.cards.evidence import CalibrationRecord
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import EngineStatus, MayBeDown, RewardInput, ServedPolicy, ServedRewardModel
-from winnow.models.engines.checkpoint import inspect, load_tokenizer
+from winnow.models.engines.checkpoint import inspect_policy, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.hub import is_local
@@ -254,7 +254,7 @@ def started(settings: Settings) -> Iterator[Service]:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
         DoesNotFit: the memory does not suffice for all of them.
     """
-    folder = inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
+    folder = inspect_policy(settings.policy.checkpoint, needs_weights=settings.load_format != "dummy")
     scorers = inspect_reward_models(settings)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
