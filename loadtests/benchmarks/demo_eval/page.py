@@ -172,8 +172,9 @@ def _failures(questions: FirstQuestions) -> str:
 
 def _cell(text: str) -> str:
     """Return the end of a text on one line, as a cell of a table."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    return line if len(line) <= SHOWN_CHARACTERS else f"… {line[-SHOWN_CHARACTERS:]}"
+    line = " ".join(text.split())
+    shown = line if len(line) <= SHOWN_CHARACTERS else f"… {line[-SHOWN_CHARACTERS:].lstrip()}"
+    return shown.replace("<", "&lt;").replace("|", "\\|")
 
 
 def plot(evaluation: Evaluation, path: Path) -> None:

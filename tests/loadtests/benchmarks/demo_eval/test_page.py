@@ -46,7 +46,7 @@ def test_every_aim_that_is_met_is_told(good: Results) -> None:
             {"helpfulness model: pairs that the world writes", "helpfulness model: the best-scored right answer"},
         ),
         (
-            {"questions": FirstQuestions((asked("Where?", "right", "There | here.\n"),), (), ())},
+            {"questions": FirstQuestions((asked("Where?", "right", "There <|> here.\n" + "| " * 100),), (), ())},
             {"“Where?”"},
         ),
         (
