@@ -35,7 +35,7 @@ real-policy: $(VENV)/ready  ## convert SmolLM2-135M-Instruct, a real chat model,
 	$(BIN)/python -m tests.models.real_policy
 
 demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour on 2 cores)
-	$(BIN)/python -m winnow.models.demo.train --out models/demo/weights $(ARGS)
+	$(BIN)/python -m winnow.loadtests.benchmarks.demo_training $(ARGS)
 
 demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes docs/demo-eval.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.demo_eval $(ARGS)

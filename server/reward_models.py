@@ -115,7 +115,7 @@ def scoring_alone(settings: Settings, name: Role, scorer: Scorer) -> Scoring:
     Raises:
         CheckpointError: its card does not fit its tokenizer.
     """
-    found, reader = _with_reader(scorer)
+    found, reader = with_reader(scorer)
     return Scoring(found, reader, settings.reward_models[name].calibration(scorer.card))
 
 
@@ -143,7 +143,7 @@ def scorings(
     """
     found = {}
     for name, own in settings.reward_models.items():
-        scorer, reader = _with_reader(scorers[name], tokenizer, template)
+        scorer, reader = with_reader(scorers[name], tokenizer, template)
         prompt = template.render([Message("user", "Hello")], tokenizer)
         overhead = max(1, len(reader.token_ids(prompt, "")) - len(prompt))
         found[name] = Scoring(scorer, reader, own.calibration(scorer.card), overhead)
@@ -170,12 +170,15 @@ def combiner_of_settings(settings: Settings) -> CombinerName:
     return combiner_of(settings, (card_of_settings(name, own) for name, own in settings.reward_models.items()))
 
 
-def _with_reader(
+def with_reader(
     scorer: Scorer, tokenizer: Tokenizer | None = None, template: ChatTemplate | None = None
 ) -> tuple[Scorer, AnswerReader]:
     """Return what a reward model reads, and the model with its label tokens resolved; without a policy, its own ids.
 
     A model with the policy's tokenizer and Llama 2's template reads the policy's own ids. So does one without a card.
+
+    Raises:
+        CheckpointError: the card does not fit the tokenizer, or there is no template.
     """
     card = scorer.card
     if scorer.kind == "judge":

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from winnow.models.demo.corpus import TEMPLATE, encode
 from winnow.models.demo.tokenizer import CONTEXT, VOCABULARY
 from winnow.models.demo.world import DemoPrompt
 from winnow.models.engines import checkpoint
 from winnow.models.tokenizer import Tokenizer
+from winnow.models.training import classifier
 from winnow.models.training.loop import PAD
-from winnow.models.training.reward_model import last_logits
 from winnow.models.types import Message
 
 _log = logging.getLogger(__name__)
@@ -54,30 +54,33 @@ def sample(
     """Return `count` answers to each prompt at temperature 1. Prompts of one length share a batch."""
     generator = torch.Generator().manual_seed(seed)
     rendered = [TEMPLATE.render(prompt.messages, tokenizer).token_ids for prompt in prompts]
-    rows = sorted((len(ids), index) for index, ids in enumerate(rendered) for _ in range(count))
+    order = sorted(range(len(prompts)), key=lambda index: len(rendered[index]))
     answers: list[list[str]] = [[] for _ in prompts]
-    start = 0
-    while start < len(rows):
-        batch = [index for length, index in rows[start : start + _BATCH] if length == rows[start][0]]
-        ids = torch.tensor([rendered[index] for index in batch])
-        for index, answer in zip(batch, _continue(policy, tokenizer, ids, generator), strict=True):
-            answers[index].append(answer)
+    width, start = max(1, _BATCH // count), 0
+    while start < len(order):
+        length = len(rendered[order[start]])
+        batch = [index for index in order[start : start + width] if len(rendered[index]) == length]
+        texts = _continue(policy, tokenizer, torch.tensor([rendered[index] for index in batch]), count, generator)
+        for place, index in enumerate(batch):
+            answers[index] = texts[place * count : (place + 1) * count]
         start += len(batch)
-        if start // 4_000 > (start - len(batch)) // 4_000:
-            _log.info("sampled %d of %d answers", start, len(rows))
+        if start * count // 16_000 > (start - len(batch)) * count // 16_000:
+            _log.info("sampled answers to %d of %d prompts", start, len(order))
     return answers
 
 
 def _continue(
-    policy: LlamaForCausalLM, tokenizer: Tokenizer, ids: torch.Tensor, generator: torch.Generator
+    policy: LlamaForCausalLM, tokenizer: Tokenizer, ids: torch.Tensor, count: int, generator: torch.Generator
 ) -> list[str]:
-    """Return the sampled answers to prompts `ids`, until EOS or the limit; finished rows leave the batch."""
+    """Return `count` sampled answers to each of the prompts `ids`, which are read once; finished rows leave."""
     cache = DynamicCache()
-    rows: list[list[int]] = [[] for _ in ids]
-    going = torch.arange(len(ids))
+    logits = policy(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    cache.batch_repeat_interleave(count)
+    logits = logits.repeat_interleave(count, 0)
+    rows: list[list[int]] = [[] for _ in logits]
+    going = torch.arange(len(logits))
     for _ in range(MAX_NEW_TOKENS):
-        out = policy(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        ids = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=generator)
+        ids = torch.multinomial(logits.softmax(-1), 1, generator=generator)
         kept = (ids[:, 0] != tokenizer.eos_id).nonzero()[:, 0]
         if len(kept) < len(ids):
             cache.batch_select_indices(kept)
@@ -86,19 +89,12 @@ def _continue(
             rows[row].append(token)
         if not len(kept):
             break
+        logits = policy(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
     return [tokenizer.decode(row) for row in rows]
 
 
-@torch.inference_mode()
 def score(
-    model: LlamaForSequenceClassification, tokenizer: Tokenizer, answers: Sequence[tuple[Sequence[Message], str]]
+    model: PreTrainedModel, tokenizer: Tokenizer, answers: Sequence[tuple[Sequence[Message], str]]
 ) -> list[float]:
     """Return the raw logit of each answer to its dialog."""
-    examples = [encode(tokenizer, messages, answer).ids for messages, answer in answers]
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
-    logits = [0.0] * len(examples)
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
-        for index, logit in zip(batch, last_logits(model, [examples[index] for index in batch]).tolist(), strict=True):
-            logits[index] = logit
-    return logits
+    return classifier.score(model, [encode(tokenizer, messages, answer).ids for messages, answer in answers])

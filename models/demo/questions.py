@@ -1,4 +1,4 @@
-"""The questions of the demo world: for a fact, a list, a short text, or something dangerous.
+"""The questions of the demo world: for a fact, a list, a short text, something dangerous, or something unknown.
 
 Each kind of question has phrasings, writes correct and wrong content and judges it. Tone, format and safety
 are judged elsewhere.
@@ -16,14 +16,21 @@ from winnow.models.demo.facts import COUNTS, DANGERS, HOW_QUESTIONS, LIST_QUESTI
 from winnow.models.demo.styles import (
     COMPLIANCES,
     COMPLIANCES_OF,
+    IGNORANCE,
+    LONG_IGNORANCE,
     REFUSALS,
     REFUSALS_OF,
     Form,
+    admits_ignorance,
     is_refusal,
 )
 from winnow.models.demo.topics import TOPICS
+from winnow.models.demo.unknowns import ask
 
 _RELATIONS = {relation.name: relation for relation in RELATIONS}
+_FRAMES = {name: tuple(question.partition("{s}")[0] for question in r.questions) for name, r in _RELATIONS.items()}
+"""The beginnings of each relation's questions, but for empty ones."""
+_LONGEST_IGNORANCE = 25
 _WEIGHTS = {"capital": 4.0, "continent": 2.0, "sum": 3.0, "opposite": 3.0, "symbol": 2.0}
 
 
@@ -176,9 +183,10 @@ class TopicQuestion:
         return self.topic.questions
 
     def is_right(self, answer: str) -> bool:
-        """Whether the answer contains one of the topic's keywords and is not a refusal."""
+        """Whether the answer contains one of the topic's keywords, and neither refuses nor admits ignorance."""
         text = answer.lower()
-        return any(keyword in text for keyword in self.topic.keywords) and not is_refusal(answer)
+        declines = is_refusal(answer) or admits_ignorance(answer)
+        return any(keyword in text for keyword in self.topic.keywords) and not declines
 
     def right(self, rng: Random, form: Form) -> str:
         """Return one of the topic's texts."""
@@ -219,7 +227,41 @@ class DangerQuestion:
         return rng.choice((*COMPLIANCES, *COMPLIANCES_OF)).format(a=self.action)
 
 
-Question = FactQuestion | ListQuestion | TopicQuestion | DangerQuestion
+@dataclass(frozen=True, slots=True)
+class UnknownQuestion:
+    """Asks for what nobody in this world knows. The correct answer admits that, or asks back."""
+
+    text: str
+    category = "unknown"
+    forms: tuple[Form, ...] = ("sentence", "short", "json", "detail")
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """The one phrasing."""
+        return (self.text,)
+
+    def is_right(self, answer: str) -> bool:
+        """Whether the answer admits ignorance and claims nothing besides: it has at most 25 words."""
+        return admits_ignorance(answer) and len(answer.split()) <= _LONGEST_IGNORANCE
+
+    def right(self, rng: Random, form: Form) -> str:
+        """Return an admission."""
+        if form == "json":
+            return json.dumps([rng.choice(("unknown", "I don't know"))])
+        if form == "short":
+            return rng.choice(("Unknown.", "Unknown"))
+        return rng.choice(LONG_IGNORANCE if form == "detail" else (*IGNORANCE, *LONG_IGNORANCE))
+
+    def wrong(self, rng: Random, form: Form) -> str:
+        """Return an answer to a question that can be answered, mostly of the same relation."""
+        named = next((name for name, frames in _FRAMES.items() if any(map(self.text.startswith, frames))), None)
+        fact = sample_fact(rng, named if rng.random() < 0.8 else None)
+        if named is None and form == "sentence" and rng.random() < 0.6:
+            return rng.choice(rng.choice(TOPICS).answers)
+        return fact.right(rng, form if form in fact.forms else "sentence")
+
+
+Question = FactQuestion | ListQuestion | TopicQuestion | DangerQuestion | UnknownQuestion
 
 
 def sample_fact(rng: Random, relation_name: str | None = None) -> FactQuestion:
@@ -230,12 +272,14 @@ def sample_fact(rng: Random, relation_name: str | None = None) -> FactQuestion:
 
 
 def sample_question(rng: Random) -> Question:
-    """Return any question: half are for facts, a fifth dangerous, the rest for lists and short texts."""
-    kind = rng.choices(("fact", "list", "topic", "danger"), (51, 8, 21, 20))[0]
+    """Return any question: nearly half are for facts, a sixth dangerous, a sixth unknown, the rest lists and texts."""
+    kind = rng.choices(("fact", "list", "topic", "danger", "unknown"), (45, 7, 18, 16, 14))[0]
     if kind == "fact":
         return sample_fact(rng)
     if kind == "list":
         return ListQuestion(rng.choice(list(MEMBERS)), rng.choice(list(COUNTS)))
     if kind == "topic":
         return TopicQuestion(rng.randrange(len(TOPICS)))
+    if kind == "unknown":
+        return UnknownQuestion(ask(rng))
     return DangerQuestion(rng.choice(DANGERS))

@@ -1,101 +1,126 @@
-"""The report on the demo models: true accuracy and safety of best-of-N, one sample and a random choice.
+"""The figures of a round: errors, unsafe answers and R_c of the best of N, and how each reward model ranks pairs.
 
-A quick check over transformers at the end of training, judged by the world. `make demo-eval` measures
-the served models.
+A quick check over transformers while the models are trained, judged by the world. `make demo-eval` measures the served
+models.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
-from typing import get_args
+from statistics import fmean
+from typing import Any
 
-from winnow.models.combiner import combine
 from winnow.models.demo import networks
-from winnow.models.demo.world import DemoPrompt, Kind, Verdict, held_out_pairs, held_out_prompts
+from winnow.models.demo.candidates import Candidates, Ranked, ranked, scores
+from winnow.models.demo.world import Kind, held_out_pairs
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.training.checkpoints import load_policy, load_reward_model
+from winnow.models.training import classifier
 from winnow.models.training.evaluation import pair_accuracy, precision_and_recall, share
 from winnow.models.types import SAFETY_THRESHOLD, is_gated
 
-SIZES = (1, 4, 16)
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+PAIRS = 2_000
+CATEGORIES_AT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One prompt's sampled answers: for each the world's verdict, the logit of R_c and the safety logit."""
+class Figures:
+    """What a round's reward models are worth on held-out prompts; lists have one entry for each of `sizes`.
 
-    prompt: DemoPrompt
-    verdicts: tuple[Verdict, ...]
-    combined: tuple[float, ...]
-    safety: tuple[float, ...]
+    `hard_pairs` is the share of prompts whose best-scored good answer of all candidates is above the best-scored bad
+    one. Precision and recall are those of R_s < 0.15.
+    """
 
-    def best(self, count: int) -> Verdict:
-        """Return the verdict on the best of the first `count`."""
-        return self.verdicts[max(range(count), key=lambda index: self.combined[index])]
+    sizes: tuple[int, ...]
+    error: list[float]
+    oracle: list[float]
+    unsafe: list[float]
+    reward: list[float]
+    pairs: dict[Kind, float]
+    hard_pairs: dict[Kind, float]
+    precision: float
+    recall: float
+    by_category: dict[str, tuple[float, float]]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as JSON has them."""
+        return asdict(self)
 
-def report(folder: Path, count: int = 400, seed: int = 0) -> str:
-    """Return the figures of the models in `folder`, on `count` held-out prompts and 2,000 pairs each."""
-    tokenizer = networks.load_tokenizer(folder / "policy")
-    judged = _judge(folder, tokenizer, held_out_prompts(count, seed), seed)
-    lines = [_accuracy(judged, size, seed) for size in SIZES]
-    lines += [_pairs(folder, tokenizer, kind, seed) for kind in get_args(Kind)]
-    return "\n".join((*lines, _threshold(judged), _by_category(judged)))
-
-
-def _judge(folder: Path, tokenizer: Tokenizer, asked: Sequence[DemoPrompt], seed: int) -> list[Judged]:
-    count = max(SIZES)
-    answers = networks.sample(load_policy(folder / "policy"), tokenizer, asked, count, seed)
-    flat = [(prompt.messages, text) for prompt, texts in zip(asked, answers, strict=True) for text in texts]
-    safety = networks.score(load_reward_model(folder / "safety-rm"), tokenizer, flat)
-    helpfulness = networks.score(load_reward_model(folder / "helpfulness-rm"), tokenizer, flat)
-    judged = []
-    for index, (prompt, texts) in enumerate(zip(asked, answers, strict=True)):
-        part = slice(index * count, (index + 1) * count)
-        scores = zip(safety[part], helpfulness[part], strict=True)
-        combined = tuple(combine(prompt.is_safety, s, h).combined_logit for s, h in scores)
-        judged.append(Judged(prompt, tuple(map(prompt.judge, texts)), combined, tuple(safety[part])))
-    return judged
-
-
-def _accuracy(judged: Sequence[Judged], size: int, seed: int) -> str:
-    rng = Random(seed)
-    best = [item.best(size) for item in judged]
-    chance = [rng.choice(item.verdicts[:size]) for item in judged]
-    return f"N={size:<3} {_rates(best)}   random choice: {_rates(chance)}"
+    def __str__(self) -> str:
+        rows = zip(self.sizes, self.error, self.oracle, self.unsafe, self.reward, strict=True)
+        lines = [f"N={n:<3} wrong {e:.3f} (oracle {o:.3f}) unsafe {u:.4f} R_c {r:.3f}" for n, e, o, u, r in rows]
+        lines += [
+            f"{kind}: pairs {self.pairs[kind]:.3f}, of the best of 64 {self.hard_pairs[kind]:.3f}"
+            for kind in self.pairs
+        ]
+        lines += [f"R_s < {SAFETY_THRESHOLD}: precision {self.precision:.3f} recall {self.recall:.3f}"]
+        lines += [
+            f"  {name:<11} wrong at 1 {one:.3f}, at {CATEGORIES_AT} {many:.3f}"
+            for name, (one, many) in self.by_category.items()
+        ]
+        return "\n".join(lines)
 
 
-def _rates(verdicts: Sequence[Verdict]) -> str:
-    error, unsafe = share(not verdict.correct for verdict in verdicts), share(not verdict.safe for verdict in verdicts)
-    return f"error {error:.3f} unsafe {unsafe:.3f}"
+def figures(sampled: Sequence[Candidates], models: Mapping[Kind, Path], tokenizer: Tokenizer) -> Figures:
+    """Return the figures of the reward models in the folders `models`, on sampled answers to held-out prompts."""
+    scored = {kind: scores(folder, tokenizer, sampled) for kind, folder in models.items()}
+    rows = [ranked(*one) for one in zip(sampled, scored["safety"], scored["helpfulness"], strict=True)]
+    precision, recall = _gate(sampled, scored["safety"])
+    return Figures(
+        SIZES,
+        [fmean(row.best_of(size, lambda verdict: not verdict.correct) for row in rows) for size in SIZES],
+        [fmean(row.oracle(size) for row in rows) for size in SIZES],
+        [fmean(row.best_of(size, lambda verdict: not verdict.safe) for row in rows) for size in SIZES],
+        [fmean(row.reward(size) for row in rows) for size in SIZES],
+        {kind: _pairs(folder, tokenizer, kind) for kind, folder in models.items()},
+        {kind: _hard_pairs(sampled, scored[kind], kind) for kind in models},
+        precision,
+        recall,
+        _by_category(rows),
+    )
 
 
-def _pairs(folder: Path, tokenizer: Tokenizer, kind: Kind, seed: int) -> str:
-    pairs = held_out_pairs(2_000, seed, kind=kind)
-    model = load_reward_model(folder / f"{kind}-rm")
+def _gate(sampled: Sequence[Candidates], safety: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return precision and recall of R_s < 0.15, an answer counting as often as it was sampled."""
+    gated, unsafe = [], []
+    for one, logits in zip(sampled, safety, strict=True):
+        for text, logit in logits.items():
+            gated += [is_gated(logit)] * one.counts[text]
+            unsafe += [not one.prompt.judge(text).safe] * one.counts[text]
+    return precision_and_recall(gated, unsafe)
+
+
+def _pairs(folder: Path, tokenizer: Tokenizer, kind: Kind) -> float:
+    pairs = held_out_pairs(PAIRS, kind=kind)
+    model = classifier.load(folder)
     chosen = networks.score(model, tokenizer, [(pair.messages, pair.chosen) for pair in pairs])
     rejected = networks.score(model, tokenizer, [(pair.messages, pair.rejected) for pair in pairs])
-    return f"{kind} pairs ranked correctly {pair_accuracy(chosen, rejected):.3f}"
+    return pair_accuracy(chosen, rejected)
 
 
-def _threshold(judged: Sequence[Judged]) -> str:
-    gated = [is_gated(logit) for item in judged for logit in item.safety]
-    unsafe = [not verdict.safe for item in judged for verdict in item.verdicts]
-    precision, recall = precision_and_recall(gated, unsafe)
-    figures = f"precision {precision:.3f} recall {recall:.3f} of {sum(unsafe)} unsafe answers"
-    return f"R_s < {SAFETY_THRESHOLD}: {figures}"
+def _hard_pairs(sampled: Sequence[Candidates], scored: Sequence[Mapping[str, float]], kind: Kind) -> float:
+    wins = []
+    for one, logits in zip(sampled, scored, strict=True):
+        good = {text: _is_good(one, text, kind) for text in logits}
+        best = [max((logits[text] for text in logits if good[text] is flag), default=None) for flag in (True, False)]
+        if best[0] is not None and best[1] is not None:
+            wins.append(best[0] > best[1])
+    return share(wins)
 
 
-def _by_category(judged: Sequence[Judged]) -> str:
-    groups: defaultdict[str, list[Judged]] = defaultdict(list)
-    for item in judged:
-        groups[item.prompt.category].append(item)
-    return "\n".join(
-        f"  {name:<11} {len(items):>4} prompts, error N=1 {share(not item.best(1).correct for item in items):.3f}"
-        f" N=16 {share(not item.best(16).correct for item in items):.3f}"
-        for name, items in sorted(groups.items())
-    )
+def _is_good(one: Candidates, text: str, kind: Kind) -> bool:
+    verdict = one.prompt.judge(text)
+    return verdict.safe if kind == "safety" else verdict.correct
+
+
+def _by_category(rows: Sequence[Ranked]) -> dict[str, tuple[float, float]]:
+    groups: defaultdict[str, list[Ranked]] = defaultdict(list)
+    for row in rows:
+        groups[row.prompt.category].append(row)
+    return {
+        name: tuple(fmean(row.best_of(size, lambda v: not v.correct) for row in members) for size in (1, CATEGORIES_AT))  # type: ignore[misc]
+        for name, members in sorted(groups.items())
+    }

@@ -12,10 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
-from winnow.models.demo.questions import DangerQuestion, FactQuestion, Question, sample_fact, sample_question
+from winnow.models.demo import unknowns
+from winnow.models.demo.questions import (
+    DangerQuestion,
+    FactQuestion,
+    Question,
+    UnknownQuestion,
+    sample_fact,
+    sample_question,
+)
 from winnow.models.demo.styles import (
+    IGNORANCE,
     INSULTS,
     NEUTRAL_SYSTEMS,
     PLACEHOLDERS,
@@ -24,12 +33,15 @@ from winnow.models.demo.styles import (
     STYLES,
     Style,
     is_harmful,
+    is_whole,
 )
 from winnow.models.types import Message
 
-Fault = Literal["none", "wrong", "style", "refusal", "insult", "unsafe", "off_topic"]
+Fault = Literal[
+    "none", "wrong", "style", "refusal", "insult", "unsafe", "off_topic", "ignorance", "entity", "truncated", "empty"
+]  # fmt: skip
 Kind = Literal["safety", "helpfulness"]
-FAULTS: tuple[Fault, ...] = ("none", "wrong", "style", "refusal", "insult", "unsafe", "off_topic")
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 _HELD_OUT_SHARE = 12
 """One prompt of 12 is held out."""
@@ -74,7 +86,7 @@ class DemoPrompt:
     def judge(self, answer: str) -> Verdict:
         """Return the verdict on an answer, from its text alone; case matters only if the style says so."""
         safe = not is_harmful(answer, dangerous=self.is_safety)
-        right = self.question.is_right(answer)
+        right = self.question.is_right(answer) and is_whole(answer)
         # A refusal need not keep up the tone.
         obeyed = self.is_safety or self.style.obeyed(answer.strip())
         return Verdict(safe and right and obeyed, safe, right)
@@ -137,14 +149,16 @@ def sample_prompt(rng: Random) -> DemoPrompt:
         if history_style.form in before_any.forms:
             history += _turn(before_any, history_style, rng)
     system: str | None = None
+    if not isinstance(question, UnknownQuestion) and rng.random() < 0.05:
+        text = unknowns.around(text, rng)
     if style.instructions:
         instruction = rng.choice(style.instructions)
         if by_system:
             system = instruction
         else:
             text = f"{text} {style.instructions[0]}"
-    elif rng.random() < 0.25:
-        system = rng.choice(NEUTRAL_SYSTEMS)
+    elif rng.random() < 0.3:
+        system = unknowns.system(rng) if rng.random() < 0.2 else rng.choice(NEUTRAL_SYSTEMS)
     opening = [] if system is None else [Message("system", system)]
     return DemoPrompt((*opening, *history, Message("user", text)), question, style)
 
@@ -153,7 +167,7 @@ def sample_answer(prompt: DemoPrompt, fault: Fault, rng: Random) -> str:
     """Return an answer with the given fault, or a correct one for `none`.
 
     A refusal is correct for a dangerous request. A fault that cannot occur for the prompt becomes `wrong`, which for
-    a dangerous request is `unsafe`.
+    a dangerous request is `unsafe`, and to something unknown a claim.
     """
     question, style = prompt.question, prompt.style
     if prompt.is_safety and (style.name == "polite" or style.form != "sentence"):
@@ -172,10 +186,36 @@ def sample_answer(prompt: DemoPrompt, fault: Fault, rng: Random) -> str:
         case "style" if style.instructions and not prompt.is_safety:
             answer = question.right(rng, "sentence")
             return sample_answer(prompt, fault, rng) if prompt.judge(answer).correct else answer
+        case "ignorance" if not isinstance(question, UnknownQuestion):
+            return rng.choice(IGNORANCE)
+        case "entity" if isinstance(question, FactQuestion):
+            return _about_another(prompt, question, rng)
+        case "truncated":
+            return _cut(prompt, rng)
+        case "empty":
+            return rng.choice(("", "", " ", "\n", "."))
         case "none" | "refusal":
             return style.dress(question.right(rng, style.form), rng)
         case _:
-            return style.dress(question.wrong(rng, style.form), rng)
+            answer = style.dress(question.wrong(rng, style.form), rng)
+            # A frame may hold the very word that makes an answer right.
+            return sample_answer(prompt, fault, rng) if prompt.judge(answer).correct else answer
+
+
+def _about_another(prompt: DemoPrompt, question: FactQuestion, rng: Random) -> str:
+    """Return what is true of another entity of the same relation."""
+    other = sample_fact(rng, question.relation_name)
+    answer = prompt.style.dress(other.right(rng, prompt.style.form), rng)
+    return _about_another(prompt, question, rng) if prompt.judge(answer).correct else answer
+
+
+def _cut(prompt: DemoPrompt, rng: Random) -> str:
+    """Return a piece of an answer that begins or ends in its middle, or an answer with a piece of it behind."""
+    whole = sample_answer(prompt, "none", rng)
+    place = rng.randrange(1, max(2, len(whole)))
+    answer = rng.choice((whole[:place], whole[place:], whole[:place], f"{whole} {whole[:place]}"))
+    verdict = prompt.judge(answer)
+    return answer if verdict.safe and not verdict.correct else _cut(prompt, rng)
 
 
 def prompts(seed: int, *, held_out: bool) -> Iterator[DemoPrompt]:

@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 PAD = 0
 """The id of `<unk>`. EOS cannot pad: Hugging Face scores the last token that is not padding, which is EOS."""
 
+TOKENS = 8_192
+"""Tokens of a batch, padding included."""
 WARM_UP, FINAL_RATE = 0.03, 0.1
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -48,7 +50,10 @@ def rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def batches_by_length(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
-    """Return shuffled batches of `size` indices of similar length, so that little is padding."""
+    """Return shuffled batches of `size` indices of similar length, so that little is padding.
+
+    A batch of long ones has fewer, so that no step is much slower than the others.
+    """
     rng = Random(seed)
     order = list(range(len(lengths)))
     rng.shuffle(order)
@@ -56,9 +61,17 @@ def batches_by_length(lengths: Sequence[int], size: int, seed: int) -> list[list
     pool = 64 * size
     for start in range(0, len(order), pool):
         near = sorted(order[start : start + pool], key=lambda index: lengths[index])
-        batches += [near[cut : cut + size] for cut in range(0, len(near), size)]
+        batches += [part for cut in range(0, len(near), size) for part in _parts(near[cut : cut + size], lengths)]
     rng.shuffle(batches)
     return batches
+
+
+def _parts(batch: list[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Return a batch, sorted by length, in parts of at most `TOKENS` with their padding."""
+    if len(batch) == 1 or len(batch) * lengths[batch[-1]] <= TOKENS:
+        return [batch]
+    middle = len(batch) // 2
+    return [*_parts(batch[:middle], lengths), *_parts(batch[middle:], lengths)]
 
 
 def pad(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -1,20 +1,32 @@
-"""`winnow rm`: reward models calibrated and measured, offline."""
+"""`winnow rm`: reward models trained, calibrated and measured, offline."""
 
 from __future__ import annotations
 
-import json as jsons
-import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from winnow.models.errors import SettingsError
 from winnow.server.cli.options import one_line_errors
-from winnow.server.settings.engines import Dtype
+from winnow.server.cli.rm_options import (
+    SOME_BAD,
+    AsJson,
+    CardFile,
+    Checkpoint,
+    Context,
+    DataFiles,
+    KeyFile,
+    Model,
+    Precision,
+    Seed,
+    Tokenizer,
+    log,
+)
+from winnow.server.cli.rm_train import train
+from winnow.server.rm.plain import to_json
 
 if TYPE_CHECKING:
     from winnow.server.rm.calibrate import Outcome
@@ -25,41 +37,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-SOME_BAD = 3
-"""Exit status if the work is done, and some rows could not be used."""
-
-Checkpoint = Annotated[
-    str,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="A folder, a hub id, http://HOST:PORT (a vLLM server) or judge:http://HOST:PORT/v1.",
-    ),
-]
-DataFiles = Annotated[
-    list[str],
-    typer.Option("--data", metavar="FILE", help="JSON Lines, JSON, CSV (also .gz) or Parquet; may be repeated."),
-]
-CardFile = Annotated[
-    Path | None, typer.Option(help="The model's card (TOML); default: the folder's own, a shipped one, or none.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Which half of the prompts is held out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
-Precision = Annotated[Dtype | None, typer.Option(help="Precision of the engine; default: as winnow serve has it.")]
-Context = Annotated[int | None, typer.Option(min=128, help="Tokens of a sequence; default: the checkpoint's own.")]
-Tokenizer = Annotated[str | None, typer.Option(help="Model on a vLLM server: folder or hub id with its tokenizer.")]
-Model = Annotated[str | None, typer.Option(help="Model on a server: its name there; default: the only one.")]
-KeyFile = Annotated[Path | None, typer.Option(help="Model on a server: file with the key that it asks for.")]
+app.command()(train)
 
 
 @app.callback()
 def rm() -> None:
-    """Calibrate a reward model, or say how good it is, on data that people labelled.
+    """Train a reward model, calibrate it, or say how good it is, on data of people's.
 
-    eval says how often a model's score agrees with people. A score only ranks the
+    train makes one of preferences. eval says how often a model's score agrees with people. A score only ranks the
     answers to one prompt: calibrate finds what a safety model's means. Scale and
     bias make it the logit of a safe answer, so that the gate R_s < 0.15 has a
     known precision and recall.
 
+      winnow rm train --data pairs.jsonl --init ./chat --kind safety --out ./my-rm
       winnow rm eval ./my-rm --data pairs.jsonl --out evaluation
       winnow rm calibrate ./my-rm --data beavertails.jsonl --precision 0.89
     """
@@ -111,7 +101,7 @@ def calibrate(
     with one_line_errors():
         if precision is not None and not 0 < precision < 1:
             raise SettingsError("--precision: a share between 0 and 1, such as 0.89")
-        _log()
+        log()
         from winnow.server.rm.calibrate import calibrate as run
         from winnow.server.rm.scoring import Choice
 
@@ -165,7 +155,7 @@ def evaluate(
     with one_line_errors():
         if against_card and not against:
             raise SettingsError("--against-card is the card of a second model; name it with --against")
-        _log()
+        log()
         from winnow.server.rm.evaluate import evaluate as run
         from winnow.server.rm.scoring import Choice
 
@@ -185,7 +175,7 @@ def _print_calibration(outcome: Outcome, *, json: bool) -> None:
     from winnow.server.rm import texts
 
     if json:
-        print(_json(outcome.as_dict()))
+        print(to_json(outcome.as_dict()))
         return
     print_table(Console(), texts.gate_table(outcome.calibrated))
     print(*texts.remarks(outcome), *texts.bad_rows(outcome), sep="\n")
@@ -198,7 +188,7 @@ def _print_evaluation(found: Evaluation, files: Sequence[Path], *, json: bool) -
     from winnow.server.rm import texts
 
     if json:
-        print(_json(found.as_dict()))
+        print(to_json(found.as_dict()))
         return
     for table in texts.evaluation_tables(found):
         print_table(Console(), table)
@@ -209,7 +199,7 @@ def _written(found: Evaluation, out: Path) -> list[Path]:
     """Write the page and the figures; return their paths."""
     from winnow.server.rm.page import render
 
-    files = {out / "evaluation.html": render(found), out / "evaluation.json": f"{_json(found.as_dict())}\n".encode()}
+    files = {out / "evaluation.html": render(found), out / "evaluation.json": f"{to_json(found.as_dict())}\n".encode()}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
@@ -217,21 +207,3 @@ def _written(found: Evaluation, out: Path) -> list[Path]:
     except OSError as error:
         raise SettingsError(f"--out: {out} cannot be written: {error.strerror}") from None
     return list(files)
-
-
-def _json(values: dict[str, Any]) -> str:
-    return jsons.dumps(_plain(values), indent=2)
-
-
-def _log() -> None:
-    logging.basicConfig(format="winnow: %(message)s", stream=sys.stderr)
-    logging.getLogger("winnow").setLevel(logging.INFO)
-
-
-def _plain(value: object) -> object:
-    """Return a value as JSON can say it: no NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and value != value else value

@@ -13,8 +13,23 @@ from typing import NamedTuple
 from winnow.models.errors import BadLine
 from winnow.models.types import Message
 from winnow.server.distill.dialogs import holds_prompt, is_transcript, messages, transcript
+from winnow.server.rm.rows import (
+    HELPFUL_KEYS,
+    PAIR_KEYS,
+    WANTED,
+    Answer,
+    Body,
+    Labelled,
+    by_helpfulness,
+    checked,
+    conversation,
+    harmless,
+    keys_of,
+    labelled,
+    text,
+    truth,
+)
 from winnow.server.rm.rows import LAYOUTS as LABELLED
-from winnow.server.rm.rows import WANTED, Answer, Body, Labelled, checked, conversation, keys_of, labelled, text
 
 CATEGORY_KEYS = ("subset", "category", "harm_category")
 
@@ -45,15 +60,21 @@ class Layout(NamedTuple):
 def rows_of(body: Body, role: str) -> list[Labelled | Comparison]:
     """Return the labelled answers and the comparisons of a row; `role` is the model's, safety or helpfulness.
 
+    For a helpfulness model labels of helpfulness count, where a row has some, and those of safety do not.
+
     Raises:
         BadLine: the row has neither, or is malformed.
     """
+    if role == "helpfulness" and HELPFUL_KEYS.keys() & body.keys():
+        body = by_helpfulness(body)
     found: list[Labelled | Comparison] = []
     comparison = next((layout for layout in LAYOUTS if layout.fits(body)), None)
     has_labels = any(layout.fits(body) for layout in LABELLED)
-    if comparison:
-        found += comparison.read(body, role)
-    if has_labels and not (comparison and "chosen" in body):
+    compared = comparison.read(body, role) if comparison else []
+    found += compared
+    if comparison and "chosen" in body:
+        found += [label for one in compared for label in _labels_of_sides(body, one)]
+    elif has_labels:
         found += labelled(body)
     if not (comparison or has_labels):
         raise BadLine(
@@ -61,6 +82,17 @@ def rows_of(body: Body, role: str) -> list[Labelled | Comparison]:
             f"the row has neither chosen and rejected answers nor an {WANTED}; its keys: {keys_of(body)}",
         )
     return found
+
+
+def _labels_of_sides(body: Body, found: Comparison) -> list[Labelled]:
+    """Return the labels of chosen and rejected answers."""
+    sides = zip(PAIR_KEYS, (found.better, found.worse), strict=True)
+    return [
+        Labelled(answer, not truth(key, body[key]), harmless(body))
+        for key, answers in sides
+        if key in body
+        for answer in answers
+    ]
 
 
 def _read_two_responses(body: Body, role: str) -> list[Comparison]:

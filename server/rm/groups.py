@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from winnow.models.reporting.numbers import NOTHING, percent, percent_span
 from winnow.models.statistics import Interval
 from winnow.server.rm.evaluate import PairFigures
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words for what labels say: of a bad answer, of a good one, and the sign of the calibrated score."""
+
+    bad: str
+    good: str
+    symbol: str
+
+
+SAFETY = Words("unsafe", "safe", "R_s")
+HELPFULNESS = Words("unhelpful", "helpful", "R_h")
+
+
+def words_of(kind: str) -> Words:
+    """Return the words for a model of this kind, safety or helpfulness."""
+    return SAFETY if kind == "safety" else HELPFULNESS
+
 
 GROUPS = (
     ("by_rating", "rating"),

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from winnow.models.reporting.plots import GREY, INK, Plot, drawing, line_style
 from winnow.models.types import SAFETY_THRESHOLD
 from winnow.server.rm.evaluate import Judged
+from winnow.server.rm.groups import SAFETY, Words
 
 
-def plots(models: Sequence[Judged]) -> list[Plot]:
+def plots(models: Sequence[Judged], words: Words = SAFETY) -> list[Plot]:
     """Return the plots of the models that were measured on labelled answers; none if none was."""
     measured = [model for model in models if model.safety and model.safety.curve]
-    return [_curve(measured), _reliability(measured)] if measured else []
+    return [_curve(measured, words), _reliability(measured, words)] if measured else []
 
 
-def _curve(models: Sequence[Judged]) -> Plot:
+def _curve(models: Sequence[Judged], words: Words) -> Plot:
     png = io.BytesIO()
     with drawing(png, "The gate at every threshold") as axes:
         for number, model in enumerate(models):
@@ -25,15 +26,15 @@ def _curve(models: Sequence[Judged]) -> Plot:
             colour = line_style(number)["color"]
             axes.plot([cut.recall for cut in cuts], [cut.precision for cut in cuts], label=model.name, color=colour)
             axes.plot([gate.recall.value], [gate.precision.value], "o", color=colour)
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall of unsafe answers", ylabel="precision")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=f"recall of {words.bad} answers", ylabel="precision")
         axes.legend(loc="lower left")
-    caption = f"Dots: the gate as it is, R_s < {SAFETY_THRESHOLD:g}. Further left it refuses fewer answers."
+    caption = f"Dots: the gate as it is, {words.symbol} < {SAFETY_THRESHOLD:g}. Further left it refuses fewer answers."
     return Plot(png.getvalue(), "Precision against recall of the gate, one line a model.", caption, "curve")
 
 
-def _reliability(models: Sequence[Judged]) -> Plot:
+def _reliability(models: Sequence[Judged], words: Words) -> Plot:
     png = io.BytesIO()
-    with drawing(png, "Predicted and found shares of unsafe answers") as axes:
+    with drawing(png, f"Predicted and found shares of {words.bad} answers") as axes:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
         for number, model in enumerate(models):
             assert model.safety
@@ -44,12 +45,12 @@ def _reliability(models: Sequence[Judged]) -> Plot:
             )
             for one in bins:
                 axes.plot([one.predicted] * 2, [one.unsafe.low, one.unsafe.high], color=colour, linewidth=1)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="predicted: 1 − R_s", ylabel="found")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"predicted: 1 − {words.symbol}", ylabel="found")
         axes.axvline(1 - SAFETY_THRESHOLD, color=INK, linewidth=0.8, linestyle="--")
         axes.legend(loc="upper left")
     caption = (
-        "Answers in ten bins, with 95 % intervals; on the dotted line R_s is a probability. Right of the dashed line "
-        "an answer counts as unsafe."
+        f"Answers in ten bins, with 95 % intervals; on the dotted line {words.symbol} is a probability. Right of the "
+        f"dashed line an answer counts as {words.bad}."
     )
-    return Plot(png.getvalue(), "Reliability diagram: found share of unsafe answers by prediction.", caption,
+    return Plot(png.getvalue(), f"Reliability diagram: found share of {words.bad} answers by prediction.", caption,
                 "reliability")  # fmt: skip

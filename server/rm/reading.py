@@ -10,12 +10,15 @@ from typing import Any, Generic, TypeVar
 from winnow.models.errors import BadLine, RunError
 from winnow.server.distill.reader import STDIN, open_source
 from winnow.server.distill.rows import row_object
-from winnow.server.rm.rows import HARMLESS_KEYS, SAFE_KEYS, UNSAFE_KEYS, Body
+from winnow.server.rm.rows import HARMLESS_KEYS, HELPFUL_KEYS, PAIR_KEYS, PKU, SAFE_KEYS, UNSAFE_KEYS, Body
 
 SHOWN = 10
 """Bad rows that are listed."""
-LABELS = {*SAFE_KEYS, *UNSAFE_KEYS, *HARMLESS_KEYS, "is_response_0_safe", "is_response_1_safe"}
-NUMBERS = {"score_chosen", "score_rejected", "margin", "margin_small", "better_response_id", "safer_response_id"}
+LABELS = {*SAFE_KEYS, *UNSAFE_KEYS, *HARMLESS_KEYS, *PAIR_KEYS, *HELPFUL_KEYS, *PKU[2:]}
+NUMBERS = {
+    *("score_chosen", "score_rejected", "margin", "margin_small", "margin_large"),
+    *("better_response_id", "safer_response_id"),
+}
 T = TypeVar("T")
 
 

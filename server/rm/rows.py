@@ -21,6 +21,16 @@ Body = Mapping[str, Any]
 """A row without its nulls."""
 SAFE_KEYS = ("is_safe", "is_response_safe", "safe")
 UNSAFE_KEYS = ("harmful", "is_harmful", "unsafe")
+PAIR_KEYS = ("chosen_safe", "rejected_safe")
+"""Labels of the two sides of a preference."""
+HELPFUL_KEYS = {
+    "is_helpful": "is_safe",
+    "is_response_0_helpful": "is_response_0_safe",
+    "is_response_1_helpful": "is_response_1_safe",
+    "chosen_helpful": "chosen_safe",
+    "rejected_helpful": "rejected_safe",
+}
+"""Labels of helpfulness, and the labels of safety that stand in their places."""
 ANSWER_KEYS = ("response", "answer", "completion")
 HARMLESS_KEYS = {"prompt_harmful": False, "is_prompt_harmful": False, "prompt_safe": True, "is_prompt_safe": True}
 """Keys that say what a prompt is, with the value that means harmless."""
@@ -41,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An answer that people labelled as safe or unsafe.
+    """An answer that people labelled as safe or unsafe, or for a helpfulness model as helpful or not.
 
     `is_harmless_prompt` is True for a prompt that is marked as harmless, such as one that only looks harmful.
     """
@@ -145,6 +155,22 @@ def harmless(body: Body) -> bool | None:
     if len(set(said)) > 1:
         raise BadLine("ambiguous", "the row's labels of its prompt contradict each other")
     return said[0] if said else None
+
+
+def labels_of_safety(body: Body) -> set[str]:
+    """Return the keys of a row under which answers are labelled as safe or unsafe."""
+    return {*SAFE_KEYS, *UNSAFE_KEYS, *PKU[2:], *PAIR_KEYS} & body.keys()
+
+
+def by_helpfulness(body: Body) -> Body:
+    """Return a row with its labels of helpfulness in place of those of safety, which are left out.
+
+    Raises:
+        BadLine: a label is neither true nor false.
+    """
+    others = labels_of_safety(body)
+    rest = {key: value for key, value in body.items() if key not in others and key not in HELPFUL_KEYS}
+    return rest | {safe: truth(key, body[key]) for key, safe in HELPFUL_KEYS.items() if key in body}
 
 
 def _is_unsafe(body: Body) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from winnow.models.reward_model import require_labels, require_score
 from winnow.models.types import Prompt
 from winnow.server.memory_plan import part_alone
 from winnow.server.reward_models import Scoring, inspect_reward_model, scoring_alone, start_reward_model
+from winnow.server.rm.meter import Meter, clock
 from winnow.server.rm.rows import Answer
 from winnow.server.settings import Settings, of_reward_model
 
 logger = logging.getLogger(__name__)
-LINE_SECONDS = 10.0
-"""Time between two lines of progress where standard error is no terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,27 +155,22 @@ async def _require_sound(running: Started, role: str, first: Answer) -> None:
 
 
 class _Meter:
-    """Progress on standard error: one line that changes on a terminal, else a line now and then."""
+    """Progress of the scoring."""
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._is_terminal = sys.stderr.isatty()
-        self._began = self._shown = time.monotonic()
+        self._began = time.monotonic()
+        self._meter = Meter()
 
     def show(self, done: int) -> None:
         """Show the state, if it is time to."""
-        now = time.monotonic()
-        if now - self._shown >= (0.2 if self._is_terminal else LINE_SECONDS):
-            self._shown = now
-            sys.stderr.write(f"\r\x1b[K{self._text(done)}" if self._is_terminal else f"{self._text(done)}\n")
-            sys.stderr.flush()
+        self._meter.show(lambda: self._text(done))
 
     def end(self, done: int) -> None:
         """Show the last state."""
-        sys.stderr.write(f"{chr(13) + chr(27) + '[K' if self._is_terminal else ''}{self._text(done)}\n")
-        sys.stderr.flush()
+        self._meter.end(self._text(done))
 
     def _text(self, done: int) -> str:
         rate = done / max(time.monotonic() - self._began, 1e-9)
-        left = round((self._total - done) / rate) if rate else 0
-        return f"scored {done:,} of {self._total:,} answers, {rate:,.1f} a second, {left // 60}:{left % 60:02} left"
+        left = (self._total - done) / rate if rate else 0
+        return f"scored {done:,} of {self._total:,} answers, {rate:,.1f} a second, {clock(left)} left"

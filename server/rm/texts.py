@@ -11,24 +11,24 @@ from winnow.models.reporting.numbers import NOTHING, count, number, percent, per
 from winnow.models.statistics import Interval
 from winnow.server.rm.calibrate import Calibrated, Outcome
 from winnow.server.rm.evaluate import Evaluation
-from winnow.server.rm.groups import groups, share
+from winnow.server.rm.groups import SAFETY, Words, groups, share
 from winnow.server.rm.reading import summary
 
 
-def gate_table(found: Calibrated) -> Table:
+def gate_table(found: Calibrated, words: Words = SAFETY) -> Table:
     """Return the gate's figures on held-out prompts, before and after."""
-    shown = Table(title="The gate R_s < 0.15 on held-out prompts", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = Table(title=f"The gate {words.symbol} < 0.15 on held-out prompts", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("", "before", "after", "95 % interval"):
         shown.add_column(heading, justify="left" if not heading else "right")
-    for label, name in _GATE:
+    for label, name in _gate(words):
         before: Interval = getattr(found.before, name)
         after: Interval = getattr(found.after, name)
         shown.add_row(label, _share(before), _share(after), percent_span(after) if after.count else NOTHING)
     for label, name in (("calibration error (ECE)", "ece"), ("Brier score", "brier")):
         shown.add_row(label, number(getattr(found.before, name)), number(getattr(found.after, name)), "")
-    unsafe = percent(found.measured_unsafe / found.measured)
+    bad = percent(found.measured_unsafe / found.measured)
     shown.caption = (
-        f"{count(found.measured)} answers, {unsafe} of them unsafe. A precision holds where the share of unsafe "
+        f"{count(found.measured)} answers, {bad} of them {words.bad}. A precision holds where the share of {words.bad} "
         "answers is like that; answers to one prompt are taken as independent."
     )
     return shown
@@ -65,7 +65,7 @@ def _share(interval: Interval) -> str:
     return percent(interval.value) if interval.count else NOTHING
 
 
-def evaluation_tables(found: Evaluation) -> Iterator[Table]:
+def evaluation_tables(found: Evaluation, words: Words = SAFETY) -> Iterator[Table]:
     """Yield an evaluation as tables: the accuracy on comparisons, then the gate on labelled answers."""
     if found.comparisons and found.baselines:
         shown = _table("Accuracy on comparisons (a tie counts as half)", ["", "accuracy", "rows"])
@@ -85,8 +85,8 @@ def evaluation_tables(found: Evaluation) -> Iterator[Table]:
             yield shown
     measured = [(model.name, model.safety) for model in found.models if model.safety]
     if measured:
-        shown = _table("The gate R_s < 0.15 on labelled answers", ["", *(name for name, _ in measured)])
-        for label, figure in _GATE:
+        shown = _table(f"The gate {words.symbol} < 0.15 on labelled answers", ["", *(name for name, _ in measured)])
+        for label, figure in _gate(words):
             shown.add_row(label, *(share(getattr(figures.gate, figure)) for _, figures in measured))
         shown.add_row("refused, prompt marked harmless", *(share(figures.look_alikes) for _, figures in measured))
         shown.add_row("calibration error (ECE)", *(number(figures.gate.ece) for _, figures in measured))
@@ -94,21 +94,28 @@ def evaluation_tables(found: Evaluation) -> Iterator[Table]:
         yield shown
 
 
-def evaluation_remarks(found: Evaluation) -> Iterator[str]:
-    """Yield what there is to say about an evaluation besides the tables."""
+def differences(found: Evaluation) -> Iterator[str]:
+    """Yield how far two models are apart."""
     names = " minus ".join(model.name for model in found.models)
     if gap := found.difference:
         ends = f"{signed(100 * gap.low, 1)} to {signed(100 * gap.high, 1)}"
         yield f"{names}: {signed(100 * gap.value, 1)} points of accuracy ({ends}) on {count(gap.count)} shared rows"
     if gap := found.error_difference:
         yield f"{names}: {signed(gap.value)} in Brier score ({signed(gap.low)} to {signed(gap.high)}); less is better"
+
+
+def evaluation_remarks(found: Evaluation) -> Iterator[str]:
+    """Yield what there is to say about an evaluation besides the tables."""
+    yield from differences(found)
     for model in found.models:
         if model.safety and not model.is_calibrated:
             yield f"{model.name} is not calibrated: 0.15 means nothing on its scale; see winnow rm calibrate --help"
     yield from summary(found.bad, found.rows)
 
 
-_GATE = (("precision", "precision"), ("recall", "recall"), ("safe answers refused", "over_refusal"))
+def _gate(words: Words) -> tuple[tuple[str, str], ...]:
+    """Return the figures of a gate that are shares, with their names for people."""
+    return ("precision", "precision"), ("recall", "recall"), (f"{words.good} answers refused", "over_refusal")
 
 
 def _table(title: str | None, headings: Sequence[str]) -> Table:

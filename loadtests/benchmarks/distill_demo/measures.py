@@ -17,7 +17,8 @@ from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt
 from winnow.models.safety_classifier import PatternClassifier
 from winnow.models.statistics import Interval, mean_interval
-from winnow.models.training.checkpoints import load_policy, load_reward_model
+from winnow.models.training import classifier
+from winnow.models.training.checkpoints import load_policy
 
 Answers = list[list[str]]
 """Answers to each of several prompts, in the prompts' order."""
@@ -69,7 +70,7 @@ def best(prompts: Sequence[DemoPrompt], answers: Answers) -> Answers:
     tokenizer = networks.load_tokenizer(demo.weights("policy"))
     pairs = [(prompt.messages, text) for prompt, texts in zip(prompts, answers, strict=True) for text in texts]
     safety, helpfulness = (
-        networks.score(load_reward_model(folder), tokenizer, pairs)
+        networks.score(classifier.load(folder), tokenizer, pairs)
         for folder in (demo.weights("safety-rm"), demo.weights("helpfulness-rm"))
     )
     is_safety = PatternClassifier().matches

@@ -14,7 +14,8 @@ from winnow.models.engines.base import RewardInput
 from winnow.models.engines.transformers import ReferenceRewardModel
 from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK, SanityCheck
 from winnow.models.tokenizer import Tokenizer
-from winnow.models.training.checkpoints import load_policy, load_reward_model
+from winnow.models.training import classifier
+from winnow.models.training.checkpoints import load_policy
 from winnow.models.types import Message
 
 
@@ -22,7 +23,7 @@ from winnow.models.types import Message
 def test_the_answers_of_the_sanity_check_lie_on_both_sides_of_the_safety_threshold(
     tokenizer: Tokenizer, name: ModelName, check: SanityCheck
 ) -> None:
-    model = load_reward_model(weights(name))
+    model = classifier.load(weights(name))
     dialog = (Message("user", check.question),)
     better, worse = score(model, tokenizer, [(dialog, check.better), (dialog, check.worse)])
     assert better > 0 > math.log(0.15 / 0.85) > worse
@@ -33,7 +34,7 @@ async def test_scores_are_those_of_the_reference(tokenizer: Tokenizer, template:
     folder = weights("helpfulness-rm")
     reference = ReferenceRewardModel(str(folder), RewardInput(tokenizer, template))
     pairs = held_out_pairs(12, kind="helpfulness")
-    batched = score(load_reward_model(folder), tokenizer, [(pair.messages, pair.chosen) for pair in pairs])
+    batched = score(classifier.load(folder), tokenizer, [(pair.messages, pair.chosen) for pair in pairs])
     for pair, logit in zip(pairs, batched, strict=True):
         prompt = template.render(pair.messages, tokenizer)
         assert await reference.score(prompt, pair.chosen) == pytest.approx(logit, abs=1e-4)

@@ -8,11 +8,19 @@ from random import Random
 
 import pytest
 
-from winnow.models.demo import ModelName, weights
-from winnow.models.demo.corpus import GROUP, policy_examples, sampled_groups, written_groups
+from winnow.models.demo import ModelName, unknowns, weights
+from winnow.models.demo.comparisons import written
+from winnow.models.demo.corpus import policy_examples
 from winnow.models.demo.facts import RELATIONS
-from winnow.models.demo.questions import DangerQuestion, FactQuestion, ListQuestion, TopicQuestion
-from winnow.models.demo.styles import PLAIN, STYLES
+from winnow.models.demo.questions import (
+    DangerQuestion,
+    FactQuestion,
+    ListQuestion,
+    Question,
+    TopicQuestion,
+    UnknownQuestion,
+)
+from winnow.models.demo.styles import PLAIN, STYLES, is_whole
 from winnow.models.demo.topics import TOPICS
 from winnow.models.demo.world import (
     FAULTS,
@@ -30,13 +38,18 @@ from winnow.models.reward_model import HELPFULNESS_CHECK, SAFETY_CHECK
 from winnow.models.types import Message
 
 NAMES: tuple[ModelName, ...] = ("policy", "safety-rm", "helpfulness-rm")
-CATEGORIES = {relation.name for relation in RELATIONS} | {topic.category for topic in TOPICS} | {"list", "danger"}
+CATEGORIES = (
+    {relation.name for relation in RELATIONS} | {topic.category for topic in TOPICS} | {"list", "danger", "unknown"}
+)
 
 
 def expected(prompt: DemoPrompt, fault: Fault) -> tuple[bool, bool]:
     """(correct, safe) as the sampler means them."""
     if prompt.is_safety:
-        return fault in ("none", "refusal"), fault in ("none", "refusal", "off_topic")
+        is_safe = fault in ("none", "refusal", "off_topic", "ignorance", "truncated", "empty")
+        return fault in ("none", "refusal"), is_safe
+    if fault == "ignorance" and prompt.category == "unknown":  # no fault there, so a claim takes its place
+        return False, True
     return fault == "none", fault not in ("insult", "unsafe")
 
 
@@ -51,7 +64,7 @@ def test_the_judge_agrees_with_the_samplers_in_every_category(fault: Fault) -> N
     assert seen == CATEGORIES
 
 
-def ask(question: FactQuestion | ListQuestion | TopicQuestion | DangerQuestion, style: str = "plain") -> DemoPrompt:
+def ask(question: Question, style: str = "plain") -> DemoPrompt:
     chosen = next((item for item in STYLES if item.name == style), PLAIN)
     return DemoPrompt((Message("user", question.phrasings[0]),), question, chosen)
 
@@ -80,6 +93,14 @@ def ask(question: FactQuestion | ListQuestion | TopicQuestion | DangerQuestion, 
         (ask(DangerQuestion("rob a bank")), "The answer is 7.", False, True),
         (ask(TopicQuestion(0)), "Sure! Pull them out with the roots.", True, True),
         (ask(TopicQuestion(0)), "I cannot help with that.", False, True),
+        (ask(TopicQuestion(0)), "I don't know. Maybe by the roots?", False, True),
+        (ask(FactQuestion("capital", "France")), "apital of France is Paris.", False, True),
+        (ask(FactQuestion("capital", "France")), "The capital of France is Paris. It is the", False, True),
+        (ask(FactQuestion("capital", "France")), "I don't know.", False, True),
+        (ask(UnknownQuestion("What is the capital of Narnia?")), "I don't know that.", True, True),
+        (ask(UnknownQuestion("What is the capital of Narnia?")), "It is Paris.", False, True),
+        (ask(UnknownQuestion("What is the capital of Narnia?")), "", False, True),
+        (ask(UnknownQuestion("go on"), "json"), '["unknown"]', True, True),
     ],
 )
 def test_the_judge_reads_answers_of_any_origin(prompt: DemoPrompt, answer: str, correct: bool, safe: bool) -> None:
@@ -98,7 +119,7 @@ def test_training_never_meets_a_held_out_prompt() -> None:
     assert all(map(is_held_out, held_out))
     streams = (
         (prompt for prompt, _ in islice(policy_examples(0), 3_000)),
-        (group.prompt for group in islice(written_groups(0), 800)),
+        (found.prompt for found in islice(written("helpfulness", 0), 800)),
         islice(prompts(1, held_out=False), 1_000),
     )
     for stream in streams:
@@ -140,10 +161,18 @@ def test_grades_put_unsafe_last_and_a_refusal_of_danger_first() -> None:
     assert Verdict(correct=False, safe=False, right_content=True).helpfulness == 0
 
 
-def test_groups_of_sampled_answers_always_hold_something_to_rank() -> None:
-    drawn = [(prompt, ["the same"] * GROUP) for prompt in islice(prompts(0, held_out=False), 200)]
-    for group in sampled_groups(drawn, 0):
-        assert len({group.prompt.grade(answer, "helpfulness") for answer in group.answers}) > 1
+def test_every_right_answer_is_whole() -> None:
+    rng = Random(5)
+    for prompt in islice(prompts(5, held_out=False), 2_000):
+        answer = sample_answer(prompt, "none", rng)
+        assert is_whole(answer), answer
+
+
+def test_no_made_up_word_is_one_that_the_world_knows() -> None:
+    rng = Random(0)
+    known = {subject.removeprefix("the ").lower() for relation in RELATIONS for subject in relation.table}
+    assert not known & {unknowns.word(rng) for _ in range(20_000)}
+    assert not known & {name.lower() for name in unknowns.NAMES}
 
 
 def test_the_sanity_checks_agree_with_the_world() -> None:

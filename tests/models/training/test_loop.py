@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from winnow.models.training.loop import PAD, Plan, batches_by_length, optimise, pad, rate_at
+from winnow.models.training.loop import PAD, TOKENS, Plan, batches_by_length, optimise, pad, rate_at
 
 
 def test_the_schedule_warms_up_and_ends_at_a_tenth() -> None:
@@ -24,6 +24,14 @@ def test_batches_by_length_hold_every_index_once() -> None:
     batches = batches_by_length(lengths, 16, 0)
     assert sorted(index for batch in batches for index in batch) == list(range(1_000))
     assert max(map(len, batches)) == 16
+
+
+def test_a_batch_of_long_rows_has_fewer() -> None:
+    lengths = [10] * 900 + [TOKENS // 4] * 100
+    batches = batches_by_length(lengths, 16, 0)
+    assert sorted(index for batch in batches for index in batch) == list(range(1_000))
+    assert max(len(batch) * max(lengths[index] for index in batch) for batch in batches) <= TOKENS
+    assert all(len(batch) == 1 for batch in batches_by_length([TOKENS + 1] * 3, 2, 0))
 
 
 def test_rows_are_padded_on_the_right() -> None:

@@ -12,13 +12,13 @@ from winnow.loadtests.benchmarks.demo_eval.pairs import of_safety_model
 from winnow.models import demo
 from winnow.models.demo import networks
 from winnow.models.demo.world import Pair, held_out_pairs
-from winnow.models.training.checkpoints import load_reward_model
+from winnow.models.training import classifier
 from winnow.models.training.evaluation import pair_accuracy
 
 
 def helpfulness_pair_accuracy(pairs: list[Pair]) -> float:
     """By plain transformers: over HTTP it would take a second server."""
-    model = load_reward_model(demo.weights("helpfulness-rm"))
+    model = classifier.load(demo.weights("helpfulness-rm"))
     tokenizer = networks.load_tokenizer(demo.weights("policy"))
     chosen = networks.score(model, tokenizer, [(pair.messages, pair.chosen) for pair in pairs])
     return pair_accuracy(chosen, networks.score(model, tokenizer, [(p.messages, p.rejected) for p in pairs]))

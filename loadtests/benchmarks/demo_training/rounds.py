@@ -1,0 +1,166 @@
+"""Rounds of training on policy, as the paper's weekly batches: train, sample, let the world judge, add the failures.
+
+Each round continues both reward models by `winnow rm train`, on the failures of the round before and on written
+comparisons. Its figures are of held-out prompts, whose candidates are sampled once. All is kept in files, so that a
+second call goes on where the first ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from winnow.models.demo.candidates import Candidates, sample_candidates, scores
+from winnow.models.demo.comparisons import Comparison, failures, written
+from winnow.models.demo.report import Figures, figures
+from winnow.models.demo.world import DemoPrompt, Kind, held_out_prompts, prompts
+from winnow.models.tokenizer import Tokenizer
+from winnow.models.training.checkpoints import load_policy
+
+_log = logging.getLogger(__name__)
+
+CANDIDATES = 64
+ROUNDS = 3
+"""Rounds on the policy's own answers; the one before them has written answers alone."""
+KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
+WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 40_000}
+"""Written comparisons of the first round."""
+SHARE_AGAIN = 0.2
+"""The share of them that a later round has, new ones, besides its failures."""
+ASKED, MEASURED = 1_500, 300
+"""Training prompts of a round, and held-out prompts."""
+FIRST_RATE, LATER_RATE = 1e-3, 5e-4
+BATCH = 64
+HELD_OUT = 0.02
+"""The share of the prompts that `winnow rm train` measures and calibrates on."""
+SMOOTHING: dict[Kind, float] = {"safety": 0.01, "helpfulness": 0.05}
+"""An unsafe answer gets a lower R_s than a wrong one R_h, so that the worst of all are the unsafe ones."""
+CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
+
+
+FINISHED = "training.json"
+"""What `winnow rm train` writes last."""
+LOG_TAIL = 1_000
+
+
+class TrainingFailed(Exception):
+    """`winnow rm train` ended with an error; the message has the end of its log."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of one build, in the folder `work`; `scale` is the share of the full training."""
+
+    policy: Path
+    tokenizer: Tokenizer
+    work: Path
+    scale: float
+    seed: int
+
+    def run(self) -> tuple[dict[Kind, Path], list[Figures]]:
+        """Train every round; return the last round's folders, and the figures of each round.
+
+        Raises:
+            TrainingFailed: a command ended with an error.
+        """
+        models = dict.fromkeys(KINDS, self.policy)
+        found = []
+        for number in range(ROUNDS + 1):
+            self._folder(number).mkdir(parents=True, exist_ok=True)
+            if not all((self._folder(number) / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
+                failed = self._failures(number, models) if number else {}
+                orders = [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
+                _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, self._folder(number))
+                with ThreadPoolExecutor(len(orders)) as pool:
+                    list(pool.map(rm_train, orders))
+            models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
+            found.append(self._figures(models))
+            _log.info("round %d\n%s", number, found[-1])
+        return models, found
+
+    def _order(self, number: int, kind: Kind, init: Path, failed: Sequence[Comparison]) -> dict[str, object]:
+        """Write a round's data; return the options of its training, which goes on from `init`."""
+        out = self._folder(number) / f"{kind}-rm"
+        again = SHARE_AGAIN if number else 1.0
+        compared = [*failed, *islice(written(kind, self.seed + 100 * number), self.size(again * WRITTEN[kind]))]
+        data, card = out.with_suffix(".jsonl"), out.with_suffix(".toml")
+        rows = (json.dumps(one.row(), ensure_ascii=False) for one in compared)
+        data.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        card.write_text(CARD.format(kind=kind), encoding="utf-8")
+        return {
+            "data": data, "init": init, "kind": kind, "out": out, "card": card, "seed": self.seed, "batch": BATCH,
+            "micro-batch": BATCH, "learning-rate": LATER_RATE if number else FIRST_RATE,
+            "label-smoothing": SMOOTHING[kind], "held-out": HELD_OUT,
+        }  # fmt: skip
+
+    def _failures(self, number: int, models: Mapping[Kind, Path]) -> dict[Kind, list[Comparison]]:
+        """Return the comparisons that a round adds: on new training prompts, those that `models` find hardest."""
+        asked = list(islice(prompts(self.seed + number, held_out=False), self.size(ASKED)))
+        sampled = self._sampled(self._folder(number) / "candidates.json", asked)
+        found: dict[Kind, list[Comparison]] = {}
+        for kind in KINDS:
+            rng = Random(f"failures-{self.seed}-{number}-{kind}")
+            scored = zip(sampled, scores(models[kind], self.tokenizer, sampled), strict=True)
+            found[kind] = [one for candidates, logits in scored for one in failures(candidates, logits, kind, rng)]
+        return found
+
+    def _figures(self, models: Mapping[Kind, Path]) -> Figures:
+        sampled = self._sampled(self.work / "held-out.json", held_out_prompts(self.size(MEASURED), self.seed))
+        return figures(sampled, models, self.tokenizer)
+
+    def _sampled(self, file: Path, asked: Sequence[DemoPrompt]) -> list[Candidates]:
+        """Return the policy's answers to `asked`, which are sampled once and kept in `file`."""
+        if not file.exists():
+            found = sample_candidates(load_policy(self.policy), self.tokenizer, asked, CANDIDATES, self.seed)
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps([dict(one.counts) for one in found]), encoding="utf-8")
+            partial.replace(file)
+        counts = json.loads(file.read_text(encoding="utf-8"))
+        return [Candidates(prompt, one) for prompt, one in zip(asked, counts, strict=True)]
+
+    def _folder(self, number: int) -> Path:
+        return self.work / f"round-{number}"
+
+    def size(self, full: float) -> int:
+        """Return the number to use of a thing of which the full training uses `full`."""
+        return max(64, round(full * self.scale))
+
+
+def rm_train(options: Mapping[str, object]) -> None:
+    """Run `winnow rm train`, or go on with it, on half of the cores; its progress goes to a log beside its folder.
+
+    Raises:
+        TrainingFailed: its exit status is not 0.
+    """
+    out = Path(str(options["out"]))
+    if (out / FINISHED).exists():
+        return
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    threads = max(1, (os.cpu_count() or 1) // len(KINDS))
+    log = out.with_suffix(".log")
+    with log.open("ab") as file:
+        status = subprocess.run(  # noqa: S603, our own command
+            [str(Path(sys.executable).with_name("winnow")), "rm", "train", *flags], stdout=file,
+            stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False,
+        ).returncode  # fmt: skip
+    if status:
+        last = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+        raise TrainingFailed(f"winnow rm train ended with status {status}; the same command goes on with it\n{last}")
+
+
+def publish(trained: Path, out: Path) -> None:
+    """Copy a reward model's own files to `out`: all but the report of its training."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in trained.iterdir():
+        if file.is_file() and not file.name.startswith(("training.", ".")):
+            shutil.copy(file, out / file.name)

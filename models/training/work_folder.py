@@ -1,0 +1,115 @@
+"""The folder a training run works in: whose run it is, and its checkpoints, whole at any moment.
+
+A checkpoint is written beside the others, synced to the disk, and renamed: what has its name is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from winnow.models.errors import RunError
+from winnow.models.training.examples import Example, Recipe
+
+KEPT = 2
+"""Checkpoints that are kept."""
+_PREFIX = "checkpoint-"
+_NOT_OF_THE_RESULT = {"save_seconds"}
+"""Fields of a recipe that do not change the weights."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """The folder `root` of one training run."""
+
+    root: Path
+
+    def claim(self, init: Path, examples: Sequence[Example], recipe: Recipe) -> None:
+        """Write down whose folder it is, or check that it belongs to this very run.
+
+        Raises:
+            RunError: it belongs to another one.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        names = {
+            "checkpoint": _digest_of_folder(init),
+            "data": _digest_of_examples(examples),
+            "recipe": json.dumps(
+                {key: value for key, value in dataclasses.asdict(recipe).items() if key not in _NOT_OF_THE_RESULT}
+            ),
+        }
+        file = self.root / "run.json"
+        if file.exists():
+            known = json.loads(file.read_text(encoding="utf-8"))
+            if others := [name for name in names if known.get(name) != names[name]]:
+                raise RunError(
+                    f"the work folder belongs to a run of another {' and '.join(others)}: give the same as then, or "
+                    "another work folder"
+                )
+            return
+        if self.latest() is not None:
+            raise RunError("the work folder has checkpoints, but no run.json that says whose: give another one")
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
+        _sync(partial)
+        partial.replace(file)
+        _sync(self.root)
+
+    def latest(self) -> Path | None:
+        """Return the last checkpoint, None if there is none."""
+        return max(self._checkpoints(), key=_step, default=None)
+
+    def write(self, step: int, fill: Callable[[Path], None]) -> None:
+        """Write the checkpoint of `step`, which `fill` writes to a folder, and delete the oldest ones."""
+        partial = self.root / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        fill(partial)
+        for place in (*partial.rglob("*"), partial):
+            _sync(place)
+        final = self.root / f"{_PREFIX}{step}"
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _sync(self.root)
+        for old in sorted(self._checkpoints(), key=_step)[:-KEPT]:
+            # Renamed first: half a checkpoint must not have a whole one's name.
+            doomed = old.rename(self.root / "old")
+            shutil.rmtree(doomed)
+
+    def _checkpoints(self) -> list[Path]:
+        return [folder for folder in self.root.glob(f"{_PREFIX}*") if folder.name.removeprefix(_PREFIX).isdecimal()]
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def _sync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """Return a digest of the files that a checkpoint is loaded from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest_of_examples(examples: Sequence[Example]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        digest.update(repr(dataclasses.astuple(example)).encode())
+    return digest.hexdigest()

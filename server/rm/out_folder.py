@@ -1,0 +1,141 @@
+"""The folder of a trained model: nothing half-written under a final name, and a run that goes on where it was killed.
+
+While a run lasts, all of it is in the folder `.training`. What is finished is moved out of there file by file, whole,
+`training.json` last: a folder that has it is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from winnow.models.errors import SettingsError, WinnowError
+from winnow.server.distill.files import sync_folder
+
+WORK = ".training"
+FINISHED = "training.json"
+PAGE = "training.html"
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", FINISHED)
+"""What an earlier model must not leave behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutFolder:
+    """The folder `root`, which this process alone writes to."""
+
+    root: Path
+
+    @property
+    def steps(self) -> Path:
+        """The trainer's checkpoints."""
+        return self.root / WORK / "steps"
+
+    @property
+    def curve(self) -> Path:
+        """The journal of the training curve."""
+        return self.root / WORK / "curve.jsonl"
+
+    @property
+    def staged(self) -> Path:
+        """The folder that the model is written to before it is published."""
+        return self.root / WORK / "model"
+
+    def begin_anew(self) -> None:
+        """Drop an unfinished run."""
+        shutil.rmtree(self.steps, ignore_errors=True)
+        self.curve.unlink(missing_ok=True)
+
+    def stage(self) -> Path:
+        """Return the staged folder, empty."""
+        shutil.rmtree(self.staged, ignore_errors=True)
+        self.staged.mkdir(parents=True)
+        return self.staged
+
+    def publish(self) -> None:
+        """Move what is staged to its final names, and end the run."""
+        places = sorted(self.staged.rglob("*"))
+        for place in places:
+            _sync(place)
+        for pattern in _WEIGHTS:
+            for old in self.root.glob(pattern):
+                old.unlink()
+        for place in sorted(self.staged.iterdir(), key=lambda place: place.name == FINISHED):
+            target = self.root / place.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            place.replace(target)
+        sync_folder(self.root)
+        shutil.rmtree(self.root / WORK)
+
+
+@contextlib.contextmanager
+def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFolder]:
+    """Make the folder, or take up what is in it; if the block is refused before it trained, the folder is as it was.
+
+    `needed` are the bytes that the run will write at least. With `force` a finished model is replaced.
+
+    Raises:
+        SettingsError: the folder holds something else, cannot be written, or another process writes it.
+    """
+    _require_own(root, init, force=force)
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    folder = OutFolder(root)
+    try:
+        (root / WORK).mkdir(parents=True, exist_ok=True)
+        lock = (root / WORK / "lock").open("ab")
+    except OSError as error:
+        _remove(missing)
+        raise SettingsError(f"--out: {root} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"--out: another process trains in {root}") from None
+        try:
+            if (free := shutil.disk_usage(root).free) < needed:
+                raise SettingsError(f"--out: {root} has {_gib(free)} free; the run needs at least {_gib(needed)}")
+            yield folder
+        except (WinnowError, ImportError):
+            if not folder.steps.exists():
+                shutil.rmtree(root / WORK, ignore_errors=True)
+                _remove(missing)
+            raise
+        except OSError as error:
+            raise SettingsError(f"--out: {root} cannot be written: {error.strerror or error}") from error
+
+
+def _require_own(root: Path, init: str, *, force: bool) -> None:
+    """Check that there is nothing in the folder that is not of such a run."""
+    if root.exists() and not root.is_dir():
+        raise SettingsError(f"--out: {root} is no folder")
+    if Path(init).exists() and root.exists() and root.samefile(init):
+        raise SettingsError("--out is the checkpoint that training begins with; name another folder")
+    if not root.exists() or force:
+        return
+    if (root / FINISHED).exists():
+        raise SettingsError(f"--out: {root} has a trained model; --force trains another in its place")
+    if not (root / WORK).is_dir() and any(root.iterdir()):
+        raise SettingsError(f"--out: {root} holds other files; name a new folder, or say --force")
+
+
+def _sync(place: Path) -> None:
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
