@@ -21,7 +21,7 @@ WORK = ".training"
 FINISHED = "training.json"
 PAGE = "training.html"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", FINISHED)
-"""What an earlier model must not leave behind."""
+"""Files that an earlier model must not leave behind."""
 
 
 @dataclass(frozen=True, slots=True)

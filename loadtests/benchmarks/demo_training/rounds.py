@@ -49,7 +49,7 @@ CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
 
 
 FINISHED = "training.json"
-"""What `winnow rm train` writes last."""
+"""The file that `winnow rm train` writes last."""
 LOG_TAIL = 1_000
 
 
