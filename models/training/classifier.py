@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ TOKENIZER_FILES = (
 )
 _TRUNKS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
 _CLASSIFIER = "ForSequenceClassification"
+_LIBRARIES = ("transformers", "trl", "peft", "accelerate", "datasets")
 _DROPPED = ("lm_head", "cls.", "generator_predictions")
 """Beginnings of names of a language model's own head."""
 
@@ -53,7 +56,7 @@ def load(init: Path, seed: int = 0) -> PreTrainedModel:
         )
     if is_classifier and config.num_labels != 1:
         raise CheckpointError(f"the classifier to go on from has {config.num_labels} labels; a reward model has 1")
-    with quiet(), torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             init, num_labels=1, dtype=torch.float32, local_files_only=True, use_safetensors=True,
@@ -150,7 +153,7 @@ def score(model: PreTrainedModel, sequences: Sequence[Sequence[int]], tokens: in
     while start < len(order):
         rows = order[start : start + max(1, budget // len(sequences[order[start]]))]
         inputs = padded([sequences[index] for index in rows], pad_id)
-        out = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, **_without_cache(model))
+        out = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, **without_cache(model))
         for index, logit in zip(rows, out.logits[:, 0].float().tolist(), strict=True):
             logits[index] = logit
         start += len(rows)
@@ -158,8 +161,9 @@ def score(model: PreTrainedModel, sequences: Sequence[Sequence[int]], tokens: in
     return logits
 
 
-def _without_cache(model: PreTrainedModel) -> dict[str, bool]:
-    return {"use_cache": False} if hasattr(model.config.get_text_config(), "use_cache") else {}
+def without_cache(model: PreTrainedModel) -> dict[str, bool]:
+    """Return the argument of a forward pass that keeps no keys and values; an encoder has none."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
 def save(model: PreTrainedModel, init: Path, out: Path, dtype: str = "bfloat16") -> None:
@@ -174,34 +178,42 @@ def save(model: PreTrainedModel, init: Path, out: Path, dtype: str = "bfloat16")
             shutil.copytree(init / name, out / name, dirs_exist_ok=True)
         elif (init / name).exists():
             shutil.copyfile(init / name, out / name)
-    _write_pad(out, load_tokenizer(init).convert_ids_to_tokens(model.config.get_text_config().pad_token_id))
-    with quiet():
-        model.to(getattr(torch, dtype)).save_pretrained(out)
-        model.to(torch.float32)
-    for weights in out.glob("*.safetensors"):
-        shutil.copymode(out / "config.json", weights)  # it is the owner's alone otherwise
-
-
-def _write_pad(folder: Path, pad: str) -> None:
+    pad = load_tokenizer(init).convert_ids_to_tokens(model.config.get_text_config().pad_token_id)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (file := folder / name).exists():
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if name == "tokenizer_config.json" or "pad_token" in content:
-                content["pad_token"] = pad
-                file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _edit(out / name, pad_token=pad)
+    # Not `model.to`, which would round buffers that are not saved, such as the frequencies of the positions.
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights)
+    with quiet():
+        model.save_pretrained(out, state_dict=weights)
+    _edit(out / "config.json", dtype=dtype)
+    for file in out.glob("*.safetensors"):
+        shutil.copymode(out / "config.json", file)  # it is the owner's alone otherwise
+
+
+def _edit(file: Path, **fields: str) -> None:
+    """Set fields of a JSON file, if there is one; of special tokens only those it has."""
+    if file.exists():
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content |= {
+            name: value for name, value in fields.items() if file.stem != "special_tokens_map" or name in content
+        }
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers, TRL and PEFT from logging less than errors and from drawing bars, and restore both."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "trl", "peft", "accelerate", "datasets")]
+    """Keep the libraries of training from warning, from logging less than errors and from drawing bars."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
     levels = [logger.level for logger in loggers]
     bars = transformers.utils.logging.is_progress_bar_enabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=rf"(torch|{'|'.join(_LIBRARIES)})\.")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,11 +34,16 @@ class Example:
 class Recipe:
     """The way in which a reward model is trained; the defaults are the paper's.
 
-    `batch` is the number of examples of a step, `micro_batch` of those computed at once, which changes only the memory
-    and the time. `auxiliary` is the weight of the binary cross-entropy on labels, `label_smoothing` the share of
-    comparisons and labels taken for wrong, `centre` the weight of (r_chosen + r_rejected)^2. `lora_rank` trains
-    low-rank adapters, which are merged at the end, in place of all weights; `upper_layers` trains only that many last
-    layers, the final norm and the head. `dtype` is that of the forward pass; weights and optimiser are float32.
+    `batch` is the number of examples of a step, `micro_batch` the most that are computed at once: the largest divisor
+    of `batch` up to it is used, and changes memory, time and order alone.
+
+    `auxiliary` is the weight of the binary cross-entropy on labels, `label_smoothing` the share of comparisons and
+    labels taken for wrong, `centre` the weight of (r_chosen + r_rejected)^2.
+
+    `lora_rank` trains low-rank adapters on all linear layers (alpha is twice the rank) and the head in place of all
+    weights, and merges them at the end; they want about ten times the learning rate. `upper_layers` trains only that
+    many last layers, the final norm and the head. `dtype` is that of the forward pass; weights and optimiser are
+    float32. `save_seconds` is the time between checkpoints.
     """
 
     epochs: float = 1.0
@@ -54,6 +61,9 @@ class Recipe:
     save_seconds: float = 300.0
 
     def __post_init__(self) -> None:
+        numbers = [value for value in dataclasses.astuple(self) if isinstance(value, float)]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a recipe's numbers must be finite")
         if not (self.epochs > 0 and self.learning_rate > 0):
             raise ValueError("epochs and learning rate must be above 0")
         least = [number for number in (self.lora_rank, self.upper_layers) if number is not None]

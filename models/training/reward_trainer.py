@@ -6,8 +6,9 @@ to the same weights on a CPU. It reads and writes no data files: see `winnow.mod
 
 from __future__ import annotations
 
+import copy
+import math
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,17 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer  # type: ignore[attr-defined]
 
-from winnow.models.training.classifier import choose_pad, head_of, load, load_tokenizer, quiet, save, score
+from winnow.models.errors import CheckpointError, RunError
+from winnow.models.training.classifier import (
+    choose_pad,
+    head_of,
+    load,
+    load_tokenizer,
+    quiet,
+    save,
+    score,
+    without_cache,
+)
 from winnow.models.training.examples import Example, Recipe
 from winnow.models.training.micro_batches import Collator, Order, columns, order_of
 from winnow.models.training.work_folder import WorkFolder
@@ -68,20 +79,23 @@ def train(
 
     Raises:
         CheckpointError: `init` cannot become a reward model.
-        RunError: `work` belongs to another run.
+        RunError: `work` belongs to another run, or the training diverges.
     """
+    if not examples:
+        raise ValueError("there are no examples to train on")
+    model, tokenizer = load(init, recipe.seed), load_tokenizer(init)
+    _require_known(examples, model)
     folder = WorkFolder(work)
     folder.claim(init, examples, recipe)
-    model = load(init, recipe.seed)
-    tokenizer = load_tokenizer(init)
     ends = {example.chosen[-1] for example in examples} | {e.rejected[-1] for e in examples if e.rejected}
-    model.config.get_text_config().pad_token_id = choose_pad(model, tokenizer, frozenset(ends))
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.get_text_config().pad_token_id)
-    configuration = model.config.to_dict()
+    text = model.config.get_text_config()
+    text.pad_token_id = choose_pad(model, tokenizer, frozenset(ends))
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(text.pad_token_id)
+    configuration = copy.deepcopy(vars(model.config))
     if recipe.upper_layers is not None:
         freeze_below(model, recipe.upper_layers)
     order = order_of(examples, recipe)
-    with quiet(), warnings.catch_warnings():
+    with quiet():
         trainer = _Trainer(
             model, Dataset.from_dict(columns(examples)), tokenizer, recipe, order, folder,
             _Watch(order, recipe, len(examples), on_progress),
@@ -89,10 +103,18 @@ def train(
         latest = folder.latest()
         trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
         trained = trainer.unwrapped()
-    for name, value in configuration.items():
-        if getattr(trained.config, name, value) != value:
-            setattr(trained.config, name, value)
+    vars(trained.config).clear()  # what training sets in it is not the model's
+    vars(trained.config).update(configuration)
     return trained.eval()
+
+
+def _require_known(examples: Sequence[Example], model: PreTrainedModel) -> None:
+    highest = max(max(*example.chosen, *(example.rejected or ())) for example in examples)
+    if highest >= (rows := model.get_input_embeddings().num_embeddings):
+        raise CheckpointError(
+            f"the tokenizer has the token {highest}, and the model embeddings for {rows} tokens: they do not belong "
+            "together"
+        )
 
 
 def freeze_below(model: PreTrainedModel, layers: int) -> None:
@@ -100,10 +122,9 @@ def freeze_below(model: PreTrainedModel, layers: int) -> None:
 
     The frozen layers then run without gradients.
     """
-    stack = max(
-        ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)),
-        key=lambda found: len(found[1]),
-    )
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    outermost = [found for found in lists if not any(found[0].startswith(f"{name}.") for name, _ in lists)]
+    stack = max(outermost, key=lambda found: len(found[1]))
     first = f"{stack[0]}.{max(0, len(stack[1]) - layers)}."
     is_trained = False
     for name, parameter in model.named_parameters():
@@ -128,7 +149,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._times.append(self._saved)
 
     def add(self, loss: float, won: float, pairs: int) -> None:
-        """Note the loss of a step, its number of pairs, and in how many the chosen answer scored higher."""
+        """Note the loss of a step, its number of pairs, and in how many the chosen answer scored higher.
+
+        Raises:
+            RunError: the loss is no number; this step and those after it would make all weights so.
+        """
+        if not math.isfinite(loss):
+            raise RunError("the loss is no finite number any more: train with a lower learning rate, or in float32")
         self._losses.append(loss)
         self._outcomes.append((won, pairs))
 
@@ -171,8 +198,11 @@ class _Trainer(RewardTrainer):
         watch: _Watch,
     ) -> None:
         self._recipe, self._order, self._folder, self._watch = recipe, order, folder, watch
-        self._losses: list[Tensor] = []
-        head, _ = head_of(model)
+        self._parts: list[Tensor] = []
+        self._options = without_cache(model)
+        name, head = head_of(model)
+        if recipe.dtype != "float32":
+            head.register_forward_hook(_in_float32)
         super().__init__(
             model=model,
             args=_arguments(recipe, order, model, folder.root),
@@ -180,7 +210,7 @@ class _Trainer(RewardTrainer):
             processing_class=tokenizer,
             data_collator=Collator(tokenizer.pad_token_id),
             callbacks=[watch],
-            peft_config=None if recipe.lora_rank is None else _adapters(recipe.lora_rank, head),
+            peft_config=None if recipe.lora_rank is None else _adapters(recipe.lora_rank, name),
         )
         self.remove_callback(PrinterCallback)
         self.processing_class = None  # it would be saved with each checkpoint, and rewrite the configuration
@@ -199,19 +229,19 @@ class _Trainer(RewardTrainer):
     ) -> Any:
         """Return this micro-batch's part of the step's loss."""
         pairs, margin, target = (inputs.pop(name) for name in ("pairs", "margin", "target"))
-        logits = model(**inputs, use_cache=False).logits[:, 0].float()
+        logits = model(**inputs, **self._options).logits[:, 0].float()
         chosen, rejected = logits[pairs], logits[len(logits) - len(pairs) :]
         labelled = target >= 0
-        ranking = losses(chosen, rejected, margin, self._recipe) / num_items_in_batch[0].clamp(min=1)
+        ranking = ranking_loss(chosen, rejected, margin, self._recipe) / num_items_in_batch[0].clamp(min=1)
         auxiliary = labelling_loss(logits[labelled], target[labelled], self._recipe.label_smoothing)
         loss = ranking + self._recipe.auxiliary * auxiliary / num_items_in_batch[1].clamp(min=1)
         lead = (chosen - rejected).detach()
         won = (lead > 0).sum() + 0.5 * (lead == 0).sum()
-        self._losses.append(torch.stack([loss.detach(), won.float()]))
+        self._parts.append(torch.stack([loss.detach(), won.float()]))
         if self.accelerator.sync_gradients:
-            total, won = torch.stack(self._losses).sum(0).tolist()
+            total, won = torch.stack(self._parts).sum(0).tolist()
             self._watch.add(total, won, int(num_items_in_batch[0]))
-            self._losses.clear()
+            self._parts.clear()
         return loss
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -235,10 +265,17 @@ class _Trainer(RewardTrainer):
         model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         if self._recipe.lora_rank is not None:
             model = model.merge_and_unload()
+        head_of(model)[1]._forward_hooks.clear()
         return model.requires_grad_(True)
 
 
-def losses(chosen: Tensor, rejected: Tensor, margin: Tensor, recipe: Recipe) -> Tensor:
+def _in_float32(head: torch.nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Compute a head's logits again, in float32: bfloat16 has steps of 1/32 at a logit of 4."""
+    with torch.autocast(output.device.type, enabled=False):
+        return functional.linear(inputs[0].float(), head.weight, head.bias)
+
+
+def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor, recipe: Recipe) -> Tensor:
     """Return the sum over pairs of -log sigmoid(r_c - r_r - m), smoothed, and of the centring term."""
     lead = chosen - rejected - margin
     wrong = recipe.label_smoothing

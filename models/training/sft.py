@@ -51,7 +51,7 @@ def fine_tune(examples: Sequence[Example], schedule: Schedule, start: Path, chat
         ValueError: it does not give the tokenizer of `start` the ids that are sampled and scored.
     """
     policy = load_policy(start)
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=policy,
         args=_arguments(schedule, out),
         train_dataset=Dataset.from_list(list(examples)),
@@ -60,6 +60,11 @@ def fine_tune(examples: Sequence[Example], schedule: Schedule, start: Path, chat
     trainer.train()
     policy.config.use_cache = True  # TRL turns it off for training
     save(policy, start, out)
+
+
+class _Trainer(SFTTrainer):
+    def _send_telemetry(self) -> None:
+        """Send nothing: training makes no outbound request."""
 
 
 def _tokenizer(folder: Path, chat_template: Path) -> PreTrainedTokenizerBase:

@@ -38,7 +38,7 @@ class WorkFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         names = {
             "checkpoint": _digest_of_folder(init),
-            "data": _digest_of_examples(examples),
+            "examples": _digest_of_examples(examples),
             "recipe": json.dumps(
                 {key: value for key, value in dataclasses.asdict(recipe).items() if key not in _NOT_OF_THE_RESULT}
             ),
@@ -48,8 +48,8 @@ class WorkFolder:
             known = json.loads(file.read_text(encoding="utf-8"))
             if others := [name for name in names if known.get(name) != names[name]]:
                 raise RunError(
-                    f"the work folder belongs to a run of another {' and '.join(others)}: give the same as then, or "
-                    "another work folder"
+                    f"the work folder belongs to another run (of another: {', '.join(others)}); give the same as then, "
+                    "or another work folder"
                 )
             return
         if self.latest() is not None:
@@ -73,13 +73,12 @@ class WorkFolder:
         for place in (*partial.rglob("*"), partial):
             _sync(place)
         final = self.root / f"{_PREFIX}{step}"
-        shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _sync(self.root)
+        doomed = self.root / "old"
+        shutil.rmtree(doomed, ignore_errors=True)
         for old in sorted(self._checkpoints(), key=_step)[:-KEPT]:
-            # Renamed first: half a checkpoint must not have a whole one's name.
-            doomed = old.rename(self.root / "old")
-            shutil.rmtree(doomed)
+            shutil.rmtree(old.rename(doomed))  # renamed first: half a checkpoint must not have a whole one's name
 
     def _checkpoints(self) -> list[Path]:
         return [folder for folder in self.root.glob(f"{_PREFIX}*") if folder.name.removeprefix(_PREFIX).isdecimal()]
@@ -98,7 +97,7 @@ def _sync(place: Path) -> None:
 
 
 def _digest_of_folder(folder: Path) -> str:
-    """Return a digest of the files that a checkpoint is loaded from."""
+    """Return a digest of the files that a checkpoint is loaded from; a second for a gigabyte."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         digest.update(file.name.encode())
@@ -111,5 +110,6 @@ def _digest_of_folder(folder: Path) -> str:
 def _digest_of_examples(examples: Sequence[Example]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for example in examples:
-        digest.update(repr(dataclasses.astuple(example)).encode())
+        labels = example.margin, example.chosen_label, example.rejected_label
+        digest.update(repr((example.chosen, example.rejected, *labels)).encode())
     return digest.hexdigest()

@@ -23,6 +23,8 @@ from winnow.models.engines.environment import prepare
 from winnow.models.engines.reward_text import CardInput, resolved
 from winnow.models.engines.scorers import inspect_scorer
 from winnow.models.engines.transformers import ReferenceRewardModel
+from winnow.models.training.examples import Example, Recipe
+from winnow.models.training.reward_trainer import save, score, train
 from winnow.models.types import Prompt
 
 pytestmark = pytest.mark.engine
@@ -40,6 +42,16 @@ def classifier(folder: Path) -> Forward:
 
 def qwen3(folder: Path) -> Forward:
     return classifier(tiny.checkpoint(folder, "qwen3", tiny.byte_level(bos=False)))
+
+
+def trained_here(folder: Path) -> Forward:
+    """A language model that Winnow trained for a step, with adapters merged: the score is the trainer's own."""
+    init = tiny.checkpoint(folder.with_name("init"), "qwen3", tiny.byte_level(bos=False), causal=True)
+    examples = [Example((*range(10, 10 + size), 1), (*range(200, 210 + size), 1)) for size in range(4, 12)]
+    recipe = Recipe(batch=8, lora_rank=4, learning_rate=1e-2)
+    model = train(init, examples, recipe, folder.with_name("work"))
+    save(model, init, folder, "float32")
+    return lambda ids: score(model, [ids])[0]
 
 
 def pad_is_eos(folder: Path) -> Forward:
@@ -155,6 +167,7 @@ def internlm2(folder: Path) -> Forward:
 
 HEADS: dict[str, Callable[[Path], Forward]] = {
     "qwen3-rm": qwen3,
+    "trained-here": trained_here,
     "pad-is-eos-rm": pad_is_eos,
     "beaver-7b-v1.0-reward": beaver,
     "llama-guard": labels("llama"),
