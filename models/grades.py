@@ -16,7 +16,7 @@ from winnow.models.types import logit
 
 _GRADE = re.compile(r"""\s*(?:\{\s*"grade"\s*:\s*(-?\d{1,4})\s*\}|(-?\d{1,4}))\s*""", re.ASCII)
 _CONTROL = re.compile(r"[<>\u2028\u2029\u0085]|\[(?=/?[A-Za-z_]+\d*\])")
-"""What control tokens of chat formats begin with, and line ends that JSON leaves alone."""
+"""Signs that control tokens of chat formats begin with, and line ends that JSON leaves alone."""
 
 
 def parse_grade(text: str, grades: tuple[int, int]) -> int | None:

@@ -53,7 +53,7 @@ class Tokenizer:
         """The ids that precede a raw text: BOS, or none where the tokenizer itself adds none."""
         self._names = _names(tokenizer)
         self._bytes = _spellings(tokenizer, self._names, self.control_ids, is_bytes=is_bytes)
-        """What each token spells in the middle of a text, so that the bytes of an answer are exactly its tokens'."""
+        """Spellings of the tokens in the middle of a text, so that the bytes of an answer are exactly its tokens'."""
         # Both reward models encode an answer, and `/v1/rewards` checks its length before: once is enough.
         self._cached_continuation = lru_cache(CACHED_TEXTS)(self._encode)
         require_spelling(self, backend)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from winnow.models.cards.evidence import CalibrationRecord
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import EngineStatus, MayBeDown, RewardInput, ServedPolicy, ServedRewardModel
-from winnow.models.engines.checkpoint import inspect, load_tokenizer
+from winnow.models.engines.checkpoint import inspect_policy, load_tokenizer
 from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
 from winnow.models.engines.hardware import Card, first_card
 from winnow.models.engines.hub import is_local
@@ -116,7 +116,7 @@ class Service:
 
     @property
     def calibration_records(self) -> dict[str, CalibrationRecord | None]:
-        """How each reward model's scale and bias were found; None if its card does not say or settings replace them."""
+        """The origin of each reward model's scale and bias; None if its card is silent or settings replace them."""
         return {
             name: scoring.scorer.card.calibration
             if (own := self.settings.reward_models[name]).scale is None and own.bias is None
@@ -160,7 +160,7 @@ class Service:
 
     @property
     def outages(self) -> dict[str, str]:
-        """Why engines on other servers cannot be used for now, by name; empty if all can."""
+        """Reasons why engines on other servers cannot be used for now, by name; empty if all can."""
         down = {name: engine.outage for name, engine in self.engines.items() if isinstance(engine, MayBeDown)}
         return {name: reason for name, reason in down.items() if reason}
 
@@ -254,7 +254,7 @@ def started(settings: Settings) -> Iterator[Service]:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
         DoesNotFit: the memory does not suffice for all of them.
     """
-    folder = inspect(settings.policy.checkpoint, "policy", needs_weights=settings.load_format != "dummy")
+    folder = inspect_policy(settings.policy.checkpoint, needs_weights=settings.load_format != "dummy")
     scorers = inspect_reward_models(settings)
     fork = may_fork()
     prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)

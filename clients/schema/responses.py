@@ -210,7 +210,7 @@ class Gpu(Response):
 
 
 class ServedBy(Response):
-    """What serves a reward model: the engine's kind, the model's name and card, and the address of another server."""
+    """The server of a reward model: the engine's kind, the model's name and card, and the address of another server."""
 
     kind: str
     model: str
@@ -219,7 +219,7 @@ class ServedBy(Response):
 
 
 class CalibratedOn(Response):
-    """How a reward model's scale and bias were found: on `n` rows of `data`, on `date` (ISO 8601, null: not told).
+    """The origin of a reward model's scale and bias: found on `n` rows of `data`, on `date` (ISO 8601, null: not told).
 
     `precision` and `recall` are those of the gate, R_s < 0.15, on other rows; null where they were not measured.
     """

@@ -1,4 +1,4 @@
-"""What a card offers as evidence: published scores that a served model has to give, and how it was calibrated."""
+"""The evidence that a card offers: published scores that a served model has to give, and how it was calibrated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=_Table)
 
 
 class CalibrationRecord(_Table):
-    """How scale and bias were found: on `n` rows of `data`, and the gate's precision and recall on others."""
+    """The origin of scale and bias: found on `n` rows of `data`, and the gate's precision and recall on others."""
 
     data: Annotated[str, Field(min_length=1)]
     n: Annotated[int, Field(ge=1)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COMPILED = 16
 """Templates that are kept compiled."""
 _STEP = "winnow_step"
-"""What each round of a loop calls, by the name that it has in a template."""
+"""The function that each round of a loop calls, by the name that it has in a template."""
 _DIGITS = re.compile(r"\d{6,}")
 MAX_REASON = 200
 """Characters of a template's own reason that are shown."""

@@ -28,7 +28,7 @@ CATEGORIES_AT = 16
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a round's reward models are worth on held-out prompts; lists have one entry for each of `sizes`.
+    """The worth of a round's reward models on held-out prompts; lists have one entry for each of `sizes`.
 
     `hard_pairs` is the share of prompts whose best-scored good answer of all candidates is above the best-scored bad
     one. Precision and recall are those of R_s < 0.15.

@@ -1,4 +1,4 @@
-"""A reward model's backbone as its files describe it: every layer is there, in the sizes that config.json asks for.
+"""A model's backbone as its files describe it: every layer is there, in the sizes that config.json asks for.
 
 What is missing or misshapen would fail minutes later, in an engine's process. Nothing here imports torch.
 """
@@ -15,7 +15,7 @@ from winnow.models.errors import CheckpointError
 
 UNIFORM = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "internlm2")
 """Model types whose layers are all alike, and called like Llama's or InternLM2's."""
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d+)\.(.+)")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks)\.(\d+)\.(.+)")
 _OWN_DEFAULTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("mistral", "qwen2"), ("num_key_value_heads",)),
     **dict.fromkeys(("gemma", "gemma2", "qwen3"), ("num_key_value_heads", "head_dim")),
@@ -90,9 +90,9 @@ def require_layers(layers: int, shapes: Shapes, optional: Container[str] = ()) -
 
 
 def _require_some_of_each(layers: int, shapes: Shapes) -> None:
-    for layer in range(layers):
-        if not any(f"layers.{layer}." in name or f".h.{layer}." in name for name in shapes):
-            raise CheckpointError(f"no tensor of layer {layer}; the checkpoint is not complete")
+    found = {int(match[1]) for name in shapes if (match := _LAYER.search(name))}
+    if (missing := next((layer for layer in range(layers) if layer not in found), None)) is not None:
+        raise CheckpointError(f"no tensor of layer {missing}; the checkpoint is not complete")
 
 
 def _require_biases(config: Mapping[str, Any], shapes: Shapes) -> None:

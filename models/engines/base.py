@@ -16,7 +16,7 @@ from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message, Prompt
 
 EngineKind = Literal["vllm", "transformers", "classify", "judge"]
-"""What runs a model; see `winnow.models.engines.registry`."""
+"""The kind of program that runs a model; see `winnow.models.engines.registry`."""
 Execution = Literal["eager", "graphs", "compiled"]
 """An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
 with CUDA graphs on a GPU."""
@@ -160,7 +160,7 @@ class MayBeDown(Protocol):
 
     @property
     def outage(self) -> str | None:
-        """Why it cannot be used for now; None while it can."""
+        """The reason why it cannot be used for now; None while it can."""
         ...
 
 
@@ -221,7 +221,7 @@ class ServedRewardModel(RewardModel, EngineStatus, Protocol):
 
 
 class PlainScorer:
-    """What a served reward model answers that has neither label tokens nor a prefix cache."""
+    """The answers of a served reward model that has neither label tokens nor a prefix cache."""
 
     async def label_mass(self, prompt: Prompt, answer: str) -> float | None:
         """Return None: it has no label tokens."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from winnow.models.engines.backbone import require_backbone
 from winnow.models.engines.hub import cached, config_folder, fetched, is_local, snapshot
 from winnow.models.engines.shape import BYTES, Model, Shape
 from winnow.models.errors import CheckpointError
@@ -24,12 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["policy", "reward model"]
-_REWARD_MODEL = "LlamaForSequenceClassification"
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of architectures that generate text."""
-_LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")
-"""Architectures, as their names begin, whose tensors are called like Llama's."""
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 TEMPLATE_FILE = "chat_template.jinja"
 _VOCABULARY_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -45,10 +40,10 @@ _TOKENIZER_FILES = (
 )
 
 
-def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> Path:
-    """Check that `checkpoint` is complete and of `kind`, as far as its files tell; weights only if needed.
+def inspect_policy(checkpoint: str, *, needs_weights: bool = True) -> Path:
+    """Check that `checkpoint` is a complete policy, as far as its files tell; weights only if needed.
 
-    Returns its folder; a hub id's is fetched.
+    Returns its folder; a hub id's is fetched. A reward model's files are read by `inspect_scorer`.
 
     Raises:
         CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind; or the
@@ -57,72 +52,23 @@ def inspect(checkpoint: str, kind: Kind, *, needs_weights: bool = True) -> Path:
     try:
         folder = snapshot(checkpoint)
     except CheckpointError as error:
-        raise CheckpointError(f"{kind}: {error}") from None
-    config = read_json(folder / "config.json", kind)
-    _check_config(config, folder, kind)
+        raise CheckpointError(f"policy: {error}") from None
+    config = read_json(folder / "config.json", "policy")
+    if not (architecture := _architecture(config)).endswith(_CAUSAL):
+        raise CheckpointError(f"policy: {folder} is a {architecture}; a policy must generate text: a …ForCausalLM")
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARY_FILES):
-        raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
+        raise CheckpointError(f"policy: {folder} has no tokenizer.json")
     if needs_weights:
-        _inspect_weights(folder, config, kind)
+        shapes = tensor_shapes(folder, "policy")
+        try:
+            require_backbone(config, shapes)
+        except CheckpointError as error:
+            raise CheckpointError(f"policy: {folder}: {error}") from None
     return folder
-
-
-def _inspect_weights(folder: Path, config: dict[str, Any], kind: Kind) -> None:
-    shapes = tensor_shapes(folder, kind)
-    if (missing := _missing_layer(shapes, config)) is not None:
-        raise CheckpointError(f"{kind}: {folder} has no tensor of layer {missing}; the checkpoint is not complete")
-    for name, shape in _expected(config, kind).items():
-        if name not in shapes:
-            raise CheckpointError(f"{kind}: {folder} has no tensor {name}; the checkpoint is not complete")
-        if shapes[name] != shape:
-            raise CheckpointError(f"{kind}: {folder}: {name} is {shapes[name]}, but its config asks for {shape}")
-
-
-def _missing_layer(names: Iterable[str], config: dict[str, Any]) -> int | None:
-    """Return the first layer that none of the tensors called `names` belongs to, where names tell layers at all.
-
-    Where the tensors are called like Llama's, `_expected` names the tensor that is missing.
-    """
-    found = {int(layer[1]) for name in names if (layer := _LAYER.search(name))}
-    if not found or _architecture(config).startswith(_LLAMA_LIKE):
-        return None
-    layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
-    return next((layer for layer in range(layers) if layer not in found), None)
 
 
 def _architecture(config: dict[str, Any]) -> str:
     return str((config.get("architectures") or ["none"])[0])
-
-
-def _expected(config: dict[str, Any], kind: Kind) -> dict[str, list[int]]:
-    """Return the shapes of some tensors that every checkpoint of `kind` has, at least one of each layer."""
-    if not _architecture(config).startswith(_LLAMA_LIKE):
-        return {}
-    width = config.get("hidden_size", 0)
-    norms = [f"model.layers.{layer}.input_layernorm.weight" for layer in range(config.get("num_hidden_layers", 0))]
-    expected = {"model.embed_tokens.weight": [config.get("vocab_size", 0), width]}
-    expected |= {name: [width] for name in (*norms, "model.norm.weight")}
-    if kind == "reward model":
-        expected["score.weight"] = [1, width]
-    return expected
-
-
-def _check_config(config: dict[str, Any], folder: Path, kind: Kind) -> None:
-    architecture = _architecture(config)
-    if kind == "policy":
-        if not architecture.endswith(_CAUSAL):
-            raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must generate text: a …ForCausalLM")
-        return
-    if architecture != _REWARD_MODEL:
-        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a {kind} must be a {_REWARD_MODEL}")
-    labels = config.get("num_labels") or len(config.get("id2label") or ())
-    if not labels:
-        raise CheckpointError(
-            f'{kind}: config.json of {folder} has no "num_labels", which means two; a reward model has one: add '
-            '"num_labels": 1'
-        )
-    if labels != 1:
-        raise CheckpointError(f"{kind}: {folder} has {labels} labels; a reward model has one")
 
 
 def _check_shards(folder: Path, kind: Kind) -> None:

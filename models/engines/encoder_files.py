@@ -37,7 +37,7 @@ _OFFSET_POSITIONS = ("camembert", "roberta", "xlm-roberta")
 LARGEST = 600_000_000
 """Most numbers of an encoder's tensors: it computes in the server's process, on threads that the server needs, too."""
 _OPTIONAL = ("attn_norm.weight",)
-"""What ModernBERT's first layer lacks."""
+"""The tensor that ModernBERT's first layer lacks."""
 
 
 @dataclass(frozen=True, slots=True)

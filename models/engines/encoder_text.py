@@ -13,7 +13,7 @@ from winnow.models.cards import Card
 from winnow.models.chat_templates.sandbox import NO_NAMES, Refused, render
 from winnow.models.control_tokens import ControlTokens
 from winnow.models.engines.base import CACHED_PROMPTS
-from winnow.models.engines.reward_text import conversation, with_system, without_oldest_turn
+from winnow.models.engines.reward_text import conversation, first_fitting, shorter_conversations, with_system
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Message, Prompt
 
@@ -62,12 +62,8 @@ class EncoderInput:
 
     def shortened(self, prompt: Prompt, answer: str, context: int) -> list[int] | None:
         """Return at most `context` ids, without as many of the oldest turns as have to go; see `AnswerReader`."""
-        messages = conversation(prompt)
-        while self._card.overflow == "drop_oldest_turns" and (rest := without_oldest_turn(messages)):
-            messages = rest
-            if len(ids := self._ids(messages, answer)) <= context:
-                return ids
-        return None
+        rests = shorter_conversations(conversation(prompt), self._card.overflow)
+        return first_fitting((self._ids(rest, answer) for rest in rests), context)
 
     def reread(self, prompt: Prompt) -> int:
         """Return the length of the conversation, which is tokenised the first time."""

@@ -15,6 +15,7 @@ import math
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ PROBE_SECONDS, PROBE_FACTOR, LONGEST_PROBE = 0.5, 1.5, 5.0
 """Seconds between two probes of a server that is down: 0.5, then half as long again each time, up to 5."""
 PROBE_TIMEOUT = 15.0
 _TOO_LONG = re.compile(r"maximum context length (?:is|of) \d{1,9}(?: tokens)?")
-"""What is told of a server's own message: the rest of it may quote the request."""
+"""The part of a server's own message that is told: the rest of it may quote the request."""
 _PLAIN_CODE = re.compile(r"[A-Za-z_]{1,60}")
 
 
@@ -262,8 +263,8 @@ def _reason(text: bytes) -> str:
     return f": {limit[0]}" if limit else ""
 
 
-class RemoteEngine(PlainScorer):
-    """What both kinds of remote reward models are as engines: their status, and the model that their server serves."""
+class RemoteEngine(PlainScorer, ABC):
+    """The common part of both kinds of remote engines: their status, and the model that their server serves."""
 
     def __init__(self, name: str, remote: RemoteModel, context: int) -> None:
         self.name = name
@@ -271,9 +272,9 @@ class RemoteEngine(PlainScorer):
         self.context = context
         self.server = ModelServer(name, remote.link, self.probe)
 
+    @abstractmethod
     async def probe(self) -> None:
         """Return if the server serves the model; see `Probe`."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> str:
@@ -287,7 +288,7 @@ class RemoteEngine(PlainScorer):
 
     @property
     def outage(self) -> str | None:
-        """Why the server cannot be used for now; None while it can."""
+        """The reason why the server cannot be used for now; None while it can."""
         return self.server.outage
 
     @property

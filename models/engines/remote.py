@@ -41,7 +41,7 @@ _EXAMPLES = "http://HOST:PORT (a vLLM server's /classify) or judge:http://HOST:P
 
 
 class Address(NamedTuple):
-    """What serves a model, and the URL that its paths are appended to; without a key or a slash at its end."""
+    """The kind of API that serves a model, and the URL before its paths, without a key or a slash at its end."""
 
     kind: Literal["classify", "judge"]
     url: str

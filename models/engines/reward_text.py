@@ -6,12 +6,13 @@ template reads the policy's ids instead; see `winnow.models.engines.base.RewardI
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from winnow.models.cards import Card
-from winnow.models.cards.card import System
+from winnow.models.cards.card import Overflow, System
 from winnow.models.chat_templates.sandbox import Refused, render
 from winnow.models.control_tokens import ControlTokens
 from winnow.models.engines.base import CACHED_PROMPTS
@@ -68,21 +69,15 @@ class CardInput:
 
         None if the card refuses that, or the last turn and the answer alone are too long.
         """
-        messages = conversation(prompt)
-        while self._card.overflow == "drop_oldest_turns" and (rest := without_oldest_turn(messages)):
-            messages = rest
-            if len(ids := self._ids(messages, answer)) <= context:
-                return ids
-        return None
+        rests = shorter_conversations(conversation(prompt), self._card.overflow)
+        return first_fitting((self._ids(rest, answer) for rest in rests), context)
 
     def prompt_ids(self, prompt: Prompt, context: int) -> list[int]:
         """Return at most `context` ids of the conversation without an answer; see `PromptReader`."""
         messages = conversation(prompt)
-        while len(ids := self._ids(messages)) > context:
-            rest = without_oldest_turn(messages) if self._card.overflow == "drop_oldest_turns" else None
-            if rest is None:
-                raise CandidateFailed(f"the prompt does not fit the {self.name} model's context of {context} tokens")
-            messages = rest
+        choices = chain([messages], shorter_conversations(messages, self._card.overflow))
+        if (ids := first_fitting(map(self._ids, choices), context)) is None:
+            raise CandidateFailed(f"the prompt does not fit the {self.name} model's context of {context} tokens")
         return ids
 
     def reread(self, prompt: Prompt) -> int:
@@ -210,7 +205,16 @@ def with_system(messages: Sequence[Message], rule: System) -> Sequence[Message]:
     return [Message(rest[0].role, f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
 
 
-def without_oldest_turn(messages: Sequence[Message]) -> tuple[Message, ...] | None:
-    """Return the messages without the user's first and what follows up to the user's next; None if there is one."""
+def shorter_conversations(messages: Sequence[Message], overflow: Overflow) -> Iterator[tuple[Message, ...]]:
+    """Yield the messages without their oldest turn, without the two oldest and so on, where the card drops turns.
+
+    A turn begins with a message of the user's; a system message and the last turn stay.
+    """
     users = [place for place, message in enumerate(messages) if message.role == "user"]
-    return (*messages[: users[0]], *messages[users[1] :]) if len(users) > 1 else None
+    for start in users[1:] if overflow == "drop_oldest_turns" else ():
+        yield (*messages[: users[0]], *messages[start:])
+
+
+def first_fitting(encoded: Iterable[list[int]], context: int) -> list[int] | None:
+    """Return the first ids that are at most `context`; None if there are none."""
+    return next((ids for ids in encoded if len(ids) <= context), None)

@@ -60,7 +60,7 @@ class Scorer:
 
     @property
     def kind(self) -> EngineKind:
-        """What runs it."""
+        """The engine kind that runs it."""
         if self.remote:
             return self.remote.link.address.kind
         return "transformers" if self.encoder else "vllm"

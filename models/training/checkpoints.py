@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
+from winnow.models.training.classifier import quiet
+
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def load_policy(folder: Path) -> LlamaForCausalLM:
     """Return the policy in `folder`, in float32."""
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with quiet():
+        return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def save(model: LlamaForCausalLM, tokenizer: Path, folder: Path) -> None:
@@ -31,6 +34,7 @@ def save(model: LlamaForCausalLM, tokenizer: Path, folder: Path) -> None:
         temperature=1.0,
         top_p=1.0,
     )
-    model.to(torch.bfloat16).save_pretrained(folder)
+    with quiet():
+        model.to(torch.bfloat16).save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer / name, folder / name)

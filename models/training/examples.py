@@ -1,4 +1,4 @@
-"""What a reward model is trained on, as token ids, and by which recipe. Nothing here knows of files or of text."""
+"""Examples that a reward model is trained on, as token ids, and the recipe. Nothing here knows of files or of text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a reward model is trained; the defaults are the paper's.
+    """The way in which a reward model is trained; the defaults are the paper's.
 
     `batch` is the number of examples of a step, `micro_batch` the most that are computed at once: the largest divisor
     of `batch` up to it is used, and changes memory, time and order alone.

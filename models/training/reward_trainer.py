@@ -49,7 +49,7 @@ _CHECKPOINTED_FROM = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a training is. `loss` and `accuracy` (NaN without comparisons) are means over the last steps.
+    """The state of a training. `loss` and `accuracy` (NaN without comparisons) are means over the last steps.
 
     `pairs_per_second` counts examples; `seconds_left` and it are those of this call's steps. `learning_rate` is that
     of the step.

@@ -18,7 +18,7 @@ from winnow.server.cli.convert import convert
 from winnow.server.cli.distill import distill, export, report
 from winnow.server.cli.doctor import doctor
 from winnow.server.cli.models import app as models
-from winnow.server.cli.options import with_settings
+from winnow.server.cli.options import SettingsCommand, with_settings
 from winnow.server.cli.rm import app as rm
 from winnow.server.cli.serve import plan, serve
 from winnow.server.cli.streams import output_that_may_end, prepare_streams, prepare_terminal
@@ -29,15 +29,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(with_settings(doctor, lambda option: option.decides_memory))
-app.command()(with_settings(serve))
-app.command()(with_settings(check))
-app.command()(with_settings(plan, lambda option: option.decides_memory))
+app.command(cls=SettingsCommand)(with_settings(doctor, lambda option: option.decides_memory))
+app.command(cls=SettingsCommand)(with_settings(serve))
+app.command(cls=SettingsCommand)(with_settings(check))
+app.command(cls=SettingsCommand)(with_settings(plan, lambda option: option.decides_memory))
 app.add_typer(models, name="models")
 app.add_typer(rm, name="rm")
 app.command()(convert)
 app.command()(chat)
-app.command()(with_settings(distill, lambda option: option.is_offline))
+app.command(cls=SettingsCommand)(with_settings(distill, lambda option: option.is_offline))
 app.command()(export)
 app.command()(report)
 app.command(epilog=loadtests.EPILOG)(loadtests.loadtest)

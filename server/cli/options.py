@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from winnow.clients.connection import read_api_key
 from winnow.clients.schema import CandidateRange
@@ -20,6 +21,18 @@ from winnow.server.settings import Option, load, options
 ConfigFile = Annotated[
     Path | None, typer.Option(help="Settings file; default: winnow.toml in this folder, if it exists.")
 ]
+
+
+HELP_WIDTH = 100
+"""Most columns of the settings' help."""
+
+
+class SettingsCommand(TyperCommand):
+    """A command whose flags are settings: its help is plain text, since typer's table cuts long flags short."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options |= {"rich_markup_mode": None, "context_settings": {"max_content_width": HELP_WIDTH}}
+        super().__init__(*args, **options)
 
 
 def with_settings(

@@ -51,7 +51,7 @@ class Calibrated:
 
     @property
     def record(self) -> CalibrationRecord:
-        """What the card says of it."""
+        """The record that the card keeps of it."""
         figures = {"precision": self.after.precision.value, "recall": self.after.recall.value}
         shares = {name: round(value, 4) for name, value in figures.items() if value == value}
         return CalibrationRecord(data=self.data, n=self.fitted, date=datetime.date.today(), **shares)
@@ -76,7 +76,7 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command did: the calibration, the card that was written, and the rows that could not be used."""
+    """A finished command: the calibration, the card that was written, and the rows that could not be used."""
 
     calibrated: Calibrated
     card: Path

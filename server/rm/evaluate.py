@@ -74,7 +74,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """What needs no model: chance, the longer answer, and the answer that is listed first where order is known.
+    """Figures that need no model: chance, the longer answer, and the answer that is listed first where order is known.
 
     All on the comparisons that the first model scored.
     """

@@ -15,7 +15,7 @@ from winnow.models.cards.writing import to_toml
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.base import AnswerReader, RewardInput
 from winnow.models.engines.chat_template import chat_template
-from winnow.models.engines.checkpoint import inspect, load_plain_tokenizer, read_json, tensor_shapes
+from winnow.models.engines.checkpoint import inspect_policy, load_plain_tokenizer, read_json, tensor_shapes
 from winnow.models.engines.heads import PLAIN, architecture, is_classifier
 from winnow.models.engines.hub import snapshot
 from winnow.models.engines.scorers import KIND, Scorer, card_text_of, inspect_scorer
@@ -64,7 +64,7 @@ def inspected(checkpoint: str, card_file: Path | None, context: int | None) -> I
             )
         text, own = _reward_model(checkpoint, card_file)
     else:
-        inspect(checkpoint, "policy")
+        inspect_policy(checkpoint)
         text, own = (read_card_text(card_file) if card_file else _derived(folder, name)), None
     values = {key: value for key, value in tomllib.loads(text).items() if key not in NOT_KEPT}
     # The score is read at the last token, whatever the checkpoint's own trainer did: padding never hides it.

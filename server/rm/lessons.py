@@ -1,4 +1,4 @@
-"""What the rows of a file teach a reward model: comparisons with their margins, and labels of single answers.
+"""Lessons of a file's rows for a reward model: comparisons with their margins, and labels of single answers.
 
 Labelled answers to one prompt that have different labels make comparisons, too: the good ones over the bad ones.
 """

@@ -18,7 +18,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How much of a part there was to train on, and how much of it was used."""
+    """The size of a part that there was to train on, and of what was used of it."""
 
     name: str
     share: float | None
@@ -27,7 +27,7 @@ class Use:
 
     @property
     def left_over(self) -> int:
-        """What the mix did not use, because another part was used up before."""
+        """The rest that the mix did not use, because another part was used up before."""
         return self.examples - self.used
 
 

@@ -1,4 +1,4 @@
-"""What `winnow rm train` is asked to do."""
+"""The order that `winnow rm train` is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from winnow.server.rm.mixing import Part
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be trained, on what, and where to. `dtype` None keeps bfloat16, and makes float32 of all others.
+    """The training that is wanted: its start, data and folder. `dtype` None keeps bfloat16, all others become float32.
 
     `held_out` is the share of the prompts that is measured on and not trained on.
     """

@@ -23,7 +23,7 @@ FINISHED = "training.json"
 PAGE = "training.html"
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", FINISHED)
-"""What an earlier model must not leave behind."""
+"""Files that an earlier model must not leave behind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Place(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Data(Generic[T]):
-    """What the rows of some files hold, in order, and the rows that could not be read. `rows` counts both."""
+    """The items that the rows of some files hold, in order, and the rows that could not be read. `rows` counts both."""
 
     names: tuple[str, ...]
     items: list[Place[T]] = field(default_factory=list)

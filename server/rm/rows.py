@@ -222,4 +222,4 @@ LAYOUTS = (
     Layout(lambda body: _has_label(body) and "messages" in body, _read_dialog),
 )
 WANTED = f"answer with a label (prompt or messages, {ANSWER_KEYS[0]}, and {SAFE_KEYS[0]} or {UNSAFE_KEYS[0]})"
-"""What a row needs, for errors."""
+"""The parts that a row needs, for errors."""

@@ -1,4 +1,4 @@
-"""What the commands of `winnow rm` print for people."""
+"""The texts that the commands of `winnow rm` print for people."""
 
 from __future__ import annotations
 

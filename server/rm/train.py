@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("accelerate", "datasets", "matplotlib", "peft", "sklearn", "torch", "trl")
-"""What training needs beside serving, and torch, which serving brings."""
+"""The packages that training needs beside serving, and torch, which serving brings."""
 
 
 def train(order: Order) -> Trained:

@@ -1,4 +1,4 @@
-"""What `winnow rm train` prints for people."""
+"""The texts that `winnow rm train` prints for people."""
 
 from __future__ import annotations
 

@@ -71,7 +71,10 @@ class EngineSettings(BaseModel):
     )
 
 
-_CHECKPOINT = "Checkpoint of the {} reward model: a folder, a hub id, http://HOST:PORT (a vLLM server) or judge:http://HOST:PORT/v1."
+_CHECKPOINT = (
+    "Checkpoint of the {} reward model: a folder, a hub id, http://HOST:PORT (a vLLM server) or "
+    "judge:http://HOST:PORT/v1."
+)
 _MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
 _CARD = "Card (TOML) of the {} reward model; default: the checkpoint's own, a shipped one, or one made of its config."
 _KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU; what its share leaves on a GPU."

@@ -10,7 +10,7 @@ from winnow.clients import errors
 from winnow.clients.errors import BY_CODE, RefusedByServer, ServerError, WinnowClientError, kind_of
 
 OF_HTTP = {"untrusted_host", "foreign_origin", "invalid_http", "request_timeout"}
-"""What no request of these clients gets, unless something between them and the server is wrong; a plain refusal."""
+"""Codes that no request of these clients gets, unless what is between them and the server is wrong; plain refusals."""
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "api.md"
 
 

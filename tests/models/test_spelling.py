@@ -1,4 +1,4 @@
-"""Which tokenizers are accepted: those whose tokens spell their text, in every way in which they are shipped."""
+"""The tokenizers that are accepted: those whose tokens spell their text, in every way in which they are shipped."""
 
 from __future__ import annotations
 

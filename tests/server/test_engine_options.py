@@ -1,4 +1,4 @@
-"""What each engine is started with, by the device."""
+"""The options that each engine is started with, by the device."""
 
 from __future__ import annotations
 

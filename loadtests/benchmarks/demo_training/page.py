@@ -64,9 +64,8 @@ def _draw(found: Sequence[Figures], path: Path, prompts: int) -> None:
     title = f"Demo reward models, {prompts} held-out prompts: the best of N after each round"
     with panels(path, 2, title) as (errors, rewards):
         for place, (name, one) in enumerate(zip(NAMES, found, strict=False)):
-            look = {"color": COLOURS[place], "linestyle": DASHES[place % len(DASHES)], "marker": "o", "label": name}
-            errors.plot(one.sizes, one.error, **look)
-            rewards.plot(one.sizes, one.reward, **look)
+            for axes, values in ((errors, one.error), (rewards, one.reward)):
+                axes.plot(one.sizes, values, color=COLOURS[place], linestyle=DASHES[place], marker="o", label=name)
         errors.plot(found[-1].sizes, found[-1].oracle, color=GREY, label="an oracle")
         errors.set_title("wrong answers")
         errors.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,8 +48,13 @@ SMOOTHING: dict[Kind, float] = {"safety": 0.01, "helpfulness": 0.05}
 CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
 
 
+FINISHED = "training.json"
+"""The file that `winnow rm train` writes last."""
+LOG_TAIL = 1_000
+
+
 class TrainingFailed(Exception):
-    """`winnow rm train` ended with an error, which it has printed."""
+    """`winnow rm train` ended with an error; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +77,31 @@ class Rounds:
         found = []
         for number in range(ROUNDS + 1):
             self._folder(number).mkdir(parents=True, exist_ok=True)
-            failed = self._failures(number, models) if number else {}
-            for kind in KINDS:
-                models[kind] = self._trained(number, kind, models[kind], failed.get(kind, []))
+            if not all((self._folder(number) / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
+                failed = self._failures(number, models) if number else {}
+                orders = [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
+                _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, self._folder(number))
+                with ThreadPoolExecutor(len(orders)) as pool:
+                    list(pool.map(rm_train, orders))
+            models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
             found.append(self._figures(models))
             _log.info("round %d\n%s", number, found[-1])
         return models, found
 
-    def _trained(self, number: int, kind: Kind, init: Path, failed: Sequence[Comparison]) -> Path:
-        """Return the folder of a round's reward model, which goes on from `init`."""
+    def _order(self, number: int, kind: Kind, init: Path, failed: Sequence[Comparison]) -> dict[str, object]:
+        """Write a round's data; return the options of its training, which goes on from `init`."""
         out = self._folder(number) / f"{kind}-rm"
-        if (out / "training.json").exists():
-            return out
         again = SHARE_AGAIN if number else 1.0
         compared = [*failed, *islice(written(kind, self.seed + 100 * number), self.size(again * WRITTEN[kind]))]
         data, card = out.with_suffix(".jsonl"), out.with_suffix(".toml")
         rows = (json.dumps(one.row(), ensure_ascii=False) for one in compared)
         data.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-        card.write_text(CARD.format(kind=kind))
-        options = {
+        card.write_text(CARD.format(kind=kind), encoding="utf-8")
+        return {
             "data": data, "init": init, "kind": kind, "out": out, "card": card, "seed": self.seed, "batch": BATCH,
             "micro-batch": BATCH, "learning-rate": LATER_RATE if number else FIRST_RATE,
             "label-smoothing": SMOOTHING[kind], "held-out": HELD_OUT,
         }  # fmt: skip
-        rm_train(options)
-        return out
 
     def _failures(self, number: int, models: Mapping[Kind, Path]) -> dict[Kind, list[Comparison]]:
         """Return the comparisons that a round adds: on new training prompts, those that `models` find hardest."""
@@ -130,16 +137,25 @@ class Rounds:
 
 
 def rm_train(options: Mapping[str, object]) -> None:
-    """Run `winnow rm train`, or go on with it.
+    """Run `winnow rm train`, or go on with it, on half of the cores; its progress goes to a log beside its folder.
 
     Raises:
         TrainingFailed: its exit status is not 0.
     """
+    out = Path(str(options["out"]))
+    if (out / FINISHED).exists():
+        return
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    winnow = str(Path(sys.executable).with_name("winnow"))
-    status = subprocess.run([winnow, "rm", "train", *flags], check=False).returncode  # noqa: S603, our own command
+    threads = max(1, (os.cpu_count() or 1) // len(KINDS))
+    log = out.with_suffix(".log")
+    with log.open("ab") as file:
+        status = subprocess.run(  # noqa: S603, our own command
+            [str(Path(sys.executable).with_name("winnow")), "rm", "train", *flags], stdout=file,
+            stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False,
+        ).returncode  # fmt: skip
     if status:
-        raise TrainingFailed(f"winnow rm train ended with status {status}; the same command goes on with it")
+        last = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+        raise TrainingFailed(f"winnow rm train ended with status {status}; the same command goes on with it\n{last}")
 
 
 def publish(trained: Path, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every kind of head has in common: its tensors, its forward passes, and the score that is made of them.
+"""Parts that every kind of head has: its tensors, its forward passes, and the score that is made of them.
 
 A kind is one class in a module of this package. What runs in an engine or in the reference imports torch when it is
 called: a checkpoint is inspected without it.

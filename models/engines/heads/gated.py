@@ -29,7 +29,7 @@ _DEFAULTS: Mapping[str, int] = {
     "gating_hidden_dim": 1024,
     "gating_n_hidden": 3,
 }
-"""What the authors' code takes for a setting that config.json does not have."""
+"""Values that the authors' code takes for a setting that config.json does not have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from winnow.loadtests.benchmarks.distill_demo.measures import best, judged, samp
 from winnow.loadtests.benchmarks.distill_demo.page import Page, markdown
 from winnow.models import demo
 from winnow.models.demo.world import sample_answer, touches_held_out
-from winnow.models.engines.checkpoint import inspect
+from winnow.models.engines.checkpoint import inspect_policy
 from winnow.models.training.checkpoints import load_policy
 from winnow.models.training.sft import Schedule, fine_tune
 from winnow.server.distill.export import ExportOptions
@@ -78,7 +78,7 @@ def tuned(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_tuned_policy_can_be_served(tuned: Path) -> None:
-    inspect(str(tuned), "policy")
+    inspect_policy(str(tuned))
     before, after = (load_policy(folder) for folder in (demo.weights("policy"), tuned))
     assert after.config.to_diff_dict() == before.config.to_diff_dict()
     assert not torch.equal(before.model.layers[0].mlp.up_proj.weight, after.model.layers[0].mlp.up_proj.weight)

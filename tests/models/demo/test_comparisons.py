@@ -9,9 +9,10 @@ import pytest
 
 from winnow.models.demo.candidates import Candidates
 from winnow.models.demo.comparisons import HARDEST, RATINGS, compare, failures, written
-from winnow.models.demo.rounds import KINDS
 from winnow.models.demo.world import FAULTS, Kind, held_out_prompts, prompts, sample_answer
 from winnow.models.tokenizer import Tokenizer
+
+KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from winnow.models import demo
-from winnow.models.engines.checkpoint import describe, inspect, load_tokenizer
+from winnow.models.engines.checkpoint import describe, inspect_policy, load_tokenizer
 from winnow.models.engines.dummy_checkpoints import SHAPES, write_all
+from winnow.models.engines.scorers import inspect_scorer
 from winnow.models.errors import CheckpointError
 
 
@@ -18,11 +19,11 @@ from winnow.models.errors import CheckpointError
 def test_the_server_reads_them(name: str, tmp_path: Path) -> None:
     folders = write_all(tmp_path, SHAPES[name], demo.weights("policy"))
     for role, folder in folders.items():
-        kind = "policy" if role == "policy" else "reward model"
-        inspect(str(folder), kind, needs_weights=False)
+        inspect = inspect_policy if role == "policy" else inspect_scorer
+        inspect(str(folder), needs_weights=False)
         with pytest.raises(CheckpointError, match="safetensors"):
-            inspect(str(folder), kind)
-        assert load_tokenizer(str(folder), kind).eos_id == 2
+            inspect(str(folder))
+        assert load_tokenizer(str(folder), "policy").eos_id == 2
 
 
 @pytest.mark.parametrize(("name", "billions"), [("llama-2-7b", 6.738), ("llama-2-13b", 13.016)])
@@ -40,4 +41,4 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         [*command, "--tokenizer", str(demo.weights("policy"))], capture_output=True, text=True, check=True
     )
     assert [Path(line).name for line in done.stdout.splitlines()] == ["policy", "safety-rm", "helpfulness-rm"]
-    inspect(str(tmp_path / "policy"), "policy", needs_weights=False)
+    inspect_policy(str(tmp_path / "policy"), needs_weights=False)

@@ -1,4 +1,4 @@
-"""What an encoder reads: the tokenizer's own ids for the two sentences, and text that stays text."""
+"""The ids that an encoder reads: the tokenizer's own ids for the two sentences, and text that stays text."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, For
 
 @pytest.fixture(scope="module")
 def served(built: dict[str, tuple[Path, Forward]]) -> dict[str, dict[str, Any]]:
-    """What each engine scored; a linear and a gated head in bfloat16, too."""
+    """The scores of each engine; a linear and a gated head in bfloat16, too."""
     folders = {name: (str(folder), "float32") for name, (folder, _) in built.items()}
     folders |= {f"{name} low": (folders[name][0], "bfloat16") for name in ("UltraRM-13b", "QRM-Llama3.1-8B")}
     program = [sys.executable, "-m", "tests.models.engines.served", json.dumps(folders)]

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.models.byte_level import Shipped, loaded, ship
 from winnow.models.engines.base import EngineOptions
-from winnow.models.engines.checkpoint import inspect
+from winnow.models.engines.checkpoint import inspect_policy
 from winnow.models.engines.environment import prepare
 from winnow.models.sampling import Sampling
 from winnow.models.types import Message
@@ -50,7 +50,7 @@ def end(own: Shipped) -> int:
 @pytest.mark.parametrize("kind", FAMILIES)
 async def test_an_answer_is_transformers_own_and_ends_at_every_end_id(kind: str, tmp_path: Path) -> None:
     own = checkpoint(kind, tmp_path)
-    inspect(str(tmp_path), "policy")
+    inspect_policy(str(tmp_path))
     prepare(offline=True, compiled=False)
     from winnow.models.engines.vllm import start_policy
 

@@ -1,4 +1,4 @@
-"""What a reward model reads by its card, against transformers' own rendering and tokenisation."""
+"""The ids that a reward model reads by its card, against transformers' own rendering and tokenisation."""
 
 from __future__ import annotations
 

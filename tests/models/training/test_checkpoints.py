@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from winnow.models.demo import ModelName, weights
-from winnow.models.engines.checkpoint import inspect, load_tokenizer
+from winnow.models.engines.checkpoint import inspect_policy, load_tokenizer
+from winnow.models.engines.scorers import inspect_scorer
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training import classifier
 from winnow.models.training.checkpoints import load_policy, save
@@ -21,7 +22,7 @@ def test_a_saved_checkpoint_equals_the_loaded_one(name: ModelName, tmp_path: Pat
     write = save if name == "policy" else classifier.save
     before = load(weights(name))
     write(load(weights(name)), weights(name), tmp_path)
-    inspect(str(tmp_path), "policy" if name == "policy" else "reward model")
+    (inspect_policy if name == "policy" else inspect_scorer)(str(tmp_path))
     after = load(tmp_path)
     assert after.config.to_diff_dict() == before.config.to_diff_dict()
     assert after.dtype == torch.float32

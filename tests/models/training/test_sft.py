@@ -10,7 +10,7 @@ import torch
 
 from winnow.models import demo
 from winnow.models.chat_templates.llama2 import Llama2Template
-from winnow.models.engines.checkpoint import inspect
+from winnow.models.engines.checkpoint import inspect_policy
 from winnow.models.training.checkpoints import load_policy
 from winnow.models.training.sft import Example, Schedule, fine_tune
 
@@ -39,7 +39,7 @@ def test_a_tuned_checkpoint_can_be_served(
         fine_tune(EXAMPLES, Schedule(epochs=1, batch=4, rate=1e-3), demo.weights("policy"), chat_template, tmp_path)
     finally:
         torch.set_num_threads(threads)
-    inspect(str(tmp_path), "policy")
+    inspect_policy(str(tmp_path))
     before, after = load_policy(demo.weights("policy")), load_policy(tmp_path)
     assert after.config.to_diff_dict() == before.config.to_diff_dict()
     assert after.generation_config.to_diff_dict() == before.generation_config.to_diff_dict()

@@ -59,6 +59,6 @@ def test_a_server_has_no_reward_model_to_probe_here(tmp_path: Path) -> None:
 def test_a_run_keeps_to_one_execution_and_knows_those_from_before_graphs(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, bool], on_gpu: bool, eager: object
 ) -> None:
-    """Where there were no graphs yet, a manifest had true or false."""
+    """Manifests had true or false before there were graphs."""
     monkeypatch.setattr(module, "runs_on_gpu", lambda: on_gpu)
     assert module._engine_settings(Settings(**settings))["eager"] == eager  # type: ignore[arg-type]

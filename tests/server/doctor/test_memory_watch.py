@@ -1,4 +1,4 @@
-"""What engines took, from looks at a card's free memory or at their processes."""
+"""The memory that engines took, from looks at a card's free memory or at their processes."""
 
 from __future__ import annotations
 

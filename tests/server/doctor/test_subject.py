@@ -10,10 +10,11 @@ from tests.models.engines import tiny_encoders
 from tests.server.doctor.machines import H100, T4
 from winnow.models import demo
 from winnow.models.engines import hardware
-from winnow.models.engines.checkpoint import inspect
+from winnow.models.engines.checkpoint import inspect_policy
 from winnow.models.engines.dummy_checkpoints import SHAPES, write
 from winnow.models.engines.hardware import Card
 from winnow.models.engines.memory import GIB
+from winnow.models.engines.scorers import inspect_scorer
 from winnow.models.errors import CheckpointError
 from winnow.server import engine_options, memory_plan
 from winnow.server.doctor import subject as subjects
@@ -35,7 +36,7 @@ def test_on_cpu_it_is_tiny(tmp_path: Path) -> None:
     found = subject(Settings(), None, tmp_path)
     assert found.name == "tiny"
     for name, checkpoint in found.settings.checkpoints.items():
-        inspect(checkpoint, "policy" if name == "policy" else "reward model", needs_weights=False)
+        (inspect_policy if name == "policy" else inspect_scorer)(checkpoint, needs_weights=False)
     assert found.settings.load_format == "dummy"
     assert not found.settings.canary
 
