@@ -33,9 +33,9 @@ CANDIDATES = 64
 ROUNDS = 3
 """Rounds on the policy's own answers; the one before them has written answers alone."""
 KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
-WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 40_000}
+WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
 """Written comparisons of the first round."""
-SHARE_AGAIN = 0.2
+SHARE_AGAIN = 0.25
 """The share of them that a later round has, new ones, besides its failures."""
 ASKED, MEASURED = 1_500, 300
 """Training prompts of a round, and held-out prompts."""
@@ -82,7 +82,11 @@ class Rounds:
                 orders = [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
                 _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, self._folder(number))
                 with ThreadPoolExecutor(len(orders)) as pool:
-                    list(pool.map(rm_train, orders))
+                    trainings = [pool.submit(rm_train, order) for order in orders]
+                    if number < ROUNDS:  # the policy is the same in all rounds, so the next one can be sampled now
+                        self._candidates(number + 1)
+                    for training in trainings:
+                        training.result()
             models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
             found.append(self._figures(models))
             _log.info("round %d\n%s", number, found[-1])
@@ -100,19 +104,23 @@ class Rounds:
         return {
             "data": data, "init": init, "kind": kind, "out": out, "card": card, "seed": self.seed, "batch": BATCH,
             "micro-batch": BATCH, "learning-rate": LATER_RATE if number else FIRST_RATE,
-            "label-smoothing": SMOOTHING[kind], "held-out": HELD_OUT,
+            "label-smoothing": SMOOTHING[kind], "held-out": HELD_OUT, "dtype": "bfloat16",
         }  # fmt: skip
 
     def _failures(self, number: int, models: Mapping[Kind, Path]) -> dict[Kind, list[Comparison]]:
         """Return the comparisons that a round adds: on new training prompts, those that `models` find hardest."""
-        asked = list(islice(prompts(self.seed + number, held_out=False), self.size(ASKED)))
-        sampled = self._sampled(self._folder(number) / "candidates.json", asked)
+        sampled = self._candidates(number)
         found: dict[Kind, list[Comparison]] = {}
         for kind in KINDS:
             rng = Random(f"failures-{self.seed}-{number}-{kind}")
             scored = zip(sampled, scores(models[kind], self.tokenizer, sampled), strict=True)
             found[kind] = [one for candidates, logits in scored for one in failures(candidates, logits, kind, rng)]
         return found
+
+    def _candidates(self, number: int) -> list[Candidates]:
+        """Return the policy's answers to the training prompts of a round."""
+        asked = list(islice(prompts(self.seed + number, held_out=False), self.size(ASKED)))
+        return self._sampled(self._folder(number) / "candidates.json", asked)
 
     def _figures(self, models: Mapping[Kind, Path]) -> Figures:
         sampled = self._sampled(self.work / "held-out.json", held_out_prompts(self.size(MEASURED), self.seed))
@@ -121,6 +129,7 @@ class Rounds:
     def _sampled(self, file: Path, asked: Sequence[DemoPrompt]) -> list[Candidates]:
         """Return the policy's answers to `asked`, which are sampled once and kept in `file`."""
         if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
             found = sample_candidates(load_policy(self.policy), self.tokenizer, asked, CANDIDATES, self.seed)
             partial = file.with_suffix(".partial")
             partial.write_text(json.dumps([dict(one.counts) for one in found]), encoding="utf-8")
