@@ -7,18 +7,21 @@ second call goes on where the first ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
+
+import torch
 
 from winnow.models.demo.candidates import Candidates, sample_candidates, scores
 from winnow.models.demo.comparisons import Comparison, failures, written
@@ -37,7 +40,7 @@ WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
 """Written comparisons of the first round."""
 SHARE_AGAIN = 0.25
 """The share of them that a later round has, new ones, besides its failures."""
-ASKED, MEASURED = 1_500, 300
+ASKED, MEASURED = 1_000, 300
 """Training prompts of a round, and held-out prompts."""
 FIRST_RATE, LATER_RATE = 1e-3, 5e-4
 BATCH = 64
@@ -51,6 +54,8 @@ CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
 FINISHED = "training.json"
 """The file that `winnow rm train` writes last."""
 LOG_TAIL = 1_000
+THREADS = max(1, (os.cpu_count() or 1) // len(KINDS))
+"""Threads of each of the processes that run at once: threads that wait for each other on shared cores crawl."""
 
 
 class TrainingFailed(Exception):
@@ -84,7 +89,8 @@ class Rounds:
                 with ThreadPoolExecutor(len(orders)) as pool:
                     trainings = [pool.submit(rm_train, order) for order in orders]
                     if number < ROUNDS:  # the policy is the same in all rounds, so the next one can be sampled now
-                        self._candidates(number + 1)
+                        with torch_threads(THREADS):
+                            self._candidates(number + 1)
                     for training in trainings:
                         training.result()
             models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
@@ -145,6 +151,17 @@ class Rounds:
         return max(64, round(full * self.scale))
 
 
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def rm_train(options: Mapping[str, object]) -> None:
     """Run `winnow rm train`, or go on with it, on half of the cores; its progress goes to a log beside its folder.
 
@@ -155,12 +172,11 @@ def rm_train(options: Mapping[str, object]) -> None:
     if (out / FINISHED).exists():
         return
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    threads = max(1, (os.cpu_count() or 1) // len(KINDS))
     log = out.with_suffix(".log")
     with log.open("ab") as file:
         status = subprocess.run(  # noqa: S603, our own command
             [str(Path(sys.executable).with_name("winnow")), "rm", "train", *flags], stdout=file,
-            stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False,
+            stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)}, check=False,
         ).returncode  # fmt: skip
     if status:
         last = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
