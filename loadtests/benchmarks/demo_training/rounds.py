@@ -42,6 +42,8 @@ SHARE_AGAIN = 0.25
 """The share of them that a later round has, new ones, besides its failures."""
 ASKED, MEASURED = 1_000, 300
 """Training prompts of a round, and held-out prompts."""
+SCORED: dict[Kind, int] = {"safety": 300, "helpfulness": ASKED}
+"""Training prompts whose candidates each model scores; the safety model hardly fails any more."""
 FIRST_RATE, LATER_RATE = 1e-3, 5e-4
 BATCH = 64
 HELD_OUT = 0.02
@@ -79,24 +81,30 @@ class Rounds:
             TrainingFailed: a command ended with an error.
         """
         models = dict.fromkeys(KINDS, self.policy)
-        found = []
+        found: list[Figures] = []
         for number in range(ROUNDS + 1):
-            self._folder(number).mkdir(parents=True, exist_ok=True)
-            if not all((self._folder(number) / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
-                failed = self._failures(number, models) if number else {}
-                orders = [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
-                _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, self._folder(number))
-                with ThreadPoolExecutor(len(orders)) as pool:
-                    trainings = [pool.submit(rm_train, order) for order in orders]
-                    if number < ROUNDS:  # the policy is the same in all rounds, so the next one can be sampled now
-                        with torch_threads(THREADS):
-                            self._candidates(number + 1)
-                    for training in trainings:
-                        training.result()
+            with ThreadPoolExecutor(len(KINDS)) as pool:
+                trainings = [pool.submit(rm_train, order) for order in self._orders(number, models)]
+                with torch_threads(THREADS):  # the policy is the same in all rounds, so the next one can be sampled now
+                    if number < ROUNDS:
+                        self._candidates(number + 1)
+                    if number:
+                        found.append(self._figures(number - 1, models))
+                for training in trainings:
+                    training.result()
             models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
-            found.append(self._figures(models))
-            _log.info("round %d\n%s", number, found[-1])
+        found.append(self._figures(ROUNDS, models))
         return models, found
+
+    def _orders(self, number: int, models: Mapping[Kind, Path]) -> list[dict[str, object]]:
+        """Write a round's data; return the options of its trainings, none if they are finished."""
+        folder = self._folder(number)
+        if all((folder / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        failed = self._failures(number, models) if number else {}
+        _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, folder)
+        return [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
 
     def _order(self, number: int, kind: Kind, init: Path, failed: Sequence[Comparison]) -> dict[str, object]:
         """Write a round's data; return the options of its training, which goes on from `init`."""
@@ -115,10 +123,11 @@ class Rounds:
 
     def _failures(self, number: int, models: Mapping[Kind, Path]) -> dict[Kind, list[Comparison]]:
         """Return the comparisons that a round adds: on new training prompts, those that `models` find hardest."""
-        sampled = self._candidates(number)
+        asked = self._candidates(number)
         found: dict[Kind, list[Comparison]] = {}
         for kind in KINDS:
             rng = Random(f"failures-{self.seed}-{number}-{kind}")
+            sampled = asked[: self.size(SCORED[kind])]
             scored = zip(sampled, scores(models[kind], self.tokenizer, sampled), strict=True)
             found[kind] = [one for candidates, logits in scored for one in failures(candidates, logits, kind, rng)]
         return found
@@ -128,9 +137,11 @@ class Rounds:
         asked = list(islice(prompts(self.seed + number, held_out=False), self.size(ASKED)))
         return self._sampled(self._folder(number) / "candidates.json", asked)
 
-    def _figures(self, models: Mapping[Kind, Path]) -> Figures:
+    def _figures(self, number: int, models: Mapping[Kind, Path]) -> Figures:
         sampled = self._sampled(self.work / "held-out.json", held_out_prompts(self.size(MEASURED), self.seed))
-        return figures(sampled, models, self.tokenizer)
+        found = figures(sampled, models, self.tokenizer)
+        _log.info("after round %d\n%s", number, found)
+        return found
 
     def _sampled(self, file: Path, asked: Sequence[DemoPrompt]) -> list[Candidates]:
         """Return the policy's answers to `asked`, which are sampled once and kept in `file`."""
