@@ -15,7 +15,7 @@ from typing import Any
 
 from winnow.models.demo.candidates import Candidates
 from winnow.models.demo.corpus import encode
-from winnow.models.demo.world import FAULTS, DemoPrompt, Fault, Kind, prompts, sample_answer
+from winnow.models.demo.world import FAULTS, DemoPrompt, Fault, Kind, prompts, sample_answer, sample_twins
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training.examples import Example
 
@@ -89,6 +89,19 @@ def written(kind: Kind, seed: int) -> Iterator[Comparison]:
     for prompt in prompts(seed, held_out=False):
         first, second = (sample_answer(prompt, fault, rng) for fault in rng.choices(faults, shares, k=2))
         if found := compare(prompt, first, second, kind):
+            yield found
+
+
+def twins(weights: Mapping[str, float], seed: int) -> Iterator[Comparison]:
+    """Yield helpfulness comparisons of answers that hardly differ, without end.
+
+    `weights` are those of the prompts' categories, at most 1 each.
+    """
+    rng = Random(f"twins-{seed}")
+    for prompt in prompts(seed, held_out=False):
+        if rng.random() < weights.get(prompt.category, 0.0) and (
+            found := compare(prompt, *sample_twins(prompt, rng), "helpfulness")
+        ):
             yield found
 
 

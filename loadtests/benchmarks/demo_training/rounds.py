@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from random import Random
 import torch
 
 from winnow.models.demo.candidates import Candidates, sample_candidates, scores
-from winnow.models.demo.comparisons import Comparison, failures, written
+from winnow.models.demo.comparisons import LEAST, Comparison, failures, twins, written
 from winnow.models.demo.report import Figures, figures
 from winnow.models.demo.world import DemoPrompt, Kind, held_out_prompts, prompts
 from winnow.models.tokenizer import Tokenizer
@@ -39,11 +40,13 @@ KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
 WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
 """Written comparisons of the first round."""
 SHARE_AGAIN = 0.25
-"""The share of them that a later round has, new ones, besides its failures."""
+"""The share of them that a later round has besides its failures: new ones, for helpfulness in its weak spots."""
 ASKED, MEASURED = 1_000, 300
 """Training prompts of a round, and held-out prompts."""
 SCORED: dict[Kind, int] = {"safety": 300, "helpfulness": ASKED}
 """Training prompts whose candidates each model scores; the safety model hardly fails any more."""
+LEAST_WEIGHT = 0.5
+"""The weight of a category without failures, in failures a prompt."""
 FIRST_RATE, LATER_RATE = 1e-3, 5e-4
 BATCH = 64
 HELD_OUT = 0.02
@@ -102,15 +105,19 @@ class Rounds:
         if all((folder / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
             return []
         folder.mkdir(parents=True, exist_ok=True)
-        failed = self._failures(number, models) if number else {}
+        compared = self._failures(number, models) if number else {kind: [] for kind in KINDS}
+        for kind in KINDS:
+            count = self.size(WRITTEN[kind] * (SHARE_AGAIN if number else 1.0))
+            stream = written(kind, self.seed + 100 * number)
+            if number and kind == "helpfulness":
+                stream = twins(weak_spots(compared[kind]), self.seed + 100 * number)
+            compared[kind] += islice(stream, count)
         _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, folder)
-        return [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
+        return [self._order(number, kind, models[kind], compared[kind]) for kind in KINDS]
 
-    def _order(self, number: int, kind: Kind, init: Path, failed: Sequence[Comparison]) -> dict[str, object]:
+    def _order(self, number: int, kind: Kind, init: Path, compared: Sequence[Comparison]) -> dict[str, object]:
         """Write a round's data; return the options of its training, which goes on from `init`."""
         out = self._folder(number) / f"{kind}-rm"
-        again = SHARE_AGAIN if number else 1.0
-        compared = [*failed, *islice(written(kind, self.seed + 100 * number), self.size(again * WRITTEN[kind]))]
         data, card = out.with_suffix(".jsonl"), out.with_suffix(".toml")
         rows = (json.dumps(one.row(), ensure_ascii=False) for one in compared)
         data.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
@@ -160,6 +167,14 @@ class Rounds:
     def size(self, full: float) -> int:
         """Return the number to use of a thing of which the full training uses `full`."""
         return max(64, round(full * self.scale))
+
+
+def weak_spots(failed: Sequence[Comparison]) -> dict[str, float]:
+    """Return the weights of the categories in a round: their failures a prompt, the most being 1."""
+    found = Counter(one.prompt.category for one in failed)
+    asked = Counter(prompt.category for prompt in {id(one.prompt): one.prompt for one in failed}.values())
+    rates = {category: found[category] / asked[category] - LEAST + LEAST_WEIGHT for category in asked}
+    return {category: rate / max(rates.values()) for category, rate in rates.items()}
 
 
 @contextlib.contextmanager
