@@ -6,7 +6,6 @@ call goes on from them.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -47,7 +46,6 @@ def main(
     publish(folder, out / "policy")
     for kind, trained in models.items():
         publish(trained, out / f"{kind}-rm")
-    (work / "rounds.json").write_text(f"{json.dumps([one.as_dict() for one in figures], indent=1)}\n")
     page.write(figures, docs, rounds.size(MEASURED))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from winnow.loadtests.benchmarks.demo_training.rounds import ROUNDS
 from winnow.loadtests.benchmarks.pages import panels, percent, table
 from winnow.models.demo.report import Figures
 from winnow.models.reporting.plots import COLOURS, DASHES, GREY
 
-NAMES = ("written answers", "round 1", "round 2", "round 3")
+NAMES = ("written answers", *(f"round {number}" for number in range(1, ROUNDS + 1)))
 
 
 def write(found: Sequence[Figures], folder: Path, prompts: int) -> None:
@@ -65,7 +66,14 @@ def _draw(found: Sequence[Figures], path: Path, prompts: int) -> None:
     with panels(path, 2, title) as (errors, rewards):
         for place, (name, one) in enumerate(zip(NAMES, found, strict=False)):
             for axes, values in ((errors, one.error), (rewards, one.reward)):
-                axes.plot(one.sizes, values, color=COLOURS[place], linestyle=DASHES[place], marker="o", label=name)
+                axes.plot(
+                    one.sizes,
+                    values,
+                    color=COLOURS[place],
+                    linestyle=DASHES[place % len(DASHES)],
+                    marker="o",
+                    label=name,
+                )
         errors.plot(found[-1].sizes, found[-1].oracle, color=GREY, label="an oracle")
         errors.set_title("wrong answers")
         errors.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -34,7 +34,7 @@ from winnow.models.training.checkpoints import load_policy
 _log = logging.getLogger(__name__)
 
 CANDIDATES = 64
-ROUNDS = 3
+ROUNDS = 5
 """Rounds on the policy's own answers; the one before them has written answers alone."""
 KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
 WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
@@ -83,28 +83,33 @@ class Rounds:
         Raises:
             TrainingFailed: a command ended with an error.
         """
-        models = dict.fromkeys(KINDS, self.policy)
-        found: list[Figures] = []
         for number in range(ROUNDS + 1):
             with ThreadPoolExecutor(len(KINDS)) as pool:
-                trainings = [pool.submit(rm_train, order) for order in self._orders(number, models)]
-                with torch_threads(THREADS):  # the policy is the same in all rounds, so the next one can be sampled now
-                    if number < ROUNDS:
-                        self._candidates(number + 1)
-                    if number:
-                        found.append(self._figures(number - 1, models))
+                trainings = [pool.submit(rm_train, order) for order in self._orders(number)]
+                if trainings:
+                    with torch_threads(THREADS):
+                        self._meanwhile(number)
                 for training in trainings:
                     training.result()
-            models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
-        found.append(self._figures(ROUNDS, models))
-        return models, found
+        return self._models(ROUNDS), [self._figures(number) for number in range(ROUNDS + 1)]
 
-    def _orders(self, number: int, models: Mapping[Kind, Path]) -> list[dict[str, object]]:
+    def _meanwhile(self, number: int) -> None:
+        """Do what need not wait for a round: sample the next one, as the policy stays, and measure those before."""
+        if number < ROUNDS:
+            self._candidates(number + 1)
+        for earlier in range(number):
+            self._figures(earlier)
+
+    def _models(self, number: int) -> dict[Kind, Path]:
+        return {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
+
+    def _orders(self, number: int) -> list[dict[str, object]]:
         """Write a round's data; return the options of its trainings, none if they are finished."""
         folder = self._folder(number)
-        if all((folder / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
+        if all((trained / FINISHED).exists() for trained in self._models(number).values()):
             return []
         folder.mkdir(parents=True, exist_ok=True)
+        models = self._models(number - 1) if number else dict.fromkeys(KINDS, self.policy)
         compared = self._failures(number, models) if number else {kind: [] for kind in KINDS}
         for kind in KINDS:
             count = self.size(WRITTEN[kind] * (SHARE_AGAIN if number else 1.0))
@@ -144,11 +149,15 @@ class Rounds:
         asked = list(islice(prompts(self.seed + number, held_out=False), self.size(ASKED)))
         return self._sampled(self._folder(number) / "candidates.json", asked)
 
-    def _figures(self, number: int, models: Mapping[Kind, Path]) -> Figures:
-        sampled = self._sampled(self.work / "held-out.json", held_out_prompts(self.size(MEASURED), self.seed))
-        found = figures(sampled, models, self.tokenizer)
-        _log.info("after round %d\n%s", number, found)
-        return found
+    def _figures(self, number: int) -> Figures:
+        """Return the figures of a round, which are found once and kept."""
+        file = self._folder(number) / "figures.json"
+        if not file.exists():
+            sampled = self._sampled(self.work / "held-out.json", held_out_prompts(self.size(MEASURED), self.seed))
+            found = figures(sampled, self._models(number), self.tokenizer)
+            _log.info("after round %d\n%s", number, found)
+            file.write_text(f"{json.dumps(found.as_dict(), indent=1)}\n", encoding="utf-8")
+        return Figures(**json.loads(file.read_text(encoding="utf-8")))
 
     def _sampled(self, file: Path, asked: Sequence[DemoPrompt]) -> list[Candidates]:
         """Return the policy's answers to `asked`, which are sampled once and kept in `file`."""
