@@ -17,7 +17,7 @@ SHOWN = 10
 LABELS = {*SAFE_KEYS, *UNSAFE_KEYS, *HARMLESS_KEYS, *PAIR_KEYS, *HELPFUL_KEYS, *PKU[2:]}
 NUMBERS = {
     *("score_chosen", "score_rejected", "margin", "margin_small", "margin_large"),
-    *("better_response_id", "safer_response_id"),
+    *("better_response_id", "safer_response_id", "rating"),
 }
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def typed(body: Body) -> Body:
     }  # fmt: skip
 
 
-_PLAIN = {"true": True, "false": False, "1": True, "0": False}
+_PLAIN = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 def _number(value: str) -> float | int | str:
