@@ -174,7 +174,9 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         file.write_text(json.dumps([list(self._losses), list(self._outcomes)]), encoding="utf-8")
 
     def restore(self, file: Path) -> None:
-        """Take up what `save` wrote."""
+        """Take up what `save` wrote, if it did."""
+        if not file.exists():
+            return
         losses, outcomes = json.loads(file.read_text(encoding="utf-8"))
         self._losses.extend(losses)
         self._outcomes.extend(map(tuple, outcomes))
