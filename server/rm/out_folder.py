@@ -116,6 +116,7 @@ def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFo
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingsError(f"--out: another process trains in {root}") from None
+        _require_own(root, init, force=force)  # again: another process may have finished since
         try:
             there = sum(path.stat().st_size for path in (root / WORK).rglob("*") if path.is_file())
             if (free := shutil.disk_usage(root).free) < needed - there:

@@ -136,3 +136,12 @@ def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:
     ):
         raise AssertionError
     assert folder.root.exists()
+
+
+def test_a_run_that_finished_while_the_lock_was_taken_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    monkeypatch.setattr("fcntl.flock", lambda *_: (out / FINISHED).write_text("{}"))
+    with pytest.raises(SettingsError, match="has a trained model"), opened(out, "init", 0, force=False):
+        raise AssertionError
