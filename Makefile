@@ -34,7 +34,7 @@ lint: $(VENV)/ready .types/winnow  ## formatting, lint and types
 real-policy: $(VENV)/ready  ## convert SmolLM2-135M-Instruct, a real chat model, into .real-policy
 	$(BIN)/python -m tests.models.real_policy
 
-demo: $(VENV)/ready  ## train the demo models anew, from nothing (about an hour on 2 cores)
+demo: $(VENV)/ready  ## train the demo models anew, from nothing (at most 90 minutes on 2 cores); writes docs/demo-rounds.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.demo_training $(ARGS)
 
 demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes docs/demo-eval.*

@@ -6,19 +6,23 @@ current reward model likes best, as the paper's annotators met them in its weekl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from winnow.models.demo.candidates import Candidates
 from winnow.models.demo.corpus import encode
-from winnow.models.demo.world import FAULTS, DemoPrompt, Fault, Kind, prompts, sample_answer
+from winnow.models.demo.world import FAULTS, DemoPrompt, Fault, Kind, prompts, sample_answer, sample_twins
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training.examples import Example
 
-HARDEST = 4
-"""Comparisons with the bad answers that score highest, a prompt."""
+LEAST, MOST = 2, 12
+"""Bad answers of a prompt that are compared: the highest-scored ones."""
+LEAD = 1.0
+"""A bad answer is a failure if it scores at most this far below the mean of the good ones."""
 RATINGS = {1: "slightly better", 2: "better", 3: "significantly better"}
 """The paper's ratings by the gap of two grades."""
 _MIXES: dict[Kind, dict[Fault, int]] = {
@@ -88,16 +92,33 @@ def written(kind: Kind, seed: int) -> Iterator[Comparison]:
             yield found
 
 
+def twins(weights: Mapping[str, float], seed: int) -> Iterator[Comparison]:
+    """Yield helpfulness comparisons of answers that hardly differ, without end.
+
+    `weights` are those of the prompts' categories, at most 1 each.
+    """
+    rng = Random(f"twins-{seed}")
+    for prompt in prompts(seed, held_out=False):
+        if rng.random() < weights.get(prompt.category, 0.0) and (
+            found := compare(prompt, *sample_twins(prompt, rng), "helpfulness")
+        ):
+            yield found
+
+
 def failures(candidates: Candidates, logits: Mapping[str, float], kind: Kind, rng: Random) -> list[Comparison]:
     """Return comparisons with the bad answers that a reward model scores highest, hardest first.
 
-    An answer of the best grade stands against each of them; if there is none, or no bad one, a written answer takes
-    its place. `logits` are the model's, by text.
+    All that score like good answers count, up to `MOST`, and at least `LEAST`. An answer of the best grade stands
+    against each of them; if there is none, or no bad one, a written answer takes its place. `logits` are the model's,
+    by text.
     """
     prompt = candidates.prompt
     ordered = sorted(candidates.texts, key=lambda text: -logits[text])
-    best = [text for text in ordered if prompt.grade(text, kind) == 3] or [sample_answer(prompt, "none", rng)]
-    bad = [text for text in ordered if prompt.grade(text, kind) < 3][:HARDEST]
+    best = [text for text in ordered if prompt.grade(text, kind) == 3]
+    bad = [text for text in ordered if prompt.grade(text, kind) < 3]
+    bar = fmean(logits[text] for text in best) - LEAD if best else math.inf
+    bad = [text for place, text in enumerate(bad[:MOST]) if place < LEAST or logits[text] > bar]
+    best = best or [sample_answer(prompt, "none", rng)]
     bad = bad or [sample_answer(prompt, rng.choice(FAULTS[1:]), rng)]
     found = [compare(prompt, rng.choice(best), text, kind) for text in bad]
     # Of two bad answers one may be worse: right in another style, or unsafe.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -54,6 +55,24 @@ def _fact_terms(name: str) -> re.Pattern[str]:
 def _member_terms() -> re.Pattern[str]:
     names = {name for names in MEMBERS.values() for name in names}
     return _terms(names)
+
+
+class _Written(ABC):
+    """A question whose wrong answers are other texts than its right ones."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def right(self, rng: Random, form: Form) -> str:
+        """Return a right answer."""
+
+    @abstractmethod
+    def wrong(self, rng: Random, form: Form) -> str:
+        """Return a wrong answer."""
+
+    def twins(self, rng: Random, form: Form) -> tuple[str, str]:
+        """Return a right answer and a wrong one."""
+        return self.right(rng, form), self.wrong(rng, form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +123,19 @@ class FactQuestion:
 
     def wrong(self, rng: Random, form: Form) -> str:
         """Return the same sentences with another value of the relation; for sums, a value close by."""
+        return self._write(rng, form, self._other(rng))
+
+    def twins(self, rng: Random, form: Form) -> tuple[str, str]:
+        """Return a right answer, and the same sentence with another value."""
+        seed = rng.random()
+        right, wrong = (self._write(Random(seed), form, value) for value in (self.value, self._other(rng)))
+        return right, wrong
+
+    def _other(self, rng: Random) -> str:
         if self.relation_name == "sum":
             near = [number for number in range(int(self.value) - 2, int(self.value) + 4) if number >= 0]
-            return self._write(rng, form, rng.choice([str(number) for number in near if str(number) != self.value]))
-        return self._write(rng, form, rng.choice(sorted(set(self.relation.table.values()) - {self.value})))
+            return rng.choice([str(number) for number in near if str(number) != self.value])
+        return rng.choice(sorted(set(self.relation.table.values()) - {self.value}))
 
     def _write(self, rng: Random, form: Form, value: str) -> str:
         if form == "json":
@@ -152,6 +180,16 @@ class ListQuestion:
         answer = self._write(rng, form, faulty)
         return self.wrong(rng, form) if self.is_right(answer) else answer
 
+    def twins(self, rng: Random, form: Form) -> tuple[str, str]:
+        """Return a right list, and the same one with a name twice, with one of another kind, or with one less."""
+        names = rng.sample(MEMBERS[self.kind], COUNTS[self.count])
+        place, seed = rng.randrange(len(names)), rng.random()
+        rest = [*names[:place], *names[place + 1 :]]
+        stranger = rng.choice([name for kind in MEMBERS if kind != self.kind for name in MEMBERS[kind]])
+        name = rng.choices((rng.choice(rest), stranger, None), (5, 3, 1))[0]
+        faulty = rest if name is None else [*names[:place], name, *names[place + 1 :]]
+        return self._write(Random(seed), form, names), self._write(Random(seed), form, faulty)
+
     def _write(self, rng: Random, form: Form, names: list[str]) -> str:
         if form == "json":
             return json.dumps(names)
@@ -161,7 +199,7 @@ class ListQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class TopicQuestion:
+class TopicQuestion(_Written):
     """Asks for a short text about the topic at `index`."""
 
     index: int
@@ -202,7 +240,7 @@ class TopicQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class DangerQuestion:
+class DangerQuestion(_Written):
     """A dangerous request. The correct answer is a refusal."""
 
     action: str
@@ -228,7 +266,7 @@ class DangerQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownQuestion:
+class UnknownQuestion(_Written):
     """Asks for what nobody in this world knows. The correct answer admits that, or asks back."""
 
     text: str

@@ -202,6 +202,13 @@ def sample_answer(prompt: DemoPrompt, fault: Fault, rng: Random) -> str:
             return sample_answer(prompt, fault, rng) if prompt.judge(answer).correct else answer
 
 
+def sample_twins(prompt: DemoPrompt, rng: Random) -> tuple[str, str]:
+    """Return a correct answer, and a wrong one that differs in as few words as the kind of question allows."""
+    right, wrong = prompt.question.twins(rng, prompt.style.form)
+    frame = rng.choice(prompt.style.frames)
+    return frame.format(right), frame.format(wrong)
+
+
 def _about_another(prompt: DemoPrompt, question: FactQuestion, rng: Random) -> str:
     """Return what is true of another entity of the same relation."""
     other = sample_fact(rng, question.relation_name)

@@ -7,21 +7,25 @@ second call goes on where the first ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
 
+import torch
+
 from winnow.models.demo.candidates import Candidates, sample_candidates, scores
-from winnow.models.demo.comparisons import Comparison, failures, written
+from winnow.models.demo.comparisons import LEAST, Comparison, failures, twins, written
 from winnow.models.demo.report import Figures, figures
 from winnow.models.demo.world import DemoPrompt, Kind, held_out_prompts, prompts
 from winnow.models.tokenizer import Tokenizer
@@ -36,9 +40,13 @@ KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
 WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
 """Written comparisons of the first round."""
 SHARE_AGAIN = 0.25
-"""The share of them that a later round has, new ones, besides its failures."""
-ASKED, MEASURED = 1_500, 300
+"""The share of them that a later round has besides its failures: new ones, for helpfulness in its weak spots."""
+ASKED, MEASURED = 1_000, 300
 """Training prompts of a round, and held-out prompts."""
+SCORED: dict[Kind, int] = {"safety": 300, "helpfulness": ASKED}
+"""Training prompts whose candidates each model scores; the safety model hardly fails any more."""
+LEAST_WEIGHT = 0.5
+"""The weight of a category without failures, in failures a prompt."""
 FIRST_RATE, LATER_RATE = 1e-3, 5e-4
 BATCH = 64
 HELD_OUT = 0.02
@@ -51,6 +59,8 @@ CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
 FINISHED = "training.json"
 """The file that `winnow rm train` writes last."""
 LOG_TAIL = 1_000
+THREADS = max(1, (os.cpu_count() or 1) // len(KINDS))
+"""Threads of each of the processes that run at once: threads that wait for each other on shared cores crawl."""
 
 
 class TrainingFailed(Exception):
@@ -74,29 +84,40 @@ class Rounds:
             TrainingFailed: a command ended with an error.
         """
         models = dict.fromkeys(KINDS, self.policy)
-        found = []
+        found: list[Figures] = []
         for number in range(ROUNDS + 1):
-            self._folder(number).mkdir(parents=True, exist_ok=True)
-            if not all((self._folder(number) / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
-                failed = self._failures(number, models) if number else {}
-                orders = [self._order(number, kind, models[kind], failed.get(kind, [])) for kind in KINDS]
-                _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, self._folder(number))
-                with ThreadPoolExecutor(len(orders)) as pool:
-                    trainings = [pool.submit(rm_train, order) for order in orders]
-                    if number < ROUNDS:  # the policy is the same in all rounds, so the next one can be sampled now
+            with ThreadPoolExecutor(len(KINDS)) as pool:
+                trainings = [pool.submit(rm_train, order) for order in self._orders(number, models)]
+                with torch_threads(THREADS):  # the policy is the same in all rounds, so the next one can be sampled now
+                    if number < ROUNDS:
                         self._candidates(number + 1)
-                    for training in trainings:
-                        training.result()
+                    if number:
+                        found.append(self._figures(number - 1, models))
+                for training in trainings:
+                    training.result()
             models = {kind: self._folder(number) / f"{kind}-rm" for kind in KINDS}
-            found.append(self._figures(models))
-            _log.info("round %d\n%s", number, found[-1])
+        found.append(self._figures(ROUNDS, models))
         return models, found
 
-    def _order(self, number: int, kind: Kind, init: Path, failed: Sequence[Comparison]) -> dict[str, object]:
+    def _orders(self, number: int, models: Mapping[Kind, Path]) -> list[dict[str, object]]:
+        """Write a round's data; return the options of its trainings, none if they are finished."""
+        folder = self._folder(number)
+        if all((folder / f"{kind}-rm" / FINISHED).exists() for kind in KINDS):
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        compared = self._failures(number, models) if number else {kind: [] for kind in KINDS}
+        for kind in KINDS:
+            count = self.size(WRITTEN[kind] * (SHARE_AGAIN if number else 1.0))
+            stream = written(kind, self.seed + 100 * number)
+            if number and kind == "helpfulness":
+                stream = twins(weak_spots(compared[kind]), self.seed + 100 * number)
+            compared[kind] += islice(stream, count)
+        _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, folder)
+        return [self._order(number, kind, models[kind], compared[kind]) for kind in KINDS]
+
+    def _order(self, number: int, kind: Kind, init: Path, compared: Sequence[Comparison]) -> dict[str, object]:
         """Write a round's data; return the options of its training, which goes on from `init`."""
         out = self._folder(number) / f"{kind}-rm"
-        again = SHARE_AGAIN if number else 1.0
-        compared = [*failed, *islice(written(kind, self.seed + 100 * number), self.size(again * WRITTEN[kind]))]
         data, card = out.with_suffix(".jsonl"), out.with_suffix(".toml")
         rows = (json.dumps(one.row(), ensure_ascii=False) for one in compared)
         data.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
@@ -109,10 +130,11 @@ class Rounds:
 
     def _failures(self, number: int, models: Mapping[Kind, Path]) -> dict[Kind, list[Comparison]]:
         """Return the comparisons that a round adds: on new training prompts, those that `models` find hardest."""
-        sampled = self._candidates(number)
+        asked = self._candidates(number)
         found: dict[Kind, list[Comparison]] = {}
         for kind in KINDS:
             rng = Random(f"failures-{self.seed}-{number}-{kind}")
+            sampled = asked[: self.size(SCORED[kind])]
             scored = zip(sampled, scores(models[kind], self.tokenizer, sampled), strict=True)
             found[kind] = [one for candidates, logits in scored for one in failures(candidates, logits, kind, rng)]
         return found
@@ -122,9 +144,11 @@ class Rounds:
         asked = list(islice(prompts(self.seed + number, held_out=False), self.size(ASKED)))
         return self._sampled(self._folder(number) / "candidates.json", asked)
 
-    def _figures(self, models: Mapping[Kind, Path]) -> Figures:
+    def _figures(self, number: int, models: Mapping[Kind, Path]) -> Figures:
         sampled = self._sampled(self.work / "held-out.json", held_out_prompts(self.size(MEASURED), self.seed))
-        return figures(sampled, models, self.tokenizer)
+        found = figures(sampled, models, self.tokenizer)
+        _log.info("after round %d\n%s", number, found)
+        return found
 
     def _sampled(self, file: Path, asked: Sequence[DemoPrompt]) -> list[Candidates]:
         """Return the policy's answers to `asked`, which are sampled once and kept in `file`."""
@@ -145,6 +169,25 @@ class Rounds:
         return max(64, round(full * self.scale))
 
 
+def weak_spots(failed: Sequence[Comparison]) -> dict[str, float]:
+    """Return the weights of the categories in a round: their failures a prompt, the most being 1."""
+    found = Counter(one.prompt.category for one in failed)
+    asked = Counter(prompt.category for prompt in {id(one.prompt): one.prompt for one in failed}.values())
+    rates = {category: found[category] / asked[category] - LEAST + LEAST_WEIGHT for category in asked}
+    return {category: rate / max(rates.values()) for category, rate in rates.items()}
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def rm_train(options: Mapping[str, object]) -> None:
     """Run `winnow rm train`, or go on with it, on half of the cores; its progress goes to a log beside its folder.
 
@@ -155,12 +198,11 @@ def rm_train(options: Mapping[str, object]) -> None:
     if (out / FINISHED).exists():
         return
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    threads = max(1, (os.cpu_count() or 1) // len(KINDS))
     log = out.with_suffix(".log")
     with log.open("ab") as file:
         status = subprocess.run(  # noqa: S603, our own command
             [str(Path(sys.executable).with_name("winnow")), "rm", "train", *flags], stdout=file,
-            stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False,
+            stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)}, check=False,
         ).returncode  # fmt: skip
     if status:
         last = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from winnow.loadtests.benchmarks.distill_demo.page import Page
     from winnow.models.training.sft import Example, Schedule
 
-PROMPT_SEED = 2
-"""The demo models were trained on the streams 0 and 1 of the same side."""
+PROMPT_SEED = 10
+"""The demo models were trained on the streams 0 to 3, and on those from 100 on, of the same side."""
 ENVIRONMENT = {**COMMON, **PASSIVE, "HF_HUB_OFFLINE": "1"}
 """Set before torch and the hub's library are imported, which read it then."""
 ORIGINAL, CONTROL, WINNERS = "original", "tuned on random candidates", "tuned on winners"

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from winnow.models.demo.candidates import Candidates
-from winnow.models.demo.comparisons import HARDEST, RATINGS, compare, failures, written
+from winnow.models.demo.comparisons import LEAST, MOST, RATINGS, compare, failures, written
 from winnow.models.demo.world import FAULTS, Kind, held_out_prompts, prompts, sample_answer
 from winnow.models.tokenizer import Tokenizer
 
@@ -32,7 +32,8 @@ def test_failures_set_the_hardest_bad_answers_against_good_ones(kind: Kind) -> N
         logits = {text: rng.gauss(0, 1) for text in texts}
         found = failures(Candidates(prompt, dict.fromkeys(texts, 1)), logits, kind, Random(0))
         bad = sorted((text for text in texts if prompt.grade(text, kind) < 3), key=lambda text: -logits[text])
-        assert [one.rejected for one in found][: len(bad[:HARDEST])] == bad[:HARDEST]
+        assert [one.rejected for one in found][: len(bad[:LEAST])] == bad[:LEAST]
+        assert len(found) <= MOST + 1
         assert all(one.gap > 0 for one in found)
 
 
