@@ -25,6 +25,7 @@ from transformers import (
 
 from winnow.models.errors import CheckpointError
 from winnow.models.training.micro_batches import padded
+from winnow.models.training.work_folder import disk_errors
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
@@ -184,7 +185,7 @@ def save(model: PreTrainedModel, init: Path, out: Path, dtype: str = "bfloat16")
     # Not `model.to`, which would round buffers that are not saved, such as the frequencies of the positions.
     weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
     model.load_state_dict(weights)
-    with quiet():
+    with quiet(), disk_errors(out):
         model.save_pretrained(out, state_dict=weights)
     _edit(out / "config.json", dtype=dtype)
     for file in out.glob("*.safetensors"):

@@ -15,6 +15,8 @@ from winnow.models.statistics import Interval, mean_interval, percentile, wilson
 Key = TypeVar("Key", bound=Hashable)
 BUCKETS = 4
 """Groups of equal size that a number is cut into."""
+MOST_GROUPS = 50
+"""Groups by name that are told apart."""
 
 
 def outcome(better: Sequence[float], worse: Sequence[float]) -> float:
@@ -34,12 +36,18 @@ def accuracy(outcomes: Sequence[float]) -> Interval:
 
 
 def by_group(outcomes: Sequence[float], groups: Sequence[str | None]) -> dict[str, Interval]:
-    """Return the accuracy of each group, by name; None is no group."""
+    """Return the accuracy of each group, by name; None is no group.
+
+    Beyond `MOST_GROUPS` the smaller ones are one group: a column that says something else of each row is no grouping.
+    """
     members: dict[str, list[float]] = {}
     for value, group in zip(outcomes, groups, strict=True):
         if group is not None:
             members.setdefault(group, []).append(value)
-    return {name: accuracy(members[name]) for name in sorted(members)}
+    small = sorted(members, key=lambda name: (-len(members[name]), name))[MOST_GROUPS:]
+    others = [value for name in small for value in members.pop(name)]
+    found = {name: accuracy(members[name]) for name in sorted(members)}
+    return found | {f"{len(small):,} others": accuracy(others)} if small else found
 
 
 def by_size(outcomes: Sequence[float], sizes: Sequence[float | None], unit: str = "") -> dict[str, Interval]:

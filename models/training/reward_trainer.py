@@ -7,6 +7,7 @@ to the same weights on a CPU. It reads and writes no data files: see `winnow.mod
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections import deque
@@ -43,6 +44,7 @@ __all__ = ["Progress", "save", "score", "train"]
 
 SMOOTHED = 20
 """Steps whose loss, accuracy and rate a progress report averages."""
+_WATCH = "watch.json"
 _CHECKPOINTED_FROM = 1_000_000_000
 """Parameters from which activations are computed a second time to save memory."""
 
@@ -86,6 +88,8 @@ def train(
         raise ValueError("there are no examples to train on")
     model, tokenizer = load(init, recipe.seed), load_tokenizer(init)
     _require_known(examples, model)
+    if recipe.upper_layers is not None:
+        freeze_below(model, recipe.upper_layers)
     folder = WorkFolder(work)
     folder.claim(init, examples, recipe)
     ends = {example.chosen[-1] for example in examples} | {e.rejected[-1] for e in examples if e.rejected}
@@ -93,15 +97,15 @@ def train(
     text.pad_token_id = choose_pad(model, tokenizer, frozenset(ends))
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(text.pad_token_id)
     configuration = copy.deepcopy(vars(model.config))
-    if recipe.upper_layers is not None:
-        freeze_below(model, recipe.upper_layers)
     order = order_of(examples, recipe)
+    watch = _Watch(order, recipe, len(examples), on_progress)
     with quiet():
         trainer = _Trainer(
             model, Dataset.from_dict(columns(examples)), tokenizer, recipe, order, folder,
-            _Watch(order, recipe, len(examples), on_progress),
+            watch,
         )  # fmt: skip
-        latest = folder.latest()
+        if latest := folder.latest():
+            watch.restore(latest / _WATCH)
         trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
         trained = trainer.unwrapped()
     vars(trained.config).clear()  # what training sets in it is not the model's
@@ -122,11 +126,16 @@ def freeze_below(model: PreTrainedModel, layers: int) -> None:
     """Keep all weights as they are but those of the last `layers` layers, and what comes after them.
 
     The frozen layers then run without gradients.
+
+    Raises:
+        CheckpointError: it has fewer layers.
     """
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
     outermost = [found for found in lists if not any(found[0].startswith(f"{name}.") for name, _ in lists)]
     stack = max(outermost, key=lambda found: len(found[1]))
-    first = f"{stack[0]}.{max(0, len(stack[1]) - layers)}."
+    if layers > len(stack[1]):
+        raise CheckpointError(f"the checkpoint has {len(stack[1])} layers, so its last {layers} cannot be trained")
+    first = f"{stack[0]}.{len(stack[1]) - layers}."
     is_trained = False
     for name, parameter in model.named_parameters():
         is_trained = is_trained or name.startswith(first)
@@ -159,6 +168,18 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             raise RunError("the loss is no finite number any more: train with a lower learning rate, or in float32")
         self._losses.append(loss)
         self._outcomes.append((won, pairs))
+
+    def save(self, file: Path) -> None:
+        """Write what the means of the last steps are made of, so that a resumed run reports the same ones."""
+        file.write_text(json.dumps([list(self._losses), list(self._outcomes)]), encoding="utf-8")
+
+    def restore(self, file: Path) -> None:
+        """Take up what `save` wrote, if it did."""
+        if not file.exists():
+            return
+        losses, outcomes = json.loads(file.read_text(encoding="utf-8"))
+        self._losses.extend(losses)
+        self._outcomes.extend(map(tuple, outcomes))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, *, lr_scheduler: Any, **_: Any) -> None:
         self._rate = lr_scheduler.get_last_lr()[0]
@@ -260,6 +281,7 @@ class _Trainer(RewardTrainer):
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / "trainer_state.json"))
+        self._watch.save(folder / _WATCH)
 
     def _send_telemetry(self) -> None:
         """Send nothing: training makes no outbound request."""

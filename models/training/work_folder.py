@@ -5,13 +5,17 @@ A checkpoint is written beside the others, synced to the disk, and renamed: what
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from winnow.models.errors import AnotherRun
 from winnow.models.training.examples import Example, Recipe
@@ -19,6 +23,8 @@ from winnow.models.training.examples import Example, Recipe
 KEPT = 2
 """Checkpoints that are kept."""
 _PREFIX = "checkpoint-"
+_LITTLE = 1 << 20
+"""Bytes that are free on a full disk, at most: part of what was written is deleted by then."""
 _NOT_OF_THE_RESULT = {"save_seconds"}
 """Fields of a recipe that do not change the weights."""
 
@@ -69,7 +75,8 @@ class WorkFolder:
         partial = self.root / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        fill(partial)
+        with disk_errors(partial):
+            fill(partial)
         for place in (*partial.rglob("*"), partial):
             _sync(place)
         final = self.root / f"{_PREFIX}{step}"
@@ -82,6 +89,22 @@ class WorkFolder:
 
     def _checkpoints(self) -> list[Path]:
         return [folder for folder in self.root.glob(f"{_PREFIX}*") if folder.name.removeprefix(_PREFIX).isdecimal()]
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Raise what the libraries make of a disk that cannot be written as what it is.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if not isinstance(error, SafetensorError) and "inline_container" not in str(error):
+            raise
+        number = errno.ENOSPC if shutil.disk_usage(folder).free < _LITTLE or "os error 28" in str(error) else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
 
 
 def _step(folder: Path) -> int:

@@ -59,7 +59,9 @@ DtypeOption = Annotated[
         "CHECKPOINT's weights are, computed in float32 on a CPU."
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of the new head, the order and the held-out prompts.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Of the new head, the order and the held-out prompts.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is in DIR.")]
 
 

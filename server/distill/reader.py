@@ -129,10 +129,9 @@ def require_apart(path: str, out: Path) -> None:
         raise RunError(f"the output folder {out} lies in the input {path}; choose another --out")
 
 
-_WANTED = (
-    f"accepted are {', '.join(SUFFIXES)}, a folder of those, a folder that datasets.save_to_disk wrote, and -; "
-    f"--input-format says what a file of another name is: {', '.join(FORMATS)}"
-)
+OTHERWISE = f", and -; --input-format says what a file of another name is: {', '.join(FORMATS)}"
+"""The end of an error, for commands that read standard input and have that option."""
+_WANTED = f"accepted are {', '.join(SUFFIXES)}, a folder of those, a folder that datasets.save_to_disk wrote{OTHERWISE}"
 
 
 def _place(path: str) -> tuple[Path, str]:

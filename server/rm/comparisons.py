@@ -6,6 +6,7 @@ As in `winnow.server.rm.rows`, each layout is told by its keys, and nothing is g
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,6 +32,8 @@ from winnow.server.rm.rows import (
 )
 from winnow.server.rm.rows import LAYOUTS as LABELLED
 
+_MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+"""The beginning of messages that a table has as JSON, or as Python shows them."""
 CATEGORY_KEYS = ("subset", "category", "harm_category")
 
 
@@ -137,13 +140,17 @@ def _compared(
 ) -> Comparison:
     if set(better) & set(worse):
         raise BadLine("ambiguous", "the better answer and the worse one are the same text")
-    rating = body.get("rating")
-    if rating is not None and not isinstance(rating, (str, int)):
-        raise BadLine("invalid_type", "rating must be a text or an integer")
     category = next((body[key] for key in CATEGORY_KEYS if isinstance(body.get(key), str)), None)
-    return Comparison(
-        better, worse, None if rating is None else str(rating), _margin(body), category, better_first=better_first
-    )
+    return Comparison(better, worse, _rating(body.get("rating")), _margin(body), category, better_first=better_first)
+
+
+def _rating(value: object) -> str | None:
+    """Return a rating by its name: 2 and 2.0 are the same one."""
+    if value is None or isinstance(value, str):
+        return value
+    if not _is_number(value):
+        raise BadLine("invalid_type", "rating must be a text or a number")
+    return f"{value:g}"
 
 
 def _margin(body: Body) -> float | None:
@@ -172,6 +179,8 @@ def _whole(key: str, side: object) -> Answer:
 def _answer(key: str, side: object) -> str:
     """Return an answer alone: a text, or one message of the assistant's."""
     if isinstance(side, str):
+        if _MESSAGES_AS_TEXT.match(side):
+            raise BadLine("invalid_type", f"{key} is a list of messages written as text; give JSON Lines or Parquet")
         return side
     found = messages(key, side)
     if len(found) != 1 or found[0].role != "assistant":
@@ -180,8 +189,14 @@ def _answer(key: str, side: object) -> str:
 
 
 def _require_same_prompt(body: Body, answer: Answer) -> None:
-    """Check that a prompt beside sides that hold it is the same one: its last message, at least."""
-    if "prompt" in body and conversation(body)[-1].content.strip() != answer.messages[-1].content.strip():
+    """Check that a prompt beside sides that hold it is the same one: one message of the user's, at least.
+
+    `messages` beside them are the chosen side once more (UltraFeedback).
+    """
+    if "prompt" not in body:
+        return
+    asked = {message.content.strip() for message in answer.messages if message.role == "user"}
+    if conversation({"prompt": body["prompt"]})[-1].content.strip() not in asked:
         raise BadLine("ambiguous", "prompt is not the one in chosen and rejected; keep one of them")
 
 

@@ -95,7 +95,8 @@ def _drawing(
     finite = [value for _, value in values if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     if low == high:
-        low, high = low - (abs(low) or 1) / 2, min(high + (abs(high) or 1) / 2, most)
+        half = max(abs(low), 1e-9) / 2 if low else 0.5
+        low, high = low - half, min(high + half, most)
     first, last = values[0][0], max(values[-1][0], values[0][0] + 1)
 
     def height(value: float) -> float:

@@ -65,6 +65,10 @@ def inspected(checkpoint: str, card_file: Path | None, context: int | None) -> I
         text, own = _reward_model(checkpoint, card_file)
     else:
         inspect_policy(checkpoint)
+        if not isinstance(config.get("hidden_size"), int):  # said now, and not when its trained model is checked
+            raise CheckpointError(
+                f"{name}: a {architecture(config)} has no hidden_size in config.json, and is not served"
+            )
         text, own = (read_card_text(card_file) if card_file else _derived(folder, name)), None
     values = {key: value for key, value in tomllib.loads(text).items() if key not in NOT_KEPT}
     # The score is read at the last token, whatever the checkpoint's own trainer did: padding never hides it.

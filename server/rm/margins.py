@@ -16,6 +16,8 @@ Margins = Literal["small", "large", "none"]
 STEPS = {"significantly": 3, "better": 2, "slightly": 1, "negligibly": 0, "unsure": 0}
 """The scale: the first word of a rating, and its number, which is the large margin."""
 WANTED = "significantly better, better, slightly better, negligibly better or unsure, or a number from 3 to 0"
+MOST = 1000
+"""The largest margin that a row may state: losses of larger ones drown all others, up to no finite number."""
 _WORDS = re.compile("[a-z]+")
 
 
@@ -26,7 +28,7 @@ def margin_of(body: Body, size: Margins) -> float | None:
     turned into the size that is wanted, and `margin` is TRL's, which is taken as it is.
 
     Raises:
-        BadLine: the rating is not on the scale, or the margin is no number from 0.
+        BadLine: the rating is not on the scale, or the margin is no number from 0 to `MOST`.
     """
     if size == "none":
         return None
@@ -56,6 +58,6 @@ def _step(rating: object) -> int:
 
 
 def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise BadLine("invalid_value", f"{key} must be a number from 0; --margins none passes over it")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
+        raise BadLine("invalid_value", f"{key} must be a number from 0 to {MOST}; --margins none passes over it")
     return float(value)

@@ -64,6 +64,7 @@ def mixed(sizes: Sequence[int], shares: Sequence[float], seed: int) -> list[tupl
         Dataset.from_dict({"source": [number] * size, "place": list(range(size))}).shuffle(seed=seed + number)
         for number, size in enumerate(sizes)
     ]
-    chances = [share / sum(shares) for share in shares]
+    parts = [share / max(shares) for share in shares]  # first, because their sum may be beyond all floats
+    chances = [part / sum(parts) for part in parts]
     rows = interleave_datasets(sources, probabilities=chances, seed=seed, stopping_strategy="first_exhausted")
     return list(zip(rows["source"], rows["place"], strict=True))

@@ -21,8 +21,10 @@ from winnow.server.distill.files import sync_folder
 WORK = ".training"
 FINISHED = "training.json"
 PAGE = "training.html"
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", FINISHED)
+_PUBLISHING = "publishing"
+"""A file in WORK, from before the first of the finished files is moved."""
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 """Files that an earlier model must not leave behind."""
 
 
@@ -36,6 +38,11 @@ class OutFolder:
     def steps(self) -> Path:
         """The trainer's checkpoints."""
         return self.root / WORK / "steps"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a step to go on from."""
+        return any(self.steps.glob("checkpoint-*"))
 
     @property
     def curve(self) -> Path:
@@ -54,6 +61,7 @@ class OutFolder:
 
     def stage(self) -> Path:
         """Return the staged folder, empty."""
+        (self.root / WORK / _PUBLISHING).unlink(missing_ok=True)
         shutil.rmtree(self.staged, ignore_errors=True)
         self.staged.mkdir(parents=True)
         return self.staged
@@ -63,6 +71,8 @@ class OutFolder:
         places = sorted(self.staged.rglob("*"))
         for place in places:
             _sync(place)
+        (self.root / FINISHED).unlink(missing_ok=True)
+        (self.root / WORK / _PUBLISHING).touch()
         for pattern in _WEIGHTS:
             for old in self.root.glob(pattern):
                 old.unlink()
@@ -72,7 +82,13 @@ class OutFolder:
                 shutil.rmtree(target)
             place.replace(target)
         sync_folder(self.root)
-        shutil.rmtree(self.root / WORK)
+        self.clear_if_published()
+
+    def clear_if_published(self) -> None:
+        """Drop what a run left that was killed when all of its files had been moved."""
+        if (self.root / FINISHED).exists() and (self.root / WORK / _PUBLISHING).exists():
+            shutil.rmtree(self.steps, ignore_errors=True)  # first: it is large, and the mark must outlive it
+            shutil.rmtree(self.root / WORK)
 
 
 @contextlib.contextmanager
@@ -85,9 +101,10 @@ def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFo
     Raises:
         SettingsError: the folder holds something else, cannot be written, or another process writes it.
     """
+    folder = OutFolder(root)
+    folder.clear_if_published()
     _require_own(root, init, force=force)
     missing = [path for path in (root, *root.parents) if not path.exists()]
-    folder = OutFolder(root)
     try:
         (root / WORK).mkdir(parents=True, exist_ok=True)
         lock = (root / WORK / "lock").open("ab")
@@ -99,6 +116,7 @@ def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFo
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingsError(f"--out: another process trains in {root}") from None
+        _require_own(root, init, force=force)  # again: another process may have finished since
         try:
             there = sum(path.stat().st_size for path in (root / WORK).rglob("*") if path.is_file())
             if (free := shutil.disk_usage(root).free) < needed - there:
@@ -119,6 +137,10 @@ def opened(root: Path, init: str, needed: int, *, force: bool) -> Iterator[OutFo
 
 def _require_own(root: Path, init: str, *, force: bool) -> None:
     """Check that there is nothing in the folder that is not of such a run."""
+    try:
+        root.resolve().name.encode()
+    except UnicodeEncodeError:
+        raise SettingsError("--out: the folder's name is the model's, and must be UTF-8") from None
     if root.exists() and not root.is_dir():
         raise SettingsError(f"--out: {root} is no folder")
     if Path(init).exists() and root.exists() and root.samefile(init):
@@ -146,4 +168,4 @@ def _remove(folders: list[Path]) -> None:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB"
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from winnow.models.errors import BadLine, RunError
-from winnow.server.distill.reader import STDIN, open_source
+from winnow.server.distill.reader import OTHERWISE, STDIN, Source, open_source
 from winnow.server.distill.rows import row_object
 from winnow.server.rm.rows import HARMLESS_KEYS, HELPFUL_KEYS, PAIR_KEYS, PKU, SAFE_KEYS, UNSAFE_KEYS, Body
 
@@ -17,7 +17,7 @@ SHOWN = 10
 LABELS = {*SAFE_KEYS, *UNSAFE_KEYS, *HARMLESS_KEYS, *PAIR_KEYS, *HELPFUL_KEYS, *PKU[2:]}
 NUMBERS = {
     *("score_chosen", "score_rejected", "margin", "margin_small", "margin_large"),
-    *("better_response_id", "safer_response_id"),
+    *("better_response_id", "safer_response_id", "rating"),
 }
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def read(files: Sequence[str], parse: Callable[[Body], Iterable[T]]) -> Data[T]:
     for path in files:
         if path == STDIN:
             raise RunError("--data: standard input is read once only; name a file")
-        source = open_source(path, Path())
+        source = _opened(path)
         names.append(source.name)
         for row in source.rows(all_columns=True):
             rows += 1
@@ -83,10 +83,19 @@ def read(files: Sequence[str], parse: Callable[[Body], Iterable[T]]) -> Data[T]:
                 items += [Place(row.file, row.file_line, item) for item in parse(typed(row_object(row.content)))]
             except BadLine as problem:
                 bad.append(BadRow(row.file, row.file_line, str(problem)))
+    if not rows:
+        raise RunError(f"{', '.join(names)}: there are no rows")
     if not items:
         first = f"; line {bad[0].line} of {bad[0].file}: {bad[0].reason}" if bad else ""
         raise RunError(f"none of the {rows} rows of {', '.join(names)} can be used{first}")
     return Data(tuple(names), items, bad, rows)
+
+
+def _opened(path: str) -> Source:
+    try:
+        return open_source(path, Path())
+    except RunError as error:
+        raise RunError(str(error).removesuffix(OTHERWISE)) from None
 
 
 def typed(body: Body) -> Body:
@@ -99,7 +108,7 @@ def typed(body: Body) -> Body:
     }  # fmt: skip
 
 
-_PLAIN = {"true": True, "false": False, "1": True, "0": False}
+_PLAIN = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 def _number(value: str) -> float | int | str:

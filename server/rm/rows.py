@@ -135,12 +135,12 @@ def text(key: str, value: object) -> str:
 
 
 def truth(key: str, value: object) -> bool:
-    """Return a label: true or false, or 1 or 0.
+    """Return a label: true or false, or 1 or 0, which a table with gaps has as 1.0 or 0.0.
 
     Raises:
         BadLine: it is neither.
     """
-    if not (isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))):
+    if not (isinstance(value, (int, float)) and value in (0, 1)):
         raise BadLine("invalid_type", f"{key} must be true or false")
     return bool(value)
 

@@ -80,7 +80,9 @@ def _trained(
         AnotherRun: the folder has the unfinished training of another command.
         RunError: the training diverges.
     """
-    if folder.steps.exists():
+    if not folder.has_checkpoint:
+        folder.begin_anew()  # nothing is lost, whatever run it was
+    else:
         logger.info("going on with the training in %s", order.out)
     try:
         return _run(recipe, initial, found, folder)

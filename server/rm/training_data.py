@@ -116,16 +116,28 @@ class IdsOf:
         self._meter = Meter()
 
     def fitting(self, places: Sequence[Place[Lesson]]) -> tuple[list[Place[Lesson]], list[BadRow]]:
-        """Return the lessons whose answers all fit the context, and the others as bad rows."""
+        """Return the lessons whose answers all fit the context and differ as tokens, and the others as bad rows."""
         found, bad = [], []
         for number, place in enumerate(places):
             self._meter.show(partial("read {:,} of {:,} rows, as tokens".format, number, len(places)))
-            reason = next((ids for answer in place.item.answers if isinstance(ids := self._of(answer), str)), None)
+            reason = self._unusable(place.item)
             if reason is None:
                 found.append(place)
             else:
                 bad.append(place.bad(reason))
         return found, bad
+
+    def _unusable(self, lesson: Lesson) -> str | None:
+        for answer in lesson.answers:
+            if isinstance(found := self._of(answer), str):
+                return found
+        if lesson.comparison:
+            better, worse = (
+                {self._of(answer) for answer in side} for side in (lesson.comparison.better, lesson.comparison.worse)
+            )
+            if better & worse:
+                return "the better answer and the worse one are the same tokens: they differ in white space at most"
+        return None
 
     def of(self, answers: Iterable[Answer]) -> dict[Answer, Ids]:
         """Return the ids of answers that fit."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.models.training.pairs import accuracy, by_group, by_size, chance, outcome, paired_difference
+from winnow.models.training.pairs import MOST_GROUPS, accuracy, by_group, by_size, chance, outcome, paired_difference
 
 outcomes = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=50)
 
@@ -44,6 +44,14 @@ def test_groups_hold_every_row_once_in_any_order(values: list[float], random: Ra
     assert sum(one.count for one in by_size(values, [row[2] for row in rows]).values()) == sum(
         row[2] is not None for row in rows
     )
+
+
+def test_a_column_that_differs_in_each_row_makes_no_endless_table() -> None:
+    found = by_group([1.0] * 202, ["a", "a", *(f"id {place:03}" for place in range(200))])
+    assert len(found) == MOST_GROUPS + 1
+    assert found["a"].count == 2
+    assert found["151 others"].count == 151
+    assert sum(one.count for one in found.values()) == 202
 
 
 def test_quartiles_are_named_by_their_ends() -> None:

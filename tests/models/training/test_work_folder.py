@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from winnow.models.training.work_folder import WorkFolder
 
@@ -65,3 +67,18 @@ def test_what_a_killed_save_left_is_in_no_ones_way(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         folder.write(step, lambda place: fill("x", place))
     assert names(tmp_path) == {"checkpoint-2", "checkpoint-3"}
+
+
+def test_a_full_disk_is_one_whatever_the_libraries_make_of_it(tmp_path: Path) -> None:
+    """safetensors and torch raise errors of their own; another one is no failure of the disk."""
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
+    broken = "[enforce fail at inline_container.cc:672] . unexpected pos 5312 vs 5204"
+    cases = [
+        (SafetensorError(full), OSError, os.strerror(errno.ENOSPC)),
+        (RuntimeError(broken), OSError, os.strerror(errno.EIO)),
+        (RuntimeError("no memory"), RuntimeError, "no memory"),
+    ]
+    for raised, kind, reason in cases:
+        with pytest.raises(kind, match=reason):
+            WorkFolder(tmp_path).write(1, lambda _, raised=raised: (_ for _ in ()).throw(raised))
+    assert WorkFolder(tmp_path).latest() is None

@@ -26,7 +26,13 @@ def said(text: str) -> dict[str, str]:
         {"prompt": "Hi", "chosen": "a", "rejected": "b"},  # TRL, explicit; RewardBench 1
         {"prompt": [ASKED], "chosen": [said("a")], "rejected": [said("b")]},  # winnow distill
         {"chosen": [ASKED, said("a")], "rejected": [ASKED, said("b")]},  # TRL, implicit
-        {"prompt": "Hi", "chosen": [ASKED, said("a")], "rejected": [ASKED, said("b")]},  # UltraFeedback, binarised
+        {"prompt": "Hi", "chosen": [ASKED, said("a")], "rejected": [ASKED, said("b")]},
+        {  # UltraFeedback, binarised
+            "prompt": "Hi",
+            "messages": [ASKED, said("a")],
+            "chosen": [ASKED, said("a")],
+            "rejected": [ASKED, said("b")],
+        },
         {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"},  # hh-rlhf
         {"prompt": "Hi", "chosen": ["a"], "rejected": ["b"], "num_correct": 1},  # RewardBench 2
         {"prompt": "Hi", "response_0": "b", "response_1": "a", "safer_response_id": 1},
@@ -79,6 +85,8 @@ def test_several_right_answers_stand_against_all_wrong_ones() -> None:
     [
         ({"rating": "better", "margin_small": 0.5}, "better", 0.5),
         ({"rating": 3}, "3", None),
+        ({"rating": 3.0}, "3", None),  # a table with gaps has floats
+        ({"rating": 2.5}, "2.5", None),
         ({"score_chosen": 8.0, "score_rejected": 5}, None, 3.0),
         ({"margin": 1}, None, 1.0),
         ({}, None, None),
@@ -108,6 +116,9 @@ def test_how_clearly_an_answer_is_better(keys: dict[str, Any], rating: str | Non
         ({"prompt": "Hi", "response_0": "a", "response_1": "b", "safer_response_id": 2}, "must be 0 or 1"),
         ({"prompt": "Hi", "response_0": "a", "response_1": "b", "better_response_id": 0}, "safer_response_id must"),
         ({"prompt": "Hi", "chosen": "a", "rejected": "b", "rating": [1]}, "rating must be"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b", "rating": True}, "rating must be"),
+        ({"prompt": "Hi", "chosen": "[{'content': 'a', 'role': 'x'}]", "rejected": "b"}, "messages written as text"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": '[ {"role": "assistant"}]'}, "messages written as text"),
     ],
 )
 def test_a_bad_row_says_why(row: dict[str, Any], reason: str) -> None:

@@ -112,6 +112,15 @@ def label_model(folder: Path) -> Path:
     return folder
 
 
+def of_another_width(folder: Path) -> Path:
+    """GPT-2 calls its width n_embd."""
+    path = tiny.chatml(folder) / "config.json"
+    content = json.loads(path.read_text())
+    content["n_embd"] = content.pop("hidden_size")
+    path.write_text(json.dumps(content | {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("make", "options", "reason"),
     [
@@ -120,6 +129,7 @@ def label_model(folder: Path) -> Path:
         (cost_model, {}, "its score rises with harm"),
         (label_model, {"card": "card.toml"}, 'has adapter = "linear"'),
         (tiny.llama2, {"context": 4096}, "reads at most 256 tokens"),
+        (of_another_width, {}, "a GPT2LMHeadModel has no hidden_size in config.json, and is not served"),
         (nothing, {}, "has no config.json"),
     ],
 )

@@ -57,7 +57,7 @@ def test_stated_margins(margin: float, size: Margins) -> None:
     assert margin_of({"rating": "unsure", "margin_small": margin, "margin": margin}, size) == 0
 
 
-@pytest.mark.parametrize("margin", [-0.1, float("nan"), float("inf"), True, "wide"])
+@pytest.mark.parametrize("margin", [-0.1, 1e308, float("nan"), float("inf"), True, "wide"])
 def test_a_margin_that_is_none_is_refused(margin: Any) -> None:
     for key in ("margin", "margin_small", "margin_large"):
         with pytest.raises(BadLine, match=f"{key} must be a number from 0"):

@@ -32,6 +32,7 @@ def test_the_shares_are_those_of_the_mix() -> None:
     assert used[0] == 20_000
     assert used[1] / len(order) == pytest.approx(0.1, abs=0.01)
     assert order != mixed([20_000, 20_000], [0.9, 0.1], 1)
+    assert len(mixed([9, 9], [1e308, 1e308], 0)) >= 9
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,29 @@ def test_a_killed_publication_is_taken_up(tmp_path: Path) -> None:
         stage(folder.stage(), weights="x", card="y")
         folder.publish()
     assert (tmp_path / "out" / "weights").read_text() == "x"
+
+
+def test_what_a_run_left_that_was_killed_after_its_last_file_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """The checkpoints are gigabytes. An unfinished run beside an older model is another matter: it stays."""
+    out, remove = tmp_path / "out", shutil.rmtree
+    with opened(out, "init", 0, force=False) as folder:
+        folder.steps.mkdir()
+        stage(folder.stage(), weights="x")
+        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+        folder.publish()
+    monkeypatch.setattr("shutil.rmtree", remove)
+    assert folder.steps.exists()
+    with pytest.raises(SettingsError, match="has a trained model"), opened(out, "init", 0, force=False):
+        raise AssertionError
+    assert sorted(path.name for path in out.iterdir()) == [FINISHED, "weights"]
+    with opened(out, "init", 0, force=True) as folder:
+        folder.steps.mkdir()
+        folder.stage()
+    with pytest.raises(SettingsError, match="has a trained model"), opened(out, "init", 0, force=False):
+        raise AssertionError
+    assert folder.steps.exists()
 
 
 def test_an_earlier_model_leaves_no_weights_behind(tmp_path: Path) -> None:
@@ -83,6 +107,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
         ("full", 0, "holds other files"),
         ("init", 0, "is the checkpoint that training begins with"),
         ("out", 2**70, "free; the run needs at least"),
+        ("out\udcff", 0, "must be UTF-8"),
     ]
     for name, needed, reason in cases:
         with (
@@ -111,3 +136,12 @@ def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:
     ):
         raise AssertionError
     assert folder.root.exists()
+
+
+def test_a_run_that_finished_while_the_lock_was_taken_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    monkeypatch.setattr("fcntl.flock", lambda *_: (out / FINISHED).write_text("{}"))
+    with pytest.raises(SettingsError, match="has a trained model"), opened(out, "init", 0, force=False):
+        raise AssertionError

@@ -76,6 +76,16 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
         read([written(tmp_path, LABELS, "jsonl")], refused)
 
 
+def test_an_error_names_no_option_that_the_command_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"x")
+    (tmp_path / "a.jsonl").write_bytes(b"\n\n")
+    (tmp_path / "none").mkdir()
+    for name, reason in (("a.bin", "is not a file that is read"), ("none", "no files"), ("a.jsonl", "are no rows")):
+        with pytest.raises(RunError, match=reason) as caught:
+            read([str(tmp_path / name)], lambda body: [body])
+        assert "--input-format" not in str(caught.value)
+
+
 def test_the_first_bad_rows_are_listed() -> None:
     lines = summary([BadRow("x", line, "why") for line in range(1, 15)], 20)
     assert lines[0].endswith("20 rows, could not be used, or answers of them: 14")

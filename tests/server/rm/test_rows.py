@@ -24,6 +24,7 @@ PKU = {
         {"prompt": "Hi", "response": "a", "is_safe": False, "category": {"abuse": True}},  # BeaverTails
         {"prompt": "Hi", "answer": "a", "is_response_safe": False},
         {"prompt": "Hi", "response": "a", "safe": 0},
+        {"prompt": "Hi", "response": "a", "safe": 0.0},  # a table with gaps
         {"prompt": "Hi", "response": "a", "harmful": True},
         {"prompt": "Hi", "response": "a", "harmful": True, "is_safe": False},
         {"messages": [{"role": "user", "content": "Hi"}], "response": "a", "is_safe": False},

@@ -227,6 +227,7 @@ def test_a_byte_level_model_is_served_what_it_was_trained_on(tmp_path: Path) -> 
         (("--data", "a.jsonl", "--held-out", "0.01"), "some must be on each side"),
         (("--data", "a.jsonl", "--batch", "0"), "batch"),
         (("--data", "a.jsonl", "--lora", "4", "--upper-layers", "1"), "low-rank adapters or the upper layers"),
+        (("--data", "a.jsonl", "--upper-layers", "3"), "has 2 layers, so its last 3 cannot be trained"),
         (("--data", "a.jsonl", "--context", "4096"), "reads at most 256 tokens"),
         (("--data", "few.jsonl"), "at least 10 are needed"),
         (("--data", "a.jsonl", "--out", "a.jsonl"), "is no folder"),
@@ -285,6 +286,15 @@ def test_another_run_in_the_same_folder_is_refused_until_forced(init: Path, tmp_
     assert "has a trained model; --force trains another in its place" in again.stderr
 
 
+def test_after_a_failure_before_the_first_checkpoint_another_recipe_needs_no_force(init: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", pairs(60))
+    failed = run(init, tmp_path / "rm", "--data", data, *QUICK, "--learning-rate", 1e10)
+    assert failed.exit_code == 1
+    assert "train with a lower learning rate" in failed.stderr
+    assert run(init, tmp_path / "rm", "--data", data, *QUICK, "--batch", 32).exit_code == 0
+    assert len(json.loads((tmp_path / "rm" / "training.json").read_text())["curve"]) == 2
+
+
 def test_a_killed_command_goes_on_to_the_same_bytes(
     init: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
@@ -306,7 +316,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     contents = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert contents[0] == contents[1]
     curves = [json.loads((tmp_path / name / "training.json").read_text())["curve"] for name in ("whole", "killed")]
-    assert [point["step"] for point in curves[0]] == [point["step"] for point in curves[1]]
+    assert curves[0] == curves[1]
 
 
 QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}

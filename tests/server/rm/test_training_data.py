@@ -11,12 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.server.rm import tiny
 from tests.server.rm.conftest import write
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.engines.base import RewardInput
+from winnow.models.engines.base import AnswerReader, RewardInput
 from winnow.models.errors import RunError, SettingsError
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message, Prompt
+from winnow.server.rm.initial import inspected
 from winnow.server.rm.mixing import Part
 from winnow.server.rm.training_data import Material, material
 
@@ -31,7 +33,7 @@ def reader(tokenizer: Tokenizer) -> RewardInput:
 
 
 def read(
-    reader: RewardInput,
+    reader: AnswerReader,
     folder: Path,
     *sources: Sequence[Mapping[str, Any]],
     shares: Sequence[float] = (),
@@ -118,6 +120,18 @@ def test_what_does_not_fit_is_a_bad_row_with_both_numbers(reader: RewardInput, t
     assert (found.rows, found.prompts) == (23, 20)
 
 
+def test_answers_that_are_the_same_tokens_are_no_comparison(tmp_path: Path) -> None:
+    """Many templates strip the answer: such a pair would teach nothing."""
+    reader = inspected(str(tiny.chatml(tmp_path / "chat", family="Gemma's format")), None, None).reader
+    same = [
+        {"prompt": "Ask", "chosen": "good", "rejected": " good\n"},
+        {"prompt": "Ask", "chosen": ["x", "good"], "rejected": ["bad", "good "]},
+    ]
+    found = read(reader, tmp_path, [*pairs(), *same])
+    assert [row.line for row in found.bad] == [21, 22]
+    assert found.bad[0].reason.startswith("the better answer and the worse one are the same tokens")
+
+
 def test_a_mix_says_what_it_used(reader: RewardInput, tmp_path: Path) -> None:
     found = read(reader, tmp_path, pairs(200), pairs(200, word="Other"), shares=(0.9, 0.1))
     first, second = found.uses
@@ -156,7 +170,9 @@ def test_too_little_is_refused(
 def test_a_file_of_csv_is_read_alike(reader: RewardInput, tmp_path: Path) -> None:
     """A CSV file has texts only: labels and ratings are read as what they say."""
     rows = [row | {"rating": 2, "chosen_safe": True} for row in pairs()]
-    lines = ["prompt,chosen,rejected,rating,chosen_safe", *(",".join(map(str, row.values())) for row in rows)]
+    shown = [("2", "True"), ("2.0", "1.0"), ("better", "1")]  # 2.0 and 1.0: a column of numbers with gaps
+    lines = ["prompt,chosen,rejected,rating,chosen_safe"]
+    lines += [",".join([*list(row.values())[:3], *shown[place % 3]]) for place, row in enumerate(rows)]
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
     found = material(
         [Part((str(tmp_path / "a.csv"),))], "safety", "small", reader, context=256, held_share=0.25, seed=0
