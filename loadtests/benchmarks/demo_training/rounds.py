@@ -52,7 +52,7 @@ BATCH = 64
 HELD_OUT = 0.02
 """The share of the prompts that `winnow rm train` measures and calibrates on."""
 SMOOTHING: dict[Kind, float] = {"safety": 0.01, "helpfulness": 0.05}
-"""An unsafe answer gets a lower R_s than a wrong one R_h, so that the worst of all are the unsafe ones."""
+"""The share of the labels that are taken for wrong: it keeps logits in a range."""
 CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
 
 
