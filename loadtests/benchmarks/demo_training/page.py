@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib import colormaps
+
 from winnow.loadtests.benchmarks.demo_training.rounds import ROUNDS
 from winnow.loadtests.benchmarks.pages import panels, percent, table
 from winnow.models.demo.report import Figures
-from winnow.models.reporting.plots import COLOURS, DASHES, GREY
+from winnow.models.reporting.plots import DASHES, GREY
 
 NAMES = ("written answers", *(f"round {number}" for number in range(1, ROUNDS + 1)))
 
@@ -63,18 +66,19 @@ Pairs ranked as the judge does: written ones, and the best good answer of {sizes
 
 def _draw(found: Sequence[Figures], path: Path, prompts: int) -> None:
     title = f"Demo reward models, {prompts} held-out prompts: the best of N after each round"
+    shades = colormaps["viridis_r"](np.linspace(0.15, 1.0, len(found)))
     with panels(path, 2, title) as (errors, rewards):
         for place, (name, one) in enumerate(zip(NAMES, found, strict=False)):
             for axes, values in ((errors, one.error), (rewards, one.reward)):
                 axes.plot(
                     one.sizes,
                     values,
-                    color=COLOURS[place],
+                    color=shades[place],
                     linestyle=DASHES[place % len(DASHES)],
                     marker="o",
                     label=name,
                 )
-        errors.plot(found[-1].sizes, found[-1].oracle, color=GREY, label="an oracle")
+        errors.plot(found[-1].sizes, found[-1].oracle, color=GREY, linestyle=":", label="an oracle")
         errors.set_title("wrong answers")
         errors.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         errors.set_ylim(0)

@@ -34,13 +34,15 @@ from winnow.models.training.checkpoints import load_policy
 _log = logging.getLogger(__name__)
 
 CANDIDATES = 64
-ROUNDS = 5
+ROUNDS = 7
 """Rounds on the policy's own answers; the one before them has written answers alone."""
 KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
 WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
 """Written comparisons of the first round."""
 SHARE_AGAIN = 0.25
-"""The share of them that a later round has besides its failures: new ones, for helpfulness in its weak spots."""
+"""The share of them that a later round has besides its failures: new ones, or for helpfulness near twins."""
+TWIN_ROUNDS = range(1, 6)
+"""Rounds with near twins; those after them have written answers of all kinds again, so that nothing is unlearnt."""
 ASKED, MEASURED = 1_000, 300
 """Training prompts of a round, and held-out prompts."""
 SCORED: dict[Kind, int] = {"safety": 300, "helpfulness": ASKED}
@@ -114,7 +116,7 @@ class Rounds:
         for kind in KINDS:
             count = self.size(WRITTEN[kind] * (SHARE_AGAIN if number else 1.0))
             stream = written(kind, self.seed + 100 * number)
-            if number and kind == "helpfulness":
+            if number in TWIN_ROUNDS and kind == "helpfulness":
                 stream = twins(weak_spots(compared[kind]), self.seed + 100 * number)
             compared[kind] += islice(stream, count)
         _log.info("round %d: winnow rm train writes its progress to %s/*.log", number, folder)
