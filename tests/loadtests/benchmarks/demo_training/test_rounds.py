@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from winnow.loadtests.benchmarks.demo_training import page, rounds
-from winnow.loadtests.benchmarks.demo_training.rounds import KINDS, Rounds, TrainingFailed, publish, rm_train
+from winnow.loadtests.benchmarks.demo_training import page
+from winnow.loadtests.benchmarks.demo_training.rounds import (
+    KINDS,
+    Rounds,
+    TrainingFailed,
+    publish,
+    rm_train,
+    weak_spots,
+)
 from winnow.models import demo
 from winnow.models.cards import read_card
 from winnow.models.demo.comparisons import written
@@ -27,8 +34,8 @@ def test_a_rounds_rows_teach_what_the_judge_said(tmp_path: Path, tokenizer: Toke
     failed = list(islice(written(kind, 7), 40))
     order = Rounds(demo.weights("policy"), tokenizer, tmp_path, 0.01, 0)._order(1, kind, tmp_path, failed)
     lines = Path(str(order["data"])).read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 40 + max(64, round(0.2 * 0.01 * rounds.WRITTEN[kind]))
-    for one, line in zip(failed, lines, strict=False):
+    assert len(lines) == 40
+    for one, line in zip(failed, lines, strict=True):
         (lesson,) = lessons_of(json.loads(line), kind, "small")
         assert lesson.comparison is not None
         assert (lesson.comparison.better[0].text, lesson.comparison.worse[0].text) == (one.chosen, one.rejected)
@@ -44,6 +51,15 @@ def test_every_option_of_a_round_is_one_of_winnow_rm_train(tmp_path: Path, token
     order = Rounds(demo.weights("policy"), tokenizer, tmp_path, 0.001, 0)._order(0, "safety", tmp_path, [])
     shown = CliRunner().invoke(app, ["rm", "train", "--help"]).output
     assert all(f"--{name} " in shown for name in order)
+
+
+def test_the_category_that_fails_most_has_the_most_twins() -> None:
+    found = list(islice(written("helpfulness", 3), 400))
+    sums = [one for one in found if one.prompt.category == "sum"]
+    failed = [one for one in found for _ in range(2)] + [one for one in sums for _ in range(4)]
+    weights = weak_spots(failed)
+    assert weights["sum"] == max(weights.values()) == 1
+    assert all(0 < weight < 0.2 for category, weight in weights.items() if category != "sum")
 
 
 def test_a_failed_training_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
