@@ -34,7 +34,7 @@ from winnow.models.training.checkpoints import load_policy
 _log = logging.getLogger(__name__)
 
 CANDIDATES = 64
-ROUNDS = 7
+ROUNDS = 6
 """Rounds on the policy's own answers; the one before them has written answers alone."""
 KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
 WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
@@ -42,7 +42,7 @@ WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
 SHARE_AGAIN = 0.25
 """The share of them that a later round has besides its failures: new ones, or for helpfulness near twins."""
 TWIN_ROUNDS = range(1, 6)
-"""Rounds with near twins; those after them have written answers of all kinds again, so that nothing is unlearnt."""
+"""Rounds with near twins; after them come written answers of all kinds again, so that nothing is unlearnt."""
 ASKED, MEASURED = 1_000, 300
 """Training prompts of a round, and held-out prompts."""
 SCORED: dict[Kind, int] = {"safety": 300, "helpfulness": ASKED}
