@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from random import Random
@@ -126,5 +127,8 @@ def test_a_literal_end_of_sequence_stays_text(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("name", ["safety-rm", "helpfulness-rm"])
 def test_all_models_share_one_tokenizer(name: ModelName) -> None:
-    for file in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json"):
+    for file in ("tokenizer.model", "tokenizer.json"):
         assert Path(weights(name) / file).read_bytes() == Path(weights("policy") / file).read_bytes()
+    # A trained reward model says what it is padded with.
+    own, policys = (json.loads((weights(one) / "tokenizer_config.json").read_text()) for one in (name, "policy"))
+    assert own == policys | {"pad_token": "<unk>"}
