@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.live import LiveServer, question
 from winnow.models import demo
+from winnow.models.cards.card import FILE, read_card
 from winnow.models.engines.memory import GIB, Memory
 from winnow.models.types import logit
 from winnow.server.memory_plan import plan
@@ -38,4 +41,6 @@ def test_one_engine_serves_both_roles_with_their_own_calibrations() -> None:
     assert len(scored) == 6
     both = [(logit(item["safety"]), logit(item["helpfulness"])) for item in scored if item["helpfulness"] is not None]
     assert both
-    assert [helpfulness for _, helpfulness in both] == pytest.approx([2 * safety - 1 for safety, _ in both], abs=1e-3)
+    card = read_card(Path(MODEL) / FILE)
+    raw = [(safety - card.bias) / (card.scale or 1) for safety, _ in both]
+    assert [helpfulness for _, helpfulness in both] == pytest.approx([2 * score - 1 for score in raw], abs=1e-3)

@@ -17,6 +17,7 @@ import pytest
 from tests.live import LiveServer, wait_until
 from tests.model_servers import ModelServer, judge
 from winnow.models import demo
+from winnow.models.cards.card import FILE, read_card
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.engines.base import RewardInput
 from winnow.models.engines.transformers import ReferenceRewardModel
@@ -88,7 +89,9 @@ async def test_vllms_own_server_scores_dies_and_comes_back(port: int, tokenizer:
             with contextlib.closing(ReferenceRewardModel(str(demo.weights("safety-rm")), reader)) as reference:
                 prompt = Llama2Template().render([Message(**message) for message in QUESTION], tokenizer)
                 texts = [Llama2Template().neutralise(answer) for answer in ANSWERS]
-                assert served == pytest.approx([await reference.score(prompt, text) for text in texts], abs=1e-4)
+                card = read_card(demo.weights("safety-rm") / FILE)
+                expected = [card.bias + (card.scale or 1) * await reference.score(prompt, text) for text in texts]
+                assert served == pytest.approx(expected, abs=1e-4)
             before = server.chat(seed=1)
             assert before.status_code == 200
             killed.kill()

@@ -223,7 +223,8 @@ def test_a_calibration_is_told_unless_settings_replace_it(tokenizer: Tokenizer, 
         with ScriptedServer.start(service) as server, server.http as http:
             told = http.get("/version").json()
         record = {"data": "labels.jsonl", "n": 1384, "date": "2026-11-26", "precision": 0.78, "recall": 0.89}
-        assert told["calibration"] == {"safety": record if is_told else None, "helpfulness": None}
+        assert told["calibration"]["safety"] == (record if is_told else None)
+        assert told["calibration"]["helpfulness"]["data"] == "helpfulness-rm.jsonl"
 
 
 def test_a_model_alone_reads_what_it_reads_beside_a_foreign_policy(tokenizer: Tokenizer, plain: Path) -> None:

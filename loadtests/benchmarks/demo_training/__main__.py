@@ -45,7 +45,7 @@ def main(
         sys.exit(f"demo: {error}")
     publish(folder, out / "policy")
     for kind, trained in models.items():
-        publish(trained, out / f"{kind}-rm")
+        publish(trained, out / f"{kind}-rm", f"winnow-demo-{kind}")
     page.write(figures, docs, rounds.size(MEASURED))
 
 

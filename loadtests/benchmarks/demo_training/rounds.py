@@ -24,6 +24,7 @@ from random import Random
 
 import torch
 
+from winnow.models.cards.card import FILE
 from winnow.models.demo.candidates import Candidates, sample_candidates, scores
 from winnow.models.demo.comparisons import LEAST, Comparison, failures, twins, written
 from winnow.models.demo.report import Figures, figures
@@ -220,9 +221,12 @@ def rm_train(options: Mapping[str, object]) -> None:
         raise TrainingFailed(f"winnow rm train ended with status {status}; the same command goes on with it\n{last}")
 
 
-def publish(trained: Path, out: Path) -> None:
-    """Copy a reward model's own files to `out`: all but the report of its training."""
+def publish(trained: Path, out: Path, name: str = "") -> None:
+    """Copy a model's own files to `out`, all but the report of its training; its card gets `name`."""
     out.mkdir(parents=True, exist_ok=True)
     for file in trained.iterdir():
         if file.is_file() and not file.name.startswith(("training.", ".")):
             shutil.copy(file, out / file.name)
+    if name:
+        card = (out / FILE).read_text(encoding="utf-8")
+        (out / FILE).write_text(card.replace(f'name = "{trained.name}"', f'name = "{name}"', 1), encoding="utf-8")

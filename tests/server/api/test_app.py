@@ -363,7 +363,9 @@ def test_operations(server: LiveServer) -> None:
         assert told["version"]
         assert told["combiner"] == "llama2"
         assert told["calibrated"] == {"safety": True, "helpfulness": True}
-        assert told["calibration"] == {"safety": None, "helpfulness": None}
+        assert {role: record["data"] for role, record in told["calibration"].items()} == {
+            "safety": "safety-rm.jsonl", "helpfulness": "helpfulness-rm.jsonl",
+        }  # fmt: skip
         metrics = http.get("/metrics").text
         assert 'winnow_requests_total{route="/v1/chat/completions",status="200"}' in metrics
         assert "winnow_candidates_in_flight 0.0" in metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.server.rm import tiny
@@ -68,9 +68,12 @@ def test_no_prompt_is_on_both_sides(
     """Whatever file and layout it comes from; white space at its ends makes no other prompt."""
     others = [{"prompt": f" Ask {place}", "response": f"x {place}", "is_safe": True} for place in range(0, 20, 2)]
     others += pairs(10, word="Other")
-    found = read(
-        reader, tmp_path, pairs(), others, shares=(0.5, 0.5) if is_mix else (), held_share=share, seed=seed
-    )  # fmt: skip
+    try:
+        found = read(
+            reader, tmp_path, pairs(), others, shares=(0.5, 0.5) if is_mix else (), held_share=share, seed=seed
+        )  # fmt: skip
+    except RunError:  # nothing to compare is left on the side that is trained on
+        assume(False)
     assert (found.prompts, found.held_prompts) == (30, int(30 * share))
     held = {place.item.prompt for place in found.held}
     assert len(held) == found.held_prompts
