@@ -72,7 +72,7 @@ def test_the_pieces_of_a_stream_have_the_log_probabilities_of_the_whole(
     for choice in whole["choices"]:
         parts = [each for chunk in chunks for each in chunk["choices"] if each["index"] == choice["index"]]
         logprobs = [part["logprobs"] for part in parts if part["logprobs"]]
-        assert len(logprobs) > 2
+        assert len(logprobs) > 1
         for name in ("content",) if is_chat else ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
             assert [item for each in logprobs for item in each[name]] == choice["logprobs"][name]
         if is_chat:
