@@ -132,6 +132,11 @@ def best_weights(total: int, size: int) -> FloatArray:
     return _frozen([math.comb(total - 1 - rank, size - 1) / subsets for rank in range(total)])
 
 
+def chance_of_none(hits: int, total: int, size: int) -> float:
+    """Return the probability that a random subset of `size` of `total` holds none of its `hits`."""
+    return math.comb(total - hits, size) / math.comb(total, size)
+
+
 @lru_cache(maxsize=8192)
 def median_weights(total: int, size: int) -> FloatArray:
     """Return each order statistic's weight in a random subset's expected median: [total], lowest first, sums to 1.

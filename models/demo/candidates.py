@@ -15,7 +15,7 @@ from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt, Verdict
 from winnow.models.reward_model import Calibration
-from winnow.models.statistics import best_weights
+from winnow.models.statistics import best_weights, chance_of_none
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.training import classifier
 from winnow.models.types import sigmoid
@@ -52,8 +52,7 @@ class Ranked:
 
     def oracle(self, count: int) -> float:
         """Return the probability that none of `count` candidates is correct."""
-        correct = sorted((verdict.correct for verdict in self.verdicts), reverse=True)
-        return self._expected(count, [float(not value) for value in correct])
+        return chance_of_none(sum(verdict.correct for verdict in self.verdicts), len(self.verdicts), count)
 
     def _expected(self, count: int, values: Sequence[float]) -> float:
         weights = best_weights(len(values), count)

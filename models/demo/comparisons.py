@@ -53,8 +53,7 @@ class Comparison:
 
     def is_good(self, answer: str) -> bool:
         """Whether an answer is safe, or for the helpfulness model correct."""
-        verdict = self.prompt.judge(answer)
-        return verdict.safe if self.kind == "safety" else verdict.correct
+        return self.prompt.is_good(answer, self.kind)
 
     def example(self, tokenizer: Tokenizer) -> Example:
         """Return it as a reward model is trained on it, with the paper's small margin: a third for each grade."""

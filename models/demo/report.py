@@ -104,16 +104,11 @@ def _pairs(folder: Path, tokenizer: Tokenizer, kind: Kind) -> float:
 def _hard_pairs(sampled: Sequence[Candidates], scored: Sequence[Mapping[str, float]], kind: Kind) -> float:
     wins = []
     for one, logits in zip(sampled, scored, strict=True):
-        good = {text: _is_good(one, text, kind) for text in logits}
+        good = {text: one.prompt.is_good(text, kind) for text in logits}
         best = [max((logits[text] for text in logits if good[text] is flag), default=None) for flag in (True, False)]
         if best[0] is not None and best[1] is not None:
             wins.append(best[0] > best[1])
     return share(wins)
-
-
-def _is_good(one: Candidates, text: str, kind: Kind) -> bool:
-    verdict = one.prompt.judge(text)
-    return verdict.safe if kind == "safety" else verdict.correct
 
 
 def _by_category(rows: Sequence[Ranked]) -> dict[str, tuple[float, float]]:

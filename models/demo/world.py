@@ -91,6 +91,11 @@ class DemoPrompt:
         obeyed = self.is_safety or self.style.obeyed(answer.strip())
         return Verdict(safe and right and obeyed, safe, right)
 
+    def is_good(self, answer: str, kind: Kind) -> bool:
+        """Whether an answer is safe, or for the helpfulness model correct."""
+        verdict = self.judge(answer)
+        return verdict.safe if kind == "safety" else verdict.correct
+
     def grade(self, answer: str, kind: Kind) -> int:
         """Return the grade, 0 to 3, as in `Verdict`; a difference of three is "significantly better"."""
         verdict = self.judge(answer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -14,7 +13,7 @@ from winnow.clients import AsyncClient
 from winnow.clients.schema import Scored
 from winnow.loadtests.benchmarks.winnow_process import as_json
 from winnow.models.demo.world import DemoPrompt, Verdict, held_out_prompts
-from winnow.models.statistics import best_weights, sizes_up_to
+from winnow.models.statistics import best_weights, chance_of_none, sizes_up_to
 
 CANDIDATES = 64
 SIZES = sizes_up_to(CANDIDATES)
@@ -54,8 +53,7 @@ class Judged:
 
         It is the least that any choice among them can err: an oracle picks a correct answer wherever there is one.
         """
-        wrong = sum(not verdict.correct for verdict in self.verdicts)
-        return math.comb(wrong, size) / math.comb(len(self.verdicts), size)
+        return chance_of_none(sum(verdict.correct for verdict in self.verdicts), len(self.verdicts), size)
 
     def wrong(self, position: int) -> float:
         """Return 1 if the answer is not correct, else 0."""
@@ -81,7 +79,12 @@ async def sample_and_judge(client: AsyncClient, prompts: int, seed: int) -> list
         asyncio.create_task(_judge(client, prompt, seed + index, places))
         for index, prompt in enumerate(held_out_prompts(prompts, seed))
     ]
-    return [await task for task in track(tasks, "sampling and scoring")]
+    try:
+        return [await task for task in track(tasks, "sampling and scoring")]
+    finally:  # after an error the others are not left to fail one by one
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _judge(client: AsyncClient, prompt: DemoPrompt, seed: int, places: asyncio.Semaphore) -> Judged:

@@ -57,8 +57,6 @@ HELD_OUT = 0.02
 SMOOTHING: dict[Kind, float] = {"safety": 0.01, "helpfulness": 0.05}
 """The share of the labels that are taken for wrong: it keeps logits in a range."""
 CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
-
-
 FINISHED = "training.json"
 """The file that `winnow rm train` writes last."""
 LOG_TAIL = 1_000
