@@ -44,6 +44,9 @@ __all__ = ["Progress", "save", "score", "train"]
 
 SMOOTHED = 20
 """Steps whose loss, accuracy and rate a progress report averages."""
+PLAIN_ATTENTION_TOKENS = 256
+"""Length up to which attention is plain in low precision on a CPU. PyTorch's fused one makes a matrix product of its
+own for each head and sequence on the way back, half of a step's time; the plain one keeps all weights."""
 _WATCH = "watch.json"
 _CHECKPOINTED_FROM = 1_000_000_000
 """Parameters from which activations are computed a second time to save memory."""
@@ -225,6 +228,7 @@ class _Trainer(RewardTrainer):
         self._recipe, self._order, self._folder, self._watch = recipe, order, folder, watch
         self._parts: list[Tensor] = []
         self._options = without_cache(model)
+        self._attention = model
         name, head = head_of(model)
         if recipe.dtype != "float32":
             head.register_forward_hook(_in_float32)
@@ -254,6 +258,7 @@ class _Trainer(RewardTrainer):
     ) -> Any:
         """Return this micro-batch's part of the step's loss."""
         pairs, margin, target = (inputs.pop(name) for name in ("pairs", "margin", "target"))
+        self._choose_attention(inputs["input_ids"].shape[1])
         logits = model(**inputs, **self._options).logits[:, 0].float()
         chosen, rejected = logits[pairs], logits[len(logits) - len(pairs) :]
         labelled = target >= 0
@@ -268,6 +273,14 @@ class _Trainer(RewardTrainer):
             self._watch.add(total, won, int(num_items_in_batch[0]))
             self._parts.clear()
         return loss
+
+    def _choose_attention(self, tokens: int) -> None:
+        """Take the attention that is faster for sequences of `tokens`; see `PLAIN_ATTENTION_TOKENS`."""
+        if self._recipe.dtype == "float32" or torch.cuda.is_available():
+            return
+        wanted = "eager" if tokens <= PLAIN_ATTENTION_TOKENS else "sdpa"
+        if self._attention.config._attn_implementation != wanted:
+            self._attention.set_attn_implementation(wanted)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: counting the parameters costs a few milliseconds a micro-batch, and nobody reads it."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from winnow.models.disk import sync
 from winnow.models.errors import AnotherRun
 from winnow.models.training.examples import Example, Recipe
 
@@ -62,9 +63,9 @@ class WorkFolder:
             raise AnotherRun("the work folder has checkpoints, but no run.json that says whose: give another one")
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
-        _sync(partial)
+        sync(partial)
         partial.replace(file)
-        _sync(self.root)
+        sync(self.root)
 
     def latest(self) -> Path | None:
         """Return the last checkpoint, None if there is none."""
@@ -78,10 +79,10 @@ class WorkFolder:
         with disk_errors(partial):
             fill(partial)
         for place in (*partial.rglob("*"), partial):
-            _sync(place)
+            sync(place)
         final = self.root / f"{_PREFIX}{step}"
         partial.rename(final)
-        _sync(self.root)
+        sync(self.root)
         doomed = self.root / "old"
         shutil.rmtree(doomed, ignore_errors=True)
         for old in sorted(self._checkpoints(), key=_step)[:-KEPT]:
@@ -109,14 +110,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix(_PREFIX))
-
-
-def _sync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest_of_folder(folder: Path) -> str:

@@ -25,8 +25,9 @@ from winnow.models.training.calibration import (
 )
 from winnow.models.training.evaluation import GateFigures, gate_figures
 from winnow.models.training.splits import held_out
+from winnow.server.rm.comparisons import safety_labels
 from winnow.server.rm.reading import SHOWN, BadRow, Data, read
-from winnow.server.rm.rows import Labelled, labelled
+from winnow.server.rm.rows import Labelled
 from winnow.server.rm.scoring import Choice, Scores, inspected, score_all
 
 
@@ -104,7 +105,7 @@ def calibrate(
     target = _target(choice, out, force=force)
     import sklearn  # type: ignore[import-untyped]  # noqa: F401, where it is missing, that is said before the work
 
-    data = read(files, labelled)
+    data = read(files, safety_labels)
     scoring = inspected(choice)
     text, source = card_text_of(scoring.scorer, choice.checkpoint, choice.role, choice.card)
     scores = score_all(choice, scoring, (place.item.answer for place in data.items))

@@ -87,6 +87,17 @@ def rows_of(body: Body, role: str) -> list[Labelled | Comparison]:
     return found
 
 
+def safety_labels(body: Body) -> list[Labelled]:
+    """Return the labelled answers of a row: those of both sides of a preference with labels, as annotations are.
+
+    Raises:
+        BadLine: the row has none, or is malformed.
+    """
+    if "chosen" in body and any(key in body for key in PAIR_KEYS):
+        return [item for item in rows_of(body, "safety") if isinstance(item, Labelled)]
+    return labelled(body)
+
+
 def _labels_of_sides(body: Body, found: Comparison) -> list[Labelled]:
     """Return the labels of chosen and rejected answers."""
     sides = zip(PAIR_KEYS, (found.better, found.worse), strict=True)

@@ -64,7 +64,7 @@ def inspected(checkpoint: str, card_file: Path | None, context: int | None) -> I
             )
         text, own = _reward_model(checkpoint, card_file)
     else:
-        inspect_policy(checkpoint)
+        inspect_policy(checkpoint, KIND)
         if not isinstance(config.get("hidden_size"), int):  # said now, and not when its trained model is checked
             raise CheckpointError(
                 f"{name}: a {architecture(config)} has no hidden_size in config.json, and is not served"

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from winnow.models.disk import sync
 from winnow.models.errors import SettingsError, WinnowError
-from winnow.server.distill.files import sync_folder
 
 WORK = ".training"
 FINISHED = "training.json"
@@ -70,7 +69,7 @@ class OutFolder:
         """Move what is staged to its final names, and end the run."""
         places = sorted(self.staged.rglob("*"))
         for place in places:
-            _sync(place)
+            sync(place)
         (self.root / FINISHED).unlink(missing_ok=True)
         (self.root / WORK / _PUBLISHING).touch()
         for pattern in _WEIGHTS:
@@ -81,7 +80,7 @@ class OutFolder:
             if target.is_dir():
                 shutil.rmtree(target)
             place.replace(target)
-        sync_folder(self.root)
+        sync(self.root)
         self.clear_if_published()
 
     def clear_if_published(self) -> None:
@@ -151,14 +150,6 @@ def _require_own(root: Path, init: str, *, force: bool) -> None:
         raise SettingsError(f"--out: {root} has a trained model; --force trains another in its place")
     if not (root / WORK).is_dir() and any(root.iterdir()):
         raise SettingsError(f"--out: {root} holds other files; name a new folder, or say --force")
-
-
-def _sync(place: Path) -> None:
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove(folders: list[Path]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from winnow.models.cards.card import FILE
 from winnow.models.cards.writing import with_calibration
-from winnow.models.engines.environment import COMMON
+from winnow.models.engines.environment import COMMON, TRAINING
 from winnow.models.engines.hub import is_local
 from winnow.models.engines.scorers import inspect_scorer
 from winnow.models.errors import AnotherRun, CheckpointError, SettingsError
@@ -196,9 +196,9 @@ def _require_packages() -> None:
 
 
 def _prepare(init: str) -> None:
-    """Set the environment before the libraries are imported: quiet, and offline for a local checkpoint."""
+    """Set the environment before the libraries are imported: quiet, small, and offline for a local checkpoint."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if is_local(init) else {}
-    for name, value in {**COMMON, **offline}.items():
+    for name, value in {**COMMON, **TRAINING, **offline}.items():
         os.environ.setdefault(name, value)
 
 

@@ -24,6 +24,7 @@ from random import Random
 
 import torch
 
+from winnow.loadtests.benchmarks.processes import end_with_parent
 from winnow.models.cards.card import FILE
 from winnow.models.demo.candidates import Candidates, sample_candidates, scores
 from winnow.models.demo.comparisons import LEAST, Comparison, failures, twins, written
@@ -35,10 +36,10 @@ from winnow.models.training.checkpoints import load_policy
 _log = logging.getLogger(__name__)
 
 CANDIDATES = 64
-ROUNDS = 6
+ROUNDS = 8
 """Rounds on the policy's own answers; the one before them has written answers alone."""
 KINDS: tuple[Kind, ...] = ("safety", "helpfulness")
-WRITTEN: dict[Kind, int] = {"safety": 16_000, "helpfulness": 80_000}
+WRITTEN: dict[Kind, int] = {"safety": 32_000, "helpfulness": 80_000}
 """Written comparisons of the first round."""
 SHARE_AGAIN = 0.25
 """The share of them that a later round has besides its failures: new ones, or for helpfulness near twins."""
@@ -52,8 +53,9 @@ LEAST_WEIGHT = 0.5
 """The weight of a category without failures, in failures a prompt."""
 FIRST_RATE, LATER_RATE = 1e-3, 5e-4
 BATCH = 64
-HELD_OUT = 0.02
-"""The share of the prompts that `winnow rm train` measures and calibrates on."""
+HELD_OUT: dict[Kind, float] = {"safety": 0.5, "helpfulness": 0.02}
+"""The share of the prompts that `winnow rm train` measures and calibrates on. Where scores separate the labels, Platt's
+method makes the least R about 1 / n: many for safety, so that an unsafe answer's R_s lies under a wrong one's R_h."""
 SMOOTHING: dict[Kind, float] = {"safety": 0.01, "helpfulness": 0.05}
 """The share of the labels that are taken for wrong: it keeps logits in a range."""
 CARD = 'name = "winnow-demo-{kind}"\ntemplate = "llama2"\nread_at = "last"\n'
@@ -131,7 +133,7 @@ class Rounds:
         return {
             "data": data, "init": init, "kind": kind, "out": out, "card": card, "seed": self.seed, "batch": BATCH,
             "micro-batch": BATCH, "learning-rate": LATER_RATE if number else FIRST_RATE,
-            "label-smoothing": SMOOTHING[kind], "held-out": HELD_OUT, "dtype": "bfloat16",
+            "label-smoothing": SMOOTHING[kind], "held-out": HELD_OUT[kind], "dtype": "bfloat16",
         }  # fmt: skip
 
     def _failures(self, number: int, models: Mapping[Kind, Path]) -> dict[Kind, list[Comparison]]:
@@ -213,6 +215,7 @@ def rm_train(options: Mapping[str, object]) -> None:
         status = subprocess.run(  # noqa: S603, our own command
             [str(Path(sys.executable).with_name("winnow")), "rm", "train", *flags], stdout=file,
             stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)}, check=False,
+            preexec_fn=end_with_parent,
         ).returncode  # fmt: skip
     if status:
         last = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from winnow.loadtests.benchmarks.verdicts import Verdicts
 from winnow.models import demo
 from winnow.models.combiner import combine
 from winnow.models.demo import networks
 from winnow.models.demo.world import DemoPrompt
 from winnow.models.safety_classifier import PatternClassifier
-from winnow.models.statistics import Interval, mean_interval
 from winnow.models.training import classifier
 from winnow.models.training.checkpoints import load_policy
 
@@ -25,27 +25,13 @@ Answers = list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Verdicts):
     """One set of answers: for each prompt the shares of its answers that are wrong and unsafe, and the mean tokens."""
 
     name: str
     wrong: tuple[float, ...]
     unsafe: tuple[float, ...]
     tokens: float
-
-    @property
-    def error(self) -> Interval:
-        """The share of wrong answers, over prompts."""
-        return mean_interval(self.wrong, seed=0)
-
-    @property
-    def danger(self) -> Interval:
-        """The share of unsafe answers, over prompts."""
-        return mean_interval(self.unsafe, seed=0)
-
-    def error_above(self, other: Measured) -> Interval:
-        """Return the share of wrong answers minus that of `other`, compared prompt by prompt."""
-        return mean_interval([mine - its for mine, its in zip(self.wrong, other.wrong, strict=True)], seed=0)
 
 
 def judged(name: str, prompts: Sequence[DemoPrompt], answers: Answers) -> Measured:

@@ -20,6 +20,7 @@ from tests.models.engines import tiny
 from tests.models.training.preferences import comparisons, policy, sigmoid, true_score
 from winnow.models.errors import CheckpointError, RunError
 from winnow.models.statistics import wilson_interval
+from winnow.models.training import reward_trainer
 from winnow.models.training.classifier import load
 from winnow.models.training.examples import Example, Recipe
 from winnow.models.training.reward_trainer import Progress, save, score, train
@@ -257,3 +258,22 @@ def test_progress_stops_a_training_that_goes_on_later(init: Path, tmp_path: Path
     seen: list[Progress] = []
     train(init, examples, recipe, tmp_path, seen.append)
     assert [progress.step for progress in seen] == [2, 3]
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", {"eager", "sdpa"}), ("float32", {"sdpa"})])
+def test_short_sequences_in_low_precision_take_plain_attention(
+    init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, expected: set[str]
+) -> None:
+    used: dict[int, str] = {}
+    choose = reward_trainer._Trainer._choose_attention
+
+    def watched(trainer: Any, tokens: int) -> None:
+        choose(trainer, tokens)
+        used[tokens] = trainer._attention.config._attn_implementation
+
+    monkeypatch.setattr(reward_trainer._Trainer, "_choose_attention", watched)
+    examples = [Example((1, *[5] * length, 2), (1, *[6] * length, 2)) for length in (8, 300)]
+    model = train(init, examples, Recipe(batch=2, micro_batch=1, dtype=dtype), tmp_path)
+    assert set(used.values()) == expected
+    assert all(used[tokens] == "sdpa" for tokens in used if tokens > reward_trainer.PLAIN_ATTENTION_TOKENS)
+    assert model.config._attn_implementation == "sdpa"

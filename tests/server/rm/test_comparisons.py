@@ -9,7 +9,7 @@ import pytest
 from tests.server.rm.test_rows import PKU
 from winnow.models.errors import BadLine
 from winnow.models.types import Message
-from winnow.server.rm.comparisons import Comparison, rows_of
+from winnow.server.rm.comparisons import Comparison, rows_of, safety_labels
 from winnow.server.rm.rows import Answer, Labelled
 
 HI = (Message("user", "Hi"),)
@@ -124,3 +124,13 @@ def test_how_clearly_an_answer_is_better(keys: dict[str, Any], rating: str | Non
 def test_a_bad_row_says_why(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadLine, match=reason):
         rows_of(row, "safety")
+
+
+def test_a_labelled_preference_is_two_labelled_answers_to_a_calibration() -> None:
+    row = {"prompt": "How?", "chosen": "No.", "rejected": "So.", "chosen_safe": True, "rejected_safe": False}
+    found = {label.answer.text: label.is_unsafe for label in safety_labels(row)}
+    assert found == {"No.": False, "So.": True}
+    (single,) = safety_labels({"prompt": "How?", "response": "So.", "is_safe": False})
+    assert single.is_unsafe
+    with pytest.raises(BadLine):
+        safety_labels({"prompt": "How?", "chosen": "No.", "rejected": "So."})

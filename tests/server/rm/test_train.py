@@ -232,6 +232,7 @@ def test_a_byte_level_model_is_served_what_it_was_trained_on(tmp_path: Path) -> 
         (("--data", "few.jsonl"), "at least 10 are needed"),
         (("--data", "a.jsonl", "--out", "a.jsonl"), "is no folder"),
         (("--data", "a.jsonl", "--init", "nowhere"), "nowhere"),
+        (("--data", "a.jsonl", "--init", "bare"), "reward model: bare has no tokenizer.json"),
         (("--data", "a.jsonl", "--card", "none.toml"), "none.toml"),
     ],
 )
@@ -242,6 +243,9 @@ def test_what_cannot_be_done_is_said_in_one_line(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write(tmp_path / "a.jsonl", pairs(20))
     write(tmp_path / "few.jsonl", pairs(5))
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "bare" / name).symlink_to(init / name)
     result = run(init, Path("out"), *arguments)
     assert result.exit_code == 1, result.output
     last = result.stderr.strip().splitlines()[-1]
