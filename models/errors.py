@@ -5,7 +5,9 @@ WinnowError
 │   ├── DialogError         the messages cannot be rendered
 │   ├── SamplingError       a sampling parameter cannot be honoured
 │   ├── PromptTooLong       prompt and answer do not fit the context
-│   └── UnknownModel        the request names a model that is not served
+│   ├── UnknownModel        the request names a model that is not served
+│   ├── NotStored           the request names something that is not in the store
+│   └── LeaseExpired        an annotator's lease of a pair is over
 ├── BadLine                 an input line without a usable prompt
 ├── SettingsError           a setting is unknown or has a value that cannot be used
 ├── CheckpointError         a checkpoint is missing, damaged or of the wrong kind; found at start-up
@@ -14,11 +16,14 @@ WinnowError
 ├── NoCalibration           `winnow rm calibrate`: the answers do not say what a score means
 ├── RunError                an offline run cannot begin, go on, or be read
 │   └── AnotherRun          a folder has the unfinished work of another run
+├── GainsError              a table of expected gains is missing, damaged, or of other models
+├── StoreError              the store cannot be used for now, or not at all
 ├── CandidateFailed         one candidate could not be sampled or scored; its siblings go on
 ├── CandidateStopped        one candidate was stopped at its caller's request
 ├── NoScoredCandidate       no candidate has a valid score; there is no winner to return
 ├── EngineDead              an engine's process has died or hangs; it answers nothing any more
 ├── ModelUnavailable        a remote reward model does not answer for now; the service lives on
+│   └── PolicyUnavailable   so does a remote policy
 ├── ShuttingDown            the service is stopping; it takes no new requests and may cancel those in flight
 ├── Overloaded              neither room nor a place in the queue is left
 ├── DeadlineExceeded        the request was not answered within the server's limit
@@ -36,10 +41,13 @@ The clients and the load tester have trees of their own, `winnow.clients.errors`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from winnow.models.types import Failure
+
+StoreFault = Literal["full", "locked", "corrupt", "unreachable", "unusable"]
+"""Reason of a store that takes nothing: a full disk, another process that holds it, damage, no answer, or else."""
 
 
 class WinnowError(Exception):
@@ -84,6 +92,21 @@ class UnknownModel(RequestError):
     code = "model_not_found"
 
 
+class NotStored(RequestError):
+    """The request names something that is not in the store, or is another caller's."""
+
+    code = "not_stored"
+
+
+class LeaseExpired(RequestError):
+    """An annotator's lease of a pair is over: used, or expired with the pair in others' hands."""
+
+    code = "lease_expired"
+
+    def __init__(self) -> None:
+        super().__init__("this pair is not held any more; ask for the next one", "lease")
+
+
 class BadLine(WinnowError):
     """An input line without a usable prompt; `code` is the machine-readable reason."""
 
@@ -120,6 +143,18 @@ class AnotherRun(RunError):
     """A folder has the unfinished work of another run, which this one cannot go on with."""
 
 
+class GainsError(WinnowError):
+    """A table of expected gains cannot be used or written; the message says why and how to make one."""
+
+
+class StoreError(WinnowError):
+    """The store cannot be used; the message says why. `reason` is one of a few words, as the metrics have it."""
+
+    def __init__(self, reason: StoreFault, message: str) -> None:
+        super().__init__(message)
+        self.reason: StoreFault = reason
+
+
 class CandidateFailed(WinnowError):
     """One candidate could not be sampled or scored."""
 
@@ -147,9 +182,29 @@ class EngineDead(WinnowError):
 class ModelUnavailable(WinnowError):
     """A remote reward model does not answer for now; `retry_after` is the time to wait before trying again, in s."""
 
+    code = "reward_model_unavailable"
+
     def __init__(self, name: str, reason: str, retry_after: int = 5) -> None:
-        super().__init__(f"the {name} reward model is not available: {reason}")
+        super().__init__(f"the {self._model(name)} is not available: {reason}")
         self.retry_after = retry_after
+
+    def _model(self, name: str) -> str:
+        return f"{name} reward model"
+
+
+class PolicyUnavailable(ModelUnavailable):
+    """A remote policy does not answer for now."""
+
+    code = "policy_unavailable"
+
+    def _model(self, name: str) -> str:
+        return name
+
+
+def unavailable(name: str, reason: str, retry_after: int = 5) -> ModelUnavailable:
+    """Return the error of the engine called `name`."""
+    kind = PolicyUnavailable if name == "policy" else ModelUnavailable
+    return kind(name, reason, retry_after)
 
 
 class ShuttingDown(WinnowError):
@@ -178,6 +233,10 @@ class ConnectionRefused(WinnowError):
 
 class InvalidKey(ConnectionRefused):
     """The request shows no valid API key."""
+
+
+class RoleMissing(ConnectionRefused):
+    """The request's API key is valid, but not for this route."""
 
 
 class TooManyHeaders(ConnectionRefused):

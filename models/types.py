@@ -18,7 +18,9 @@ Reduction = Literal["load", "deadline", "temperature"]
 """The reason for which fewer candidates were started than were requested."""
 Truncation = Literal["deadline", "accept_reward"]
 """The reason that ended a selection before all of its candidates had finished."""
-AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
+AbortReason = Literal["deadline", "accept_reward", "early_rejection", "adaptive"]
+StoppedBy = Literal["reward", "gain", "candidates", "load", "deadline"]
+"""The end of a selection's waves: a condition, all K candidates, or that the next wave could not be drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Candidate:
 
     `text` is the sampled text, cut at a stop string or a tag of the template; the reward models score it.
     `tokens` counts the sampled tokens, EOS included. `seconds` is the time from submission to the last
-    token. `logprobs` are those of the sampled tokens, EOS left out, if requested.
+    token. `logprobs` are those of the sampled tokens, EOS left out, if requested. `prompt_tokens` is set where another
+    server has counted the prompt, in tokens of its own: 0 if it has been counted with another candidate.
     """
 
     index: int
@@ -93,6 +96,7 @@ class Candidate:
     tokens: int
     seconds: float = 0.0
     logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_tokens: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -242,7 +246,8 @@ class Selection:
 
     `scored` is in candidate order, `ranking` holds positions into `scored`, best first; never empty. With
     `empty_last` an answer without text ranks below every other. `requested` is the K that was asked for, None if
-    it is the number of candidates that were started; `reduced_by` is why those are fewer.
+    it is the number of candidates that were started; `reduced_by` is why those are fewer. `waves` and `stopped_by` are
+    None where all candidates were started at once.
     """
 
     prompt: Prompt
@@ -256,6 +261,8 @@ class Selection:
     empty_last: bool = True
     requested: int | None = None
     reduced_by: Reduction | None = None
+    waves: int | None = None
+    stopped_by: StoppedBy | None = None
 
     @property
     def winner(self) -> ScoredCandidate:
@@ -269,8 +276,8 @@ class Selection:
 
     @property
     def candidates(self) -> int:
-        """K: the number of candidates that were started."""
-        return len(self.scored) + len(self.failures) + len(self.aborted)
+        """K: the number of candidates that were started, without those of a wave that was not needed."""
+        return len(self.scored) + len(self.failures) + sum(item.reason != "adaptive" for item in self.aborted)
 
     @property
     def is_approximate(self) -> bool:
@@ -294,9 +301,21 @@ class Selection:
         return self.winner.reward.combined - sum(rewards) / len(rewards)
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt; where its server counts them, of all requests for its candidates together."""
+        counted = [item.candidate.prompt_tokens for item in self.scored if item.candidate.prompt_tokens is not None]
+        return sum(counted) if counted else len(self.prompt)
+
+    @property
     def sampled_tokens(self) -> int:
         """Tokens of all candidates, aborted ones included; those of failed candidates are not known."""
         return sum(item.candidate.tokens for item in self.scored) + self.aborted_tokens
+
+    @property
+    def requested_tokens(self) -> int:
+        """About the tokens of all `requested` candidates, by the mean of those scored."""
+        mean = sum(item.candidate.tokens for item in self.scored) / len(self.scored)
+        return round(mean * (self.requested or self.candidates))
 
     @property
     def aborted_tokens(self) -> int:

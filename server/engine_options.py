@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from winnow.models.cards import Card
+from winnow.models.engines.addresses import is_remote
 from winnow.models.engines.base import EngineKind, EngineOptions, Execution
 from winnow.models.engines.environment import runs_on_gpu
 from winnow.models.engines.hardware import first_card
 from winnow.models.engines.memory import Fixed
+from winnow.models.errors import SettingsError
 from winnow.server.settings import EngineSettings, Settings
+
+
+def needs_card(settings: Settings) -> bool:
+    """Whether an engine of this machine runs on a GPU; none does where all models are on other servers."""
+    return runs_on_gpu() and settings.runs_engines
 
 
 def precision(
@@ -51,11 +58,12 @@ def engine_options(
 ) -> EngineOptions:
     """Return the start options of the engine called `name`, with its part of the memory; `card` is a reward model's."""
     engine: EngineSettings = settings.engines[name]
-    on_gpu = runs_on_gpu()
+    checkpoint = settings.checkpoints[name]
+    on_gpu = runs_on_gpu() and not is_remote(checkpoint)  # no card is asked for a model on another server
     return EngineOptions(
         name=name,
-        checkpoint=settings.checkpoints[name],
-        dtype=precision(settings, engine, kind=kind),
+        checkpoint=checkpoint,
+        dtype=precision(settings, engine, on_gpu=None if on_gpu else False, kind=kind),
         context=context_of(settings, engine, card),
         kv_cache=part.kv_cache,
         memory_share=part.share,
@@ -64,4 +72,18 @@ def engine_options(
         load_format=settings.load_format,
         on_gpu=on_gpu,
         fork=fork,
+        tensor_parallel=settings.tensor_parallel,
     )
+
+
+def require_cards(settings: Settings) -> None:
+    """Check that there are as many cards as the settings spread an engine over.
+
+    Raises:
+        SettingsError: there are fewer, or none.
+        CheckpointError: the cards cannot be read.
+    """
+    wanted = settings.tensor_parallel
+    there = first_card().count if wanted > 1 and needs_card(settings) else 0
+    if 1 < wanted > there:
+        raise SettingsError(f"tensor_parallel is {wanted}, but this machine has {there or 'no'} GPUs that CUDA sees")

@@ -27,12 +27,13 @@ from winnow.models.engines.planning import (
     plan_policy,
     plan_ram,
 )
-from winnow.models.engines.remote import parse_address
 from winnow.models.engines.scorers import card_of, engine_kind
 from winnow.models.engines.shape import BYTES, Model
 from winnow.models.errors import DoesNotFit
 from winnow.models.reporting.tables import print_table
-from winnow.server.engine_options import context_of, execution, precision
+from winnow.server import cluster_plan
+from winnow.server.cluster_plan import ClusterPlan
+from winnow.server.engine_options import context_of, execution, needs_card, precision
 from winnow.server.settings import PolicySettings, RewardModelSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,10 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
     engines = planned_engines(settings)
     models = [_model(settings, name, engine, given) for name, engine in engines.items()]
     fixed, work = [_part(engine) for engine in engines.values()], _work(settings)
+    if not models:
+        on_gpu = bool(memory) or needs_card(settings)
+        there = memory or (first_card().memory if on_gpu else ram())
+        return MemoryPlan(there, (), residents=tuple(_residents(settings, on_gpu=on_gpu)))
     if memory or runs_on_gpu():
         return plan_card(memory or first_card().memory, models, work, fixed, _residents(settings, on_gpu=True))
     process = CPU_PROCESS if may_fork() else SPAWNED_CPU_PROCESS
@@ -60,7 +65,8 @@ def plan(settings: Settings, memory: Memory | None = None) -> MemoryPlan:
 def planned_engines(settings: Settings) -> dict[str, PolicySettings | RewardModelSettings]:
     """Return the engines that take memory of this machine for weights and a KV cache, by name; the policy first."""
     others = {name: own for name, own in settings.distinct_reward_models.items() if _kind(own) == "vllm"}
-    return {"policy": settings.policy, **others}
+    policy = {} if settings.policy.is_remote else {"policy": settings.policy}
+    return {**policy, **others}
 
 
 def _residents(settings: Settings, *, on_gpu: bool) -> list[Resident]:
@@ -79,7 +85,7 @@ def _residents(settings: Settings, *, on_gpu: bool) -> list[Resident]:
 
 def _kind(engine: RewardModelSettings) -> EngineKind:
     if engine.is_remote:
-        return parse_address(engine.checkpoint).kind
+        return engine.addresses[0].kind
     return engine_kind(engine.checkpoint, card_of(engine.checkpoint, engine.card))
 
 
@@ -155,7 +161,8 @@ def _model(settings: Settings, name: str, engine: PolicySettings | RewardModelSe
     if isinstance(engine, RewardModelSettings):
         card, kind = card_of(engine.checkpoint, engine.card), _REWARD_MODEL
     context = context_of(settings, engine, card)
-    return describe(engine.checkpoint, kind, name, dtype, context, has_graphs=how != "eager")
+    model = describe(engine.checkpoint, kind, name, dtype, context, has_graphs=how != "eager")
+    return model if settings.tensor_parallel == 1 else model.on_each_of(settings.tensor_parallel)
 
 
 def _work(settings: Settings) -> Work:
@@ -173,9 +180,27 @@ def print_plan(settings: Settings, card_gib: float | None) -> None:
         CheckpointError: a checkpoint's config is missing or incomplete.
         DoesNotFit: the engines need more than there is.
     """
+    engines = {"policy": settings.policy, **settings.reward_models}
+    elsewhere = [name for name, own in engines.items() if own.is_remote]
+    print_table(Console(), table(_planned(settings, card_gib), elsewhere))
+
+
+def print_cluster(settings: Settings, card_gib: float | None, planned: ClusterPlan) -> None:
+    """Print the plan of a cluster whose replicas have cards of `card_gib` GiB each; None: this machine's.
+
+    Raises:
+        CheckpointError, DoesNotFit: as `print_plan`.
+    """
+    memory = _planned(settings, card_gib)
+    cards = settings.tensor_parallel if card_gib is not None or runs_on_gpu() else 0
+    Console().print(cluster_plan.table(planned, memory, cards))
+
+
+def _planned(settings: Settings, card_gib: float | None) -> MemoryPlan:
     size = int(card_gib * GIB) if card_gib else None
-    elsewhere = [name for name, own in settings.reward_models.items() if own.is_remote]
-    print_table(Console(), table(plan(settings, Memory("the card", size, size) if size else None), elsewhere))
+    cards = settings.tensor_parallel
+    name = "the card" if cards == 1 else f"each of {cards} cards"
+    return plan(settings, Memory(name, size, size) if size else None)
 
 
 def table(planned: MemoryPlan, elsewhere: Sequence[str] = ()) -> Table:

@@ -1,4 +1,4 @@
-"""A scripted model server over HTTP: `/classify`, chat completions and `/v1/models`, and their faults."""
+"""A scripted model server over HTTP: `/classify`, completions, chat completions, `/v1/models`, and their faults."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tests.live import wait_until
+from winnow.models.engines.addresses import parse_address, parse_addresses
 from winnow.models.engines.base import EngineOptions
-from winnow.models.engines.remote import Link, RemoteModel, parse_address
+from winnow.models.engines.remote import Link, RemoteModel
 from winnow.models.types import Prompt
 
 KEY = "sk-hidden-from-everybody"
@@ -43,14 +44,18 @@ class Seen:
 
 @dataclass
 class Reply:
-    """An answer: a status, JSON or raw bytes, and headers; sent once `hold` is set, in pieces if it is `slow`."""
+    """An answer: a status, JSON or raw bytes, and headers; sent once `hold` is set.
+
+    A stream of `events` comes first, without a length, as a server sends that closes the connection behind it.
+    """
 
     body: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     hold: threading.Event | None = None
     drop: bool = False
-    """Close the connection instead."""
+    """Close the connection instead; behind the events, if there are any."""
+    events: Sequence[Any] = ()
 
 
 Script = Callable[[Seen], Reply]
@@ -82,6 +87,48 @@ def classifier(score: Callable[[list[int]], float] = lambda ids: float(sum(ids) 
 
     def answer(seen: Seen) -> Reply:
         return models(**model) if seen.path == "/v1/models" else batch([[score(ids)] for ids in seen.body["input"]])
+
+    return answer
+
+
+def completion(
+    seen: Seen, ids: Sequence[int], finish_reason: str | None = "stop", stop_reason: Any = None, **more: Any
+) -> dict[str, Any]:
+    """The answer of `/v1/completions` that ends with `ids`, or an event of it."""
+    choice = {"index": 0, "text": "?", "token_ids": list(ids), "prompt_token_ids": seen.body["prompt"], **more}
+    return {"choices": [{**choice, "finish_reason": finish_reason, "stop_reason": stop_reason}]}
+
+
+def policy(sampled: Callable[[dict[str, Any]], Sequence[int]], **model: Any) -> Script:
+    """The script of a healthy vLLM server with a policy; `sampled` is asked with the body, and gives ids with EOS."""
+
+    def answer(seen: Seen) -> Reply:
+        if seen.path == "/v1/models":
+            return models(**model)
+        if seen.path != "/v1/completions":
+            return Reply({}, 404)
+        ids = sampled(seen.body)
+        if not seen.body.get("stream"):
+            return Reply(completion(seen, ids))
+        *first, last = ids
+        return Reply(events=[*(completion(seen, [one], None) for one in first), completion(seen, [last])])
+
+    return answer
+
+
+def chat(answers: Callable[[dict[str, Any]], Sequence[str]], finish_reason: str = "stop", name: str = "gpt") -> Script:
+    """The script of a healthy chat endpoint that knows `n`; `answers` is asked with the body."""
+
+    def answer(seen: Seen) -> Reply:
+        if seen.path == "/v1/models":
+            return models(name, root=None, context=None)
+        texts = answers(seen.body)
+        choices = [
+            {"index": place, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+            for place, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": 20, "completion_tokens": 10 * len(texts)}
+        return Reply({"choices": choices, "usage": usage})
 
     return answer
 
@@ -184,10 +231,18 @@ class ModelServer:
         seen = Seen(method, path, headers, json.loads(body) if body else None)
         self.seen.append(seen)
         reply = self.script(seen)
+        if reply.events:
+            writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+            writer.write(b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in reply.events))
+            await writer.drain()
         if reply.hold and not await self._held(reader, reply.hold):
             self.left += 1
             return False
         if reply.drop:
+            return False
+        if reply.events:
+            writer.write(b"data: [DONE]\n\n")
+            await writer.drain()
             return False
         content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         extra = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
@@ -222,3 +277,11 @@ def options(name: str = "safety", **changes: Any) -> EngineOptions:
         "max_sequences": 8, "execution": "eager", "load_format": "auto", "on_gpu": False, "fork": False,
     }  # fmt: skip
     return EngineOptions(**{**values, **changes})
+
+
+def pool(plain: Literal["classify", "completions"], *servers: ModelServer, **more: Any) -> RemoteModel:
+    """The model of several servers, as it is found at the start; `more` are limits, and `absent` servers."""
+    first, *others = parse_addresses(",".join(server.url for server in servers), plain)
+    absent = tuple(parse_address(server.url, plain) for server in more.pop("absent", ()))
+    link = Link(first, KEY, others={address: {} for address in others}, **more)
+    return RemoteModel(link, "rm", None, 2048, absent)

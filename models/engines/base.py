@@ -15,7 +15,7 @@ from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
 from winnow.models.types import Message, Prompt
 
-EngineKind = Literal["vllm", "transformers", "classify", "judge"]
+EngineKind = Literal["vllm", "transformers", "classify", "judge", "completions", "chat"]
 """The kind of program that runs a model; see `winnow.models.engines.registry`."""
 Execution = Literal["eager", "graphs", "compiled"]
 """An engine's way to run a step: operator by operator; decoding steps as CUDA graphs, nothing compiled; or compiled,
@@ -47,6 +47,8 @@ class EngineOptions:
     load_format: str
     on_gpu: bool
     fork: bool
+    tensor_parallel: int = 1
+    """Cards that the engine is spread over."""
 
 
 class AnswerReader(Protocol):

@@ -40,10 +40,11 @@ _TOKENIZER_FILES = (
 )
 
 
-def inspect_policy(checkpoint: str, *, needs_weights: bool = True) -> Path:
-    """Check that `checkpoint` is a complete policy, as far as its files tell; weights only if needed.
+def inspect_policy(checkpoint: str, kind: Kind = "policy", *, needs_weights: bool = True) -> Path:
+    """Check that `checkpoint` is a complete chat model, as far as its files tell; weights only if needed.
 
-    Returns its folder; a hub id's is fetched. A reward model's files are read by `inspect_scorer`.
+    Returns its folder; a hub id's is fetched. `kind` is what it is to be, for errors: a reward model is trained of a
+    chat model. The files of one that is trained already are read by `inspect_scorer`.
 
     Raises:
         CheckpointError: a file is missing, cut short, not safetensors, or the architecture is of another kind; or the
@@ -52,18 +53,18 @@ def inspect_policy(checkpoint: str, *, needs_weights: bool = True) -> Path:
     try:
         folder = snapshot(checkpoint)
     except CheckpointError as error:
-        raise CheckpointError(f"policy: {error}") from None
-    config = read_json(folder / "config.json", "policy")
+        raise CheckpointError(f"{kind}: {error}") from None
+    config = read_json(folder / "config.json", kind)
     if not (architecture := _architecture(config)).endswith(_CAUSAL):
-        raise CheckpointError(f"policy: {folder} is a {architecture}; a policy must generate text: a …ForCausalLM")
+        raise CheckpointError(f"{kind}: {folder} is a {architecture}; a policy must generate text: a …ForCausalLM")
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARY_FILES):
-        raise CheckpointError(f"policy: {folder} has no tokenizer.json")
+        raise CheckpointError(f"{kind}: {folder} has no tokenizer.json")
     if needs_weights:
-        shapes = tensor_shapes(folder, "policy")
+        shapes = tensor_shapes(folder, kind)
         try:
             require_backbone(config, shapes)
         except CheckpointError as error:
-            raise CheckpointError(f"policy: {folder}: {error}") from None
+            raise CheckpointError(f"{kind}: {folder}: {error}") from None
     return folder
 
 

@@ -1,7 +1,7 @@
 """A reward model on another vLLM server: token ids over `/classify`, raw logits back.
 
 The conversation is rendered and tokenised here, as for an engine of this process, so that what people write never
-becomes a control token there. Several servers for one model are not covered.
+becomes a control token there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 
+from winnow.models.engines.addresses import Address
 from winnow.models.engines.base import AnswerReader, EngineOptions, PromptReader, fitting_ids
-from winnow.models.engines.model_server import Broken, Malformed, RemoteEngine
+from winnow.models.engines.model_server import Broken, Endpoint, Malformed, RemoteScorer
 from winnow.models.engines.remote import RemoteModel, in_words, read_models
 from winnow.models.errors import CandidateFailed, CheckpointError
 from winnow.models.types import Prompt
@@ -52,10 +53,15 @@ def start_classify(
 
 
 def _require_classifier(name: str, remote: RemoteModel, labels: int) -> None:
-    """Score two tokens, to see whether the server returns as many numbers as the model's card says."""
-    url = remote.link.address.url
+    """Score two tokens, to see whether each server returns as many numbers as the model's card says."""
+    for address in remote.present:
+        _require_numbers(name, remote, address, labels)
+
+
+def _require_numbers(name: str, remote: RemoteModel, address: Address, labels: int) -> None:
+    url = address.url
     try:
-        with httpx.Client(**remote.link.client_options()) as client:
+        with httpx.Client(**remote.link.client_options(address)) as client:
             response = client.post(url + PATH, json=_body(remote, [TRIAL_IDS]))
     except httpx.HTTPError as error:
         raise CheckpointError(f"{name} reward model: {url} does not classify: {in_words(error)}") from None
@@ -87,7 +93,7 @@ class _Batch:
     waiting: int = 0
 
 
-class RemoteClassifier(RemoteEngine):
+class RemoteClassifier(RemoteScorer):
     """Scores answers on a `/classify` server; a `ServedRewardModel`.
 
     Answers to one prompt that are to be scored in the same turn of the event loop go in one request: nothing waits for
@@ -125,7 +131,8 @@ class RemoteClassifier(RemoteEngine):
     def _batch(self, prompt: Prompt) -> _Batch:
         """Return the batch that answers to `prompt` can join now."""
         batch = self._open.get(id(prompt))
-        if batch is None or len(batch.inputs) >= MOST_TOGETHER:
+        # One that was left before its task began is never closed by that, and `id`s are used again.
+        if batch is None or len(batch.inputs) >= MOST_TOGETHER or batch.task.cancelling() or batch.task.done():
             inputs: list[Sequence[int]] = []
             batch = _Batch(prompt, asyncio.create_task(self._scored(id(prompt), inputs)), inputs)
             self._open[id(prompt)] = batch
@@ -160,17 +167,17 @@ class RemoteClassifier(RemoteEngine):
         ids = await asyncio.to_thread(self._reader.prompt_ids, prompt, self.context)
         return (await self._raw_logits([ids]))[0]
 
-    async def probe(self) -> None:
+    async def probe(self, server: Endpoint) -> None:
         """Return if the server serves the same model, and scores with it; see `ModelServer`."""
         link = self.remote.link
-        answer = await self.server.once("GET", MODELS)
+        answer = await server.once("GET", MODELS)
         try:
             found = read_models(link, answer, self.remote.name)
         except ValueError as problem:
             raise Broken(f"it {problem}") from None
         if not self.remote.same_as(found):
             raise Broken("another model is served there now; start Winnow again if that is meant")
-        _raw_logits(await self.server.once("POST", PATH, _body(self.remote, [TRIAL_IDS])), 1)
+        _raw_logits(await server.once("POST", PATH, _body(self.remote, [TRIAL_IDS])), 1)
 
 
 def _body(remote: RemoteModel, inputs: Sequence[Sequence[int]]) -> dict[str, Any]:

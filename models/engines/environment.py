@@ -33,8 +33,16 @@ PASSIVE = {
     "GOMP_SPINCOUNT": "0",
     "KMP_BLOCKTIME": "0",
 }
+FEW_PRODUCTS = {
+    # oneDNN keeps a matrix product for each number of rows that it has seen, 1,024 by default and about 0.8 MB each:
+    # gigabytes in a training, 0.5 GiB in an engine under load.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+}
+TRAINING = {**FEW_PRODUCTS, "LRU_CACHE_CAPACITY": "64"}
+"""Of a training: the second is the cache of ideep, between PyTorch and oneDNN."""
 CPU = {
     **PASSIVE,
+    **FEW_PRODUCTS,
     # Attention over split keys sums in an order that depends on the batch; see `winnow.models.engines.vllm_cpu_worker`.
     "VLLM_CPU_ATTN_SPLIT_KV": "0",
     # Otherwise vLLM starts a worker process for each engine process; see `winnow.models.engines.vllm`.

@@ -29,7 +29,7 @@ driver, shared = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(-1)
 is_known = not driver.cuDeviceGetAttribute(ctypes.byref(shared), 133, 0)  # CU_DEVICE_ATTRIBUTE_MPS_ENABLED
 print(json.dumps({
     "name": torch.cuda.get_device_name(0), "total": total, "free": free,
-    "capability": torch.cuda.get_device_capability(0),
+    "capability": torch.cuda.get_device_capability(0), "count": torch.cuda.device_count(),
     "mps": bool(shared.value) if is_known and shared.value >= 0 else None,
 }))
 """
@@ -42,7 +42,7 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 class Card:
     """A card, its memory in bytes, its compute capability, and whether MPS shares it between processes.
 
-    `mps` None says that neither CUDA nor the daemon's control socket tells.
+    `mps` None says that neither CUDA nor the daemon's control socket tells. `count` cards are there, alike or not.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Card:
     free: int
     capability: tuple[int, int]
     mps: bool | None
+    count: int = 1
 
     @property
     def memory(self) -> Memory:
@@ -83,7 +84,7 @@ def card() -> Card:
 def _told(told: dict[str, Any]) -> Card:
     major, minor = told["capability"]
     shared = mps.is_running() if told["mps"] is None else told["mps"]
-    return Card(told["name"], told["total"], told["free"], (major, minor), shared)
+    return Card(told["name"], told["total"], told["free"], (major, minor), shared, told.get("count", 1))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any
 from winnow.models.cards import Card
 from winnow.models.chat_templates.sandbox import Refused, render
 from winnow.models.engines.base import EngineOptions
-from winnow.models.engines.model_server import Broken, Malformed, RemoteEngine
+from winnow.models.engines.model_server import Broken, Endpoint, Malformed, RemoteScorer
 from winnow.models.engines.remote import RemoteModel, read_models
 from winnow.models.errors import CandidateFailed
 from winnow.models.grades import expected_grade, grade_logit, inert, inert_messages, parse_grade
@@ -64,7 +64,7 @@ class JudgeInput:
         return 0
 
 
-class Judge(RemoteEngine):
+class Judge(RemoteScorer):
     """Grades answers with a chat model on another server; a `ServedRewardModel`.
 
     `prompt_tokens` and `completion_tokens` are what its server has counted.
@@ -92,15 +92,15 @@ class Judge(RemoteEngine):
                 return grade_logit(grade, self._grades)
         raise CandidateFailed(f"the {self.name} judge gave no grade in {TRIES} answers")
 
-    async def probe(self) -> None:
+    async def probe(self, server: Endpoint) -> None:
         """Return if the server lists the model, as far as it lists any, and answers; see `ModelServer`."""
-        await self._require_listed()
+        await self._require_listed(server)
         trial = {**self._body("Reply with 1.", 0), "max_tokens": 1}
-        self._only_choice(await self.server.once("POST", PATH, trial))
+        self._only_choice(await server.once("POST", PATH, trial))
 
-    async def _require_listed(self) -> None:
+    async def _require_listed(self, server: Endpoint) -> None:
         try:
-            answer = await self.server.once("GET", MODELS)
+            answer = await server.once("GET", MODELS)
         except Broken:
             if self.remote.root is None:  # a server that has never listed its models
                 return

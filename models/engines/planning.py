@@ -54,6 +54,9 @@ BLOCK = 16
 """Tokens of one block of KV cache on CUDA. vLLM keeps one block for itself."""
 CPU_BLOCK = 128
 """The same on CPU."""
+CPU_SCORING_BLOCK = 32
+"""The same of a reward model on CPU, the least that vLLM's attention has there. Each answer ends in a block of its own,
+so that larger ones take more memory for nothing."""
 CPU_PROCESS = GIB // 2
 """Memory of an engine's process on CPU without weights and KV cache, and a third of the server's: 0.27 to 0.33 GiB and
 0.11 GiB were measured."""
@@ -139,9 +142,9 @@ def plan_ram(
 ) -> MemoryPlan:
     """Lay engines into the machine's memory, each in a `process` of so many bytes; what is `fixed` is kept.
 
-    Each gets the KV cache that it can use, at most `CPU_KV_CACHE`, and less where that is not free: vLLM fills a cache
-    with zeros, so all of it is taken from the start. One sequence of full length is the least. Only what cannot work
-    is refused: weights that are not free, or engines that exceed the total.
+    Each gets the KV cache that typical requests use, at most `CPU_KV_CACHE`, and less where that is not free: vLLM
+    fills a cache with zeros, so all of it is taken from the start. One sequence of full length is the least. Only what
+    cannot work is refused: weights that are not free, or engines that exceed the total.
 
     Raises:
         DoesNotFit: the message has the arithmetic.
@@ -167,8 +170,10 @@ def _filled(policy: EnginePlan, rest: int, fixed: Fixed, work: Work) -> EnginePl
 
 
 def _in_ram(ram: Memory, model: Model, fixed: Fixed, work: Work, process: int) -> EnginePlan:
-    least = _one_sequence(model, CPU_BLOCK)
-    wanted = _whole_blocks(min(useful_kv_cache(model, work, CPU_BLOCK), max(CPU_KV_CACHE, least)), model)
+    block = _cpu_block(model)
+    least = _one_sequence(model, block)
+    useful = min(useful_kv_cache(model, work, block), max(_typical_kv_cache(model, work, block), least))
+    wanted = _whole_blocks(min(useful, max(CPU_KV_CACHE, least)), model)
     engine = EnginePlan(model, ram, process, 0, wanted)
     if fixed.kv_cache is not None:
         engine = replace(engine, kv_cache=fixed.kv_cache, has_fixed_kv_cache=True)
@@ -180,7 +185,7 @@ def _shrunk(plan: MemoryPlan, fixed: Parts) -> MemoryPlan:
     """Return a plan whose caches fit into the free memory, as far as they are not fixed and hold one sequence."""
     excess = plan.needed - min(plan.memory.free, plan.memory.total)
     spare = [
-        0 if part.kv_cache else engine.kv_cache - _one_sequence(engine.model, CPU_BLOCK)
+        0 if part.kv_cache else engine.kv_cache - _one_sequence(engine.model, _cpu_block(engine.model))
         for engine, part in zip(plan.engines, fixed, strict=True)
     ]
     if excess <= 0 or not sum(spare):
@@ -196,8 +201,12 @@ def _shrunk(plan: MemoryPlan, fixed: Parts) -> MemoryPlan:
 
 
 def _whole_blocks(size: int, model: Model) -> int:
-    block = CPU_BLOCK * model.kv_per_token
+    block = _cpu_block(model) * model.kv_per_token
     return size // block * block
+
+
+def _cpu_block(model: Model) -> int:
+    return CPU_SCORING_BLOCK if model.shape.is_reward_model else CPU_BLOCK
 
 
 def useful_kv_cache(model: Model, work: Work, block: int) -> int:
@@ -212,6 +221,16 @@ def useful_kv_cache(model: Model, work: Work, block: int) -> int:
         step = _blocks(max(BATCHED_TOKENS, model.context), block) + work.sequences
         prompts = math.ceil(work.candidates / PROMPT_SHARERS) * _blocks(TYPICAL_PROMPT, block)
         blocks = min(blocks, step + prompts)
+    return (blocks + 1) * block * model.kv_per_token
+
+
+def _typical_kv_cache(model: Model, work: Work, block: int) -> int:
+    """Return the bytes of KV cache of as many typical candidates as an engine has sequences; siblings share a prompt.
+
+    More is only used by many long requests at once. Where it lacks, sequences wait, or are computed anew.
+    """
+    prompts = math.ceil(work.sequences / PROMPT_SHARERS) * _blocks(TYPICAL_PROMPT, block)
+    blocks = work.sequences * _blocks(TYPICAL_ANSWER, block) + prompts
     return (blocks + 1) * block * model.kv_per_token
 
 

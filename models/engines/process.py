@@ -10,6 +10,9 @@ from dataclasses import dataclass
 _PR_SET_PDEATHSIG = 1
 CPU_NICENESS = 5
 """Niceness of an engine on CPU: the server goes first, so that probes and streams stay prompt under load."""
+SCORING_NICENESS = 19
+"""Niceness of a reward model's engine on CPU. The policy goes first: all of its threads wait for the last one in every
+layer, whereas a score can wait for a moment when the policy leaves a core free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +23,12 @@ class Attachment:
     niceness: int
 
     @classmethod
-    def to_this_process(cls, *, on_gpu: bool) -> Attachment:
-        """Return the ties to this process. On a GPU niceness is 0: it would slow the thread that feeds the card."""
-        return cls(os.getpid(), 0 if on_gpu else CPU_NICENESS)
+    def to_this_process(cls, *, on_gpu: bool, scores: bool = False) -> Attachment:
+        """Return the ties to this process, of an engine that samples or `scores`.
+
+        On a GPU niceness is 0: it would slow the thread that feeds the card.
+        """
+        return cls(os.getpid(), 0 if on_gpu else SCORING_NICENESS if scores else CPU_NICENESS)
 
     def apply(self) -> None:
         """Tie this process to its parent; ends it at once if that is gone already.

@@ -1,7 +1,6 @@
-"""Reward models behind a URL: their addresses, the way to them, and what their servers say of themselves.
+"""Models on other servers: the way to them, and what their servers say of themselves.
 
-`http://host:8000` is a vLLM server's `/classify`, and `judge:http://host:8000/v1` a chat model of an OpenAI-compatible
-API. This module has what is needed before an event loop runs; `winnow.models.engines.model_server` has the rest.
+This module has what is needed before an event loop runs; `winnow.models.engines.model_server` has the rest.
 """
 
 from __future__ import annotations
@@ -11,20 +10,18 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import httpx
 
+from winnow.models.engines.addresses import CHAT_APIS, Address
 from winnow.models.engines.hub import cached, fetched, is_local
 from winnow.models.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-JUDGE = "judge:"
-"""Stands before the URL of a judge."""
 NEEDED_FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "winnow-card.toml")
 """Files of a hub id that a remote model is read by: all but its weights."""
 START_PAUSE = 1.0
@@ -34,55 +31,16 @@ TOLD_EVERY = 10.0
 CONNECT_SECONDS = 5.0
 KEEP_SECONDS = 3.0
 """Longest silence on a connection that is used again; vLLM's server closes its own after 5 s."""
+FOR_PROBES = 2
+"""Connections beyond those of requests, so that a server whose requests are all silent can still be asked."""
 MAX_BYTES = 4 * 2**20
-"""Largest answer of a model server that is read."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_EXAMPLES = "http://HOST:PORT (a vLLM server's /classify) or judge:http://HOST:PORT/v1 (a chat model that grades)"
-
-
-class Address(NamedTuple):
-    """The kind of API that serves a model, and the URL before its paths, without a key or a slash at its end."""
-
-    kind: Literal["classify", "judge"]
-    url: str
-
-    @property
-    def models(self) -> str:
-        """The URL that lists the served models."""
-        return f"{self.url}/models" if self.kind == "judge" else f"{self.url}/v1/models"
-
-
-def is_remote(checkpoint: str) -> bool:
-    """Whether `checkpoint` is the address of a model server, rather than a folder or a hub id."""
-    return checkpoint.startswith(JUDGE) or _SCHEME.match(checkpoint) is not None
-
-
-def parse_address(checkpoint: str) -> Address:
-    """Return the address that `checkpoint` is; `is_remote` holds for it.
-
-    Raises:
-        ValueError: it is malformed, or holds a password; the message does not repeat it.
-    """
-    is_judge = checkpoint.startswith(JUDGE)
-    text = checkpoint.removeprefix(JUDGE)
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-        httpx.URL(text)
-    except (ValueError, httpx.InvalidURL):
-        raise ValueError(f"it is not a URL; write {_EXAMPLES}") from None
-    if "@" in text:
-        raise ValueError("a URL with a user name or password is not accepted; give the key in key_file")
-    if parts.scheme.lower() not in ("http", "https") or not host or port == 0 or re.search(r"\s", text):
-        raise ValueError(f"it is not a URL of http or https; write {_EXAMPLES}")
-    if parts.query or parts.fragment or "?" in text or "#" in text:
-        raise ValueError("a URL with ? or # is not accepted; write the part before")
-    path = parts.path.rstrip("/")
-    if is_judge:
-        path = path.removesuffix("/chat/completions") or "/v1"
-    else:
-        path = path.removesuffix("/classify").removesuffix("/v1")
-    return Address("judge" if is_judge else "classify", f"{parts.scheme.lower()}://{parts.netloc}{path}")
+"""Largest answer of a model server that is read, beside the sampled tokens in it."""
+TOKEN_BYTES = 64
+"""Most bytes of a token in an answer; `"token_id:128000":-1.1920928244535389e-07,`, the longest form, has 42."""
+MOST_BYTES = 256 * 2**20
+"""Largest answer of all, however many tokens are asked for."""
+_MAY_BE_LONE = re.compile(rb"(?i:\\ud[89a-f])|\xed[\xa0-\xbf]|\0")
+"""Signs of JSON that holds a surrogate: escaped, as bytes, or in UTF-16 or 32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +48,8 @@ class Link:
     """The way to a model server: its address, a key, httpx's own options, and limits.
 
     `seconds` bounds one score with all its retries, `start_seconds` the wait for the server at the start, and
-    `connections` the requests at once.
+    `connections` the requests at once, of each server. `others` are further servers of the same model, each with
+    httpx's options for the way to it.
     """
 
     address: Address
@@ -99,68 +58,121 @@ class Link:
     seconds: float = 60.0
     start_seconds: float = 600.0
     connections: int = 64
+    others: Mapping[Address, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
-    def client_options(self) -> dict[str, Any]:
-        """Return the arguments of httpx's clients; redirects are not followed."""
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses of all servers."""
+        return (self.address, *self.others)
+
+    @property
+    def shown(self) -> str:
+        """The URLs of all servers, as messages have them."""
+        return ", ".join(address.url for address in self.addresses)
+
+    def client_options(self, address: Address | None = None) -> dict[str, Any]:
+        """Return the arguments of httpx's clients for the server at `address`, None for the first; no redirects."""
         return {
             "trust_env": False,
             "headers": {"Authorization": f"Bearer {self.key}"} if self.key else {},
             "timeout": httpx.Timeout(self.seconds, connect=min(CONNECT_SECONDS, self.seconds)),
-            "limits": httpx.Limits(max_connections=self.connections, keepalive_expiry=KEEP_SECONDS),
-            **self.http_options,
+            "limits": httpx.Limits(max_connections=self.connections + FOR_PROBES, keepalive_expiry=KEEP_SECONDS),
+            **(self.http_options if address is None else self.others.get(address, self.http_options)),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model as its server tells of it: its `name` there, the checkpoint `root`, and the context; None if untold."""
+    """A model as its server tells of it: its `name` there, the checkpoint `root`, and the context; None if untold.
+
+    `absent` are servers of its pool that have not answered yet.
+    """
 
     link: Link
     name: str
     root: str | None = None
     context: int | None = None
+    absent: tuple[Address, ...] = ()
 
     @property
     def checkpoint(self) -> str:
         """The checkpoint's name: the last part of a folder or a hub id, else the model's name."""
         return Path((self.root or self.name).rstrip("/")).name
 
+    @property
+    def present(self) -> tuple[Address, ...]:
+        """The addresses of the servers that have told of it."""
+        return tuple(address for address in self.link.addresses if address not in self.absent)
+
     def same_as(self, other: RemoteModel) -> bool:
-        """Whether a server that told `other` serves this model."""
-        return (self.name, self.root, self.context) == (other.name, other.root, other.context)
+        """Whether a server that told `other` serves this model; a folder may lie elsewhere there."""
+        return (self.name, _place(self.root), self.context) == (other.name, _place(other.root), other.context)
+
+
+def _place(root: str | None) -> str | None:
+    return Path(root).name if root and root.startswith(("/", ".", "~")) else root
 
 
 class NotReady(Exception):
     """The server does not answer yet; the message says why."""
 
 
+def model_name(role: str) -> str:
+    """Return what messages call the model `role`."""
+    return "policy" if role == "policy" else f"{role} reward model"
+
+
 def discover(role: str, link: Link, wanted: str | None) -> RemoteModel:
-    """Return the model called `wanted`, or the only one, of a server that is waited for.
+    """Return the model called `wanted`, or the only one, of a server that is waited for; of a pool, of one of them.
 
     Raises:
-        CheckpointError: the server did not answer in time, or does not serve the model.
+        CheckpointError: no server answered in time, or one does not serve the model, or serves another than the rest.
     """
     begun = told = time.monotonic()
-    with httpx.Client(**link.client_options()) as client:
-        while True:
-            try:
-                return read_models(link, _listed(client, link), wanted)
-            except NotReady as problem:
-                now = time.monotonic()
-                if now - begun >= link.start_seconds:
-                    raise CheckpointError(
-                        f"{role} reward model: the server at {link.address.url} did not answer within "
-                        f"{link.start_seconds:g} s: {problem}"
-                    ) from None
-                if now - told >= TOLD_EVERY or told == begun:
-                    logger.info("waiting for the %s reward model at %s: %s", role, link.address.url, problem)
-                    told = now + 1e-6
-                time.sleep(min(START_PAUSE, max(0.0, link.start_seconds - (now - begun))))
-            except ValueError as problem:
-                raise CheckpointError(f"{role} reward model: {link.address.url} {problem}") from None
+    while True:
+        found, problems = _asked(role, link, wanted)
+        if found:
+            for address, problem in problems.items():
+                logger.warning("the %s's server at %s: %s", model_name(role), address.url, problem)
+            return replace(found, absent=tuple(problems))
+        problem = next(iter(problems.values()))
+        now = time.monotonic()
+        if now - begun >= link.start_seconds:
+            raise CheckpointError(
+                f"{model_name(role)}: the server at {link.shown} did not answer within {link.start_seconds:g} s: "
+                f"{problem}"
+            )
+        if now - told >= TOLD_EVERY or told == begun:
+            logger.info("waiting for the %s at %s: %s", model_name(role), link.shown, problem)
+            told = now + 1e-6
+        time.sleep(min(START_PAUSE, max(0.0, link.start_seconds - (now - begun))))
 
 
-def _listed(client: httpx.Client, link: Link) -> Any:
+def _asked(role: str, link: Link, wanted: str | None) -> tuple[RemoteModel | None, dict[Address, NotReady]]:
+    """Return the model that the servers tell of, None if none answers, and why those that do not answer do not.
+
+    Raises:
+        CheckpointError: one does not serve the model, or two tell of different ones.
+    """
+    found: RemoteModel | None = None
+    problems: dict[Address, NotReady] = {}
+    for address in link.addresses:
+        try:
+            model = read_models(link, _listed(link, address), wanted)
+        except NotReady as problem:
+            problems[address] = problem
+            continue
+        except ValueError as problem:
+            raise CheckpointError(f"{model_name(role)}: {address.url} {problem}") from None
+        if found and not found.same_as(model):
+            raise CheckpointError(
+                f"{model_name(role)}: {address.url} serves another model, or another context, than the server before it"
+            )
+        found = found or model
+    return found, problems
+
+
+def _listed(link: Link, address: Address) -> Any:
     """Return the server's list of models; None if it has none to tell.
 
     Raises:
@@ -168,13 +180,13 @@ def _listed(client: httpx.Client, link: Link) -> Any:
         ValueError: it answers with something else.
     """
     try:
-        with client.stream("GET", link.address.models) as response:
+        with httpx.Client(**link.client_options(address)) as client, client.stream("GET", address.models) as response:
             body = bytearray()
             for part in response.iter_bytes():
                 body += part
                 if len(body) > MAX_BYTES:
                     raise ValueError("answers with more than can be a list of models")
-            return listed(link, response.status_code, bytes(body))
+            return listed(address, response.status_code, bytes(body))
     except httpx.HTTPError as error:
         if _is_untrusted(error):  # waiting would not change that
             raise ValueError("has a certificate that is not trusted; name its issuer's in SSL_CERT_FILE") from None
@@ -185,7 +197,7 @@ def _is_untrusted(error: httpx.HTTPError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
-def listed(link: Link, status: int, body: bytes) -> Any:
+def listed(address: Address, status: int, body: bytes) -> Any:
     """Return the list of models in an answer; None if the server has no such list.
 
     Raises:
@@ -198,14 +210,32 @@ def listed(link: Link, status: int, body: bytes) -> Any:
         raise ValueError(f"refuses the key (status {status}); give one in key_file")
     if 300 <= status < 400:
         raise ValueError(f"answers with a redirect (status {status}), which is not followed; give the final URL")
-    if status == 404 and link.address.kind == "judge":
+    if status == 404 and address.kind in CHAT_APIS:
         return None
     if status != 200:
         raise ValueError(f"is no model server: /v1/models has status {status}")
     try:
-        return json.loads(body)
+        return from_json(body)
     except (ValueError, RecursionError):
         raise ValueError("is no model server: its /v1/models is not JSON") from None
+
+
+def most_bytes(tokens: int) -> int:
+    """Return the size of the largest answer that is read where it may have that many tokens, alternatives included."""
+    return min(MAX_BYTES + TOKEN_BYTES * tokens, MOST_BYTES)
+
+
+def from_json(text: bytes) -> Any:
+    """Return what a server's JSON holds, with U+FFFD for lone surrogates: they are no text, and nothing encodes them.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or too deep.
+    """
+    found = json.loads(text)
+    if _MAY_BE_LONE.search(text):
+        whole = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
+        found = json.loads(whole.decode("utf-16", "replace"))
+    return found
 
 
 def read_models(link: Link, answer: Any, wanted: str | None) -> RemoteModel:
@@ -270,7 +300,7 @@ def require_folder(role: str, configured: str) -> Path:
         CheckpointError: there is none.
     """
     if not Path(configured).is_dir():
-        raise CheckpointError(f"{role} reward model: no such folder: {configured}")
+        raise CheckpointError(f"{model_name(role)}: no such folder: {configured}")
     return Path(configured)
 
 
@@ -294,7 +324,7 @@ def model_folder(role: str, configured: str | None, remote: RemoteModel) -> Path
         folder = cached(root, NEEDED_FILES)
     if folder is None:
         raise CheckpointError(
-            f"{role} reward model: the tokenizer of {remote.checkpoint}, which {remote.link.address.url} serves, is "
+            f"{model_name(role)}: the tokenizer of {remote.checkpoint}, which {remote.link.shown} serves, is "
             f"not on this machine; give a folder or a hub id with its tokenizer and config.json in --{role}-tokenizer"
         )
     return folder

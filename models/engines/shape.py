@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from winnow.models.errors import CheckpointError
@@ -106,6 +107,26 @@ class Model:
     weights: int
     context: int
     has_graphs: bool = False
+
+    def on_each_of(self, cards: int) -> Model:
+        """Return what each of `cards` holds of the model, by vLLM's tensor parallelism: layers are cut, not counted.
+
+        Raises:
+            CheckpointError: its attention heads cannot be shared out evenly.
+        """
+        shape = self.shape
+        if shape.heads % cards or (shape.kv_heads % cards and cards % shape.kv_heads):
+            raise CheckpointError(
+                f"{self.name}: {shape.heads} attention heads, {shape.kv_heads} of them cached, cannot be shared out to "
+                f"{cards} cards; choose another tensor_parallel"
+            )
+        cut = replace(
+            shape,
+            heads=shape.heads // cards,
+            kv_heads=max(1, shape.kv_heads // cards),
+            intermediate=math.ceil(shape.intermediate / cards),
+        )
+        return replace(self, shape=cut, weights=math.ceil(self.weights / cards))
 
     @property
     def kv_per_token(self) -> int:

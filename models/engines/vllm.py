@@ -16,11 +16,12 @@ import torch
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from winnow.models.engines import vllm_loader
+from winnow.models.engines import heap, vllm_loader
 from winnow.models.engines.base import AnswerReader, EngineOptions
 from winnow.models.engines.environment import START_METHOD
 from winnow.models.engines.heads import PLAIN, Head
 from winnow.models.engines.output import EngineOutput
+from winnow.models.engines.planning import CPU_SCORING_BLOCK
 from winnow.models.engines.process import Attachment
 from winnow.models.engines.vllm_engine import one_line
 from winnow.models.engines.vllm_policy import VllmPolicy
@@ -80,7 +81,8 @@ def _start(options: EngineOptions, output: EngineOutput, **role: Any) -> AsyncLL
             if not options.on_gpu:
                 _require_head_size(config.model_config.get_head_size())
             os.environ[START_METHOD] = _start_method(options)
-            with attached(Attachment.to_this_process(on_gpu=options.on_gpu)):
+            ties = Attachment.to_this_process(on_gpu=options.on_gpu, scores=role["runner"] == "pooling")
+            with heap.shared(), attached(ties):
                 return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(
@@ -101,7 +103,7 @@ def _require_head_size(size: int) -> None:
 
 
 def _start_method(options: EngineOptions) -> str:
-    """Return vLLM's start method. A spawned engine imports everything again: 31 s for three on CPU instead of 17 s."""
+    """Return vLLM's start method. A spawned engine imports everything again: for three on CPU 14 s more."""
     return "fork" if options.fork and not torch.cuda.is_initialized() else "spawn"  # type: ignore[no-untyped-call]
 
 
@@ -122,12 +124,15 @@ def _arguments(options: EngineOptions, **role: Any) -> AsyncEngineArgs:
         arguments["compilation_config"] = DECODING_GRAPHS
     if options.on_gpu:
         arguments["gpu_memory_utilization"] = options.memory_share
+        arguments["tensor_parallel_size"] = options.tensor_parallel
     else:
         # One process per engine: a worker process would spin between steps and starve its neighbours on few cores.
         arguments["distributed_executor_backend"] = "uni"
         # Prompts are prefilled whole: vLLM rewinds the generator of a seeded request after a chunked prefill, which a
         # CPU generator does not support, and the engine would die under load.
         arguments["enable_chunked_prefill"] = False
+        if role["runner"] == "pooling":
+            arguments["block_size"] = CPU_SCORING_BLOCK
         arguments["worker_cls"] = "winnow.models.engines.vllm_cpu_worker.InvariantCPUWorker"
     if options.kv_cache is not None:
         arguments["kv_cache_memory_bytes"] = options.kv_cache

@@ -6,7 +6,8 @@ A score and a sampled token are then the same bits in any batch, which resumed o
 Lower precisions, compiled models and GPUs are not covered.
 
 It also saves time on small models: norms in one pass instead of six, threads only where a step has work
-for them, and after the last attention of a reward model only the rows that are read.
+for them, and in a reward model the rows that answers share only once, and after the last attention only those that are
+read.
 
 vLLM loads this class by its name, in the engine's process; nothing else imports it.
 """
@@ -18,12 +19,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from vllm import _custom_ops
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.layernorm import RMSNorm
-from vllm.model_executor.models.llama import LlamaDecoderLayer
+from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaModel
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from winnow.models.engines.shared_rows import RowSharing
 from winnow.models.engines.vllm_loader import HeadForward
 
 if TYPE_CHECKING:
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 THREAD_WORK = 32_000_000
 """Multiplications in a step that justify one more thread: 16 rows of the demo policy. Idle threads sleep,
 as co-located engines need, and waking one takes longer than computing a small layer."""
+
+KEPT_PRODUCTS = 4
+"""Numbers of rows for which a layer keeps a prepared product of 0.8 MB; vLLM keeps 32. Layers of equal size find others
+in oneDNN's own cache (`winnow.models.engines.environment`), and making one anew takes 50 µs."""
 
 
 class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
@@ -43,16 +50,14 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load the model as vLLM does, then replace its layers."""
+        create = _custom_ops.create_onednn_mm
+        _custom_ops.create_onednn_mm = lambda weight, _=0: create(weight, KEPT_PRODUCTS)
         super().load_model(*args, **kwargs)
         is_pooling = self.model_runner.model_config.runner_type == "pooling"
         self._threads = max(1, torch.get_num_threads() // (2 if is_pooling else 1))
         self._parameters = sum(parameter.numel() for parameter in self.model_runner.model.parameters())
-        if is_pooling:
-            # Other architectures keep their layers elsewhere, and have another last layer.
-            layers: Any = getattr(getattr(self.model_runner.model, "model", None), "layers", (None,))
-            *before, layer = layers
-            if before and type(layer) is LlamaDecoderLayer and self.model_runner.model_config.enforce_eager:
-                layer.forward = last_tokens_only(layer)
+        if is_pooling and self.model_runner.model_config.enforce_eager:
+            self._skip_rows()
         if self.model_runner.model_config.dtype is not torch.float32:
             return
         for module in self.model_runner.model.modules():
@@ -63,6 +68,20 @@ class InvariantCPUWorker(CPUWorker):  # type: ignore[misc]
         head: Any = getattr(self.model_runner.model, "score", None)
         if head is not None and not isinstance(head.forward, HeadForward):
             head.forward = _exact(head)
+
+    def _skip_rows(self) -> None:
+        """Let a reward model compute once what sequences share, and nothing that is not read."""
+        # Other architectures keep their layers elsewhere, and have another last layer.
+        model: Any = getattr(self.model_runner.model, "model", None)
+        layers: Any = getattr(model, "layers", (None,))
+        *before, layer = layers
+        is_llama = all(type(layer) is LlamaDecoderLayer for layer in layers)
+        sharing = None
+        if is_llama and type(model) is LlamaModel and self.model_runner.model_config.dtype is torch.float32:
+            block = self.cache_config.block_size
+            sharing = RowSharing(model, block, lambda: get_forward_context().attn_metadata)
+        if before and type(layer) is LlamaDecoderLayer:
+            layer.forward = last_tokens_only(layer, sharing.places if sharing else None)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
         """Run one step, on as many threads as it has work for; results are the same bits on any number."""
@@ -103,11 +122,13 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     return torch.div(gate, result, out=result).mul_(up)
 
 
-def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+def last_tokens_only(
+    layer: Any, places: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """Return a forward of the last layer whose feed-forward part computes only each request's last token.
 
     Rows are independent there, so the scores, taken at that token, are the same bits; the other rows
-    are never read. Prompts must not be chunked.
+    are never read. Prompts must not be chunked. `places` says where the step's rows are computed, if they are shared.
     """
 
     def forward(
@@ -120,6 +141,7 @@ def last_tokens_only(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tens
             hidden, residual = layer.post_attention_layernorm(hidden, residual)
             return layer.mlp(hidden), residual
         last = attention[layer.self_attn.attn.layer_name].query_start_loc[1:].long() - 1
+        last = places(last) if places else last
         rows, residual[last] = layer.post_attention_layernorm(hidden[last], residual[last])
         hidden[last] = layer.mlp(rows)
         return hidden, residual

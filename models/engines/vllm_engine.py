@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from winnow.models.engines import heap
 from winnow.models.engines.output import EngineOutput
 from winnow.models.errors import CandidateFailed, EngineDead
 
@@ -77,6 +78,7 @@ class VllmEngine:
         """End the engine's process and wait for it; the engine cannot be used afterwards."""
         self.llm.shutdown()
         del self.llm  # its finaliser must not run while the interpreter shuts down
+        heap.release()
 
 
 def token_prompt(ids: Sequence[int]) -> dict[str, Any]:

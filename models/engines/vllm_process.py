@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from winnow.models.engines import heap
 from winnow.models.engines.process import Attachment
 
 
@@ -33,6 +34,7 @@ class EngineProcess:
         """
         if self._run:
             self._attachment.apply()
+            heap.inherit()
             torch = sys.modules["torch"]
             if torch.cuda._is_in_bad_fork():
                 raise RuntimeError("CUDA was used before the engine's process was forked")

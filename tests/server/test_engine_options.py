@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from winnow.models.engines.hardware import Card
 from winnow.models.engines.memory import Fixed
+from winnow.models.errors import CheckpointError, SettingsError
 from winnow.server import engine_options as module
-from winnow.server.engine_options import engine_options, execution, precision
+from winnow.server.engine_options import engine_options, execution, precision, require_cards
 from winnow.server.settings import ENGINES, Settings
 
 H100, T4 = Card("NVIDIA H100", 80, 79, (9, 0), True), Card("Tesla T4", 16, 15, (7, 5), False)
@@ -62,3 +65,37 @@ def test_an_engines_options_have_its_part_of_the_memory(card: Card) -> None:
     assert options.on_gpu
     assert options.fork
     assert options.execution == "eager"
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(1, 1), (2, 2), (2, 8)])
+def test_an_engine_is_spread_over_the_cards_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, count: int
+) -> None:
+    monkeypatch.setattr(module, "runs_on_gpu", lambda: True)
+    monkeypatch.setattr(module, "first_card", lambda: replace(H100, count=count))
+    settings = Settings(tensor_parallel=wanted)
+    require_cards(settings)
+    assert engine_options(settings, "policy", Fixed(None, 0.5), fork=False).tensor_parallel == wanted
+
+
+def test_more_cards_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="tensor_parallel is 2, but this machine has no GPUs that CUDA sees"):
+        require_cards(Settings(tensor_parallel=2))
+    monkeypatch.setattr(module, "runs_on_gpu", lambda: True)
+    monkeypatch.setattr(module, "first_card", lambda: H100)
+    with pytest.raises(SettingsError, match="this machine has 1 GPUs"):
+        require_cards(Settings(tensor_parallel=2))
+
+
+def test_a_model_on_another_server_needs_no_card_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a front whose vLLM is built for CUDA did not start on a node without a card."""
+
+    def no_card() -> Card:
+        raise CheckpointError("no GPU can be used")
+
+    monkeypatch.setattr(module, "runs_on_gpu", lambda: True)
+    monkeypatch.setattr(module, "first_card", no_card)
+    settings = Settings(policy={"checkpoint": "http://10.0.0.1:8000/v1", "tokenizer": "/models/policy"})
+    assert engine_options(settings, "policy", Fixed(), fork=False).dtype == "float32"
+    with pytest.raises(CheckpointError, match="no GPU"):
+        engine_options(settings, "safety", Fixed(), fork=False)

@@ -24,7 +24,7 @@ from winnow.clients import Client
 from winnow.clients import errors as client_errors
 from winnow.models import demo
 from winnow.models.chat_templates import TEMPLATES
-from winnow.models.engines import model_server
+from winnow.models.engines import endpoint, model_server
 from winnow.models.engines.memory import NOT_FIXED
 from winnow.models.engines.registry import KINDS
 from winnow.models.errors import CheckpointError, ModelUnavailable, SettingsError
@@ -32,8 +32,8 @@ from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Message
 from winnow.server.cli import check
 from winnow.server.cli.main import app
-from winnow.server.distill import backends
-from winnow.server.distill.backends import InProcess
+from winnow.server.distill.backends import in_process
+from winnow.server.distill.backends.in_process import InProcess
 from winnow.server.distill.identity import identity
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.plans import Choices
@@ -52,8 +52,8 @@ KEY = "sk-nobody-may-see-this"
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_server, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(model_server, "PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(model_server, "LONGEST_PROBE", 0.02)
+    monkeypatch.setattr(endpoint, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(endpoint, "LONGEST_PROBE", 0.02)
 
 
 def whole(text: str) -> str:
@@ -281,8 +281,13 @@ def test_what_is_wrong_here_is_told_before_a_server_is_waited_for(
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ({"policy": "http://host:8000"}, "policy.checkpoint: the policy cannot be on another server"),
-        ({"policy": "judge:http://host:8000"}, "the policy cannot be on another server"),
+        ({"policy": "judge:http://host:8000"}, "policy.checkpoint: judge: is not for this model; write http://HOST"),
+        ({"policy": "host:8000"}, "an address of a server begins with http:// or chat:http://"),
+        ({"policy": "http://u:hidden@host"}, "policy.checkpoint: a URL with a user name or password"),
+        ({"safety_rm": "chat:http://host"}, "chat: is not for this model; write http://HOST"),
+        ({"safety_rm": "http://host:1,judge:http://host:2"}, "the servers of a pool are of one kind"),
+        ({"safety_rm": "http://host:1,http://host:1/"}, "one URL is given twice"),
+        ({"policy": "http://host:1,"}, "there is nothing between two commas"),
         ({"safety_rm": "http://u:hidden@host"}, "safety.checkpoint .*: a URL with a user name or password"),
         ({"safety_rm": "127.0.0.1:8000"}, "an address of a server begins with http:// or judge:http://"),
         ({"helpfulness_rm": "judge:host"}, "helpfulness.checkpoint .*: it is not a URL"),
@@ -343,7 +348,7 @@ def request() -> Request:
 async def test_an_offline_run_waits_for_a_server_that_is_down(
     safety: ModelServer, helpfulness: ModelServer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "OUTAGE_PAUSE", 0.005)
+    monkeypatch.setattr(in_process, "OUTAGE_PAUSE", 0.005)
     service = service_of(settings_of(safety, helpfulness), tokenizer)
     backend = InProcess(service, 0.0)
     before = (await backend(request())).selection.winner

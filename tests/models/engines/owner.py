@@ -1,7 +1,7 @@
 """A program for `test_vllm_process`: owns one engine process until it is killed; arguments are METHOD and JSON facts.
 
-Facts: `on_gpu`, `bad_fork` (what torch says of CUDA in the child), and `orphaned`: the child reads what it should do
-only once its owner is gone.
+Facts: `on_gpu`, `scores`, `bad_fork` (what torch says of CUDA in the child), and `orphaned`: the child reads what it
+should do only once its owner is gone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     from winnow.models.engines.vllm_process import attached
 
     sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(_is_in_bad_fork=lambda: FACTS["bad_fork"]))  # type: ignore[assignment]
-    with attached(Attachment.to_this_process(on_gpu=FACTS["on_gpu"])):
+    with attached(Attachment.to_this_process(on_gpu=FACTS["on_gpu"], scores=FACTS["scores"])):
         child = multiprocessing.get_context(METHOD).Process(target=EngineCoreProc.run_engine_core, args=("hello",))
         child.start()
     child.join()

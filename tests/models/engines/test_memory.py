@@ -25,7 +25,9 @@ from winnow.models.engines.planning import (
     CPU_BLOCK,
     CPU_KV_CACHE,
     CPU_PROCESS,
+    CPU_SCORING_BLOCK,
     CUDA_CONTEXT,
+    PROMPT_SHARERS,
     plan_card,
     plan_policy,
     plan_ram,
@@ -330,10 +332,20 @@ def test_a_demo_engine_takes_no_cache_that_it_cannot_use() -> None:
     """Each asked for 1 GiB and filled it with zeros, so that three tiny models needed 4.5 GiB."""
     bytes_a_token = 2 * 4 * 5 * 32 * 4
     few = plan_ram(machine(16), demos(256), Work(sequences=8, candidates=8))
-    assert [engine.kv_cache for engine in few.engines] == [(8 * 2 + 1) * 128 * bytes_a_token] * 3
+    assert [engine.tokens for engine in few.engines] == [(8 * 2 + 1) * 128, *[(8 * 8 + 1) * 32] * 2]
+    assert few.policy.kv_cache == few.policy.tokens * bytes_a_token
     usual = plan_ram(machine(16), demos(), WORK)
-    assert 0.99 * GIB < usual.policy.kv_cache <= GIB, "256 sequences of 2,048 tokens could use more"
-    assert usual.engine("safety").kv_cache == usual.engine("helpfulness").kv_cache < GIB / 4
+    assert usual.policy.tokens == 256 * 256 + 256 // PROMPT_SHARERS * 256 + 128, (
+        "its share of 32 prompts, and an answer"
+    )
+    assert usual.engine("safety").kv_cache == usual.engine("helpfulness").kv_cache < GIB / 10
+    assert usual.needed < 2.2 * GIB
+
+
+def test_a_policy_whose_typical_candidates_need_more_than_a_gib_gets_that() -> None:
+    """A model of 135 million parameters takes 46 KiB a token: 256 candidates would take 3.3 GiB."""
+    policy = three(Shape(576, 30, 9, 3, 64, 1536, 49_152, 2048), "float32")[0]
+    assert 0.99 * GIB < plan_ram(machine(16), [policy], WORK).policy.kv_cache <= GIB
 
 
 @quick
@@ -349,7 +361,8 @@ def test_engines_fit_the_free_memory_or_hold_one_sequence(shape: Shape, work: Wo
         return
     assert plan.needed <= memory.total
     for engine in plan.engines:
-        block = CPU_BLOCK * engine.model.kv_per_token
+        is_policy = engine.model.name == "policy"
+        block = (CPU_BLOCK if is_policy else CPU_SCORING_BLOCK) * engine.model.kv_per_token
         assert engine.kv_cache % block == 0
         assert engine.kv_cache - block >= engine.context * engine.model.kv_per_token
         assert engine.kv_cache <= max(CPU_KV_CACHE, (engine.context + 2 * CPU_BLOCK) * engine.model.kv_per_token)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.model_servers import KEY, Ids, ModelServer, Reply, Seen, classifier, remote, scores, until
-from winnow.models.engines import model_server
+from winnow.models.engines import endpoint, model_server
 from winnow.models.engines.classify import RemoteClassifier
 from winnow.models.engines.model_server import ATTEMPTS
 from winnow.models.errors import CandidateFailed, ModelUnavailable
@@ -24,9 +24,9 @@ PROMPT = Prompt((1, 2, 3))
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_server, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(model_server, "PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(model_server, "LONGEST_PROBE", 0.02)
-    monkeypatch.setattr(model_server, "PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr(endpoint, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(endpoint, "LONGEST_PROBE", 0.02)
+    monkeypatch.setattr(endpoint, "PROBE_TIMEOUT", 1.0)
 
 
 @pytest.fixture
@@ -269,3 +269,40 @@ async def test_no_key_and_no_text_is_logged(server: ModelServer, caplog: pytest.
     for text in (caplog.text, str(caught.value), repr(model.remote)):
         assert KEY not in text
         assert "an answer" not in text
+
+
+async def test_a_server_whose_connections_are_all_silent_is_still_asked_and_not_declared_down(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question waited for a connection of the requests' own, and a saturated server lost all of them."""
+    monkeypatch.setattr(endpoint, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(endpoint, "PROBE_TIMEOUT", 5.0)
+    healthy, answered = server.script, threading.Event()
+    server.script = lambda seen: healthy(seen) if seen.method == "GET" else Reply(healthy(seen).body, hold=answered)
+    model = engine(server, connections=2)
+    tasks = [asyncio.create_task(model.score(Prompt((place,)), "a")) for place in range(4)]
+    await until(lambda: sum(seen.method == "GET" for seen in server.seen) >= 2)
+    assert len(server.posts()) == 2
+    answered.set()
+    assert await asyncio.gather(*tasks) == [float((place + 1) % 7 - 3) for place in range(4)]
+    assert (model.outage, model.server.retries) == (None, 0)
+
+
+async def test_an_answer_that_is_too_much_is_not_asked_for_again(server: ModelServer) -> None:
+    """It was read four times in full, to be refused each time."""
+    much = b"[%s0]" % (b"0," * (endpoint.MAX_BYTES // 2))
+    healthy = server.script
+    server.script = lambda seen: (
+        Reply(much) if seen.method == "POST" and len(seen.body["input"][0]) > 2 else healthy(seen)
+    )
+    model = engine(server)
+    with pytest.raises(CandidateFailed, match=r"fails on this answer \(it answers with too much, more than 4 MiB"):
+        await model.score(PROMPT, "a")
+    assert [len(seen.body["input"][0]) for seen in server.posts()] == [4, 2], "the answer once, and a probe"
+    assert (model.outage, model.server.retries) == (None, 0)
+
+
+async def test_a_long_page_of_an_error_is_an_error(server: ModelServer) -> None:
+    replies = iter([Reply(b" " * (endpoint.MAX_BYTES + 1), 503), scores(1.5)])
+    server.script = lambda seen: next(replies)
+    assert await engine(server).score(PROMPT, "a") == 1.5

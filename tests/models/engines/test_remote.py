@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,14 +15,8 @@ from hypothesis import strategies as st
 
 from tests.model_servers import ModelServer, Reply, classifier, models
 from winnow.models import demo
-from winnow.models.engines.remote import (
-    Link,
-    RemoteModel,
-    discover,
-    is_remote,
-    model_folder,
-    parse_address,
-)
+from winnow.models.engines.addresses import is_remote, parse_address
+from winnow.models.engines.remote import Link, RemoteModel, discover, from_json, listed, model_folder, read_models
 from winnow.models.engines.scorers import remote_scorer
 from winnow.models.errors import CheckpointError
 
@@ -162,3 +157,19 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for() -> None:
     link = Link(parse_address("https://host:1"), http_options={"transport": httpx.MockTransport(refuse)})
     with pytest.raises(CheckpointError, match="a certificate that is not trusted; name its issuer's in SSL_CERT_FILE"):
         discover("safety", link, None)
+
+
+@given(st.text(st.characters() | st.characters(categories=["Cs"])), st.booleans())
+def test_every_text_of_a_server_can_be_encoded(text: str, is_escaped: bool) -> None:
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    sent = json.dumps({text: [text, 1.5]}, ensure_ascii=is_escaped).encode("utf-8", "surrogatepass")
+    found = from_json(sent)
+    assert found == {whole: [whole, 1.5]}
+    assert from_json(json.dumps({"a": text}).encode("utf-16")) == {"a": whole}
+    json.dumps(found, ensure_ascii=False).encode()
+
+
+def test_a_models_name_of_half_a_character_can_be_told() -> None:
+    answer = listed(parse_address("http://host:1"), 200, rb'{"data": [{"id": "a\ud83d", "root": "\ud83d/b"}]}')
+    found = read_models(Link(parse_address("http://host:1")), answer, None)
+    assert (found.name, found.root) == ("a\ufffd", "\ufffd/b")

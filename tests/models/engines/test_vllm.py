@@ -22,6 +22,7 @@ from winnow.models.engines.base import EngineOptions, Execution, RewardInput
 from winnow.models.engines.heads import GatedHead
 from winnow.models.engines.output import EngineOutput
 from winnow.models.engines.reward_text import CardInput
+from winnow.models.engines.sampled import CheckpointWatcher
 from winnow.models.engines.transformers import ReferenceRewardModel
 from winnow.models.errors import CandidateFailed, CandidateStopped, CheckpointError
 from winnow.models.policy import CandidateHandle
@@ -62,6 +63,19 @@ async def test_scores_do_not_depend_on_the_batch(service: Service) -> None:
         others = ["word " * n for n in range(size - 1)]
         batch = await asyncio.gather(*(service.safety.score(prompt, text) for text in [answer, *others]))
         assert batch[0] == pytest.approx(alone, abs=1e-4)
+
+
+async def test_answers_scored_together_have_the_bits_that_they_have_alone(service: Service) -> None:
+    """What their prompts share is computed once in a step, or read from the prefix cache."""
+    prompts = [rendered(service, question) for question in ("Name three fruits.", "Name three animals, please. " * 12)]
+    pairs = [(prompt, answer) for prompt in prompts for answer in (*ANSWERS, ANSWERS[0])]
+    alone = []
+    for prompt, answer in pairs:
+        await service.safety.forget_prefixes()
+        alone.append(await service.safety.score(prompt, answer))
+    await service.safety.forget_prefixes()
+    for _ in ("computed", "cached"):
+        assert await asyncio.gather(*(service.safety.score(prompt, answer) for prompt, answer in pairs)) == alone
 
 
 async def test_scores_are_raw_logits(service: Service) -> None:
@@ -193,14 +207,12 @@ async def test_a_cancelled_candidate_leaves_the_engine(service: Service) -> None
 
 
 def test_a_checkpoint_that_cuts_a_character_in_two_gives_the_text_before_it(service: Service) -> None:
-    from winnow.models.engines.vllm_sampling import CheckpointWatcher  # the service has prepared vLLM's environment
-
     tokenizer = service.tokenizer
     ids = tokenizer.encode_continuation(" a 🦉")
     seen: list[str] = []
     handle = CandidateHandle(tuple(range(1, len(ids) + 1)), lambda _, text: seen.append(text))
     watch = CheckpointWatcher(handle, tokenizer.decode_continuation)
-    watch(SimpleNamespace(finished=False, outputs=[SimpleNamespace(token_ids=ids)]))  # type: ignore[arg-type]
+    watch(ids, is_finished=False)
     assert len(seen) == len(ids) > 4
     assert seen[-1] == " a 🦉"
     assert all(" a 🦉".startswith(text) for text in seen)

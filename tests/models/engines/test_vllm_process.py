@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.live import is_running, wait_until
-from winnow.models.engines.process import CPU_NICENESS
+from winnow.models.engines.process import CPU_NICENESS, SCORING_NICENESS
 
 OWNER = Path(__file__).with_name("owner.py")
 STAND_IN = """
@@ -41,7 +41,7 @@ def owner(tmp_path: Path) -> Iterator[Owner]:
     started = []
 
     def start(method: str, **facts: Any) -> subprocess.Popen[str]:
-        given = {"on_gpu": False, "bad_fork": False, "orphaned": False, **facts}
+        given = {"on_gpu": False, "scores": False, "bad_fork": False, "orphaned": False, **facts}
         started.append(
             subprocess.Popen(
                 [sys.executable, str(OWNER), method, json.dumps(given)],
@@ -69,6 +69,7 @@ def test_a_killed_server_leaves_no_spawned_engine_of_vllms() -> None:
         try:
             pid, method, dtype = told(process, "runs")
             assert (method, dtype) == ("spawn", "float32")
+            assert os.getpriority(os.PRIO_PROCESS, int(pid)) == min(19, os.nice(0) + SCORING_NICENESS)
             assert is_running(int(pid))
         finally:
             process.send_signal(signal.SIGKILL)
@@ -86,13 +87,18 @@ def told(process: subprocess.Popen[str], word: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("on_gpu", [False, True])
-def test_an_engine_is_in_a_group_of_its_own_and_nice_only_on_cpu(owner: Owner, method: str, on_gpu: bool) -> None:
+@pytest.mark.parametrize(
+    ("facts", "added"),
+    [({"on_gpu": False}, CPU_NICENESS), ({"on_gpu": False, "scores": True}, SCORING_NICENESS), ({"on_gpu": True}, 0)],
+)
+def test_an_engine_is_in_a_group_of_its_own_and_nice_only_on_cpu(
+    owner: Owner, method: str, facts: dict[str, bool], added: int
+) -> None:
     """A lower priority would slow the thread that feeds a card."""
-    process = owner(method, on_gpu=on_gpu)
+    process = owner(method, **facts)
     pid, group, niceness, word = told(process, "runs")
     assert pid == group
-    assert int(niceness) == os.nice(0) + (0 if on_gpu else CPU_NICENESS)
+    assert int(niceness) == min(19, os.nice(0) + added)
     assert word == "hello"
 
 
