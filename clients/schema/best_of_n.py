@@ -16,6 +16,7 @@ from winnow.clients.schema.base import (
     Reduction,
     Request,
     Response,
+    StoppedBy,
     Truncation,
     invalid,
 )
@@ -24,6 +25,8 @@ Count = Annotated[int, Field(ge=1), INTEGRAL]
 UsageScope = Literal["all", "winner"]
 MAX_CHECKPOINTS = 16
 MAX_DEADLINE_MS = 3_600_000
+WAVE = 4
+"""Candidates of a wave, unless the request says otherwise."""
 KEEP = 0.5
 """Share of the candidates that goes on at a checkpoint, unless the request says otherwise."""
 
@@ -59,6 +62,27 @@ class EarlyRejectionOptions(Request):
         return KEEP if self.keep is None else self.keep
 
 
+class StopCondition(Request):
+    """The end of the waves: the best R_c, or the price that a further candidate's expected gain must be worth."""
+
+    reward: Annotated[float, Field(gt=0, le=1)] | None = None
+    gain: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.reward is None) == (self.gain is None):
+            raise invalid(None, 'adaptive.stop: send one of reward and gain, as in {"reward": 0.9}')
+        return self
+
+
+class AdaptiveOptions(Request):
+    """Drawing candidates in waves: `start`, then `step` at a time, until the best meets the `stop` condition."""
+
+    start: Count | None = WAVE
+    step: Count | None = WAVE
+    stop: StopCondition
+
+
 class BestOfNOptions(Request):
     """Options of the selection; None takes the server's default.
 
@@ -66,19 +90,31 @@ class BestOfNOptions(Request):
     which are refused otherwise. `return_candidates` adds every candidate's text to
     `scored`. `progress` sends an event on the stream whenever a candidate has been scored. Early stopping:
     `deadline_ms` counts from the request's arrival; the first candidate whose R_c reaches `accept_reward` ends the
-    selection; `early_rejection` is approximate. `usage` "winner" counts the tokens of the returned answers alone.
+    selection; `early_rejection` is approximate. `adaptive` draws no more candidates than the prompt needs; false draws
+    all K at once. `usage` "winner" counts the tokens of the returned answers alone.
     """
 
     candidates: Count | CandidateRange | None = None
     deadline_ms: Annotated[float, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     accept_reward: Annotated[float, Field(ge=0, le=1)] | None = None
     early_rejection: EarlyRejectionOptions | None = None
+    adaptive: AdaptiveOptions | Literal[False] | None = None
     is_safety: bool | None = None
     combiner: CombinerName | None = None
     merge_turns: bool | None = None
     return_candidates: bool | None = None
     progress: bool | None = None
     usage: UsageScope | None = None
+
+    @model_validator(mode="after")
+    def _exact(self) -> Self:
+        if self.adaptive and self.early_rejection:
+            raise invalid(
+                "adaptive",
+                "adaptive and early_rejection exclude each other: a wave is judged by answers that are whole; send one "
+                "of the two",
+            )
+        return self
 
     @property
     def most(self) -> int | None:
@@ -147,7 +183,13 @@ class BestOfNReport(Response):
     `candidates` is the K that was sampled, out of `requested`; `reduced_by` is why it is smaller. `truncated_by` is why
     the selection ended before all K had. `approximate`: candidates were aborted on a partial score. `all_unsafe`: every
     candidate has R_s < 0.15, empty ones aside. `safe_passed_over`: the winner has R_s < 0.15, though another has not.
+
+    Only of an adaptive request: the number of `waves`, what they were `stopped_by`, and `requested_tokens`, about what
+    all `requested` candidates would have taken, by the mean of those that were sampled. `gains` is the digest of the
+    table of expected gains that decided, if one did.
     """
+
+    optional = frozenset({"waves", "stopped_by", "requested_tokens", "gains"})
 
     candidates: int
     requested: int
@@ -165,6 +207,10 @@ class BestOfNReport(Response):
     failed: list[Failed]
     aborted: list[AbortedCandidate] = Field(default_factory=list)
     timings_ms: TimingsMs
+    waves: int | None = None
+    stopped_by: StoppedBy | None = None
+    requested_tokens: int | None = None
+    gains: str | None = None
 
 
 class Progress(Response):

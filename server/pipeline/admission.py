@@ -44,6 +44,10 @@ class Admission:
     admitted from them differ by at most K_f + K_m over any interval (the paper's theorem, unit weights), and at
     most ⌊n·K_f / K_m⌋ + 1 requests of m are admitted before the n-th of f in the queue, K_m being the grant of
     m's requests: a request of K = 1 waits for one of K = 64, however many of those are queued.
+
+    A request whose candidates are drawn in waves enters with its first. Each later wave enters for itself, and counts
+    for its flow as it is admitted: ahead of the flow's requests that have not begun, and never refused, since the
+    earlier waves' work would be lost. K of the bound is then the largest wave of the flow.
     """
 
     def __init__(
@@ -104,15 +108,34 @@ class Admission:
         assert 1 <= least <= candidates <= self.max_in_flight, "could never be admitted"
         self.require_room(least, tokens, deadline)
         key = (flow, candidates)
-        ticket = Ticket(self, key, candidates, least, tokens, next(self._arrivals), deadline)
+        return self._queue(Ticket(self, key, candidates, least, tokens, next(self._arrivals), deadline))
+
+    def enter_wave(self, first: Ticket, candidates: int) -> Ticket:
+        """Queue another wave of a request that entered with `first`: ahead of those of its flow that have not begun."""
+        return self._queue(Ticket(self, first.flow, candidates, candidates, 0, first.arrival, has_begun=True))
+
+    def enter_ahead(self, first: Ticket, candidates: int) -> Ticket | None:
+        """Admit a wave that may not be needed: only while half of the places stay free, and no request waits."""
+        if self._waiting or self.in_flight + candidates > self.max_in_flight * FULL_GRANT_SHARE:
+            return None
+        return self.enter_wave(first, candidates)
+
+    @property
+    def now(self) -> float:
+        """The instant of the clock."""
+        return self._clock()
+
+    def _queue(self, ticket: Ticket) -> Ticket:
+        key = ticket.flow
         if key not in self._waiting:
             idle = (finish for other, finish in self._finish.items() if other not in self._waiting)
-            unknown = min(min(idle, default=self._virtual_time), self._virtual_time + candidates)
+            unknown = min(min(idle, default=self._virtual_time), self._virtual_time + ticket.requested)
             self._start[key] = self._finish.get(key, unknown)
-        self._waiting.setdefault(key, deque()).append(ticket)
+        queue = self._waiting.setdefault(key, deque())
+        queue.insert(sum(other.has_begun for other in queue) if ticket.has_begun else len(queue), ticket)
         self.queued_requests += 1
-        self.queued_candidates += least
-        self.queued_tokens += tokens
+        self.queued_candidates += ticket.least
+        self.queued_tokens += ticket.tokens
         self._admit()
         ticket.has_waited = not ticket.is_admitted
         return ticket
@@ -170,10 +193,10 @@ class Admission:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request's place, in the queue and then in flight. The caller of `enter` always calls `leave` in the end.
+    """One request's place, or one wave's, in the queue and then in flight. Its owner always calls `leave` in the end.
 
-    `requested` is its K and `least` the fewest candidates it accepts. Once it is admitted, `candidates` is its
-    grant, and `reduced_by` the reason if that is less than requested.
+    `requested` is its K, or the wave's size, and `least` the fewest candidates it accepts. Once it is admitted,
+    `candidates` is its grant, and `reduced_by` the reason if that is less than requested.
     """
 
     admission: Admission = field(repr=False)
@@ -183,6 +206,8 @@ class Ticket:
     tokens: int
     arrival: int
     deadline: float = math.inf
+    has_begun: bool = False
+    """Whether it is a later wave of a request that has begun."""
     has_waited: bool = False
     candidates: int = 0
     reduced_by: Reduction | None = None

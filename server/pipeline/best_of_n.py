@@ -23,7 +23,6 @@ from winnow.models.types import (
     Progress,
     Prompt,
     Reward,
-    ScoredCandidate,
     Selection,
     Timings,
     is_gated,
@@ -31,6 +30,8 @@ from winnow.models.types import (
 from winnow.server.aio import cancel
 from winnow.server.pipeline.candidate_run import CandidateRun
 from winnow.server.pipeline.early_stopping import NEVER, EarlyStopping
+from winnow.server.pipeline.room import UNBOUNDED, Room
+from winnow.server.pipeline.waves import ExpectedGain, Waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class BestOfN:
     """Compute R_h only if R_s does not already decide: less work, but one scoring pass more latency. For
     offline runs.
     """
+    expected_gain: ExpectedGain | None = None
+    """The worth of further candidates; None if it is not known, so that no waves end by it."""
 
     async def select(
         self,
@@ -59,6 +62,8 @@ class BestOfN:
         sampling_prompt: Prompt | None = None,
         early_stopping: EarlyStopping = NEVER,
         classifier: SafetyClassifier | None = None,
+        waves: Waves | None = None,
+        room: Room = UNBOUNDED,
     ) -> Selection:
         """Return the selection among `candidates` (K ≥ 1) answers to `prompt`; cancelling aborts all K.
 
@@ -66,7 +71,9 @@ class BestOfN:
         is called each time a candidate has ended. `sampling_prompt` replaces the prompt for sampling only: its
         answers are scored as answers to `prompt` (context distillation; Llama 2, section 4.2.4). Candidates
         stopped by `early_stopping` are listed in `aborted`. `classifier` tags the prompt while the candidates are
-        sampled, before the first is scored; if it cannot, none is scored. None: the prompt is tagged.
+        sampled, before the first is scored; if it cannot, none is scored. None: the prompt is tagged. With `waves` they
+        are drawn in waves, up to K, and the outcome is the exact best of those that were needed; `room` has the places
+        of all waves but the first.
 
         Raises:
             NoScoredCandidate: all of them failed, so there is no winner.
@@ -83,23 +90,27 @@ class BestOfN:
             empty_last=self.empty_last,
             early_stopping=early_stopping,
             on_progress=on_progress,
+            waves=waves,
+            expected_gain=self.expected_gain,
+            is_safety=lambda: tagging.result().is_safety,
+            room=room,
         )
         try:
             await run.run()
         finally:
             cancel(tagging)
-        if not run.scored:
-            failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
+        if not run.standing.scored:
+            failures = tuple(sorted(run.standing.failures, key=lambda failure: failure.index))
             reason = failures[0].reason if failures else "all were aborted"
             raise NoScoredCandidate(f"none of {candidates} candidates could be scored: {reason}", failures)
         return self._selection(run, tagging.result(), combiner, time.perf_counter() - started)
 
     def _selection(self, run: CandidateRun, prompt: Prompt, combiner: CombinerName, seconds: float) -> Selection:
         """Return what a run that took `seconds` has scored, ranked."""
-        failures = tuple(sorted(run.failures, key=lambda failure: failure.index))
-        scored = tuple(sorted(run.scored, key=lambda item: item.candidate.index))
-        aborted = tuple(sorted(run.aborted, key=lambda item: item.index))
-        timings = _timings(scored, seconds)
+        failures = tuple(sorted(run.standing.failures, key=lambda failure: failure.index))
+        scored = tuple(sorted(run.standing.scored, key=lambda item: item.candidate.index))
+        aborted = tuple(sorted(run.standing.aborted, key=lambda item: item.index))
+        timings = _timings([run.finished_after(item.candidate) for item in scored], seconds)
         # Report a truncation only if it aborted a candidate.
         truncated_by = run.truncated_by if any(item.reason == run.truncated_by for item in aborted) else None
         ranking = rank(scored, combiner, empty_last=self.empty_last)
@@ -113,6 +124,9 @@ class BestOfN:
             aborted,
             truncated_by,
             empty_last=self.empty_last,
+            reduced_by=run.stopped_by if run.stopped_by in ("load", "deadline") else None,
+            waves=run.book.waves if run.waves else None,
+            stopped_by=run.stopped_by if run.waves else None,
         )
 
     async def _rate_tagged(self, tagging: asyncio.Task[Prompt], answer: str) -> Reward:
@@ -160,8 +174,7 @@ async def tagged(prompt: Prompt, classifier: SafetyClassifier | None) -> Prompt:
     return replace(prompt, is_safety=await classifier.is_safety(prompt)) if classifier else prompt
 
 
-def _timings(scored: Sequence[ScoredCandidate], total: float) -> Timings:
-    finished = [item.candidate.seconds for item in scored]
+def _timings(finished: Sequence[float], total: float) -> Timings:
     return Timings(
         queue=0.0,
         first_candidate=min(finished),

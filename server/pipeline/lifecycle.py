@@ -71,13 +71,17 @@ class Lifecycle:
 
     @contextlib.asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
-        """Run the block, and cancel it if the lifecycle ends first.
+        """Run the block, and cancel it if the lifecycle ends first. A block that finds an engine dead ends it.
 
         Raises:
             WinnowError: the error that ended the lifecycle.
         """
         async with interrupted_by(self.over(), self._error):
-            yield
+            try:
+                yield
+            except EngineDead as error:
+                self.end(error)
+                raise
 
     def _error(self) -> WinnowError:
         assert self._end, "over without an end"

@@ -73,6 +73,8 @@ class PromptRenderer:
     context: int
     vocabulary: int
     scorers: tuple[ScorerLimit, ...] = ()
+    takes_messages_only: bool = False
+    """The policy is a chat endpoint: it is sent messages, and returns texts."""
 
     async def render(self, request: Request) -> RenderedRequest:
         """Render `request` and fit its answer to the context.
@@ -81,6 +83,8 @@ class PromptRenderer:
             RequestError: the dialog breaks the template's rules, prompt and answer do not fit the context, a reward
                 model cannot read the prompt, or a token id is not of this vocabulary.
         """
+        if self.takes_messages_only:
+            _require_plain_chat(request)
         merge_turns, sampling_prompt = request.options.merge_turns, None
         if isinstance(request.prompt, RawPrompt):
             field = "prompt"
@@ -208,6 +212,22 @@ class PromptRenderer:
                 limit,
             )
         return sampling
+
+
+def _require_plain_chat(request: Request) -> None:
+    """Check that a chat endpoint can answer a request.
+
+    Raises:
+        RequestError: it needs token ids, or unfinished answers.
+    """
+    asked = {
+        "prompt": isinstance(request.prompt, RawPrompt),
+        "logprobs": request.sampling.alternatives is not None,
+        "best_of_n.early_rejection": request.early_stopping.early_rejection is not None,
+    }
+    for field, is_asked in asked.items():
+        if is_asked:
+            raise RequestError(f"{field}: the policy of this server is a chat endpoint, which does not offer it", field)
 
 
 async def in_thread_if_long(work: Callable[[], T], length: int) -> T:

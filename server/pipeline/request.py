@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from winnow.clients.schema import UNSEEDED, ChatMessage, ChatRequest, CompletionRequest
+from winnow.clients.schema import UNSEEDED, WAVE, AdaptiveOptions, ChatMessage, ChatRequest, CompletionRequest
 from winnow.models.errors import RequestError, SamplingError
+from winnow.models.gains import ADVICE
 from winnow.models.sampling import Sampling
 from winnow.models.types import CombinerName, Message
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
+from winnow.server.pipeline.waves import Waves
 
 Messages = tuple[Message, ...]
 
@@ -37,7 +40,8 @@ class RawPrompt:
 class RequestOptions:
     """A caller's options, apart from the prompt; None takes the default. Ranges are those of `winnow.clients.schema`.
 
-    `candidates` is K, and `least` the smallest K accepted under load. `candidates_field` and `max_tokens_field`
+    `candidates` is K, and `least` the smallest K accepted under load. `adaptive` False asks for all K at once.
+    `candidates_field` and `max_tokens_field`
     name the wire's field in errors, where it has two names for one thing.
     """
 
@@ -64,13 +68,14 @@ class RequestOptions:
     deadline_ms: float | None = None
     accept_reward: float | None = None
     early_rejection: EarlyRejection | None = None
+    adaptive: Waves | Literal[False] | None = None
     candidates_field: str = "best_of_n.candidates"
     max_tokens_field: str = "max_tokens"
 
     @classmethod
     def of(cls, body: CompletionRequest) -> RequestOptions:
         """Return the options of a request body."""
-        early = body.options.early_rejection
+        early, adaptive = body.options.early_rejection, body.options.adaptive
         has_new_limit = isinstance(body, ChatRequest) and body.max_completion_tokens and not body.max_tokens
         return cls(
             candidates=body.candidates,
@@ -96,16 +101,23 @@ class RequestOptions:
             deadline_ms=body.options.deadline_ms,
             accept_reward=body.options.accept_reward,
             early_rejection=EarlyRejection(tuple(early.at_tokens), early.share) if early else None,
+            adaptive=waves_of(adaptive) if isinstance(adaptive, AdaptiveOptions) else adaptive,
             candidates_field="best_of" if body.best_of else "best_of_n.candidates",
             max_tokens_field="max_completion_tokens" if has_new_limit else "max_tokens",
         )
+
+
+def waves_of(options: AdaptiveOptions) -> Waves:
+    """Return the waves that a body, or a setting, asks for."""
+    return Waves(options.start or WAVE, options.step or WAVE, options.stop.reward, options.stop.gain)
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """Defaults for the options that a caller leaves out, and the largest K of a request.
 
-    `candidates` is K; `least` is the smallest K that the load may shrink it to, K itself if it may not.
+    `candidates` is K; `least` is the smallest K that the load may shrink it to, K itself if it may not. `knows_gains`
+    says whether waves may end by the expected gain.
     """
 
     candidates: int
@@ -115,6 +127,8 @@ class Defaults:
     top_p: float
     max_tokens: int
     combiner: CombinerName
+    adaptive: Waves | None = None
+    knows_gains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +136,9 @@ class Request:
     """A checked request. It can still exceed the served model's context or vocabulary, which `PromptRenderer` checks.
 
     `candidates` is K, out of the `requested`; `least` is the smallest K accepted under load; `n` are returned.
-    `is_safety` None lets the classifier decide. `sampling.max_tokens` is the caller's own limit, or the default,
-    which is cut to the context. `options` are the caller's, unchanged. `sampling_dialog` replaces the dialog for
-    sampling only (context distillation, ghost attention).
+    They are drawn in `waves`, or all at once. `is_safety` None lets the classifier decide. `sampling.max_tokens` is the
+    caller's own limit, or the default, which is cut to the context. `options` are the caller's, unchanged.
+    `sampling_dialog` replaces the dialog for sampling only (context distillation, ghost attention).
     """
 
     prompt: Messages | RawPrompt
@@ -137,7 +151,18 @@ class Request:
     options: RequestOptions
     is_safety: bool | None = None
     early_stopping: EarlyStopping = NEVER
+    waves: Waves | None = None
     sampling_dialog: Messages | None = None
+
+    @property
+    def at_once(self) -> int:
+        """The number of candidates that start at once: all K, or the first wave."""
+        return next(self.waves.ends(self.candidates)) if self.waves else self.candidates
+
+    @property
+    def least_at_once(self) -> int:
+        """The fewest that may start at once under load: a first wave is never cut, the later ones may not be drawn."""
+        return self.at_once if self.waves else self.least
 
     @property
     def is_reduced(self) -> bool:
@@ -169,6 +194,7 @@ def resolve(prompt: Messages | RawPrompt, options: RequestOptions, defaults: Def
         options=options,
         is_safety=options.is_safety,
         early_stopping=EarlyStopping(deadline, options.accept_reward, options.early_rejection),
+        waves=_waves(options, defaults, n),
     )
 
 
@@ -206,6 +232,25 @@ def _least(options: RequestOptions, defaults: Defaults, candidates: int, n: int)
     may_shrink = defaults.least < defaults.candidates
     least = options.least or (defaults.least if may_shrink else candidates)
     return max(n, min(least, candidates))
+
+
+def _waves(options: RequestOptions, defaults: Defaults, n: int) -> Waves | None:
+    """Return the waves in which K candidates are drawn; None to draw them at once.
+
+    The first has at least the caller's least K, and n. The server's default does not apply to early rejection.
+    """
+    waves = options.adaptive
+    if waves is None and not options.early_rejection:
+        waves = defaults.adaptive
+    if not waves:
+        return None
+    if waves.gain is not None and not defaults.knows_gains:
+        raise RequestError(
+            "adaptive.stop.gain: this server has no table of expected gains for its models; send stop.reward instead, "
+            f"or start it with --gains FILE: {ADVICE}",
+            "best_of_n.adaptive.stop.gain",
+        )
+    return replace(waves, start=max(waves.start, options.least or 1, n))
 
 
 def _sampling(options: RequestOptions, defaults: Defaults) -> Sampling:

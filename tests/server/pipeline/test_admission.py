@@ -195,6 +195,91 @@ Crowd.TestCase.settings = settings(Crowd.TestCase.settings, max_examples=100, st
 TestCrowd = Crowd.TestCase
 
 
+class WavyCrowd(Crowd):
+    """The same, and requests that have begun come back for further waves, each of at most their flow's K."""
+
+    def check_bounds(self, guest: Guest) -> None:
+        begun = {each.flow for each in self.waiting if each.ticket.has_begun and each is not guest}
+        assert guest.ticket.has_begun or guest.flow not in begun, "a wave waited behind a request that had not begun"
+        for other in {each.flow for each in self.waiting} - {guest.flow}:
+            pair = (guest.flow, other) if repr(guest.flow) < repr(other) else (other, guest.flow)
+            lead, least, most = self.leads.get(pair, (0, 0, 0))
+            lead += guest.ticket.candidates if pair[0] == guest.flow else -guest.ticket.candidates
+            least, most = min(least, lead), max(most, lead)
+            self.leads[pair] = lead, least, most
+            assert most - least <= guest.flow[1] + other[1]
+        if not any(each.flow == guest.flow for each in self.waiting if each is not guest):
+            self.leads = {pair: lead for pair, lead in self.leads.items() if guest.flow not in pair}
+
+    @precondition(lambda self: self.running)
+    @rule(index=INDEX, size=st.integers(1, LIMIT))
+    def next_wave(self, index: int, size: int) -> None:
+        former = self.running.pop(index % len(self.running))
+        size = min(size, former.flow[1])
+        wave = Guest(self.admission.enter_wave(former.ticket, size), 1)
+        wave.task = self.loop.create_task(self.stay(wave))
+        self.waiting.append(wave)
+        former.over.set()
+        self.settle()
+        assert wave.ticket.candidates in (0, size), "a wave is drawn whole"
+
+    @precondition(lambda self: self.running)
+    @rule(index=INDEX, size=st.integers(1, LIMIT))
+    def wave_ahead(self, index: int, size: int) -> None:
+        begun = self.running[index % len(self.running)]
+        is_free = not self.waiting and self.admission.in_flight + size <= LIMIT / 2
+        ticket = self.admission.enter_ahead(begun.ticket, size)
+        assert (ticket is not None) == is_free
+        if ticket:
+            assert ticket.is_admitted
+            ahead = Guest(ticket, 1)
+            ahead.task = self.loop.create_task(self.stay(ahead))
+            self.waiting.append(ahead)
+            self.settle()
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        assert self.admission.in_flight == sum(guest.ticket.candidates for guest in self.running) <= LIMIT
+        assert self.admission.queued_requests == len(self.waiting)
+        assert self.admission.queued_candidates == sum(guest.ticket.least for guest in self.waiting)
+        not_begun = [guest for guest in self.waiting if not guest.ticket.has_begun]
+        assert sum(guest.ticket.least for guest in not_begun) <= QUEUE, "only waves are never refused"
+        assert self.running or not self.waiting
+
+
+WavyCrowd.TestCase.settings = settings(WavyCrowd.TestCase.settings, max_examples=60, stateful_step_count=60)
+TestWavyCrowd = WavyCrowd.TestCase
+
+
+def test_a_wave_goes_ahead_within_its_flow_and_not_of_other_flows() -> None:
+    admission = Admission(8, PLENTY, PLENTY)
+    running = [admission.enter("a", 4, 0), admission.enter("b", 4, 0)]
+    queued = [admission.enter("a", 4, 0), admission.enter("c", 4, 0)]
+    wave = admission.enter_wave(running[0], 4)
+    assert not wave.is_admitted
+    running[0].leave()
+    assert [ticket.is_admitted for ticket in (wave, *queued)] == [True, False, False], "its own flow's was the first"
+    second = admission.enter_wave(wave, 4)
+    wave.leave()
+    assert [ticket.is_admitted for ticket in (second, *queued)] == [False, False, True], "now it is another's turn"
+    for ticket in (running[1], second, *queued):
+        ticket.leave()
+    assert is_empty(admission)
+
+
+def test_a_wave_is_not_refused_by_a_full_queue() -> None:
+    admission = Admission(4, 4, 0)
+    running, waiting = admission.enter("a", 4, 0), admission.enter("b", 4, 0)
+    assert is_full(admission, 1)
+    wave = admission.enter_wave(running, 4)
+    running.leave()
+    assert [wave.is_admitted, waiting.is_admitted] == [True, False], "neither flow has had more, and it came first"
+    wave.leave()
+    assert waiting.is_admitted
+    waiting.leave()
+    assert is_empty(admission)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([1, 2, 8])), max_size=40))
 def test_requests_are_admitted_in_the_order_of_the_papers_start_tags(requests: list[tuple[str, int]]) -> None:
     admission = Admission(8, PLENTY, PLENTY)

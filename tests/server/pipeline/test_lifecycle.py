@@ -43,6 +43,21 @@ async def test_an_idle_service_drains_at_once() -> None:
     await asyncio.wait_for(Lifecycle().drain(30), 1)
 
 
+async def test_a_block_that_finds_an_engine_dead_ends_the_rest() -> None:
+    """The watch looks every half second: until then each new request was taken, and failed."""
+    lifecycle = Lifecycle()
+    other = asyncio.create_task(run_guarded(lifecycle))
+    await asyncio.sleep(0)
+    with pytest.raises(EngineDead, match="first"):
+        async with lifecycle.guard():
+            raise EngineDead("first")
+    assert lifecycle.is_dead
+    with pytest.raises(EngineDead, match="first"):
+        await other
+    with pytest.raises(EngineDead, match="first"), lifecycle.request():
+        pass
+
+
 async def test_a_request_that_outlasts_the_drain_fails() -> None:
     lifecycle = Lifecycle()
 

@@ -27,6 +27,7 @@ from winnow.server.pipeline.best_of_n import tagged as with_tag
 from winnow.server.pipeline.early_stopping import NEVER, EarlyRejection, EarlyStopping
 from winnow.server.pipeline.rendering import PromptRenderer, ScorerLimit
 from winnow.server.pipeline.request import Defaults, RawPrompt, RequestOptions, resolve
+from winnow.server.pipeline.waves import Waves
 
 DIALOG = (Message("user", "Hello!"),)
 DEFAULTS = Defaults(
@@ -48,12 +49,16 @@ def from_body(**options: Any) -> RequestOptions:
         "deadline_ms",
         "accept_reward",
         "early_rejection",
+        "adaptive",
     )
     best_of_n = {name: options.pop(name) for name in ours if name in options}
     if least := options.pop("least", None):
         best_of_n["candidates"] = {"min": least, "max": best_of_n["candidates"]}
     if early := best_of_n.get("early_rejection"):
         best_of_n["early_rejection"] = {"at_tokens": list(early.at_tokens), "keep": early.keep}
+    if waves := best_of_n.get("adaptive"):
+        stop = {"reward": waves.reward} if waves.reward else {"gain": waves.gain}
+        best_of_n["adaptive"] = {"start": waves.start, "step": waves.step, "stop": stop}
     if (alternatives := options.pop("alternatives", None)) is not None:
         options |= {"logprobs": True, "top_logprobs": alternatives}
     messages = [{"role": "user", "content": "Hello!"}]
@@ -96,6 +101,7 @@ def options(request: pytest.FixtureRequest) -> Options:
             "early_rejection": st.just(EarlyRejection((4, 16), 0.25)),
         },
     )
+    | st.fixed_dictionaries({"adaptive": st.sampled_from([False, Waves(2, 3, 0.9), Waves(1, 1, gain=0.01)])})
 )
 def test_a_body_has_the_options_that_it_asks_for(asked: dict[str, Any]) -> None:
     assert from_body(**asked) == RequestOptions(**asked)
@@ -453,3 +459,42 @@ async def test_the_probes_answers_are_measured_in_a_reward_models_own_tokens(
     await probing.render(resolve(asked, options(is_safety=False), DEFAULTS))
     with pytest.raises(PromptTooLong, match="for the safety model"):
         await probing.render(resolve(asked, options(), DEFAULTS))
+
+
+WAVES = Waves(4, 4, 0.9)
+ADAPTIVE = replace(DEFAULTS, adaptive=WAVES)
+
+
+def test_waves_are_the_callers_or_else_the_default(options: Options) -> None:
+    own = Waves(2, 3, 0.5)
+    assert resolve(DIALOG, options(), DEFAULTS).waves is None
+    assert resolve(DIALOG, options(), ADAPTIVE).waves == WAVES
+    assert resolve(DIALOG, options(adaptive=own), ADAPTIVE).waves == own
+    assert resolve(DIALOG, options(adaptive=False), ADAPTIVE).waves is None
+    early = options(early_rejection=EarlyRejection((4, 16), 0.25))
+    assert resolve(DIALOG, early, ADAPTIVE).waves is None, "the default does not apply to it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "start"),
+    [({}, 4), ({"n": 6}, 6), ({"candidates": 12, "least": 7}, 7), ({"candidates": 12, "least": 2}, 4)],
+)
+def test_the_first_wave_has_the_least_k_and_n(options: Options, asked: dict[str, Any], start: int) -> None:
+    request = resolve(DIALOG, options(**asked), ADAPTIVE)
+    assert request.waves == replace(WAVES, start=start)
+    assert (request.at_once, request.least_at_once) == (start, start)
+
+
+def test_a_first_wave_is_at_most_k(options: Options) -> None:
+    assert resolve(DIALOG, options(candidates=3), ADAPTIVE).at_once == 3
+    assert resolve(DIALOG, options(temperature=0.0), ADAPTIVE).at_once == 1
+    request = resolve(DIALOG, options(candidates=8, least=2), DEFAULTS)
+    assert (request.at_once, request.least_at_once) == (8, 2), "without waves all K start at once"
+
+
+def test_a_gain_needs_a_table(options: Options) -> None:
+    asked = options(adaptive=Waves(gain=0.002))
+    with pytest.raises(RequestError, match="--gains FILE") as refused:
+        resolve(DIALOG, asked, DEFAULTS)
+    assert refused.value.param == "best_of_n.adaptive.stop.gain"
+    assert resolve(DIALOG, asked, replace(DEFAULTS, knows_gains=True)).waves == Waves(gain=0.002)

@@ -18,7 +18,7 @@ from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Branch, Message, Prompt
 from winnow.server.distill import recipe
-from winnow.server.distill.backends import InProcess
+from winnow.server.distill.backends.in_process import InProcess
 from winnow.server.distill.journal import Journal, read
 from winnow.server.distill.parser import Task
 from winnow.server.distill.plans import Choices, Planner
