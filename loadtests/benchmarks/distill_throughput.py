@@ -29,6 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from winnow.loadtests.benchmarks.processes import end_with_parent
 from winnow.loadtests.benchmarks.winnow_process import DistillFailed, distill, write_prompts
 from winnow.models.demo.world import DemoPrompt, held_out_prompts
 from winnow.models.statistics import median
@@ -86,7 +87,9 @@ class Bench:
         """
         command = [sys.executable, "-m", "winnow.loadtests.benchmarks.bare_engine_driver", str(self.input)]
         command += ["--candidates", str(self.candidates), "--max-tokens", str(self.max_tokens)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603, our own command
+        done = subprocess.run(  # noqa: S603, our own command
+            command, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=end_with_parent
+        )
         if done.returncode:
             raise Void(f"the bare engine's process ended with status {done.returncode}")
         return Side(**json.loads(done.stdout.splitlines()[-1]))

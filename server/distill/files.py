@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from winnow.models.disk import sync
 from winnow.models.errors import RunError, WinnowError
 
 
@@ -39,7 +40,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(path)
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
         finally:
@@ -84,15 +85,6 @@ def undone(paths: Sequence[Path], keep: Callable[[], bool]) -> Iterator[None]:
                 else:
                     path.unlink(missing_ok=True)
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in `folder` to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write(path: Path, content: bytes) -> None:

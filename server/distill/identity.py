@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeVar
 
 from winnow.clients import AsyncClient, WinnowClientError
@@ -13,17 +13,15 @@ from winnow.clients.schema import ModelCard, Version
 from winnow.models.chat_templates import TEMPLATES
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.chat_templates.jinja import JinjaTemplate
-from winnow.models.engines.checkpoint import fingerprint
 from winnow.models.engines.environment import engine_version, runs_on_gpu
-from winnow.models.engines.hub import is_local
-from winnow.models.engines.scorers import card_of, engine_kind
 from winnow.models.errors import RunError
 from winnow.models.safety_classifier import COMPLIANCE, REFUSAL, ClassifierName
+from winnow.models.types import CombinerName
 from winnow.server.distill.options import RunOptions
 from winnow.server.distill.records import FORMAT
-from winnow.server.engine_options import execution, precision
-from winnow.server.remote_models import found_scorer
-from winnow.server.settings import RewardModelSettings, Settings
+from winnow.server.engine_options import execution
+from winnow.server.model_identity import calibration_settings, model_identities
+from winnow.server.settings import Settings
 
 T = TypeVar("T")
 UNKNOWN = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -52,7 +50,7 @@ def identity(
         "format": FORMAT,
         "winnow": version("winnow-llm"),
         "input": None,
-        "models": _remote_models(served, template) if served else _models(settings, template),
+        "models": _remote_models(served, template) if served else model_identities(settings, template),
         "settings": {
             "candidates": choices.candidates,
             "temperatures": choices.temperatures,
@@ -60,12 +58,11 @@ def identity(
             "top_p": choices.top_p,
             "max_tokens": choices.max_tokens,
             "combiner": choices.combiner,
+            **({"adaptive": asdict(choices.waves)} if choices.waves else {}),
+            **({"budget": asdict(choices.budget)} if choices.budget else {}),
             "empty_last": settings.empty_last,
             "seed": choices.seed,
-            "safety_classifier": settings.safety_classifier,
-            **_CLASSIFIER_SETTINGS[settings.safety_classifier](settings),
-            "tags": settings.tags,
-            "merge_turns": settings.merge_turns,
+            **_prompt_settings(settings),
             **({} if served else _engine_settings(settings)),
         },
         "recipe": {
@@ -76,58 +73,36 @@ def identity(
     }
 
 
-def _models(settings: Settings, policy: ChatTemplate) -> dict[str, Any]:
-    """Return each model's identity, and the kind, template, precision and context that its engine works with.
+def served_identity(settings: Settings, template: ChatTemplate, combiner: CombinerName) -> dict[str, Any]:
+    """Return the manifest of the answers that a server with these settings gives.
 
-    The policy is `served_as` the name that a server with these settings would give it.
+    What each request chooses for itself, K and temperature among it, is no part of it.
+
+    Raises:
+        CheckpointError: a model is missing.
     """
-    remote = {name: _on_server(name, own) for name, own in settings.reward_models.items() if own.is_remote}
-    local = {
-        name: {
-            **({"served_as": settings.model_name} if name == "policy" else {}),
-            "id": Path(checkpoint).name if is_local(checkpoint) else checkpoint,
-            "sha256": fingerprint(checkpoint),
-            **(_policy(settings, policy) if name == "policy" else _reward_model(settings, name)),
-            "context": settings.engines[name].context or settings.context,
-        }
-        for name, checkpoint in settings.checkpoints.items()
-        if name not in remote
-    }
-    return {name: {**local, **remote}[name] for name in settings.checkpoints}
-
-
-def _on_server(role: str, own: RewardModelSettings) -> dict[str, Any]:
-    """Return the identity of a reward model on another server: what that tells, the files here, and the card.
-
-    The address is no part of it: a server may move. A server that serves other weights under the same names is not
-    noticed.
-    """
-    scorer = found_scorer(role, own)
-    assert scorer.remote
-    root = scorer.remote.root
-    is_judge = scorer.kind == "judge"
     return {
-        "id": scorer.remote.name,
-        "root": Path(root).name if root and is_local(root) else root,
-        "sha256": None if is_judge else fingerprint(str(scorer.folder)),
-        "kind": scorer.kind,
-        "card": None if scorer.is_derived else {"name": scorer.card.name, "sha256": scorer.card.sha256},
-        "context": own.context or scorer.remote.context,
+        "format": FORMAT,
+        "winnow": version("winnow-llm"),
+        "input": {"name": f"{settings.model_name}, as served"},
+        "models": model_identities(settings, template),
+        "settings": {
+            "combiner": combiner,
+            "empty_last": settings.empty_last,
+            **_prompt_settings(settings),
+            **_engine_settings(settings),
+        },
     }
 
 
-def _policy(settings: Settings, template: ChatTemplate) -> dict[str, Any]:
-    kind = settings.policy.kind
-    return {"kind": kind, **_template(template), "dtype": precision(settings, settings.policy)}
-
-
-def _reward_model(settings: Settings, name: str) -> dict[str, Any]:
-    """Return what runs a reward model and how, and its card, which decides how it reads a conversation."""
-    own = settings.reward_models[name]
-    card = card_of(own.checkpoint, own.card)
-    shown = {"name": card.name, "sha256": card.sha256} if card else None
-    kind = engine_kind(own.checkpoint, card)
-    return {"kind": kind, "card": shown, "dtype": precision(settings, own, kind=kind)}
+def _prompt_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that decide how a dialog is read."""
+    return {
+        "safety_classifier": settings.safety_classifier,
+        **_CLASSIFIER_SETTINGS[settings.safety_classifier](settings),
+        "tags": settings.tags,
+        "merge_turns": settings.merge_turns,
+    }
 
 
 def _engine_settings(settings: Settings) -> dict[str, Any]:
@@ -135,16 +110,10 @@ def _engine_settings(settings: Settings) -> dict[str, Any]:
     how = execution(settings, "policy", on_gpu=runs_on_gpu())
     return {
         "eager": {"eager": True, "compiled": False}.get(how, how),
-        "safety_scale": settings.safety.scale,
-        "safety_bias": settings.safety.bias,
-        "helpfulness_scale": settings.helpfulness.scale,
-        "helpfulness_bias": settings.helpfulness.bias,
+        **calibration_settings(settings),
+        **({} if settings.tensor_parallel == 1 else {"tensor_parallel": settings.tensor_parallel}),
         "engine": engine_version(),
     }
-
-
-def _template(template: ChatTemplate) -> dict[str, str]:
-    return {"template": template.name, **({"template_sha256": template.digest} if template.digest else {})}
 
 
 def _remote_models(served: ModelCard, template: ChatTemplate) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from winnow.models.disk import sync
 from winnow.models.errors import RunError
-from winnow.server.distill.files import sync_folder
 from winnow.server.distill.records import Entry, Problem, dump, load
 
 NAME = "journal.jsonl"
@@ -38,32 +38,35 @@ class Journal:
         self.problems: set[int] = set()
         self.failed: set[int] = set()
         self.damaged = 0
+        self._places: dict[int, int] = {}
         try:
             self._lock = _lock(folder)
             self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             self._size = self._repair(folder / NAME)
-            sync_folder(folder)
+            sync(folder)
         except OSError as error:
             raise RunError(f"{folder} cannot be written to: {error.strerror}") from None
 
     def _repair(self, path: Path) -> int:
         """Read all entries, cut off what follows the last whole one, and return the remaining size."""
-        whole = 0
+        place = whole = 0
         with path.open("rb") as file:
             for line in file:
                 try:
                     entry = load(line)
                     if not line.endswith(b"\n"):
                         raise ValueError("torn")
-                    self._note(entry)
-                    whole = file.tell()
+                    self._note(entry, place)
+                    whole = place + len(line)
                 except ValueError:
                     self.damaged += 1
+                place += len(line)
         if whole < path.stat().st_size:
             os.ftruncate(self._file, whole)
         return whole
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: Entry, place: int) -> None:
+        self._places[entry.line] = place
         is_problem = isinstance(entry, Problem)
         has_failed = isinstance(entry, Problem) and entry.kind == "failed"
         self.done.add(entry.line)
@@ -84,8 +87,29 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise _unwritable(error) from None
+        self._note(entry, self._size)
         self._size += len(line)
-        self._note(entry)
+
+    def entry(self, line: int) -> Entry:
+        """Return the newest entry of an input line that has one.
+
+        Raises:
+            RunError: it cannot be read any more.
+        """
+        try:
+            with open(self._file, "rb", closefd=False) as file:
+                file.seek(self._places[line])
+                return load(file.readline())
+        except (OSError, ValueError):
+            raise RunError("the journal has changed while it was in use; run it again") from None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the newest entry of each input line, in the order of the input.
+
+        Raises:
+            RunError: as `entry`.
+        """
+        return map(self.entry, sorted(self._places))
 
     def sync(self) -> None:
         """Flush appended entries to the disk.
@@ -140,6 +164,34 @@ def _lock(folder: Path) -> int:
     return file
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock.
+
+    Raises:
+        RunError: another process holds it, or the folder cannot be written to.
+    """
+    try:
+        lock = _lock(folder)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written to: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether another process holds the folder's lock; a folder that may only be read counts as free."""
+    try:
+        os.close(_lock(folder))
+    except RunError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def read(folder: Path) -> Iterator[Entry]:
     """Yield the entries of a run in the order of its input, the newest one of each line.
 
@@ -153,6 +205,19 @@ def read(folder: Path) -> Iterator[Entry]:
         for number in sorted(newest):
             file.seek(newest[number])
             yield load(file.readline())
+
+
+def lines(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield what `read` does as it is stored: the number of each input line, and its entry with the line end.
+
+    Raises:
+        RunError: there is no journal.
+    """
+    newest = offsets(folder)
+    with (folder / NAME).open("rb") as file:
+        for number in sorted(newest):
+            file.seek(newest[number])
+            yield number, file.readline().removesuffix(b"\n") + b"\n"
 
 
 def no_run(folder: Path, name: str) -> RunError:

@@ -20,7 +20,7 @@ Manifest = Mapping[str, Any]
 
 `format`, `winnow` (the version), `input` {name, sha256, bytes, format}, `models` {policy, safety, helpfulness: {id,
 sha256, kind, template, dtype, context}, or server: {id, sha256}}, `settings` and `recipe`. The policy is also
-`served_as` a name, that of the model on the wire.
+`served_as` a name, that of the model on the wire. A shard's has its `shard` {index, of} besides.
 """
 
 
@@ -37,9 +37,9 @@ def claim(folder: Path, manifest: Manifest, *, is_begun: bool) -> None:
             )
         write(folder / NAME, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
         return
-    differences = list(_differences(load(folder), orjson.loads(orjson.dumps(manifest)), ""))
-    if differences:
-        listed = "".join(f"\n  {line}" for line in differences)
+    found = differences(load(folder), orjson.loads(orjson.dumps(manifest)))
+    if found:
+        listed = "".join(f"\n  {name}: began with {was}, now {now}" for name, was, now in found)
         raise RunError(f"{folder} holds another run; choose another --out, or continue with what it began as:{listed}")
 
 
@@ -75,12 +75,17 @@ def require_readable(folder: Path) -> None:
         journal.offsets(folder)
 
 
-def _differences(was: Any, now: Any, name: str) -> Iterator[str]:
+def differences(one: Manifest, other: Manifest) -> list[tuple[str, str, str]]:
+    """Return the names of all values that differ between two manifests, with both values as they are shown."""
+    return list(_differences(one, other, ""))
+
+
+def _differences(was: Any, now: Any, name: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(was, dict) and isinstance(now, dict):
         for key in (*was, *(key for key in now if key not in was)):
             yield from _differences(was.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif was != now:
-        yield f"{name}: began with {_shown(was)}, now {_shown(now)}"
+        yield name, _shown(was), _shown(now)
 
 
 def _shown(value: Any) -> str:

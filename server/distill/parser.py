@@ -39,14 +39,21 @@ UNREADABLE = {
     "invalid_type",
 }  # fmt: skip
 """Codes of rows whose layout is not understood; other problems are about what a row says."""
-_UNSUPPORTED = ("stream", "logprobs", "return_candidates", "deadline_ms", "accept_reward", "early_rejection")
+_UNSUPPORTED = (
+    "stream",
+    "logprobs",
+    "return_candidates",
+    "deadline_ms",
+    "accept_reward",
+    "early_rejection",
+)
 """Fields of a batch line's body that an offline run cannot honour."""
 _HASHED = (
     "candidates", "n", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "presence_penalty",
     "frequency_penalty", "logit_bias", "seed", "combiner",
 )  # fmt: skip
 """The options that are part of a task's digest, in the order in which they are hashed."""
-_HASHED_IF_GIVEN = ("min_tokens", "ignore_eos", "repetition_penalty")
+_HASHED_IF_GIVEN = ("min_tokens", "ignore_eos", "repetition_penalty", "adaptive")
 """Further options of that kind, hashed only where they are set."""
 
 

@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from winnow.models.errors import RequestError, RunError
+from winnow.models.gains import ADVICE
 from winnow.models.sampling import derived_seed
-from winnow.models.types import CombinerName, Message
+from winnow.models.types import CombinerName, Message, StoppedBy
+from winnow.server.distill.budget import Budget, Limits
 from winnow.server.distill.parser import Task
 from winnow.server.distill.recipe import Recipe, on_every_turn, on_first_turn
-from winnow.server.distill.records import Arm
+from winnow.server.distill.records import Arm, DrawnWaves
 from winnow.server.pipeline.request import Defaults, Request, RequestOptions, resolve
+from winnow.server.pipeline.waves import Waves
 
 MOST_CANDIDATES = 1024
 """Most candidates of a prompt, at one temperature if there are several."""
@@ -33,10 +36,16 @@ class Choices:
     seed: int
     context_distillation: bool = False
     ghost_attention: bool = False
+    waves: Waves | None = None
+    budget: Budget | None = None
+    knows_gains: bool = False
+    """Whether there is a table of expected gains, or a server that may have one."""
 
     def __post_init__(self) -> None:
         if not self.temperatures:
             raise RunError("name at least one temperature")
+        if self.waves and self.waves.gain is not None and not self.knows_gains:
+            raise RunError(f"--adaptive gain=… needs a table of expected gains; name its file with --gains: {ADVICE}")
         lowest = RequestOptions(candidates=self.candidates, temperature=min(self.temperatures))
         try:
             resolve((), lowest, self.defaults)
@@ -47,6 +56,32 @@ class Choices:
                 f"{len(self.temperatures)} temperatures cannot be spread over {self.candidates} candidates; "
                 "raise -k, or --sweep"
             )
+        if self.budget and self.waves:
+            raise RunError("--adaptive and --budget exclude each other: a budget stops where other prompts gain more")
+        if self.budget and (len(self.temperatures) > 1 or self.context_distillation):
+            raise RunError(
+                "a budget is for prompts that are sampled in one way; give one temperature, and leave out "
+                "--context-distillation"
+            )
+
+    def limits(self, task: Task) -> Limits | None:
+        """Return the least and the most candidates of a task under the budget; None if it asks for the impossible."""
+        assert self.budget
+        try:
+            request = self.resolved((), task.options)
+        except RequestError:
+            return None
+        return self.budget.limits(request.candidates, request.n)
+
+    def resolved(self, messages: tuple[Message, ...], options: RequestOptions) -> Request:
+        """Return the request for a line with these options.
+
+        Raises:
+            RequestError: the line asks for something impossible; the message says what to change.
+        """
+        if self.budget and options.adaptive:
+            raise RequestError("adaptive cannot be combined with a budget; leave it out", "best_of_n.adaptive")
+        return resolve(messages, options, self.defaults)
 
     @property
     def defaults(self) -> Defaults:
@@ -59,6 +94,8 @@ class Choices:
             top_p=self.top_p,
             max_tokens=self.max_tokens,
             combiner=self.combiner,
+            adaptive=self.waves,
+            knows_gains=self.knows_gains,
         )
 
 
@@ -75,6 +112,26 @@ class Plan:
     def candidates(self) -> int:
         """K, over all arms."""
         return sum(arm.candidates for arm in self.arms)
+
+    def first_wave(self, budget: Budget) -> Plan:
+        """Return the plan of the first wave under a budget, of a plan with one arm."""
+        (arm,), (request,) = self.arms, self.requests
+        start = budget.limits(arm.candidates, request.n).start
+        none = DrawnWaves(arm.candidates, start, budget.step, 0, "gain")
+        return replace(
+            self,
+            arms=(replace(arm, candidates=start, waves=further_wave(none, start)),),
+            requests=(replace(request, candidates=start, least=start),),
+        )
+
+
+def further_wave(waves: DrawnWaves, candidates: int) -> DrawnWaves:
+    """Return the waves of a prompt that has `candidates` after one more wave.
+
+    Under a budget they end at the most candidates, or where further ones are expected to gain others more.
+    """
+    by: StoppedBy = "gain" if candidates < waves.requested else "candidates"
+    return replace(waves, count=waves.count + 1, stopped_by=by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +164,7 @@ class Planner:
         """
         asked = task.options
         stored, sampled, instruction = self._dialogs(task)
-        base = replace(resolve(stored, asked, self.choices.defaults), is_safety=is_safety)
+        base = replace(self.choices.resolved(stored, asked), is_safety=is_safety)
         arms: list[Arm] = []
         requests: list[Request] = []
         for dialog, preprompt in self._sampling_dialogs(task, sampled, is_safety):

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from winnow.models.types import ScoredCandidate
 from winnow.server.aio import cancel
 from winnow.server.distill.records import Entry, Problem
 
@@ -28,7 +29,8 @@ class Reading:
 
     `done` counts lines with answers and `errors` lines without, those of earlier processes included;
     `candidates` and `tokens` are those of this process. Rates are averages of the last half minute, and
-    `eta_seconds` is None while they are 0.
+    `eta_seconds` is None while they are 0. Of a budgeted run, `budget` candidates are to be sampled in all, `sampled`
+    have been, by earlier processes too, and `round` is under way, 0 for the first waves. They are None elsewhere.
     """
 
     total: int
@@ -42,6 +44,9 @@ class Reading:
     prompts_per_second: float
     tokens_per_second: float
     eta_seconds: float | None
+    round: int | None = None
+    sampled: int | None = None
+    budget: int | None = None
 
 
 class Meter:
@@ -56,8 +61,12 @@ class Meter:
         self._candidates = 0
         self._tokens = 0
         self._finished = 0
+        self._round: int | None = None
+        self._budget = 0
+        self._sampled = 0
         self._started = time.monotonic()
-        self._past: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+        self._past: deque[tuple[float, int, int, int]] = deque()
+        self._note_now()
 
     def count(self, entry: Entry) -> None:
         """Count a finished line."""
@@ -66,8 +75,22 @@ class Meter:
             self.errors += 1
             return
         self.done += 1
-        self._candidates += len(entry.selection.scored)
-        self._tokens += sum(item.candidate.tokens for item in entry.selection.scored)
+        self._count(entry.selection.scored, entry.selection.candidates)
+
+    def begin_round(self, number: int, sampled: int, budget: int) -> None:
+        """Show the round with this `number`, before which `sampled` candidates have been sampled, of a `budget`."""
+        self._round, self._sampled, self._budget = number, sampled, budget
+        self._past.clear()
+        self._note_now()
+
+    def count_wave(self, scored: Sequence[ScoredCandidate], candidates: int) -> None:
+        """Count a further wave, of so many `candidates`, of a line that has been counted."""
+        self._count(scored, candidates)
+
+    def _count(self, scored: Sequence[ScoredCandidate], candidates: int) -> None:
+        self._candidates += len(scored)
+        self._tokens += sum(item.candidate.tokens for item in scored)
+        self._sampled += candidates
 
     @contextlib.contextmanager
     def under_way(self, candidates: int) -> Iterator[None]:
@@ -82,14 +105,16 @@ class Meter:
 
     def read(self) -> Reading:
         """Return the state now."""
-        now = time.monotonic()
-        self._past.append((now, self._finished, self._tokens))
+        now = self._note_now()
         while len(self._past) > 2 and now - self._past[0][0] > WINDOW_SECONDS:
             self._past.popleft()
-        then, finished, tokens = self._past[0]
+        then, finished, tokens, sampled = self._past[0]
         span = max(now - then, 1e-9)
         rate = (self._finished - finished) / span
-        left = max(0, self.total - self.done - self.errors)
+        seconds_left = _seconds(self.total - self.done - self.errors, rate)
+        is_budgeted = self._round is not None
+        if is_budgeted:
+            seconds_left = _seconds(self._budget - self._sampled, (self._sampled - sampled) / span)
         return Reading(
             total=self.total,
             done=self.done,
@@ -101,8 +126,20 @@ class Meter:
             seconds=now - self._started,
             prompts_per_second=rate,
             tokens_per_second=(self._tokens - tokens) / span,
-            eta_seconds=left / rate if rate > 0 else None,
+            eta_seconds=seconds_left,
+            round=self._round,
+            sampled=self._sampled if is_budgeted else None,
+            budget=self._budget if is_budgeted else None,
         )
+
+    def _note_now(self) -> float:
+        now = time.monotonic()
+        self._past.append((now, self._finished, self._tokens, self._sampled))
+        return now
+
+
+def _seconds(left: int, rate: float) -> float | None:
+    return max(0, left) / rate if rate > 0 else None
 
 
 Style = Literal["bar", "lines", "json"]
@@ -141,11 +178,11 @@ class _Bar:
     def __init__(self) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
-            BarColumn(bar_width=max(4, console.width // 5)), MofNCompleteColumn(), TextColumn("prompts"),
+            BarColumn(bar_width=max(4, console.width // 5)), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
             TextColumn("{task.fields[rates]}", table_column=Column(ratio=1, no_wrap=True)),
             console=console, expand=True,
         )  # fmt: skip
-        self._task = self._progress.add_task("prompts", rates="")
+        self._task = self._progress.add_task("prompts", unit="prompts", rates="")
 
     def __enter__(self) -> _Bar:
         self._progress.start()
@@ -155,12 +192,14 @@ class _Bar:
         self._progress.stop()
 
     def __call__(self, now: Reading) -> None:
-        self._progress.update(self._task, total=now.total, completed=now.done + now.errors, rates=_rates(now))
+        completed, total, unit = _extent(now)
+        self._progress.update(self._task, total=total, completed=completed, unit=unit, rates=_rates(now))
 
 
 class _Lines:
     def __call__(self, now: Reading) -> None:
-        print(f"{now.done + now.errors}/{now.total} prompts · {_rates(now)}", file=sys.stderr, flush=True)
+        completed, total, unit = _extent(now)
+        print(f"{completed}/{total} {unit} · {_rates(now)}", file=sys.stderr, flush=True)
 
 
 class _Json:
@@ -168,6 +207,17 @@ class _Json:
         body = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(now).items()}
         sys.stdout.buffer.write(orjson.dumps({"event": "progress", **body}) + b"\n")
         sys.stdout.buffer.flush()
+
+
+def _extent(now: Reading) -> tuple[int, int, str]:
+    """Return how much is done, of how much, and of what: prompts, or the candidates of a budget with their round."""
+    if now.round is None:
+        return now.done + now.errors, now.total, "prompts"
+    return (
+        now.sampled or 0,
+        now.budget or 0,
+        f"candidates, round {now.round}" if now.round else "candidates, first waves",
+    )
 
 
 def _rates(now: Reading) -> str:

@@ -23,6 +23,7 @@ from winnow.models.types import (
     Reward,
     ScoredCandidate,
     Selection,
+    StoppedBy,
     Timings,
 )
 
@@ -32,15 +33,32 @@ FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnWaves:
+    """The waves in which candidates were sampled: so many, out of `requested` candidates at most.
+
+    The first had `start` candidates and each of the others `step`, unless that was more than `requested` or a budget
+    had left.
+    """
+
+    requested: int
+    start: int
+    step: int
+    count: int
+    stopped_by: StoppedBy
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     """Candidates of a prompt that were sampled alike: their number, temperature and preprompt, if any.
 
     The answers are judged, and stored, as answers to the prompt without the preprompt (Llama 2, section 4.2.4).
+    `waves` is None where all candidates were sampled at once.
     """
 
     candidates: int
     temperature: float
     preprompt: str | None = None
+    waves: DrawnWaves | None = None
 
     @property
     def is_context_distilled(self) -> bool:
@@ -72,6 +90,15 @@ class Record:
     def messages(self) -> tuple[Message, ...]:
         """The dialog that is answered, as exports store it."""
         return self.selection.prompt.messages
+
+    def is_first(self, candidate: Candidate) -> bool:
+        """Whether it was sampled in its arm's first wave, or with all others at once."""
+        first = 0
+        for arm in self.arms:
+            if candidate.index < first + arm.candidates:
+                return arm.waves is None or candidate.index < first + arm.waves.start
+            first += arm.candidates
+        return False
 
     def arm_of(self, candidate: Candidate) -> Arm:
         """Return the arm that `candidate` belongs to."""
@@ -150,13 +177,20 @@ def _record_body(record: Record) -> dict[str, Any]:
         "category": record.category,
         "mask_history": record.mask_history,
         "n": record.n,
-        "arms": [
-            {"candidates": arm.candidates, "temperature": arm.temperature, "preprompt": arm.preprompt}
-            for arm in record.arms
-        ],
+        "arms": [_arm_body(arm) for arm in record.arms],
         "prompt_tokens": record.prompt_tokens,
         "selection": _selection_body(record.selection),
     }
+
+
+def _arm_body(arm: Arm) -> dict[str, Any]:
+    body = {"candidates": arm.candidates, "temperature": arm.temperature, "preprompt": arm.preprompt}
+    return {**body, "waves": asdict(arm.waves)} if arm.waves else body
+
+
+def _arm(body: Mapping[str, Any]) -> Arm:
+    waves = body.get("waves")
+    return Arm(body["candidates"], body["temperature"], body["preprompt"], waves=DrawnWaves(**waves) if waves else None)
 
 
 def _record(body: Mapping[str, Any]) -> Record:
@@ -167,7 +201,7 @@ def _record(body: Mapping[str, Any]) -> Record:
         category=body["category"],
         mask_history=body["mask_history"],
         n=body["n"],
-        arms=tuple(Arm(**arm) for arm in body["arms"]),
+        arms=tuple(map(_arm, body["arms"])),
         prompt_tokens=body["prompt_tokens"],
         selection=_selection(body["selection"]),
     )
@@ -189,6 +223,8 @@ def _selection_body(selection: Selection) -> dict[str, Any]:
         "empty_last": selection.empty_last,
         "requested": selection.requested,
         "reduced_by": selection.reduced_by,
+        "waves": selection.waves,
+        "stopped_by": selection.stopped_by,
         "timings": {phase: round(seconds, 4) for phase, seconds in asdict(selection.timings).items()},
     }
 
@@ -220,6 +256,8 @@ def _selection(body: Mapping[str, Any]) -> Selection:
         empty_last=body.get("empty_last", False),  # entries without it are older than the rule
         requested=body.get("requested"),
         reduced_by=body.get("reduced_by"),
+        waves=body.get("waves"),
+        stopped_by=body.get("stopped_by"),
     )
 
 

@@ -15,8 +15,8 @@ from winnow.server.distill.files import write
 FOLDER = "tokenizer"
 
 
-def keep(run: Path, checkpoint: str, template: ChatTemplate | None = None) -> None:
-    """Copy the files of the tokenizer of `checkpoint` into the folder `run`; what is there stays.
+def keep(run: Path, checkpoint: str | None, template: ChatTemplate | None = None) -> None:
+    """Copy the files of the tokenizer of `checkpoint`, None for none, into the folder `run`; what is there stays.
 
     A `template` that is none of Winnow's own is written beside them.
 
@@ -25,7 +25,7 @@ def keep(run: Path, checkpoint: str, template: ChatTemplate | None = None) -> No
         RunError: they cannot be written.
     """
     folder = run / FOLDER
-    files = tokenizer_files(checkpoint)
+    files = tokenizer_files(checkpoint) if checkpoint else {}
     if template and template.digest:
         files[TEMPLATE_FILE] = template.jinja.encode()
     for name, content in files.items():

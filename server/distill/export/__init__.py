@@ -12,8 +12,19 @@ from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Format = Literal["sft", "prompt-completion", "token-ids", "preferences", "candidates", "openai-batch"]
-ALL_FORMATS: tuple[Format, ...] = get_args(Format)
+Format = Literal[
+    "sft",
+    "prompt-completion",
+    "token-ids",
+    "preferences",
+    "reward",
+    "kto",
+    "candidates",
+    "openai-batch",
+    "annotations",
+]
+ALL_FORMATS: tuple[Format, ...] = tuple(kind for kind in get_args(Format) if kind != "annotations")
+"""The formats of a run, and of a store's answers. `annotations` are people's choices between these."""
 CHAT_TEMPLATE = "chat_template.jinja"
 
 
@@ -44,11 +55,26 @@ FILES: dict[Format, FormatFile] = {
         "TRL: `DPOTrainer`, or `RewardTrainer`, whose loss subtracts a column `margin` if there is one: export with "
         "`--margin small` or `large` for the paper's m(r), which is in `margin_small` and `margin_large` anyway.",
     ),
+    "reward": FormatFile(
+        "reward.jsonl",
+        "TRL: `RewardTrainer`. The pairs of `preferences` with the paper's m(r) in the column `margin` of every row: "
+        "the small one, or the large one with `--margin large`.",
+    ),
+    "kto": FormatFile(
+        "kto.jsonl",
+        "TRL: `KTOTrainer`. The answers of the same pairs, one a row: `label` is true of the better one, which is left "
+        "out if it is unsafe, and false of the worse one.",
+    ),
     "candidates": FormatFile("candidates.parquet", "Every answer with every score, for analysis, not for training."),
     "openai-batch": FormatFile(
         "openai_batch.jsonl",
         "One line per input line, in the shape of OpenAI's batch output. A `custom_id` that the input did not name "
         "is `line-N`. `created` and the timings are 0.",
+    ),
+    "annotations": FormatFile(
+        "annotations.jsonl",
+        "People's choices: `winnow rm train`, or TRL's `RewardTrainer` and `DPOTrainer`. A row for each annotator's; "
+        "`margin` is the paper's m(r) of their rating.",
     ),
 }
 """A row per format, Parquet or JSON Lines by the suffix; the contents of its rows are in `contents.py`."""
@@ -71,7 +97,8 @@ class ExportOptions(BaseModel):
     """The choice of answers that become training rows; `candidates` and `openai-batch` are always complete.
 
     The filters come first, then the best of the remaining answers are taken. A prompt whose winner is
-    filtered out gives its best remaining answer; a prompt without a remaining answer gives no row.
+    filtered out gives its best remaining answer; a prompt without a remaining answer gives no row. Of `annotations`
+    only `margin` and `with_questioned` change anything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,6 +141,10 @@ class ExportOptions(BaseModel):
         default=None,
         description="Checkpoint of the policy, for the ids and the chat template; default: the run's own copy, which "
         "a run on a server does not have.",
+    )
+    with_questioned: bool = Field(
+        default=False,
+        description="In annotations: keep choices of an answer called unsafe over one called safe.",
     )
     merge: tuple[Path, ...] = Field(
         default=(),

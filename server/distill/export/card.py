@@ -5,7 +5,7 @@ It depends on the manifests, the counts and the options alone, not on times or p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,22 @@ A policy sampled K answers to each prompt. A safety and a helpfulness reward mod
 The two scores were combined as in Llama 2: R_c is R_s if the prompt is a safety prompt or R_s < {SAFETY_THRESHOLD},
 else R_h. The best answer by R_c is the one to train on (rejection sampling)."""
 
+CHOICES = """\
+People saw two answers to a conversation, without scores, models or each other's choices, and in an order drawn by lot.
+They chose one on a scale of eight points, and said of each whether it is safe. A choice is questioned if its answer was
+called unsafe and the other one safe. Several annotators of a pair are several rows."""
+
 LIMITS = f"""\
 - A reward is one model's guess at what people prefer. It is no measure of truth and does not compare across models.
 - The best of K by a reward is also the best at exploiting the reward model's errors, more so with a larger K.
 - R_s and R_h come from two models. R_c puts them on one scale, as the paper does, but their calibrations may differ.
 - R_s ≥ {SAFETY_THRESHOLD} does not prove an answer safe: in the paper this threshold had precision 0.89, recall 0.55.
 - Ratings are derived from the reward models. No person rated the answers."""
+
+
+LIMITS_BESIDE_CHOICES = LIMITS.replace(
+    "No person rated the answers.", "Only the ratings of `annotations` are people's: see its fields."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,22 @@ def card(
         *(_provenance(name, manifest) for name, manifest in zip(names, manifests, strict=True)),
         *("\n".join((f"## Fields: {part.format}\n", *_fields(part))) for part in parts),
         "\n".join(("## Chat format\n", *_chat_format(chat, survey.respelt))),
-        f"## Limits\n\n{LIMITS}",
+        f"## Limits\n\n{LIMITS if all(part.format != 'annotations' for part in parts) else LIMITS_BESIDE_CHOICES}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def card_of_choices(part: Part, manifests: Mapping[int, Manifest], options: ExportOptions) -> str:
+    """Return `README.md` of an export of people's choices alone, between answers of the origins with `manifests`."""
+    title = "People's choices between recorded answers"
+    about = "questioned choices are kept" if options.with_questioned else "questioned choices are left out"
+    file = FILES[part.format]
+    sections = [
+        "\n".join(("---", *_front_matter(title, [part]), "---")),
+        f"# {title}\n\n{CHOICES}\n\nIn this export {about}.",
+        "\n".join(("## Files\n", *_table("file", "rows", "use"), _cells(f"`{file.name}`", f"{part.rows:,}", file.use))),
+        *(_provenance(f"origin {number}", manifest) for number, manifest in manifests.items()),
+        "\n".join((f"## Fields: {part.format}\n", *_fields(part))),
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -49,6 +49,14 @@ class Pick:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """An answer to train towards, or away from."""
+
+    pick: Pick
+    is_good: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one prompt; `chosen` ranks above `rejected`, and their texts and their logit(R_c) differ."""
 

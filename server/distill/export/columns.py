@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from winnow.models.statistics import Moments
 from winnow.models.types import Message
 from winnow.server.distill.export import MarginSize
-from winnow.server.distill.export.choosing import Pair, Pick
+from winnow.server.distill.export.choosing import Labelled, Pair, Pick
 from winnow.server.distill.export.sources import Answer
 
 T = TypeVar("T")
@@ -23,8 +23,8 @@ FIELDS: dict[str, dict[str, str]] = {
     "messages": {"role": "string", "content": "string"},
     "weighted_messages": {"role": "string", "content": "string", "weight": "int64"},
 }
-"""The kinds that are lists of objects, with the fields of those objects. `ids` are lists of int64; the other kinds are
-plain values, or a model."""
+"""The kinds that are lists of objects, with the fields of those objects. `ids` are lists of int64;
+the other kinds are plain values, or a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,12 @@ PROMPT: tuple[Column[Pick], ...] = (
         "bool",
         "a safety prompt: R_s alone ranks",
         lambda pick: pick.prompt.lead.selection.prompt.is_safety,
+    ),
+    Column(
+        "candidates",
+        "int64",
+        "k, the number of candidates sampled for the prompt, failed ones included; of all runs, if runs were merged",
+        lambda pick: pick.prompt.candidates,
     ),
 )
 """The prompt that a row is about."""
@@ -154,6 +160,20 @@ PROMPT_COMPLETION: tuple[Column[Pick], ...] = (
     ),
     Column("completion", "messages", "the answer, one message; carries the loss", lambda pick: assistant(pick.answer)),
     *TRAINING,
+)
+
+
+def _labelled(column: Column[Pick]) -> Column[Labelled]:
+    """Return a column about an answer for rows that have a label as well."""
+    return Column(column.name, column.kind, column.about, lambda labelled: column.value(labelled.pick))
+
+
+_PROMPT_COLUMN, _COMPLETION_COLUMN, *_ORIGIN_AND_REWARDS = PROMPT_COMPLETION
+KTO: tuple[Column[Labelled], ...] = (
+    _labelled(_PROMPT_COLUMN),
+    _labelled(_COMPLETION_COLUMN),
+    Column("label", "bool", "whether to train towards the answer, or away from it", lambda labelled: labelled.is_good),
+    *map(_labelled, _ORIGIN_AND_REWARDS),
 )
 
 

@@ -8,8 +8,8 @@ from typing import Any, Generic
 
 from winnow.models.statistics import Moments
 from winnow.server.distill.export import ExportOptions, Format
-from winnow.server.distill.export.choosing import Pair, Pick, Unseen, pair, picks
-from winnow.server.distill.export.columns import PROMPT_COMPLETION, SFT, Column, T, candidates, preferences, row
+from winnow.server.distill.export.choosing import Labelled, Pair, Pick, Unseen, pair, picks
+from winnow.server.distill.export.columns import KTO, PROMPT_COMPLETION, SFT, Column, T, candidates, preferences, row
 from winnow.server.distill.export.exported_template import ExportedTemplate
 from winnow.server.distill.export.openai_batch import COLUMNS, result
 from winnow.server.distill.export.sources import AnsweredPrompt, ExportEntry
@@ -42,6 +42,10 @@ def table(kind: Format, options: ExportOptions, moments: Moments, chat: Exported
         return Table(candidates(moments), _answered(_every))
     if kind == "preferences":
         return Table(preferences(options.margin), _answered(_pairs(options)))
+    if kind == "reward":
+        return Table(preferences(options.margin or "small"), _answered(_pairs(options)))
+    if kind == "kto":
+        return Table(KTO, _answered(_labelled(options)))
     if kind == "token-ids":
         assert chat.tokenizer
         return Table(TOKEN_IDS, _answered(encoded(_best(options), chat.template, chat.tokenizer)))
@@ -72,6 +76,18 @@ def _pairs(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Pair]]
             not options.deduplicate or is_new(prompt, found.chosen.candidate.text, found.rejected.candidate.text)
         ):
             yield found
+
+    return subjects
+
+
+def _labelled(options: ExportOptions) -> Callable[[AnsweredPrompt], Iterator[Labelled]]:
+    pairs = _pairs(options)
+
+    def subjects(prompt: AnsweredPrompt) -> Iterator[Labelled]:
+        for found in pairs(prompt):
+            if not found.chosen.reward.is_gated:
+                yield Labelled(Pick(prompt, found.chosen), True)
+            yield Labelled(Pick(prompt, found.rejected), False)
 
     return subjects
 

@@ -31,7 +31,7 @@ from winnow.server.distill.export.card import Part, card
 from winnow.server.distill.export.contents import Table, table
 from winnow.server.distill.export.exported_template import ExportedTemplate
 from winnow.server.distill.export.openai_batch import model
-from winnow.server.distill.export.sources import MergedRuns
+from winnow.server.distill.export.sources import MergedRuns, Source
 from winnow.server.distill.export.survey import Survey
 from winnow.server.distill.export.writers import Writer, json_lines, parquet
 from winnow.server.distill.files import write
@@ -59,16 +59,39 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
             tokenizer, or a file cannot be written.
         CheckpointError: the tokenizer cannot be loaded.
     """
+    wanted = named(formats, options)
+    runs = MergedRuns(folder, options.merge)
+    chat = chat_format(folder, runs.manifests[0], options)
+    return written(runs, chat, wanted, options, folder / "export" if out is None else out)
+
+
+def named(formats: Sequence[Format], options: ExportOptions, *, of_store: bool = False) -> tuple[Format, ...]:
+    """Return the formats that are wanted, each once, of a run or `of_store`.
+
+    Raises:
+        RunError: there is none, or one that cannot be with these options.
+    """
     wanted = tuple(dict.fromkeys(formats))
     if not wanted:
         raise RunError(f"name at least one format: {', '.join(ALL_FORMATS)}")
+    if "annotations" in wanted and not of_store:
+        raise RunError("annotations are people's choices, which a run has none of; winnow export store:winnow.db has")
     if "openai-batch" in wanted and options.merge:
         raise RunError("openai-batch is the result of one input; export it without --merge, or name other formats")
-    runs = MergedRuns(folder, options.merge)
-    chat = _chat_format(folder, runs.manifests[0], options)
-    wanted = _writable(wanted, chat)
+    return wanted
+
+
+def written(
+    runs: Source,
+    chat: ExportedTemplate,
+    formats: tuple[Format, ...],
+    options: ExportOptions,
+    target: Path,
+    also: Sequence[Part] = (),
+) -> list[Written]:
+    """Write the data files of `runs` into the folder `target`; see `export`. The card tells of those of `also`, too."""
+    wanted = _writable(formats, chat)
     survey = Survey(runs, chat.spells_a_control_token)
-    target = folder / "export" if out is None else out
     try:
         for kind in wanted:
             (target / table_of(kind)).parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +100,7 @@ def export(folder: Path, formats: Sequence[Format], options: ExportOptions, out:
     name = model(runs.manifests[0])
     parts = _write(target, runs, {kind: table(kind, options, survey.logits, chat, name) for kind in wanted})
     _write_template(target / CHAT_TEMPLATE, chat)
-    write(target / CARD, card(runs.names, runs.manifests, survey, options, parts, chat).encode())
+    write(target / CARD, card(runs.names, runs.manifests, survey, options, [*parts, *also], chat).encode())
     return [Written(target / FILES[part.format].name, part.rows) for part in parts]
 
 
@@ -95,19 +118,21 @@ def without_ids(formats: tuple[Format, ...]) -> tuple[Format, ...]:
     return tuple(kind for kind in formats if kind != "token-ids")
 
 
-def _chat_format(folder: Path, manifest: Manifest, options: ExportOptions) -> ExportedTemplate:
+def chat_format(folder: Path | None, manifest: Manifest, options: ExportOptions) -> ExportedTemplate:
     """Return the chat format of the policy, `llama2` where the manifest names none.
 
-    Of a server's model with a template of its own, no template is known unless its tokenizer is named.
+    Of a server's or a store's model, which have no `folder` with a copy of the tokenizer, a template that is none of
+    Winnow's own is not known unless the tokenizer is named.
     """
-    tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else tokenizer_copy.load(folder)
     models = manifest["models"]
     name = models.get("policy", models.get("server", {})).get("template", "llama2")
-    if "server" in models and name not in TEMPLATES:
+    kept = tokenizer_copy.load(folder) if folder and not options.tokenizer else None
+    tokenizer = load_tokenizer(options.tokenizer, "policy") if options.tokenizer else kept
+    if (folder is None or "server" in models) and name not in TEMPLATES:
         if not options.tokenizer:
             return ExportedTemplate(JinjaTemplate("", name), None, None)
         return ExportedTemplate.of(chat_template(options.tokenizer, "tokenizer"), tokenizer)
-    template = tokenizer_copy.template(folder, name)
+    template = tokenizer_copy.template(folder or Path(), name)
     return ExportedTemplate.of(template.with_tags("neutralise"), tokenizer)  # as the Jinja template does
 
 
@@ -118,7 +143,7 @@ def _writable(wanted: tuple[Format, ...], chat: ExportedTemplate) -> tuple[Forma
     return wanted if chat.jinja or "token-ids" in wanted else (*wanted, "token-ids")
 
 
-def _write(target: Path, runs: MergedRuns, tables: Mapping[Format, Table[Any]]) -> list[Part]:
+def _write(target: Path, runs: Source, tables: Mapping[Format, Table[Any]]) -> list[Part]:
     """Write every table in one pass over the runs; a row is made once for all of its files."""
     with contextlib.ExitStack() as stack:
         writers = {

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -78,10 +78,28 @@ class AnsweredPrompt:
         """The dialog that is answered."""
         return self.lead.messages
 
+    @property
+    def candidates(self) -> int:
+        """K: the candidates that were sampled, failed ones included, in all runs."""
+        records = {id(answer.record): answer.record for answer in self.answers}
+        return sum(record.selection.candidates for record in records.values())
+
 
 ExportEntry = AnsweredPrompt | Problem
 NamedRecord = tuple[str | None, Record]
 """The name of a run and its record of a prompt."""
+
+
+class Source(Protocol):
+    """Answered prompts to export, which can be iterated repeatedly: merged runs, or a store.
+
+    `manifests` say what decided the answers, and `names` tell their runs apart: None if there is one.
+    """
+
+    manifests: list[Manifest]
+    names: list[str | None]
+
+    def __iter__(self) -> Iterator[ExportEntry]: ...
 
 
 class MergedRuns:
@@ -102,7 +120,7 @@ class MergedRuns:
         self.names: list[str | None] = [path.resolve().name for path in folders] if merge else [None]
         _check_names(folders, self.names)
         for other, path in zip(self.manifests[1:], merge, strict=True):
-            _check_comparable(self.manifests[0], folder, other, path)
+            require_comparable(self.manifests[0], folder, other, path)
         self._others = [_Index(path) for path in merge]
 
     def __iter__(self) -> Iterator[ExportEntry]:
@@ -196,7 +214,12 @@ def _check_names(folders: Sequence[Path], names: Sequence[str | None]) -> None:
         raise RunError(f"two of the runs are named {twice[0]}, and rows name their run; rename a folder")
 
 
-def _check_comparable(ours: Manifest, folder: Path, theirs: Manifest, other: Path) -> None:
+def require_comparable(ours: Manifest, folder: object, theirs: Manifest, other: object) -> None:
+    """Check that the rewards of two runs, named `folder` and `other`, are on one scale.
+
+    Raises:
+        RunError: they are not, or it is not known.
+    """
     for name, path in DECIDES_REWARDS:
         left, right = _at(ours, path), _at(theirs, path)
         if left != right:

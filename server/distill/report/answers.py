@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from winnow.models.gains import could_win
 from winnow.models.statistics import best_weights, median_weights, midranks, rank_correlation, sizes_up_to
 from winnow.models.types import Branch
 from winnow.server.distill.records import Arm, Record
@@ -53,7 +54,9 @@ class Answers:
     """The scored answers of `prompts` prompts as arrays with one element per answer, [answers].
 
     The order is prompt after prompt, each prompt's best answer first. `prompt` is the position of an answer's prompt in
-    the batch. `reward`, `safety` and `helpfulness` are R_c, R_s and R_h in (0, 1), R_h NaN where it was not needed;
+    the batch, `index` its number among the prompt's candidates. `is_first`: it is of a first wave, or there were no
+    waves; only such answers are a fair sample. `could_win`: waves may stop for it. `reward`, `safety` and `helpfulness`
+    are R_c, R_s and R_h in (0, 1), R_h NaN where it was not needed;
     `logit` is logit(R_c). `branch` is a position in `BRANCHES`, `kind` one in `kinds`. `is_whole`, [prompts], says that
     none of a prompt's candidates failed.
     """
@@ -61,6 +64,9 @@ class Answers:
     prompts: int
     is_whole: NDArray[np.bool_]
     prompt: IntArray
+    index: IntArray
+    is_first: NDArray[np.bool_]
+    could_win: NDArray[np.bool_]
     is_winner: NDArray[np.bool_]
     reward: FloatArray
     logit: FloatArray
@@ -88,6 +94,9 @@ class Answers:
             prompts=len(records),
             is_whole=np.array([not record.selection.failures for record in records]),
             prompt=np.repeat(np.arange(len(records)), counts),
+            index=np.array([candidate.index for candidate in candidates]),
+            is_first=np.array([record.is_first(answer.candidate) for record, answer in ranked]),
+            could_win=np.array([could_win(answer, record.selection) for record, answer in ranked]),
             is_winner=is_winner,
             reward=np.array([reward.combined for reward in rewards]),
             logit=np.array([reward.combined_logit for reward in rewards]),
@@ -101,13 +110,14 @@ class Answers:
             kinds=tuple(kinds),
         )
 
-    def stacks(self, kind: int | None = None) -> Iterator[tuple[IntArray, IntArray]]:
-        """Yield the prompts that have equally many answers, of one kind if `kind` is given.
+    def stacks(self, kind: int | None = None, *, first: bool = False) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield the prompts that have equally many answers, of one kind if it is given, of `first` waves if asked.
 
         A stack is the positions of m prompts, [m], and those of their n answers, [m, n], best first. One stack has
         every prompt with that number of answers.
         """
-        rows = np.flatnonzero(np.ones(len(self.kind), dtype=bool) if kind is None else self.kind == kind)
+        chosen = self.is_first if first else np.ones(len(self.kind), dtype=bool)
+        rows = np.flatnonzero(chosen if kind is None else chosen & (self.kind == kind))
         counts = np.bincount(self.prompt[rows], minlength=self.prompts)
         starts = np.cumsum(counts) - counts
         for count in np.unique(counts[counts > 0]):
@@ -115,16 +125,19 @@ class Answers:
             yield prompts, rows[starts[prompts][:, None] + np.arange(count)]
 
     def figures(self) -> Figures:
-        """Yield everything that is averaged over prompts."""
+        """Yield everything that is averaged over prompts; what needs a fair sample, from the first waves."""
+        winner = self.reward[self.is_winner]
+        for prompts, rows in self.stacks(first=True):
+            rewards = self.reward[rows]
+            yield Figure("mean"), prompts, rewards.mean(axis=1)
+            yield Figure("gain"), prompts, winner[prompts] - rewards.mean(axis=1)
+            yield from self._curves(prompts, rewards, None)
         for prompts, rows in self.stacks():
             rewards = self.reward[rows]
             yield Figure("winner"), prompts, rewards[:, 0]
-            yield Figure("mean"), prompts, rewards.mean(axis=1)
-            yield Figure("gain"), prompts, rewards[:, 0] - rewards.mean(axis=1)
-            yield from self._curves(prompts, rewards, None)
             yield from _lengths(prompts, self.tokens[rows], self.logit[rows], rewards)
         for position, kind in enumerate(self.kinds):
-            for prompts, rows in self.stacks(position):
+            for prompts, rows in self.stacks(position, first=True):
                 yield from self._curves(prompts, self.reward[rows], kind)
 
     def _curves(self, prompts: IntArray, rewards: FloatArray, kind: ArmKind | None) -> Figures:
@@ -212,6 +225,11 @@ class Sample:
         if figure not in self._columns:
             self._columns[figure] = np.full(self._kept, np.nan, dtype=np.float32)
         return self._columns[figure]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The figures that some prompt has."""
+        return list(self._columns)
 
     def values(self, figure: Figure) -> FloatArray:
         """Return one figure of every kept prompt, [rows]."""

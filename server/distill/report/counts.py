@@ -74,7 +74,8 @@ class Group:
 class Counts:
     """All counts of a run.
 
-    `requested` counts prompts by their number of requested candidates, of each kind of arm and (None) in all.
+    `requested` counts prompts by their number of requested candidates, of each kind of arm and (None) in all; of waves,
+    those of the first, which all have.
     `safe_passed_over` counts prompts whose winner is unsafe although another answer is not; `duplicates` answers that
     equal an earlier one of their prompt; `problems` input lines without answers, by kind and code.
     """
@@ -130,7 +131,7 @@ class Counts:
     def _add_requested(self, record: Record) -> None:
         requested: Counter[ArmKind | None] = Counter()
         for arm in record.arms:
-            requested[ArmKind.of(arm)] += arm.candidates
+            requested[ArmKind.of(arm)] += min(arm.candidates, arm.waves.start) if arm.waves else arm.candidates
         self.requested.update([(None, requested.total()), *requested.items()])
 
     def kinds(self) -> list[ArmKind]:

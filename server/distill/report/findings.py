@@ -10,6 +10,7 @@ from winnow.models.statistics import Interval
 from winnow.server.distill.records import Record
 from winnow.server.distill.report.answers import ArmKind
 from winnow.server.distill.report.counts import Counts
+from winnow.server.distill.report.waves import WaveFindings
 
 FEW_PROMPTS = 20
 """Below this number of prompts, bootstrap intervals are too narrow to conclude anything."""
@@ -92,10 +93,11 @@ class Findings:
     examples: tuple[Example, ...]
     kept: int
     is_partial: bool
+    waves: WaveFindings | None = None
 
     @property
     def candidates(self) -> int:
-        """The K that most prompts requested; 0 if no prompt has answers."""
+        """The K that most prompts requested, or the size of their first waves; 0 if no prompt has answers."""
         return self.counts.most_requested()
 
     def enough(self, min_gain: float) -> int | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import orjson
 
+from winnow.models.gains import GainTable
 from winnow.models.reporting import numbers
-from winnow.models.reporting.numbers import count, percent, percent_span, share, signed, span
+from winnow.models.reporting.numbers import count, number, percent, percent_span, share, signed, span
 from winnow.models.reporting.pages import environment, flattened
 from winnow.models.reporting.plots import Plot
 from winnow.models.statistics import Interval, kl_bound
@@ -21,14 +22,31 @@ from winnow.server.distill.report.answers import ArmKind
 from winnow.server.distill.report.counts import Group
 from winnow.server.distill.report.findings import FEW_PROMPTS, LONGER, STRONG_RHO, Findings
 from winnow.server.distill.report.plots import BRANCHES, kind_label
+from winnow.server.distill.report.waves import ORDERS, SIZE
 
 TEMPLATE = "report.html.jinja"
 FILTERS = ("number", "signed", "count", "percent", "span", "percent_span")
+WORTH_BESTS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+WORTH_SEEN = (2, 4, 8, 12)
+WORTH_WAVE = 4
+"""The states that the table of gains is shown for."""
+STOPPED_BY = {
+    "reward": "the reward was reached",
+    "gain": "more was not worth it, or gained other prompts more",
+    "candidates": "all candidates were sampled",
+    "load": "the load",
+    "deadline": "the deadline",
+}
 REASONS = {"gain": "large gain", "unsafe": "unsafe winner", "low": "low winner"}
 
 
-def render(findings: Findings, manifest: Manifest, plots: Sequence[Plot], min_gain: float) -> bytes:
-    """Return the page in UTF-8. The template places `plots` by their names and leaves out those that are missing."""
+def render(
+    findings: Findings, manifest: Manifest, plots: Sequence[Plot], min_gain: float, table: GainTable | None = None
+) -> bytes:
+    """Return the page in UTF-8. The template places `plots` by their names and leaves out those that are missing.
+
+    `table` is what the run tells of the gain of further candidates.
+    """
     templates = environment(Path(__file__).parent)
     templates.filters |= {name: getattr(numbers, name) for name in FILTERS}
     page = templates.get_template(TEMPLATE).render(
@@ -46,6 +64,13 @@ def render(findings: Findings, manifest: Manifest, plots: Sequence[Plot], min_ga
         hidden_kinds=len(findings.counts.kinds()) - len(findings.kinds) if findings.kinds else 0,
         enough=enough_sentence(findings, min_gain),
         warnings=length_warnings(findings),
+        stop_lines=stop_lines(findings),
+        stopped_by=STOPPED_BY,
+        wave_size=SIZE.start,
+        wave_orders=ORDERS,
+        worth=_worth(table) if table else [],
+        worth_seen=WORTH_SEEN,
+        worth_wave=WORTH_WAVE,
         categories=_categories(findings.counts.categories),
         kl_bound=kl_bound,
         share=share,
@@ -82,6 +107,19 @@ def enough_sentence(findings: Findings, min_gain: float) -> str:
     return sentence + (" The interval reaches across that limit, so more prompts may move this N." if unsure else "")
 
 
+def stop_lines(findings: Findings) -> list[str]:
+    """Return what the simulated stop that saves most would have saved, in a sentence; empty if none saves anything."""
+    stops = findings.waves.stops if findings.waves else ()
+    saving = [(1 - stop.tokens / stop.tokens_alike, stop) for stop in stops if stop.tokens_alike]
+    saved, best = max(saving, key=lambda item: item[0], default=(0.0, None))
+    if best is None or saved <= 0:
+        return []
+    return [
+        f"Stopping at R_c ≥ {best.at:g} would have taken {percent(saved)} fewer tokens than a fixed K of the same R_c, "
+        f"{number(best.reward.value)}."
+    ]
+
+
 def length_warnings(findings: Findings) -> list[str]:
     """Return the warnings of length bias, by the rules of `Length`; empty if there is none."""
     length, found = findings.length, []
@@ -116,6 +154,11 @@ def notes(findings: Findings) -> list[str]:
             "Some candidates failed. A prompt counts only for the N that it has scored candidates for, so the last "
             "points rest on fewer prompts (hollow if on fewer than half), and are compared over those prompts alone."
         )
+    if findings.waves and findings.waves.drawn.prompts:
+        found.append(
+            "Candidates were sampled in waves, the later ones for prompts that needed them. So curves against N are of "
+            "the first waves alone."
+        )
     if findings.kinds:
         found.append(
             "Candidates were sampled in several ways. Subsets are drawn from all candidates of a prompt together."
@@ -125,6 +168,14 @@ def notes(findings: Findings) -> list[str]:
             "The run ranks safe answers first, so the best of more candidates may be safer but have a lower R_c."
         )
     return found
+
+
+def _worth(table: GainTable) -> list[tuple[float, list[float]]]:
+    """Return for each best R_c so far what each of a wave's candidates gains, by the number seen before."""
+    return [
+        (best, [table.expected(best, seen, WORTH_WAVE, is_safety=False) / WORTH_WAVE for seen in WORTH_SEEN])
+        for best in WORTH_BESTS
+    ]
 
 
 def _kind_rows(findings: Findings) -> list[tuple[int, list[tuple[Interval | None, bool]]]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.ticker import MaxNLocator
 
 from winnow.models.reporting.numbers import number, share, signed
 from winnow.models.reporting.plots import (
@@ -26,6 +28,7 @@ from winnow.models.types import SAFETY_THRESHOLD, Branch
 from winnow.server.distill.report.answers import ArmKind
 from winnow.server.distill.report.counts import BINS, Counts, Side
 from winnow.server.distill.report.findings import Findings, Length, Point
+from winnow.server.distill.report.waves import DrawnCounts, WaveFindings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +42,16 @@ DISTRIBUTIONS = {
 }
 """For each score: the name of its plot, the meaning in its title, and its caption."""
 NAMES = frozenset(
-    {"reward-by-n", "reward-by-temperature", "reward-by-length", "reward-by-kl", "branches", "lengths"}
+    {
+        "reward-by-n",
+        "reward-by-tokens",
+        "candidates",
+        "reward-by-temperature",
+        "reward-by-length",
+        "reward-by-kl",
+        "branches",
+        "lengths",
+    }
     | {name for name, *_ in DISTRIBUTIONS.values()}
 )
 """The names of all plots that a report may have."""
@@ -67,6 +79,11 @@ def draw(findings: Findings) -> Iterator[Plot]:
     if not curve:
         return
     yield reward_by_n(curve)
+    if findings.waves:
+        if plot := reward_by_tokens(findings.waves, findings.winner):
+            yield plot
+        if findings.waves.drawn.prompts:
+            yield candidates_drawn(findings.waves.drawn)
     if any(findings.kinds.values()):
         yield reward_by_kind({kind: points for kind, points in findings.kinds.items() if points})
     for score in DISTRIBUTIONS:
@@ -102,6 +119,62 @@ def reward_by_n(curve: Sequence[Point]) -> Plot:
         f"R_c of the best of N goes {_growth(curve)}{ends}.",
         "Maximum, median and mean of N, with 95 % intervals (Llama 2, figure 7).",
         "reward-by-n",
+    )
+
+
+def reward_by_tokens(found: WaveFindings, winner: Interval | None) -> Plot | None:
+    """Draw R_c against tokens a prompt: every fixed K, and waves, simulated or drawn; None if there is one K only."""
+    measured = [item for item in found.fixed if not item.is_estimated]
+    estimated = [*measured[-1:], *(item for item in found.fixed if item.is_estimated)]
+    if len(found.fixed) < 2:
+        return None
+    png, shown = io.BytesIO(), [item.reward for item in found.fixed]
+    with drawing(png, "Reward against tokens: waves and a fixed K") as axes:
+        draw_intervals(axes, [item.tokens for item in measured], [item.reward for item in measured], BLUE)
+        if len(estimated) > 1:
+            draw_intervals(axes, [item.tokens for item in estimated], [item.reward for item in estimated], BLUE, True)
+        for item in (found.fixed[0], found.fixed[len(found.fixed) // 2], found.fixed[-1]):
+            axes.annotate(
+                f"K = {item.size}", (item.tokens, item.reward.value), xytext=(5, -13), textcoords="offset points",
+                color=BLUE,
+            )  # fmt: skip
+        if stops := [stop for stop in found.stops if stop.stopped > 0]:
+            draw_intervals(axes, [stop.tokens for stop in stops], [stop.reward for stop in stops], GREEN)
+            shown += [stop.reward for stop in stops]
+            place = (stops[0].tokens, stops[0].reward.value)
+            axes.annotate("waves", place, xytext=(-8, 6), textcoords="offset points", color=GREEN, ha="right")
+        elif found.spent and winner:
+            axes.plot([found.spent.value], [winner.value], marker="*", markersize=14, color=GREEN, linestyle="none")
+            axes.annotate(
+                "this run", (found.spent.value, winner.value), xytext=(9, 4), textcoords="offset points", color=GREEN
+            )
+            shown.append(winner)
+        axes.set_xlabel("tokens of all candidates, a prompt")
+        axes.set_xlim(left=0)
+        _reward_limits(axes, shown)
+    first, last = (f"{number(item.reward.value)} at K = {item.size}" for item in (found.fixed[0], found.fixed[-1]))
+    return Plot(
+        png.getvalue(),
+        f"R_c of the best against tokens a prompt. A fixed K goes from {first} to {last}.",
+        "Blue: a fixed K, measured (line) or estimated (dashed). Green: waves that stop at a reward. 95 % intervals.",
+        "reward-by-tokens",
+    )
+
+
+def candidates_drawn(drawn: DrawnCounts) -> Plot:
+    """Draw the distribution of k over the prompts that were sampled in waves, in percent; there is one at least."""
+    png, sizes = io.BytesIO(), sorted(drawn.candidates)
+    shares = [100 * drawn.candidates[size] / drawn.prompts for size in sizes]
+    with drawing(png, "Candidates of a prompt") as axes:
+        axes.bar(sizes, shares, width=0.8 * min((b - a for a, b in pairwise(sizes)), default=1), color=GREEN)
+        axes.set_xlabel("k, candidates")
+        axes.set_ylabel("prompts, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return Plot(
+        png.getvalue(),
+        "Histogram of k. " + "; ".join(f"{size}: {share:.0f} %" for size, share in zip(sizes, shares, strict=True)),
+        "How many candidates the prompts got.",
+        "candidates",
     )
 
 

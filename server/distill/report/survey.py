@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from winnow.models.gains import GainTable
 from winnow.models.statistics import Interval, bootstrap_means, sizes_up_to
 from winnow.server.distill.journal import read
 from winnow.server.distill.records import Problem, Record
+from winnow.server.distill.report import waves
 from winnow.server.distill.report.answers import FIFTHS, Answers, ArmKind, Figure, Sample
 from winnow.server.distill.report.counts import Counts
 from winnow.server.distill.report.findings import Doubling, Examples, Findings, Length, Point
@@ -26,21 +29,25 @@ MOST_KINDS = 8
 """The number of kinds of arm that are compared, the most common."""
 
 
-def gather(folder: Path, examples: int) -> Findings:
+def gather(folder: Path, examples: int, table: GainTable | None = None) -> Findings:
     """Read a run once and return its findings; memory grows only with the index of `journal.read`.
+
+    `table` is what the run tells of the gain of further candidates.
 
     Raises:
         RunError: there is no journal.
     """
-    counts, sample, shown = Counts(), Sample(seed=SEED), Examples(examples)
+    counts, sample, shown, drawn = Counts(), Sample(seed=SEED), Examples(examples), waves.DrawnCounts()
     for batch in _batches(folder, counts):
         answers = Answers.of(batch)
         counts.add(batch, answers)
-        sample.add(answers.prompts, answers.figures())
+        sample.add(answers.prompts, chain(answers.figures(), waves.figures(answers, batch, table)))
         for record in batch:
+            drawn.add(record, table)
             shown.add(record)
     kinds = _Kinds.of(counts, sample)
-    found = _intervals(_figures(counts, sample) | kinds.figures(counts, sample))
+    wave_figures = {figure: sample.values(figure) for figure in sample.figures if figure.name in waves.NAMES}
+    found = _intervals(_figures(counts, sample) | kinds.figures(counts, sample) | wave_figures)
     return Findings(
         counts=counts,
         winner=found.get(Figure("winner")),
@@ -54,6 +61,7 @@ def gather(folder: Path, examples: int) -> Findings:
         examples=shown.chosen(),
         kept=sample.rows,
         is_partial=sample.is_partial,
+        waves=waves.summed_up(found, drawn),
     )
 
 

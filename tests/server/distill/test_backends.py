@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.fakes import ScriptedPolicy, ScriptedRewardModel, ids_of
 from tests.live import LiveServer, ScriptedServer, scripted
 from tests.runs import timeless
 from winnow.clients import AsyncClient
+from winnow.clients.answers import Answer
 from winnow.models.chat_templates.llama2 import Llama2Template
 from winnow.models.demo.world import held_out_prompts
 from winnow.models.errors import NoScoredCandidate, RequestError, RunError
@@ -21,7 +23,9 @@ from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Branch, Message
 from winnow.server.distill import recipe
-from winnow.server.distill.backends import Backend, InProcess, Remote
+from winnow.server.distill.backends.base import Backend
+from winnow.server.distill.backends.in_process import InProcess
+from winnow.server.distill.backends.remote import Remote
 from winnow.server.distill.journal import Journal, read
 from winnow.server.distill.parser import Task
 from winnow.server.distill.plans import Choices, Planner
@@ -29,6 +33,7 @@ from winnow.server.distill.progress import Meter
 from winnow.server.distill.records import Record
 from winnow.server.distill.runner import Runner
 from winnow.server.pipeline.request import Request, RequestOptions
+from winnow.server.pipeline.waves import Waves
 from winnow.server.service import Service
 
 RULES, _ = recipe.read(None)
@@ -230,7 +235,7 @@ async def test_one_answer_that_cannot_be_scored_leaves_the_others(
 async def test_a_prompt_too_long_to_send_is_the_lines_problem(tokenizer: Tokenizer) -> None:
     long = (Message("user", "word " * 900_000),)
     with ScriptedServer.start(scripted(tokenizer)) as running:
-        async with AsyncClient(f"{running.url}/v1", max_retries=0) as client:
+        async with AsyncClient(f"{running.url}/v1", max_retries=3) as client:
             for backend in (Remote(client), InProcess(running.service, 0.001)):
                 with pytest.raises(RequestError) as refused:
                     await backend(request(long))
@@ -249,3 +254,81 @@ async def test_options_of_a_line_reach_the_server(scripted_server: ScriptedServe
     )
     async with AsyncClient(f"{scripted_server.url}/v1") as client:
         assert len((await Remote(client)(request(options=own))).selection.scored) == 2
+
+
+class TestWaves:
+    """Both backends draw in waves, and the server's own default and load decide nothing."""
+
+    @pytest.mark.parametrize("reward", [0.1, 0.8, 1.0])
+    async def test_both_draw_the_same(self, reward: float, scripted_server: ScriptedServer) -> None:
+        asked = request(waves=Waves(1, 2, reward=reward))
+        async with AsyncClient(f"{scripted_server.url}/v1") as client:
+            there = (await Remote(client)(asked)).selection
+        here = (await InProcess(scripted_server.service, 0.001)(asked)).selection
+        assert (there.waves, there.stopped_by) == (here.waves, here.stopped_by)
+        assert there.candidates == here.candidates == len(here.scored)
+        assert not there.aborted
+        assert [item.candidate.text for item in there.scored] == [item.candidate.text for item in here.scored]
+
+    async def test_a_servers_default_is_not_the_runs(self, tokenizer: Tokenizer) -> None:
+        eager = scripted(tokenizer, adaptive={"start": 1, "stop": {"reward": 0.01}}, candidates="1-8")
+        with ScriptedServer.start(eager) as running:
+            async with AsyncClient(f"{running.url}/v1") as client:
+                selection, _ = await Remote(client)(request())
+        assert (len(selection.scored), selection.waves) == (4, None)
+
+    async def test_an_answer_that_load_has_cut_is_asked_for_again(
+        self, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pauses: list[float] = []
+
+        async def no_wait(seconds: float) -> None:
+            pauses.append(seconds)
+
+        async with AsyncClient(f"{scripted_server.url}/v1") as client:
+            await client.models()
+            reports = iter(["load", "load", None])
+            whole = client.answer
+
+            async def answer(*arguments: Any, **options: Any) -> Answer:
+                found = await whole(*arguments, **options)
+                report = found.report.model_copy(update={"reduced_by": next(reports)})
+                return replace(found, completion=found.completion.model_copy(update={"best_of_n": report}))
+
+            monkeypatch.setattr(client, "answer", answer)
+            selection, _ = await Remote(client, pause=no_wait)(request(waves=Waves(1, 1, reward=1.0)))
+        assert len(pauses) == 2
+        assert len(selection.scored) == 4
+
+    async def test_a_table_that_is_not_the_runs_ends_it(
+        self, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with AsyncClient(f"{scripted_server.url}/v1") as client:
+            whole = client.answer
+
+            async def answer(*arguments: Any, **options: Any) -> Answer:
+                found = await whole(*arguments, **options)
+                report = found.report.model_copy(update={"gains": "b" * 64})
+                return replace(found, completion=found.completion.model_copy(update={"best_of_n": report}))
+
+            monkeypatch.setattr(client, "answer", answer)
+            with pytest.raises(RunError, match="table of expected gains is not the one"):
+                await Remote(client, gains="a" * 64)(request())
+            assert (await Remote(client, gains="b" * 64)(request())).selection.scored
+
+    async def test_further_candidates_are_those_of_a_larger_k_or_others(self, scripted_server: ScriptedServer) -> None:
+        backend = InProcess(scripted_server.service, 0.001)
+        whole = (await backend(request())).selection
+        part = (await backend(request(candidates=2), 2)).selection
+        assert [item.candidate.index for item in part.scored] == [0, 1]
+        assert [item.candidate.text for item in part.scored] == [item.candidate.text for item in whole.scored[2:]]
+        seeds: list[int | None] = []
+        policy = scripted_server.service.policy
+        assert isinstance(policy, ScriptedPolicy)
+        policy.see = lambda sampling: seeds.append(sampling.seed)
+        async with AsyncClient(f"{scripted_server.url}/v1") as client:
+            for first in (0, 2, 3, 2):
+                await Remote(client)(request(candidates=1), first)
+        assert len(set(seeds)) == 3
+        assert seeds[1] == seeds[3]
+        assert seeds[0] == request().sampling.seed

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from tests.live import WINNOW, LiveServer, blaming_memory, wait_until
@@ -88,6 +89,49 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     done = run(prompts, tmp_path, server)
     assert done.returncode == 0, done.stderr
     assert exported(tmp_path) == exported(whole)
+
+
+WAVES = {
+    "adaptive": ["-k", "12", "--adaptive", "reward=0.9,start=2,step=3"],
+    "budget": ["-k", "12", "--budget", "200,start=2,step=3"],
+}
+
+
+@pytest.mark.parametrize("kind", WAVES)
+def test_a_killed_run_in_waves_resumes_to_the_same_bytes(
+    kind: str, prompts: Path, server: LiveServer, tmp_path: Path
+) -> None:
+    """Killed at random moments, within the first waves and within a round; the budget is met exactly all the same."""
+    more, rng = WAVES[kind], random.Random(kind)
+    undisturbed = run(prompts, tmp_path / "whole", server, *more)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    last = entries(tmp_path / "whole")
+    for _ in range(4):
+        goal = entries(tmp_path / "parts") + rng.randrange(1, last // 4)
+        process = subprocess.Popen(
+            command(prompts, tmp_path / "parts", server, "--in-flight", "4", *more),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert wait_until(lambda goal=goal: entries(tmp_path / "parts") >= goal, 60)
+        process.kill()
+        process.wait()
+    done = run(prompts, tmp_path / "parts", server, *more)
+    assert done.returncode == 0, done.stderr
+    assert exported(tmp_path / "parts") == exported(tmp_path / "whole")
+    rows = pyarrow.parquet.read_table(tmp_path / "parts" / "export" / "candidates.parquet").to_pylist()
+    sizes = {row["line"]: row["candidates"] for row in rows}
+    assert len(sizes) == 40
+    assert set(sizes.values()) <= {2, 5, 8, 11, 12} or kind == "budget"
+    assert len(set(sizes.values())) > 1
+    if kind == "budget":
+        assert sum(sizes.values()) == len(rows) == 200
+    before = (tmp_path / "parts" / "journal.jsonl").read_bytes()
+    assert run(prompts, tmp_path / "parts", server, *more).returncode == 0
+    assert (tmp_path / "parts" / "journal.jsonl").read_bytes() == before
+    refused = run(prompts, tmp_path / "parts", server, *more[:-1], more[-1].replace("start=2", "start=1"))
+    assert refused.returncode == 1
+    assert f"settings.{kind}.start: began with 2, now 1" in refused.stderr
 
 
 def test_a_finished_run_is_not_repeated(prompts: Path, whole: Path, server: LiveServer) -> None:
@@ -195,6 +239,13 @@ def test_a_refusal_is_one_line(prompts: Path, server: LiveServer, tmp_path: Path
         ((prompts, tmp_path / "out", server, "--recipe", "none.toml"), "has no effect"),
         ((prompts, tmp_path / "out", server, "--temperature", "hot"), "--temperature: numbers"),
         ((prompts, tmp_path / "out", server, "--format", "xml"), "unknown format 'xml'"),
+        ((prompts, tmp_path / "out", server, "--budget", "159"), "first wave of 40 prompts takes 160"),
+        ((prompts, tmp_path / "out", server, "--budget", "161"), "take at most 160 candidates"),
+        ((prompts, tmp_path / "out", server, "--budget", "many"), "--budget is a number of candidates"),
+        ((prompts, tmp_path / "out", server, "--adaptive", "reward=2"), "--adaptive: "),
+        ((prompts, tmp_path / "out", server, "--adaptive", "gain=0.01"), "the server has no table of expected gains"),
+        ((prompts, tmp_path / "out", server, "--budget", "160", "--adaptive", "reward=0.9"), "exclude each other"),
+        ((prompts, tmp_path / "out", server, "--budget", "160", "--retry-failed"), "leave out --retry-failed"),
         ((prompts, tmp_path / "out", server, "--server", "http://127.0.0.1:9/v1"), "no Winnow answers"),
     ):
         done = run(*arguments)
@@ -272,7 +323,7 @@ def test_engines_of_its_own_give_the_same_answers_after_a_kill(prompts: Path, wh
     finally:
         resumed.kill()
     assert "Traceback" not in log.read_text()
-    assert not session_of(resumed.pid)
+    assert wait_until(lambda: not session_of(resumed.pid), 30)
 
     def answers(out: Path) -> list[object]:
         rows = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]

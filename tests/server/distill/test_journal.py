@@ -19,7 +19,7 @@ from winnow.models.errors import RunError
 from winnow.server.distill import journal, records
 from winnow.server.distill.files import whole
 from winnow.server.distill.journal import NAME, Journal, read
-from winnow.server.distill.records import Record
+from winnow.server.distill.records import Arm, DrawnWaves, Record
 
 
 def stored(made: Record) -> Record:
@@ -45,6 +45,28 @@ def test_an_entry_survives_its_json(seed: int) -> None:
     made = record(seed + 1, Random(seed))
     assert records.load(records.dump(made)) == stored(made)
     assert b"\n" not in records.dump(made)
+
+
+def test_waves_survive_their_json() -> None:
+    made = record(1, Random(0), (Arm(8, 1.0, waves=DrawnWaves(16, 4, 2, 3, "reward")), Arm(2, 0.5)))
+    made = replace(made, selection=replace(made.selection, waves=3, stopped_by="reward"))
+    assert records.load(records.dump(made)) == stored(made)
+
+
+def test_the_newest_entry_of_a_line_is_read_again(tmp_path: Path) -> None:
+    """Also of a journal that was cut off, and beside entries that are appended meanwhile."""
+    made = make_run(tmp_path, prompts=9, problems=2)
+    newer = record(4, Random(7))
+    with (tmp_path / NAME).open("ab") as file:
+        file.write(b"not an entry\n")
+    with Journal(tmp_path) as opened:
+        assert opened.damaged == 1
+        opened.append(newer)
+        assert opened.entry(4) == stored(newer)
+        opened.append(record(12, Random(8)))
+        assert opened.entry(3) == stored(made[2])
+        assert [entry.line for entry in opened.entries()] == list(range(1, 13))
+        assert list(opened.entries()) == list(read(tmp_path))
 
 
 @given(

@@ -27,6 +27,7 @@ from winnow.server.distill.export import ALL_FORMATS
 from winnow.server.distill.layouts import FIRST_TURN
 from winnow.server.distill.opening import Input
 from winnow.server.distill.options import RunOptions
+from winnow.server.distill.outcome import INCOMPLETE
 from winnow.server.distill.plans import Choices
 from winnow.server.settings import Settings
 
@@ -130,7 +131,8 @@ def test_an_engine_that_dies_before_its_first_answer_leaves_no_tokenizer(
         raise EngineDead("gone")
         yield
 
-    engines = SimpleNamespace(settings=Settings(), warm_up=AsyncMock(), watch=AsyncMock())
+    calls = dict.fromkeys(("warm_up", "watch", "leave_loop"), AsyncMock())
+    engines = SimpleNamespace(settings=Settings(), **calls)
     engines.lifecycle = SimpleNamespace(guard=dead)
     monkeypatch.setattr(command, "started", lambda _: contextlib.nullcontext(engines))
     (tmp_path / "prompts.jsonl").write_text(GOOD)
@@ -153,7 +155,7 @@ def test_a_k_above_the_servers_limit_leaves_no_folder(tokenizer: Tokenizer, tmp_
             distill(replace(options(tmp_path / "prompts.jsonl", tmp_path / "out"), **values), Settings())
         assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
         run = replace(options(tmp_path / "prompts.jsonl", tmp_path / "out"), server=f"{server.url}/v1")
-        assert distill(run, Settings()) == command.INCOMPLETE
+        assert distill(run, Settings()) == INCOMPLETE
     assert (tmp_path / "out" / "journal.jsonl").exists()
 
 
@@ -232,7 +234,7 @@ def test_no_engine_starts_for_rows_that_are_all_at_fault(no_engines: list[Settin
     """Their layout is known, so that the run is not refused: each of them is told what to change."""
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": ""}\n{"messages": []}\n')
-    assert distill(options(path, tmp_path / "out", formats=()), Settings()) == command.INCOMPLETE
+    assert distill(options(path, tmp_path / "out", formats=()), Settings()) == INCOMPLETE
     assert not no_engines
     codes = [json.loads(line)["error"]["code"] for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
     assert codes == ["empty_prompt", "invalid_messages"]

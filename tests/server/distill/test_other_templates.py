@@ -14,9 +14,10 @@ import pytest
 from tests.live import ScriptedServer, scripted
 from tests.models.byte_level import ship, shipped
 from winnow.models.errors import RunError
-from winnow.server.distill.command import INCOMPLETE, RunOptions, distill
+from winnow.server.distill.command import RunOptions, distill
 from winnow.server.distill.export import CHAT_TEMPLATE, ExportOptions
 from winnow.server.distill.export.formats import export
+from winnow.server.distill.outcome import INCOMPLETE
 from winnow.server.distill.plans import Choices
 from winnow.server.settings import Settings
 

@@ -20,7 +20,8 @@ from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Branch, Candidate, Message, Prompt
 from winnow.server.distill import recipe
-from winnow.server.distill.backends import BatchedRewardModel, InProcess
+from winnow.server.distill.backends.in_process import InProcess
+from winnow.server.distill.backends.score_batches import BatchedRewardModel
 from winnow.server.distill.journal import Journal, read
 from winnow.server.distill.parser import Task
 from winnow.server.distill.plans import Choices, Planner
@@ -365,6 +366,34 @@ class TestBatchedRewardModel:
         batched = BatchedRewardModel(ScriptedRewardModel(), size=100, seconds=0.01)
         score = batched.score(Prompt((1,)), text_of((4,)))
         assert await asyncio.wait_for(score, 5) == ScriptedRewardModel().logit((4,))
+
+    async def test_nor_for_a_policy_that_has_nothing_else_to_do(self) -> None:
+        """Such as at the end of a run: nothing would fill the batch."""
+        running, model = {1}, ScriptedRewardModel()
+        batched = BatchedRewardModel(model, size=100, seconds=60, is_sampling=lambda: bool(running))
+        first = asyncio.create_task(batched.score(Prompt((1,)), text_of((1,))))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert model.calls == 0
+        running.clear()
+        last = batched.score(Prompt((1,)), text_of((2,)))
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(first, last) == [model.logit((1,)), model.logit((2,))]
+
+    async def test_answers_to_one_prompt_come_one_after_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They meet in a step of the engine, which computes what they share once."""
+        model, asked = ScriptedRewardModel(), []
+        score = model.score
+
+        async def noted(prompt: Prompt, answer: str) -> float:
+            asked.append(prompt.token_ids[0])
+            return await score(prompt, answer)
+
+        monkeypatch.setattr(model, "score", noted)
+        batched = BatchedRewardModel(model, size=6, seconds=60)
+        scores = [batched.score(Prompt((index % 3, 7)), text_of((index,))) for index in range(6)]
+        assert await asyncio.gather(*scores) == [model.logit((index,)) for index in range(6)]
+        assert asked == [0, 0, 1, 1, 2, 2]
 
     async def test_a_cancelled_score_does_not_hold_up_the_others(self) -> None:
         batched = BatchedRewardModel(ScriptedRewardModel(), size=2, seconds=0.01)

@@ -26,7 +26,7 @@ from winnow.models.combiner import combine
 from winnow.models.errors import RunError
 from winnow.models.types import Branch, CombinerName, Message, Reward
 from winnow.server.distill import tokenizer_copy
-from winnow.server.distill.export import ALL_FORMATS, FILES, ExportOptions, Format, table_of
+from winnow.server.distill.export import ALL_FORMATS, FILES, ExportOptions, Format, MarginSize, table_of
 from winnow.server.distill.export.formats import export
 from winnow.server.distill.export.writers import write_errors
 from winnow.server.distill.journal import Journal
@@ -38,6 +38,8 @@ READ_BY_TRL = {
     "prompt-completion": {"prompt", "completion"},
     "token-ids": {"input_ids", "labels"},
     "preferences": {"prompt", "chosen", "rejected"},
+    "reward": {"prompt", "chosen", "rejected", "margin"},
+    "kto": {"prompt", "completion", "label"},
 }
 """The columns that TRL's trainers read by name, of the formats that are for training."""
 POLICY = str(demo.weights("policy"))
@@ -54,7 +56,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
     tokenizer_copy.keep(folder, POLICY)
     written = export(folder, ALL_FORMATS, ExportOptions())
     assert [item.path.name for item in written] == NAMES
-    assert [item.rows for item in written] == [80, 80, 80, 80, sum(len(item.selection.scored) for item in records), 83]
+    rows = {item.path.name: item.rows for item in written}
+    assert rows.pop("candidates.parquet") == sum(len(item.selection.scored) for item in records)
+    assert rows.pop("kto.jsonl") == 160
+    assert rows.pop("openai_batch.jsonl") == 83
+    assert set(rows.values()) == {80}
     return folder, records
 
 
@@ -491,6 +497,25 @@ def test_wrong_options_and_folders_are_refused(run: tuple[Path, list[Record]], t
     for wrong in ({"top_k": 0}, {"min_reward": 1.5}, {"max_tokens": 0}, {"pairs": "best"}, {"other": 1}):
         with pytest.raises(ValidationError):
             ExportOptions(**wrong)
+
+
+@pytest.mark.parametrize("size", [None, "small", "large"])
+def test_every_row_of_reward_has_a_margin(size: MarginSize | None, tmp_path: Path) -> None:
+    make_run(tmp_path / "run", prompts=30)
+    rows = exported(tmp_path / "run", "reward", tmp_path / "out", margin=size)
+    pairs = exported(tmp_path / "run", "preferences", tmp_path / "out", margin=size or "small")
+    assert rows == pairs
+    assert all(row["margin"] == row[f"margin_{size or 'small'}"] for row in rows)
+
+
+def test_kto_has_the_answers_of_the_pairs_and_no_unsafe_one_to_train_towards(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", prompts=60, arms=(Arm(2, 1.0),))
+    rows = exported(tmp_path / "run", "kto", tmp_path / "out")
+    pairs = exported(tmp_path / "run", "preferences", tmp_path / "out")
+    good = [row["completion"] for row in rows if row["label"]]
+    assert good == [pair["chosen"] for pair in pairs if pair["safety_chosen"] >= 0.15]
+    assert len(good) < len(pairs)
+    assert [row["completion"] for row in rows if not row["label"]] == [pair["rejected"] for pair in pairs]
 
 
 # What reads them

@@ -91,6 +91,17 @@ def test_every_answer_is_there_once_and_says_where_from(tmp_path: Path, runs: tu
     assert sum(whitened) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["sft", "prompt-completion", "preferences", "candidates"])
+def test_rows_say_how_many_candidates_there_were(kind: Format, tmp_path: Path, runs: tuple[list[Record], ...]) -> None:
+    """Those that failed count, and of merged runs those of all."""
+    one, two, _ = runs
+    k = {item.line: item.selection.candidates for item in one}
+    assert {row["line"]: row["candidates"] for row in exported(tmp_path / "one", kind)} == k
+    both = {1: k[1] + two[1].selection.candidates, 2: k[2], 3: k[3] + two[2].selection.candidates}
+    rows = exported(tmp_path / "one", kind, tmp_path / "two")
+    assert {(row["line"], row["candidates"]) for row in rows} >= set(both.items())
+
+
 def test_pairs_reach_across_runs(tmp_path: Path, runs: tuple[list[Record], ...]) -> None:
     rows = exported(tmp_path / "one", "preferences", tmp_path / "two", tmp_path / "three")
     assert any(row["run_chosen"] != row["run_rejected"] for row in rows)

@@ -15,7 +15,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from tests.runs import make_run
 from winnow.models import demo
@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     assert any(item.mask_history for item in make_run(folder, prompts=24))
     tokenizer_copy.keep(folder, str(demo.weights("policy")))
-    export(folder, ["sft", "prompt-completion", "token-ids", "preferences"], ExportOptions())
+    export(folder, ["sft", "prompt-completion", "token-ids", "preferences", "reward", "kto"], ExportOptions())
     return folder / "export"
 
 
@@ -141,6 +141,15 @@ def test_dpo_trains(data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
     assert len(trainer.train_dataset) == len(raw)
     first, *_ = check_learns(trainer)
     assert first == pytest.approx(math.log(2), abs=1e-3)  # policy and reference are still one
+
+
+def test_kto_trains(data: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    raw = rows(data, "kto", tmp_path)
+    assert set(raw["label"]) == {True, False}
+    arguments = KTOConfig(output_dir=str(tmp_path), **STEPS)
+    trainer = KTOTrainer(policy(), ref_model=policy(), args=arguments, train_dataset=raw, processing_class=tokenizer)
+    assert len(trainer.train_dataset) == len(raw)
+    check_learns(trainer)
 
 
 @pytest.mark.parametrize("margin", [None, "small"])

@@ -108,7 +108,7 @@ def test_the_plots_lie_beside_the_page_and_in_it(written: Path) -> None:
         assert png.startswith(PNG)
         assert b"tEXt" not in png  # no program, no date
     assert sorted(path.name for path in written.parent.iterdir()) == sorted(
-        ["index.html", *(path.name for path in files)]
+        ["index.html", "report.json", *(path.name for path in files)]
     )
 
 
@@ -186,7 +186,7 @@ def test_a_run_without_answers_gives_a_page_that_says_so(tmp_path: Path, problem
     assert "No prompt has answers yet" in reader.text
     assert ("invalid_json" in reader.text) == bool(problems)
     assert reader.images == []
-    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html", "notes.png"]
+    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html", "notes.png", "report.json"]
 
 
 def test_one_candidate_a_prompt(tmp_path: Path) -> None:

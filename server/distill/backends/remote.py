@@ -1,26 +1,19 @@
-"""The two backends that sample and score offline: engines in this process, or a running Winnow server."""
+"""A running Winnow server as a backend."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from winnow.clients import AsyncClient
 from winnow.clients import errors as client_errors
 from winnow.clients.answers import Answer
 from winnow.clients.schema import Failed, Rating, Scored
 from winnow.models.combiner import rank
-from winnow.models.errors import (
-    CandidateFailed,
-    ModelUnavailable,
-    NoScoredCandidate,
-    PromptTooLong,
-    RequestError,
-    RunError,
-)
+from winnow.models.errors import NoScoredCandidate, PromptTooLong, RequestError, RunError
+from winnow.models.sampling import derived_seed
 from winnow.models.types import (
     Branch,
     Candidate,
@@ -34,155 +27,15 @@ from winnow.models.types import (
     Timings,
     logit,
 )
-from winnow.server.classifiers import SafetyModel, chosen_classifier
-from winnow.server.distill.parser import Task
-from winnow.server.pipeline.best_of_n import tagged
+from winnow.server.distill.backends.base import Answered, all_failed
 from winnow.server.pipeline.request import Request
-from winnow.server.service import Service
+from winnow.server.pipeline.waves import Waves
 
 T = TypeVar("T")
 BUSY_SECONDS = 5.0
 """Pause before an overloaded server is asked again, if its refusal names no time."""
-OUTAGE_SECONDS = 1800.0
-"""Longest wait for a reward model's server that is down: longer than a large model takes to load."""
-OUTAGE_PAUSE = 1.0
-"""Seconds between two looks whether it is up again."""
-BATCH_SIZE = 256
-"""Score requests that are passed to a reward model at once, without waiting for more."""
-BATCH_SECONDS = 0.25
-"""Longest wait of a score request for its batch to fill."""
-
-
-class Answered(NamedTuple):
-    """A selection, and the number of tokens of its rendered prompt."""
-
-    selection: Selection
-    prompt_tokens: int
-
-
-class Backend(Protocol):
-    """Samples and scores one request."""
-
-    async def __call__(self, request: Request) -> Answered:
-        """Return the selection for `request`.
-
-        Raises:
-            RequestError: the request itself is at fault.
-            NoScoredCandidate: every candidate failed.
-            EngineDead, ModelUnavailable, RunError: the backend cannot answer any more.
-        """
-        ...
-
-
-class InProcess:
-    """The pipeline over engines of this process, at their full throughput.
-
-    While a reward model on another server is down, requests wait for it, and are then sampled again: a seed gives the
-    same candidates. After `outage_seconds` the run ends, and can be continued.
-    """
-
-    def __init__(
-        self, service: Service, batch_seconds: float = BATCH_SECONDS, outage_seconds: float = OUTAGE_SECONDS
-    ) -> None:
-        self._service = service
-        self._outage_seconds = outage_seconds
-        safety = BatchedRewardModel(service.safety, seconds=batch_seconds)
-        self._renderer = replace(
-            service.renderer, classifier=chosen_classifier(service.settings, safety, service.calibration("safety"))
-        )
-        self._pipeline = replace(
-            service.pipeline,
-            safety=safety,
-            helpfulness=BatchedRewardModel(service.helpfulness, seconds=batch_seconds),
-            helpfulness_on_demand=True,
-        )
-
-    async def is_safety(self, task: Task) -> bool:
-        """Whether the chosen classifier takes the line's dialog for a safety prompt.
-
-        Raises:
-            RequestError: the dialog cannot be rendered.
-            NoScoredCandidate: the classifier cannot tell.
-            EngineDead, ModelUnavailable: an engine has died, or is down for too long.
-        """
-        dialog = await self._renderer.render_dialog(task.messages, task.options.merge_turns)
-        prompt, classifier = self._renderer.tagging(dialog, None, "messages")
-        try:
-            return (await self._patiently(lambda: tagged(prompt, classifier))).is_safety
-        except CandidateFailed as error:
-            raise NoScoredCandidate(str(error), ()) from None
-
-    async def __call__(self, request: Request) -> Answered:
-        """Sample and score; see `Backend`."""
-        rendered = await self._renderer.render(request)
-        try:
-            selection = await self._patiently(
-                lambda: self._pipeline.select(
-                    rendered.prompt,
-                    rendered.sampling,
-                    request.candidates,
-                    request.combiner,
-                    sampling_prompt=rendered.sampling_prompt,
-                    classifier=rendered.classifier,
-                )
-            )
-        except NoScoredCandidate as error:
-            raise _all_failed(request, str(error)) from None
-        return Answered(selection, len(selection.prompt))
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what `call` does, again from the start whenever a reward model's server was down meanwhile."""
-        deadline: float | None = None
-        while True:
-            try:
-                self._service.require_engines()
-                return await call()
-            except ModelUnavailable as error:
-                now = time.monotonic()
-                deadline = now + self._outage_seconds if deadline is None else deadline
-                if now >= deadline:
-                    raise
-                pause = OUTAGE_PAUSE if self._service.outages else error.retry_after
-                await asyncio.sleep(min(pause, deadline - now))
-
-
-class BatchedRewardModel:
-    """Batches score requests: more throughput, up to 0.25 s more latency. Offline only.
-
-    Scored one by one as candidates finish, a small model's passes are mostly overhead. Here `size` requests are
-    passed to `model` together, or fewer once the oldest has waited for `seconds`.
-    """
-
-    def __init__(self, model: SafetyModel, size: int = BATCH_SIZE, seconds: float = BATCH_SECONDS) -> None:
-        self._model = model
-        self._size = size
-        self._seconds = seconds
-        self._waiting = 0
-        self._batch = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def verdict(self, prompt: Prompt) -> float:
-        """Judge one prompt; see `GuardModel.verdict`."""
-        return await self._model.verdict(prompt)
-
-    async def score(self, prompt: Prompt, answer: str) -> float:
-        """Score one answer; see `RewardModel.score`."""
-        self._waiting += 1
-        batch = self._batch
-        if self._waiting >= self._size:
-            self._release()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._release)
-        await batch.wait()
-        return await self._model.score(prompt, answer)
-
-    def _release(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = None
-        self._waiting = 0
-        self._batch.set()
-        self._batch = asyncio.Event()
+FURTHER = 1
+"""Tells the seeds of further candidates from those of the first ones."""
 
 
 class Remote:
@@ -190,6 +43,9 @@ class Remote:
 
     It returns probabilities. Logits are computed back from them, to within 1e-9 up to ±16 and less exactly
     beyond; from 37 on all are equal, and the lowest index wins.
+
+    `gains` is the digest of the server's table of expected gains, if prompts stop by it; it must not change. A server
+    cannot go on with a prompt: further candidates have a seed of their own, derived from the request's.
     """
 
     def __init__(
@@ -198,17 +54,22 @@ class Remote:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         *,
         empty_last: bool = True,
+        gains: str | None = None,
     ) -> None:
         self._client = client
+        self._gains = gains
         self._pause = pause
         self._empty_last = empty_last
 
-    async def __call__(self, request: Request) -> Answered:
+    async def __call__(self, request: Request, first: int = 0) -> Answered:
         """Sample and score; see `Backend`."""
+        if first:
+            seed = derived_seed(request.sampling.seed or 0, FURTHER, first)
+            request = replace(request, sampling=replace(request.sampling, seed=seed))
         try:
             return await self._answered(request)
         except client_errors.NoScoredCandidate as error:
-            raise _all_failed(request, error.message) from None
+            raise all_failed(request, error.message) from None
         except client_errors.InvalidRequest as error:
             # A line without options of its own is only at fault for its messages; other refusals would hit every line.
             if request.has_options or error.param in ("messages", "max_tokens"):
@@ -221,9 +82,14 @@ class Remote:
 
     async def _answered(self, request: Request) -> Answered:
         dialog = _dialog(request)
-        answer = await self._answer(request)
+        while (answer := await self._answer(request)).report.reduced_by == "load":
+            await self._pause(BUSY_SECONDS)  # its load must not decide how many candidates a prompt has
+        if answer.report.gains not in (None, self._gains):
+            raise RunError(
+                "the server's table of expected gains is not the one that the run began with; start it with that one"
+            )
         if answer.is_refused:
-            raise _all_failed(request, "the server withholds unsafe answers; let it serve when_all_unsafe = return")
+            raise all_failed(request, "the server withholds unsafe answers; let it serve when_all_unsafe = return")
         ratings: Sequence[Rating | None] = answer.report.scored
         prompt_tokens = answer.usage.prompt_tokens
         if _sampling_dialog(request) != dialog:
@@ -237,7 +103,8 @@ class Remote:
             return await self._retrying(
                 lambda: self._client.answer(
                     dialog,
-                    candidates=request.candidates,
+                    candidates=_candidates(request),
+                    adaptive=_adaptive(request.waves),
                     is_safety=request.is_safety,
                     combiner=request.combiner,
                     return_candidates=True,
@@ -298,14 +165,23 @@ def _wire(messages: tuple[Message, ...]) -> list[dict[str, str]]:
     return [message.as_dict() for message in messages]
 
 
+def _candidates(request: Request) -> int | dict[str, int]:
+    """Return K, which load may not shrink; of waves it is the most, and the least would be that of the first one."""
+    return request.candidates if request.waves else {"min": request.candidates, "max": request.candidates}
+
+
+def _adaptive(waves: Waves | None) -> dict[str, Any] | Literal[False]:
+    """Return the option for these waves: False if there are none, whatever the server's default is."""
+    if waves is None:
+        return False
+    name, value = ("gain", waves.gain) if waves.reward is None else ("reward", waves.reward)
+    return {"start": waves.start, "step": waves.step, "stop": {name: value}}
+
+
 def _request_error(error: client_errors.InvalidRequest) -> RequestError:
     problem = RequestError(error.message, error.param)
     problem.code = error.code or problem.code
     return problem
-
-
-def _all_failed(request: Request, reason: str) -> NoScoredCandidate:
-    return NoScoredCandidate(reason, tuple(Failure(index, reason) for index in range(request.candidates)))
 
 
 def _selection(request: Request, answer: Answer, ratings: Sequence[Rating | None], *, empty_last: bool) -> Selection:
@@ -329,6 +205,8 @@ def _selection(request: Request, answer: Answer, ratings: Sequence[Rating | None
         failures=tuple(failures),
         timings=Timings(**{name: span / 1e3 for name, span in timings.items()}),
         empty_last=empty_last,
+        waves=answer.report.waves,
+        stopped_by=answer.report.stopped_by,
     )
 
 
