@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
@@ -22,17 +23,25 @@ from winnow.loadtests.benchmarks.early_stopping.measuring import Load, Run, meas
 from winnow.loadtests.benchmarks.early_stopping.page import COMMAND, document, markdown
 from winnow.loadtests.benchmarks.early_stopping.plot import draw
 from winnow.loadtests.benchmarks.early_stopping.sentences import Measurement, clients
-from winnow.loadtests.benchmarks.early_stopping.settings import FULL, PLACES, QUICK, Menu
+from winnow.loadtests.benchmarks.early_stopping.settings import PLACES, Menu, menus
 from winnow.loadtests.benchmarks.early_stopping.verdicts import figures
 from winnow.loadtests.benchmarks.processes import ServerFailed
-from winnow.loadtests.benchmarks.winnow_process import DEMO_MODELS, winnow_server
+from winnow.loadtests.benchmarks.winnow_process import (
+    DEMO_MODELS,
+    DistillFailed,
+    distill,
+    winnow_server,
+    write_prompts,
+)
 from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.machine import machine
 from winnow.loadtests.target import open_target
-from winnow.models.demo.world import DemoPrompt, held_out_prompts
+from winnow.models.demo.world import DemoPrompt, held_out_prompts, prompts
 from winnow.models.statistics import median
 
 PROMPTS, QUICK_PROMPTS = 150, 32
+GAIN_PROMPTS, GAIN_K = 100, 32
+"""Training prompts and their candidates from which the server learns what further candidates are worth."""
 FLAGS = ("--max-candidates-in-flight", str(PLACES), "--max-queue-seconds", "120")
 """No request may be refused, or the loads would not be the stated ones."""
 
@@ -53,15 +62,30 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def server(url: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the address of the given server, or of one that is started, and its description for the page."""
+def server(url: str | None, seed: int) -> Iterator[tuple[str, str]]:
+    """Yield the address of the given server, or of one that is started, and its description for the page.
+
+    The one that is started knows what further candidates are worth, by a run of `winnow distill`.
+    """
     if url is not None:
         yield url, "A server that was running already, its settings unknown"
         return
     with tempfile.TemporaryDirectory(prefix="winnow-dials-") as folder:
+        print("learning what further candidates are worth", flush=True)
+        gains = learnt_gains(Path(folder), seed)
         print("starting the server", flush=True)
-        with winnow_server((*DEMO_MODELS, *FLAGS), Path(folder) / "serve.log") as address:
-            yield f"{address}/v1", f"One server, `winnow serve {' '.join(FLAGS)}`, the demo models"
+        with winnow_server((*DEMO_MODELS, *FLAGS, "--gains", str(gains)), Path(folder) / "serve.log") as address:
+            learnt = f"the gains are those of {GAIN_PROMPTS} other prompts (`winnow distill -k {GAIN_K}`)"
+            told = f"`winnow serve {' '.join(FLAGS)} --gains gains.json`, the demo models; {learnt}"
+            yield f"{address}/v1", f"One server, {told}"
+
+
+def learnt_gains(folder: Path, seed: int) -> Path:
+    """Return the table of expected gains that `winnow distill` learns on training prompts, in `folder`."""
+    asked = folder / "prompts.jsonl"
+    write_prompts(asked, islice(prompts(seed, held_out=False), GAIN_PROMPTS))
+    distill(asked, folder / "run", ("-k", str(GAIN_K), "--seed", str(seed), "--format", "none"))
+    return folder / "run" / "gains.json"
 
 
 async def measure(url: str, prompts: Sequence[DemoPrompt], menus: Sequence[Menu], seed: int) -> list[Load]:
@@ -86,11 +110,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and write the files."""
     given = arguments(argv)
     started = datetime.now(UTC).isoformat(timespec="minutes")
-    prompts = held_out_prompts(given.prompts, given.seed)
+    asked = held_out_prompts(given.prompts, given.seed)
+    chosen = menus(gains=given.url is None, is_quick=given.quick)
     try:
-        with server(given.url) as (url, description):
-            loads = asyncio.run(measure(url, prompts, QUICK if given.quick else FULL, given.seed))
-    except (LoadTestError, ServerFailed) as error:
+        with server(given.url, given.seed) as (url, description):
+            loads = asyncio.run(measure(url, asked, chosen, given.seed))
+    except (LoadTestError, ServerFailed, DistillFailed) as error:
         sys.exit(f"dials: {error}")
     rows = [figures(load, given.seed) for load in loads]
     measurement = Measurement(started, machine(), description, given.prompts, given.seed, given.quick, rows)

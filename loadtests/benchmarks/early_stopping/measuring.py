@@ -90,19 +90,18 @@ async def measured(
 ) -> Load:
     """Run every setting of the menu.
 
-    `on_run` is called with each run as it ends, first with the one that deadlines are calibrated by.
+    `on_run` is called with each run as it ends, first with one of exact best of K that is run twice.
 
     Raises:
         LoadTestError: a request failed, or an answer lacks Winnow's report.
     """
     prompts = prompts[: max(1, round(menu.share * len(prompts)))]
-    calibration, seconds = await _send_all(target, prompts, exact(K), menu.clients, seed)
-    repeat = _run(exact(K), menu.clients, prompts, calibration, seconds)
+    samples, seconds = await _send_all(target, prompts, exact(K), menu.clients, seed)
+    repeat = _run(exact(K), menu.clients, prompts, samples, seconds)
     on_run(repeat)
-    answered = [sample for sample in calibration if sample.reply.kind == "answered"]
-    if not answered:
+    if not repeat.answered:
         raise LoadTestError(f"the server refused every request of {menu.clients} clients")
-    settings, runs = menu.settings(answered), dict[str, Run]()
+    settings, runs = menu.settings(), dict[str, Run]()
     for setting in random.Random(f"{seed}-{menu.clients}").sample(settings, len(settings)):
         samples, seconds = await _send_all(target, prompts, setting, menu.clients, seed)
         runs[setting.name] = _run(setting, menu.clients, prompts, samples, seconds)

@@ -24,10 +24,7 @@ class Measurement:
 
     @property
     def early_stopping(self) -> list[Setting]:
-        """All early-stopping settings, in the order of the longest menu.
-
-        A deadline's milliseconds are those of one load and differ at the others.
-        """
+        """All early-stopping settings, in the order of the longest menu."""
         loads = sorted(self.loads, key=lambda load: -len(load.early_stopping))
         found: dict[str, Setting] = {}
         for row in (row for load in loads for row in load.early_stopping):

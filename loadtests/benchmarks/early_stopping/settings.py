@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from winnow.loadtests.load_generator import Sample
-from winnow.models.statistics import percentile
-
 K = 16
+MORE = 24
+"""The most candidates of adaptive K where it may take more than K."""
 EXACT = "exact best of K"
 RANGE = (2, K)
 PLACES = 128
@@ -45,7 +44,9 @@ class Setting:
     def best_of_n(self) -> dict[str, Any]:
         """The `best_of_n` object of a request."""
         least, most = self.candidates
-        return {"candidates": {"min": least, "max": most}, **self.options}
+        # The least K is that of adaptive K, too; a number alone leaves it to the waves.
+        bounds = most if "adaptive" in self.options else {"min": least, "max": most}
+        return {"candidates": bounds, **self.options}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +58,16 @@ class Menu:
 
     clients: int
     exact: Sequence[int]
-    accept: Sequence[float]
-    rejections: Sequence[tuple[tuple[int, ...], float]]
-    deadlines: Sequence[tuple[str, float]]
+    adaptive: Sequence[Setting] = ()
+    accept: Sequence[float] = ()
+    rejections: Sequence[tuple[tuple[int, ...], float]] = ()
     share: float = 1.0
 
-    def settings(self, calibration: Sequence[Sample]) -> list[Setting]:
-        """Return every setting of this load; `calibration` has the answers of exact best of K under it."""
+    def settings(self) -> list[Setting]:
+        """Return every setting of this load."""
         return [
             *map(exact, self.exact),
-            *(deadline(event, percent, calibration) for event, percent in self.deadlines),
+            *self.adaptive,
             *map(accept, self.accept),
             *(rejection(at_tokens, keep) for at_tokens, keep in self.rejections),
             Setting("candidates {}–{}".format(*RANGE), "", RANGE),
@@ -76,6 +77,12 @@ class Menu:
 def exact(candidates: int) -> Setting:
     """Return exact best of K with K = `candidates`."""
     return Setting(EXACT, str(candidates), (candidates, candidates))
+
+
+def adaptive(condition: str, value: float, start: int, step: int, most: int = K) -> Setting:
+    """Return adaptive K with waves of `start` and `step` candidates; `condition` is "reward" or "gain"."""
+    options = {"adaptive": {"start": start, "step": step, "stop": {condition: value}}}
+    return Setting(f"adaptive, {start} + {step} up to {most}", f"{condition} {value:g}", (1, most), options)
 
 
 def accept(reward: float) -> Setting:
@@ -90,26 +97,17 @@ def rejection(at_tokens: Sequence[int], keep: float) -> Setting:
     return Setting(f"early_rejection, keep {keep:g}", f"at [{places}]", options=options)
 
 
-def deadline(event: str, percent: float, calibration: Sequence[Sample]) -> Setting:
-    """Return the setting with the deadline by which `percent` of the exact answers had reached `event`.
-
-    `event` is "first", the first finished candidate, or "last", the last score.
-    """
-    timings = [sample.reply.details["timings_ms"] for sample in calibration]
-    spans = sorted(each["queue"] + each["first_candidate"] if event == "first" else each["total"] for each in timings)
-    after = max(1.0, round(percentile(spans, percent), 1))
-    return Setting("deadline_ms", f"p{percent:g} of the {event}", options={"deadline_ms": after})
-
-
-_EXACT, _REWARDS = (1, 2, 4, 8, K), (0.5, 0.7, 0.8, 0.9)
-_REJECTIONS = [(at_tokens, keep) for keep in (0.5, 0.25) for at_tokens in ((2,), (4,), (8,), (4, 8))]
-_DEADLINES = [("first", 90.0), ("last", 10.0), ("last", 50.0), ("last", 90.0)]
-FULL = (
-    Menu(1, _EXACT, _REWARDS[::2], _REJECTIONS[:4], _DEADLINES[:3], share=0.5),
-    Menu(8, _EXACT, _REWARDS, _REJECTIONS, _DEADLINES),
-    Menu(32, _EXACT, _REWARDS[::2], _REJECTIONS[1:5:2], _DEADLINES[::2]),
+_EXACT, _REJECTIONS = (1, 2, 4, 8, 12, K, 24, 32), [((4, 8), 0.5)]
+_REWARDS = (
+    *(adaptive("reward", reward, 4, 4) for reward in (0.9, 0.95)),
+    *(adaptive("reward", reward, 2, 2, MORE) for reward in (0.9, 0.94, 0.96)),
 )
-QUICK = (
-    Menu(1, (1, 4, K), (0.8,), [((4,), 0.5)], _DEADLINES[2:3], share=0.5),
-    Menu(8, (1, 4, K), (0.5, 0.8), [((4,), 0.5), ((4,), 0.25)], _DEADLINES[::2]),
-)
+_GAINS = tuple(adaptive("gain", gain, 2, 2, MORE) for gain in (0.004, 0.002, 0.001))
+
+
+def menus(*, gains: bool, is_quick: bool = False) -> list[Menu]:
+    """Return the loads with their settings; with `gains` the server knows what further candidates are worth."""
+    if is_quick:
+        return [Menu(clients, (1, 4, 8, K), _REWARDS[-1:], (0.9,), _REJECTIONS) for clients in (1, 8)]
+    adapted = (*_REWARDS, *_GAINS) if gains else _REWARDS
+    return [Menu(clients, _EXACT, adapted, (0.9,), _REJECTIONS) for clients in (1, 8, 32)]

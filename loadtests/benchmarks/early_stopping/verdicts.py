@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -22,10 +23,16 @@ MAX_REFUSED = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """A setting's saving against exact best of K at equal mean R_c, in tokens and median latency; None if unknown."""
+    """A setting against exact best of K at equal mean R_c; None if unknown.
+
+    `tokens` and `latency` (the median) are the shares saved; `tail` is p99 and `throughput` requests a second, each as
+    a multiple of exact best of K's.
+    """
 
     tokens: Interval | None
     latency: Interval | None
+    tail: Interval | None
+    throughput: Interval | None
     pays_in_tokens: bool
     pays_in_latency: bool
 
@@ -41,6 +48,7 @@ class Row:
     p50_ms: Interval
     p90_ms: float
     p99_ms: float
+    requests_per_second: Interval
     started: float
     finished: float
     tokens: Interval
@@ -79,6 +87,8 @@ class _Estimates:
     reward: Estimate
     tokens: Estimate
     p50_ms: Estimate
+    p99_ms: Estimate
+    mean_ms: Estimate
 
     @classmethod
     def of(cls, run: Run, drawn: Sequence[Resample]) -> _Estimates:
@@ -86,8 +96,12 @@ class _Estimates:
             run,
             estimate(_values(run, lambda outcome: outcome.reward), fmean, drawn),
             estimate(_values(run, lambda outcome: outcome.tokens), fmean, drawn),
-            estimate(_values(run, lambda outcome: outcome.ms), median, drawn),
+            *(estimate(_values(run, lambda outcome: outcome.ms), each, drawn) for each in (median, _p99, fmean)),
         )
+
+
+def _p99(values: Sequence[float]) -> float:
+    return percentile(sorted(values), 99)
 
 
 def figures(load: Load, seed: int = 0) -> Figures:
@@ -110,13 +124,39 @@ def _noise(load: Load) -> float:
 
 def _saving(found: _Estimates, exact: Sequence[_Estimates], noise: float) -> Saving:
     if not exact or found.run.refused > MAX_REFUSED:
-        return Saving(None, None, False, False)
+        return Saving(None, None, None, None, False, False)
     rewards = [each.reward for each in exact]
-    tokens = saving(found.tokens, found.reward, [each.tokens for each in exact], rewards)
-    latency = saving(found.p50_ms, found.reward, [each.p50_ms for each in exact], rewards)
-    pays_in_tokens = tokens is not None and tokens.low > 0
-    pays_in_latency = latency is not None and latency.low > noise
-    return Saving(tokens, latency, pays_in_tokens, pays_in_latency)
+    tokens, latency, tail, mean = (
+        saving(read(found), found.reward, [read(each) for each in exact], rewards)
+        for read in (_tokens, _p50_ms, _p99_ms, _mean_ms)
+    )
+    return Saving(
+        tokens,
+        latency,
+        _mapped(tail, lambda saved: 1 - saved),
+        _mapped(mean, lambda saved: 1 / (1 - saved)),
+        pays_in_tokens=tokens is not None and tokens.low > 0,
+        pays_in_latency=latency is not None and latency.low > noise,
+    )
+
+
+_tokens, _p50_ms = attrgetter("tokens"), attrgetter("p50_ms")
+_p99_ms, _mean_ms = attrgetter("p99_ms"), attrgetter("mean_ms")
+
+
+def _mapped(interval: Interval | None, value: Callable[[float], float]) -> Interval | None:
+    """Return an interval of another figure, which is a monotone function of this one."""
+    if interval is None:
+        return None
+    low, high = sorted(map(value, (interval.low, interval.high)))
+    return Interval(value(interval.value), low, high, interval.count)
+
+
+def _per_second(mean_ms: Interval, clients: int) -> Interval:
+    """Return the requests a second of a closed loop, by Little's law."""
+    mapped = _mapped(mean_ms, lambda ms: 1000 * clients / ms)
+    assert mapped
+    return mapped
 
 
 def _row(found: _Estimates, saved: Saving | None, drawn: Sequence[Resample]) -> Row:
@@ -130,6 +170,7 @@ def _row(found: _Estimates, saved: Saving | None, drawn: Sequence[Resample]) -> 
         p50_ms=found.p50_ms.interval,
         p90_ms=percentile(spans, 90),
         p99_ms=percentile(spans, 99),
+        requests_per_second=_per_second(found.mean_ms.interval, run.clients),
         started=fmean(outcome.started for outcome in answered),
         finished=fmean(outcome.finished for outcome in answered),
         tokens=found.tokens.interval,

@@ -10,7 +10,7 @@ from typing import Any
 
 from winnow.loadtests.benchmarks.early_stopping.measuring import Load, Outcome, Run
 from winnow.loadtests.benchmarks.early_stopping.sentences import Measurement
-from winnow.loadtests.benchmarks.early_stopping.settings import RANGE, Setting, accept, exact, rejection
+from winnow.loadtests.benchmarks.early_stopping.settings import RANGE, Setting, accept, adaptive, exact, rejection
 from winnow.loadtests.benchmarks.early_stopping.verdicts import figures
 from winnow.loadtests.types import Reply, Request
 
@@ -47,7 +47,7 @@ EARLY_STOPPING = (
     run(rejection((4,), 0.5), 0.9, 600, 300),  # as good as K = 4 for more
     run(rejection((2, 8), 0.25), 0.5, 90, 20),  # worse than K = 1
     run(Setting("candidates 2–16", "", RANGE), 0.9, 300, 300),  # fewer tokens, more time
-    run(Setting("deadline_ms", "p50 of the last", options={"deadline_ms": 120.0}), 0.9, 200, 100, refused=6),
+    run(adaptive("reward", 0.9, 4, 4), 0.9, 200, 100, refused=6),
 )
 
 
@@ -77,7 +77,6 @@ class Formula:
             "winner_combined": 0.75,
             "candidates": request.candidates,
             "approximate": "early_rejection" in request.options["best_of_n"],
-            "timings_ms": {"queue": 10.0, "first_candidate": float(request.number), "total": 100.0 + request.number},
         }
         if "accept_reward" in request.options["best_of_n"]:
             details["truncated_by"] = "accept_reward"

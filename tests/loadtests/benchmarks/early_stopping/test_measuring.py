@@ -7,15 +7,16 @@ import pytest
 
 from tests.loadtests.benchmarks.early_stopping.runs import Formula
 from winnow.loadtests.benchmarks.early_stopping.measuring import Run, measured
-from winnow.loadtests.benchmarks.early_stopping.settings import FULL, QUICK, Menu
+from winnow.loadtests.benchmarks.early_stopping.settings import Menu, adaptive, menus
 from winnow.loadtests.errors import LoadTestError
 from winnow.loadtests.types import Reply, ReplyKind, Request
 from winnow.models.demo.world import held_out_prompts
 
 PROMPTS = held_out_prompts(10)
-MENU = Menu(3, (1, 16), (0.5,), [((2, 4), 0.25)], [("first", 50.0), ("last", 90.0)])
+MENU = Menu(3, (1, 16), [adaptive("reward", 0.9, 4, 2), adaptive("gain", 0.002, 4, 2)], (0.5,), [((2, 4), 0.25)])
 NAMES = [
-    "K = 1", "K = 16", "deadline_ms: p50 of the first", "deadline_ms: p90 of the last", "accept_reward: 0.5",
+    "K = 1", "K = 16", "adaptive, 4 + 2 up to 16: reward 0.9", "adaptive, 4 + 2 up to 16: gain 0.002",
+    "accept_reward: 0.5",
     "early_rejection, keep 0.25: at [2, 4]", "candidates 2–16",
 ]  # fmt: skip
 
@@ -40,11 +41,12 @@ async def test_requests_carry_their_bounds_of_k_and_their_setting() -> None:
     await measured(system, PROMPTS, MENU)
     bodies = [request.options["best_of_n"] for request in system.requests]
     exact, free = {"min": 16, "max": 16}, {"min": 2, "max": 16}
-    # The first finished candidates came after 10 to 19 ms, the last scores after 100 to 109.
+    adapted = {"start": 4, "step": 2}
     for body in (
         {"candidates": {"min": 1, "max": 1}}, {"candidates": exact}, {"candidates": free},
-        {"candidates": exact, "accept_reward": 0.5}, {"candidates": exact, "deadline_ms": 14.0},
-        {"candidates": exact, "deadline_ms": 108.0},
+        {"candidates": exact, "accept_reward": 0.5},
+        {"candidates": 16, "adaptive": {**adapted, "stop": {"reward": 0.9}}},
+        {"candidates": 16, "adaptive": {**adapted, "stop": {"gain": 0.002}}},
         {"candidates": exact, "early_rejection": {"at_tokens": [2, 4], "keep": 0.25}},
     ):  # fmt: skip
         assert body in bodies
@@ -64,7 +66,7 @@ async def test_an_outcome_has_the_report_and_the_verdict() -> None:
 
 async def test_a_refusal_is_no_outcome() -> None:
     def full(request: Request, reply: Reply) -> Reply:
-        is_late = request.number == 4 and "deadline_ms" in request.options["best_of_n"]
+        is_late = request.number == 4 and "adaptive" in request.options["best_of_n"]
         return Reply("refused", reply.done, error="full") if is_late else reply
 
     load = await measured(Formula(full), PROMPTS, MENU)
@@ -86,7 +88,7 @@ async def test_a_load_may_take_the_first_of_the_prompts() -> None:
     assert {len(run.outcomes) for run in (load.repeat, *load.runs)} == {5}
 
 
-@pytest.mark.parametrize("menu", [*FULL, *QUICK])
+@pytest.mark.parametrize("menu", [*menus(gains=True), *menus(gains=False, is_quick=True)])
 async def test_names_tell_settings_apart(menu: Menu) -> None:
     load = await measured(Formula(), PROMPTS[:4], menu)
     names = [run.setting.name for run in load.runs]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.loadtests.benchmarks.early_stopping.runs import EARLY_STOPPING, PROMPTS, load, run
 from winnow.loadtests.benchmarks.early_stopping.settings import accept
-from winnow.loadtests.benchmarks.early_stopping.verdicts import Row, figures
+from winnow.loadtests.benchmarks.early_stopping.verdicts import Row, Saving, figures
 
 ROWS = {row.setting.name: row for row in figures(load()).rows}
 
@@ -40,13 +40,23 @@ def test_the_saving_is_against_the_cost_of_exact_best_of_k() -> None:
     assert saved.latency is not None
     assert saved.tokens.value == pytest.approx(0.5, abs=0.01)
     assert saved.latency.value == pytest.approx(0.5, abs=0.01)
+    assert saved.tail is not None
+    assert saved.throughput is not None
+    assert saved.tail.value == pytest.approx(0.5, abs=0.01)
+    assert saved.throughput.value == pytest.approx(2.0, abs=0.05)
+    assert saved.throughput.low <= saved.throughput.value <= saved.throughput.high
 
 
-@pytest.mark.parametrize("name", ["early_rejection, keep 0.25: at [2, 8]", "deadline_ms: p50 of the last"])
+def test_requests_a_second_are_the_clients_over_the_mean_latency() -> None:
+    eight = figures(load(8)).rows[3]
+    assert eight.requests_per_second.value == pytest.approx(8 / 0.4, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["early_rejection, keep 0.25: at [2, 8]", "adaptive, 4 + 4 up to 16: reward 0.9"])
 def test_a_setting_below_the_curve_or_refused_too_often_is_not_compared(name: str) -> None:
     saved = row(name).saving
     assert saved is not None
-    assert (saved.tokens, saved.latency, saved.pays_in_tokens, saved.pays_in_latency) == (None, None, False, False)
+    assert saved == Saving(None, None, None, None, pays_in_tokens=False, pays_in_latency=False)
 
 
 def test_a_saving_of_latency_must_exceed_the_noise() -> None:
@@ -59,7 +69,7 @@ def test_a_saving_of_latency_must_exceed_the_noise() -> None:
 
 
 def test_shares_are_of_answers_and_refusals_of_requests() -> None:
-    refused = row("deadline_ms: p50 of the last")
+    refused = row("adaptive, 4 + 4 up to 16: reward 0.9")
     assert refused.refused == 6 / PROMPTS
     assert refused.truncated == 27 / 54
     assert row("K = 1").wrong.value == 0.2
