@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     deadline_ms: float | None  # return the best candidate scored this long after the request's arrival
     accept_reward: float | None  # end once a candidate has this R_c, and abort the rest
     early_rejection: Mapping[str, Any] | None  # {"at_tokens": [8, 16], "keep": 0.5}; approximate
+    adaptive: Mapping[str, Any] | Literal[False] | None  # {"stop": {"reward": 0.9}}: waves; False: all K at once
     n: int | None  # number of answers to return
     is_safety: bool | None  # None: the server's safety classifier decides
     combiner: CombinerName | None
@@ -72,6 +73,7 @@ class Options(TypedDict, total=False):
     logit_bias: Mapping[int, float] | None
     logprobs: bool | None
     top_logprobs: int | None
+    store: bool | None  # record the answer, or do not, where the server leaves it to the request
     user: str | None
     request_id: str | None  # identifies the call in the server's log, through all retries; default: random
 

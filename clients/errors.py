@@ -10,13 +10,18 @@
         ├── InvalidRequest        the request must be changed; `param` names the field
         │   ├── Unsupported       a field that the server would not honour
         │   ├── ContextLengthExceeded
-        │   └── ModelNotFound
+        │   ├── ModelNotFound
+        │   ├── NotStored         nothing by this id is stored for this key
+        │   └── LeaseExpired      a pair to annotate is not held any more
         ├── InvalidKey            API key missing or unknown
+        ├── RoleMissing           the API key is not for this
         ├── Overloaded            the queue is full; `retry_after` has the seconds to wait
         └── ServerError           a fault of the server
             ├── NoScoredCandidate
             ├── EngineDead
             ├── RewardModelUnavailable
+            ├── PolicyUnavailable
+            ├── StoreUnavailable
             ├── ShuttingDown
             └── DeadlineExceeded
 
@@ -102,8 +107,20 @@ class ModelNotFound(InvalidRequest):
     """The server does not serve the requested model."""
 
 
+class NotStored(InvalidRequest):
+    """The server stores nothing by this id for this key, or nothing at all."""
+
+
+class LeaseExpired(InvalidRequest):
+    """An annotator's lease of a pair was used, or has expired and others have the pair; ask for the next one."""
+
+
 class InvalidKey(RefusedByServer):
     """The request has no API key, or one that the server does not know."""
+
+
+class RoleMissing(RefusedByServer):
+    """The request's API key has none of the roles that this needs."""
 
 
 class Overloaded(RefusedByServer):
@@ -126,6 +143,14 @@ class RewardModelUnavailable(ServerError):
     """A reward model on another server does not answer for now; retry after `retry_after` seconds."""
 
 
+class PolicyUnavailable(ServerError):
+    """The policy, which is on other servers, does not answer for now; retry after `retry_after` seconds."""
+
+
+class StoreUnavailable(ServerError):
+    """The server's store of completions cannot be used for now; answers go on."""
+
+
 class ShuttingDown(ServerError):
     """The server is stopping: it rejects new requests, and may have cancelled this one."""
 
@@ -142,12 +167,17 @@ BY_CODE: dict[str, type[RefusedByServer]] = {
     "unsupported": Unsupported,
     "context_length_exceeded": ContextLengthExceeded,
     "model_not_found": ModelNotFound,
+    "not_stored": NotStored,
+    "lease_expired": LeaseExpired,
     "invalid_api_key": InvalidKey,
+    "role_missing": RoleMissing,
     "overloaded": Overloaded,
     "internal_error": ServerError,
     "no_scored_candidate": NoScoredCandidate,
     "engine_dead": EngineDead,
     "reward_model_unavailable": RewardModelUnavailable,
+    "policy_unavailable": PolicyUnavailable,
+    "store_unavailable": StoreUnavailable,
     "shutting_down": ShuttingDown,
     "deadline_exceeded": DeadlineExceeded,
 }

@@ -105,8 +105,10 @@ class _Problem:
 
     @property
     def is_mismatch(self) -> bool:
-        """Whether the value is of another kind."""
-        return self.kind in _KINDS
+        """Whether the value is of another kind; also beside a literal that a union allows, unless both are texts."""
+        is_text = isinstance(self.value, str) and str(self.context.get("expected")).startswith("'")
+        is_literal = self.kind == "literal_error" and self.place == self.union and not is_text
+        return self.kind in _KINDS or is_literal
 
     @property
     def fitness(self) -> tuple[bool, int, int]:
@@ -117,6 +119,8 @@ class _Problem:
     @property
     def wanted(self) -> str:
         """The kind that the value should have."""
+        if self.kind == "literal_error":
+            return str(self.context.get("expected")).lower()  # as JSON has it: false
         found = _LIST.fullmatch(self.member) if self.place == self.union else None
         if not found:
             return _KINDS[self.kind]

@@ -60,7 +60,7 @@ class Scoring:
         card = "a card made of its config" if self.scorer.is_derived else f"card {self.scorer.card.name}"
         state = "calibrated" if self.scorer.card.calibrated else "not calibrated"
         if remote := self.scorer.remote:
-            card = f"{remote.name} at {remote.link.address.url}, {card}"
+            card = f"{remote.name} at {remote.link.shown}, {card}"
         if self.scorer.card.calibration:
             state += f" ({self.scorer.card.calibration})"
         return f"{card}, scale {self.calibration.scale:g}, bias {self.calibration.bias:g}, {state}"

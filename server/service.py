@@ -12,12 +12,15 @@ from winnow.models.cards.evidence import CalibrationRecord
 from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.engines.base import EngineStatus, MayBeDown, RewardInput, ServedPolicy, ServedRewardModel
 from winnow.models.engines.checkpoint import inspect_policy, load_tokenizer
-from winnow.models.engines.environment import may_fork, prepare, runs_on_gpu
+from winnow.models.engines.environment import may_fork, prepare
 from winnow.models.engines.hardware import Card, first_card
+from winnow.models.engines.heap import growing
 from winnow.models.engines.hub import is_local
 from winnow.models.engines.memory import NOT_FIXED, Fixed
+from winnow.models.engines.model_server import RemoteEngine
 from winnow.models.engines.registry import KINDS
-from winnow.models.errors import CheckpointError, DialogError, EngineDead, ModelUnavailable
+from winnow.models.errors import CheckpointError, DialogError, EngineDead, GainsError, unavailable
+from winnow.models.gains import ADVICE
 from winnow.models.reward_model import SANITY_CHECKS, Calibration, require_labels, require_score
 from winnow.models.safety_classifier import SafetyClassifier
 from winnow.models.sampling import Sampling
@@ -25,15 +28,19 @@ from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import CombinerName, Message, Prompt
 from winnow.server.aio import cancel
 from winnow.server.classifiers import chosen_classifier, require_judge_of_prompts
-from winnow.server.engine_options import engine_options
+from winnow.server.engine_options import engine_options, needs_card, require_cards
 from winnow.server.memory_plan import engine_parts, policy_part
+from winnow.server.model_identity import models_fingerprint
 from winnow.server.pipeline.admission import Admission
 from winnow.server.pipeline.best_of_n import BestOfN
 from winnow.server.pipeline.lifecycle import Lifecycle
 from winnow.server.pipeline.rendering import PromptRenderer, ScorerLimit
-from winnow.server.pipeline.request import Defaults
+from winnow.server.pipeline.request import Defaults, waves_of
+from winnow.server.remote_models import found_policy, with_files
 from winnow.server.reward_models import Scoring, combiner_of, inspect_reward_models, scorings, start_reward_model
+from winnow.server.served_gains import ServedGains
 from winnow.server.settings import Settings
+from winnow.server.store.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +63,12 @@ class Service:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     card: Card | None = None
     """The GPU, as it was before the engines started; None on CPU."""
+    gains: ServedGains | None = None
+    """The table of expected gains; None without one, so that no request can ask for a stop by it."""
     scorings: Mapping[str, Scoring] = field(default_factory=dict)
     """Each reward model's reader and calibration; a scripted model has neither."""
+    recorder: Recorder | None = None
+    """Records served answers; None without a store."""
 
     @property
     def pipeline(self) -> BestOfN:
@@ -72,13 +83,20 @@ class Service:
             settings.empty_last,
             # One model scores an answer twice: the second time nearly all of it is in the prefix cache.
             helpfulness_on_demand=self.helpfulness is self.safety,
+            expected_gain=self.gains.table.expected if self.gains else None,
         )
 
     @property
     def renderer(self) -> PromptRenderer:
         """The renderer of requests for the served policy."""
         return PromptRenderer(
-            self.tokenizer, self.template, self.classifier, self.context, self.policy.vocabulary, self._limits
+            self.tokenizer,
+            self.template,
+            self.classifier,
+            self.context,
+            self.policy.vocabulary,
+            self._limits,
+            takes_messages_only=self.settings.policy.runs_as == "chat",
         )
 
     @property
@@ -102,6 +120,8 @@ class Service:
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
             combiner=self.combiner,
+            adaptive=waves_of(settings.adaptive) if settings.adaptive else None,
+            knows_gains=bool(self.gains and self.gains.table.knows),
         )
 
     @property
@@ -164,6 +184,16 @@ class Service:
         down = {name: engine.outage for name, engine in self.engines.items() if isinstance(engine, MayBeDown)}
         return {name: reason for name, reason in down.items() if reason}
 
+    @property
+    def degraded(self) -> dict[str, str]:
+        """The servers that cannot be used for now of engines on several, counted and with the reason, by engine."""
+        shown = {}
+        for name, engine in self.engines.items():
+            if isinstance(engine, RemoteEngine) and not engine.outage and (down := engine.server.down):
+                servers = f"{len(down)} of {len(engine.server.endpoints)} servers"
+                shown[name] = f"{servers} cannot be used: {'; '.join(dict.fromkeys(down))}"
+        return shown
+
     def require_engines(self) -> None:
         """Check that every engine can be used.
 
@@ -171,7 +201,7 @@ class Service:
             ModelUnavailable: one cannot, for now.
         """
         for name, reason in self.outages.items():
-            raise ModelUnavailable(name, reason)
+            raise unavailable(name, reason)
 
     async def watch(self) -> None:
         """Watch each engine by itself; the first that dies, or hangs for `stall_seconds`, ends the lifecycle."""
@@ -196,6 +226,13 @@ class Service:
         finally:
             cancel(stuck)
 
+    async def leave_loop(self) -> None:
+        """Close the connections to models on other servers; call it when the running loop is about to end."""
+        for engine in self.engines.values():
+            if isinstance(engine, RemoteEngine):
+                for endpoint in engine.server.endpoints:
+                    await endpoint.leave_loop()
+
     async def warm_up(self) -> None:
         """Answer one request, and run each reward model's sanity check if the settings ask for it.
 
@@ -217,7 +254,9 @@ class Service:
         elif settings.canary:
             await asyncio.gather(*map(self.require_sound, self.reward_models))
         prompt = self.template.render([Message("user", "Hello")], self.tokenizer)
-        await self.pipeline.select(prompt, Sampling(max_tokens=8), settings.candidates.max, self.combiner)
+        # A chat endpoint may be paid for by the token.
+        candidates = 1 if settings.policy.runs_as == "chat" else settings.candidates.max
+        await self.pipeline.select(prompt, Sampling(max_tokens=8), candidates, self.combiner)
 
     async def require_sound(self, name: str) -> None:
         """Check the reward model `name`: its label tokens, its sanity check, and the published scores of its card.
@@ -254,26 +293,49 @@ def started(settings: Settings) -> Iterator[Service]:
         CheckpointError: a checkpoint is missing, damaged, of the wrong kind, or does not match the others.
         DoesNotFit: the memory does not suffice for all of them.
     """
-    folder = inspect_policy(settings.policy.checkpoint, needs_weights=settings.load_format != "dummy")
+    with contextlib.ExitStack() as running:
+        with growing():
+            service = running.enter_context(_started(settings))
+        yield service
+
+
+@contextlib.contextmanager
+def _started(settings: Settings) -> Iterator[Service]:
+    remote = None
+    require_cards(settings)
+    settings = with_files(settings)
+    if not settings.policy.is_remote:
+        folder = inspect_policy(settings.policy.checkpoint, needs_weights=settings.load_format != "dummy")
     scorers = inspect_reward_models(settings)
+    if settings.policy.is_remote:
+        remote, place = found_policy(settings.policy)
+        folder = place if settings.policy.runs_as == "chat" else inspect_policy(str(place), needs_weights=False)
+        logger.info("policy: %s at %s", remote.name, remote.link.shown)
     fork = may_fork()
-    prepare(offline=all(map(is_local, settings.checkpoints.values())), compiled=settings.compile)
+    named = (settings.policy.files, *settings.checkpoints.values())
+    prepare(offline=all(map(is_local, named)), compiled=settings.compile)
     template = settings.chat_template
     parts = engine_parts(settings)
-    tokenizer = load_tokenizer(settings.policy.checkpoint, "policy")
+    gains = opened_gains(settings, template)
+    tokenizer = load_tokenizer(settings.policy.files, "policy")
     served = scorings(settings, scorers, tokenizer, template)
     require_judge_of_prompts(settings, served["safety"])
-    if runs_on_gpu() and first_card().mps is False:
+    card = first_card() if needs_card(settings) else None
+    if card and card.mps is False:
         logger.warning("MPS is off: the engines' kernels take turns on the card, and scoring never overlaps decoding")
     for name, scoring in served.items():
         logger.info("%s reward model: %s", name, scoring)
     if settings.combiner is None and combiner_of(settings, (one.scorer.card for one in served.values())) != "llama2":
         logger.info("the combiner is safe_first, because a reward model is not calibrated; --combiner changes it")
-    logger.info("starting %d engines; with the demo models this takes about 20 seconds", len(parts))
+    if parts:
+        logger.info("starting %d engines; with the demo models this takes about 10 seconds", len(parts))
     with contextlib.ExitStack() as running:
         models = _start(settings, parts, served, running, in_process=False, fork=fork)
-        policy_options = engine_options(settings, "policy", policy_part(settings, parts["policy"]), fork=fork)
-        policy = KINDS[settings.policy.kind].policy(replace(policy_options, checkpoint=str(folder)), tokenizer)
+        part = NOT_FIXED if remote else policy_part(settings, parts["policy"])
+        policy_options = engine_options(settings, "policy", part, fork=fork)
+        policy = KINDS[settings.policy.runs_as].policy(
+            replace(policy_options, checkpoint=str(folder)), tokenizer, remote
+        )
         running.callback(policy.shutdown)
         models |= _start(settings, parts, served, running, in_process=True, fork=fork)
         safety = models["safety"]
@@ -287,8 +349,23 @@ def started(settings: Settings) -> Iterator[Service]:
         )
         yield Service(
             settings, template, tokenizer, classifier, policy, safety, helpfulness, admission,
-            card=first_card() if runs_on_gpu() else None, scorings=served,
+            card=card, gains=gains, scorings=served,
         )  # fmt: skip
+
+
+def opened_gains(settings: Settings, template: ChatTemplate) -> ServedGains | None:
+    """Return the settings' table of expected gains; None if they name none.
+
+    Raises:
+        GainsError: it cannot be used, or knows nothing although the settings stop by it.
+        CheckpointError: a model is missing.
+    """
+    if settings.gains is None:
+        return None
+    gains = ServedGains.open(settings.gains, models_fingerprint(settings, template))
+    if settings.adaptive and settings.adaptive.stop.gain is not None and not gains.table.knows:
+        raise GainsError(f"adaptive stops by a gain, and {settings.gains} knows none yet; {ADVICE}")
+    return gains
 
 
 def _start(

@@ -229,9 +229,13 @@ class ScriptedServer(Reachable):
         with _listener() as listener:
             loop = asyncio.new_event_loop()
 
+            async def served() -> None:
+                await server.serve([listener])
+                await service.leave_loop()
+
             def run() -> None:
-                with asyncio.Runner(loop_factory=lambda: loop) as runner:  # ends the engines' own tasks, too
-                    runner.run(server.serve([listener]))
+                with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                    runner.run(served())
 
             thread = threading.Thread(target=run)
             thread.start()

@@ -77,7 +77,8 @@ def _progress(progress: Progress) -> str:
 
 def _summary(answer: Answer) -> str:
     best, seconds = answer.winner, answer.report.timings_ms.total / 1e3
-    return f"best of {answer.report.candidates} · R {best.combined:.3f} ({best.branch}) · {seconds:.2f} s"
+    at_most = f" (at most {answer.report.requested})" if answer.report.waves else ""
+    return f"best of {answer.report.candidates}{at_most} · R {best.combined:.3f} ({best.branch}) · {seconds:.2f} s"
 
 
 def _table(answer: Answer, width: int) -> Table:

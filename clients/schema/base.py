@@ -24,7 +24,8 @@ CombinerName = Literal["llama2", "safe_first"]
 BranchName = Literal["safety_prompt", "unsafe", "helpful"]
 Reduction = Literal["load", "deadline", "temperature"]
 Truncation = Literal["deadline", "accept_reward"]
-AbortReason = Literal["deadline", "accept_reward", "early_rejection"]
+AbortReason = Literal["deadline", "accept_reward", "early_rejection", "adaptive"]
+StoppedBy = Literal["reward", "gain", "candidates", "load", "deadline"]
 FinishReason = Literal["stop", "length", "content_filter"]
 """The models' two, and `content_filter` for the operator's refusal."""
 MAX_FIELDS = 128

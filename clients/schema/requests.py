@@ -84,9 +84,11 @@ class StreamOptions(Request):
 
 
 class WithoutEffect(Request):
-    """Fields of OpenAI's and vLLM's that cannot change an answer here: accepted, and neither used nor stored.
+    """Fields of OpenAI's and vLLM's that cannot change an answer here.
 
-    Some are about the service (caches, billing, tracing), some about abilities that the model does not have.
+    Some are about the service (caches, billing, tracing), some about abilities that the model does not have: accepted,
+    and neither used nor stored. `store`, `user` and `safety_identifier` decide whether a chat answer is recorded, and
+    whose it is.
     """
 
     metadata: NoEffect = None

@@ -196,9 +196,15 @@ class Status(Response):
 
 
 class Unavailable(Status):
-    """Response of `/ready` while reward models on other servers cannot be used: why not, by name."""
+    """Response of `/ready` while models on other servers cannot be used: why not, by name."""
 
     unavailable: dict[str, str]
+
+
+class Degraded(Status):
+    """Response of `/ready` while some, not all, of a model's servers cannot be used: how many and why, by name."""
+
+    degraded: dict[str, str]
 
 
 class Gpu(Response):
@@ -210,7 +216,7 @@ class Gpu(Response):
 
 
 class ServedBy(Response):
-    """The server of a reward model: the engine's kind, the model's name and card, and the address of another server."""
+    """The server of a model: the engine's kind, the model's name and card, and the addresses of other servers."""
 
     kind: str
     model: str
@@ -231,21 +237,75 @@ class CalibratedOn(Response):
     recall: float | None = None
 
 
+class Adaptive(Response):
+    """Waves: `start` candidates, then `step` at a time, until R_c reaches `reward` or one is expected to gain less."""
+
+    start: int
+    step: int
+    reward: float | None = None
+    gain: float | None = None
+
+
+class Gains(Response):
+    """A table of expected gains: its digest, the number of prompts it was learnt from, and its date (ISO 8601)."""
+
+    digest: str
+    prompts: int
+    date: str | None = None
+
+
+class Deleted(Response):
+    """Response of `DELETE /v1/chat/completions/{id}`."""
+
+    id: str
+    object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
+    deleted: bool = True
+
+
+class Recording(Response):
+    """The recording of answers: which ones, where, and how it goes.
+
+    `fault` is the reason why the store takes nothing now, null while it does. `written` answers were recorded and
+    `dropped` ones were not, by the reason, since the server's start.
+    """
+
+    record: Literal["off", "opt_in", "all"]
+    store: Literal["sqlite", "postgresql"]
+    retention_days: float
+    fault: str | None
+    written: int
+    dropped: dict[str, int]
+
+
 class Version(Response):
     """Response of `/version`: versions of the server and its engine, and the GPU, null on CPU.
 
-    `combiner` is that of requests that name none. `calibrated` says of each reward model whether 0.15 means something
-    on its scale, `calibration` how that was found (null: not told), and `reward_models` what serves it. Servers before
-    0.2 send none of them.
+    `combiner` is that of requests that name none; with `empty_last` answers without text rank last. `calibrated` says
+    of each reward model whether 0.15 means something on its scale, `calibration` how that was found (null: not told),
+    and `reward_models` what serves it, as `policy` does of a policy on other servers (null: it runs here). `adaptive`
+    is the default of requests that name none (null: all K at once), `gains` the table by which they may stop. Servers
+    before 0.2 send none of them. `recording` is null without a store.
     """
 
     version: str
     engine: str
     gpu: Gpu | None = None
     combiner: CombinerName = "llama2"
+    empty_last: bool = True
     calibrated: dict[str, bool] = Field(default_factory=dict)
     calibration: dict[str, CalibratedOn | None] = Field(default_factory=dict)
     reward_models: dict[str, ServedBy] = Field(default_factory=dict)
+    policy: ServedBy | None = None
+    adaptive: Adaptive | None = None
+    gains: Gains | None = None
+    recording: Recording | None = None
+
+
+class CallerInfo(Response):
+    """Response of `/v1/caller`: the name and the roles of a request's API key; without keys everyone has all roles."""
+
+    name: str
+    roles: list[Literal["use", "annotate", "operate"]]
 
 
 class ErrorDetail(Response):

@@ -27,6 +27,7 @@ from winnow.models.errors import ClientGone, DeadlineExceeded
 from winnow.models.types import Progress, Reduction, Selection
 from winnow.server.aio import cancel, interrupted_by
 from winnow.server.api import responses
+from winnow.server.api.auth import caller
 from winnow.server.api.documentation import ANSWER, BODY, REFUSED, STREAM
 from winnow.server.api.errors import explain
 from winnow.server.api.formats import ChatFormat, TextFormat
@@ -36,8 +37,10 @@ from winnow.server.api.request_body import json_response, route_class
 from winnow.server.api.request_parsing import parse
 from winnow.server.api.returned import Returned, returned
 from winnow.server.pipeline.admission import Ticket
+from winnow.server.pipeline.places import Places
 from winnow.server.pipeline.rendering import RenderedRequest, in_thread_if_long
 from winnow.server.service import Service
+from winnow.server.store.rows import Served
 
 
 def routes(service: Service, metrics: Metrics) -> APIRouter:
@@ -69,7 +72,7 @@ async def _answer(
     rendered = await parse(body, service, log.started)
     request = rendered.request
     deadline = request.early_stopping.deadline or math.inf
-    ticket = service.admission.enter(log.flow, request.candidates, len(rendered.prompt), request.least, deadline)
+    ticket = service.admission.enter(log.flow, request.at_once, len(rendered.prompt), request.least_at_once, deadline)
     completion = Completion(rendered, body, ticket, http_request.scope, service, metrics)
     return completion.stream() if body.stream else await completion.complete(http_request)
 
@@ -105,32 +108,42 @@ class Completion:
     metrics: Metrics
 
     async def select(self, latest: LatestProgress | None = None) -> Selection:
-        """Wait for admission and run the pipeline; the log and the metrics observe the selection."""
-        rendered, request = self.rendered, self.rendered.request
-        async with in_turn(self.service, self.ticket) as queue_seconds:
-            with self.metrics.candidates_in_flight(self.ticket.candidates):
-                selection = await self.service.pipeline.select(
-                    rendered.prompt,
-                    rendered.sampling,
-                    self.ticket.candidates,
-                    request.combiner,
-                    latest.put if latest else None,
-                    early_stopping=request.early_stopping,
-                    classifier=rendered.classifier,
-                )
-        selection = dataclasses.replace(
-            selection,
-            requested=request.requested,
-            reduced_by=self._reduced_by,
-            timings=selection.timings.after(queue_seconds),
-            truncated_by="deadline" if self.ticket.reduced_by == "deadline" else selection.truncated_by,
-        )
+        """Wait for admission and run the pipeline; the log, the metrics and the gains observe the selection."""
+        selection = await self._selected(latest)
         self.metrics.observe(selection)
+        if self.service.gains:
+            self.service.gains.observe(selection, self.rendered.request.waves)
         fields = request_log(self.scope).fields
         fields.update(responses.log_fields(selection))
         if self.service.settings.log_content:
             fields.update(responses.log_content(selection, self.service.tokenizer, self._refusal(selection)))
         return selection
+
+    async def _selected(self, latest: LatestProgress | None) -> Selection:
+        rendered, request = self.rendered, self.rendered.request
+        async with in_turn(self.service, self.ticket) as queue_seconds:
+            with (
+                contextlib.closing(Places(self.ticket, request.least)) as places,
+                self.metrics.candidates_in_flight(lambda: places.held),
+            ):
+                selection = await self.service.pipeline.select(
+                    rendered.prompt,
+                    rendered.sampling,
+                    request.candidates if request.waves and not self.ticket.reduced_by else self.ticket.candidates,
+                    request.combiner,
+                    latest.put if latest else None,
+                    early_stopping=request.early_stopping,
+                    classifier=rendered.classifier,
+                    waves=request.waves,
+                    room=places,
+                )
+        return dataclasses.replace(
+            selection,
+            requested=request.requested,
+            reduced_by=self._reduced_by or selection.reduced_by,
+            timings=selection.timings.after(queue_seconds),
+            truncated_by="deadline" if self.ticket.reduced_by == "deadline" else selection.truncated_by,
+        )
 
     async def complete(self, http_request: Request) -> Response:
         """Return the whole answer in one body.
@@ -140,12 +153,15 @@ class Completion:
         """
         async with interrupted_by(disconnected(http_request), ClientGone):
             selection = await self.select()
-        body = self._format().body(self._returned(selection), self._usage(selection), self._report(selection))
-        return json_response(body, headers={"Server-Timing": responses.server_timing(selection), **self._headers})
+        wire_format = self._format()
+        body = wire_format.body(self._returned(selection), self._usage(selection), self._report(selection))
+        self._record(selection, wire_format)
+        headers = {"Server-Timing": responses.server_timing(selection), **_headers(selection.reduced_by)}
+        return json_response(body, headers=headers)
 
     def stream(self) -> Response:
         """Return the answer as server-sent events: an empty first chunk at once, the winner when it is known."""
-        return _EventStream(self._events(), self.ticket, self._headers)
+        return _EventStream(self._events(), self.ticket, _headers(self._reduced_by))
 
     async def _events(self) -> AsyncGenerator[str, None]:
         latest = LatestProgress() if self.body.options.progress else None
@@ -160,6 +176,7 @@ class Completion:
             length = sum(len(item.candidate.text) for item in selection.ranked[: self.rendered.request.n])
             for event in await in_thread_if_long(lambda: self._final_events(selection, wire_format), length):
                 yield event
+            self._record(selection, wire_format)  # not before: who leaves during an answer has none
         except Exception as error:
             # The boundary of a stream: the headers are out, so any failure has to travel as an event.
             yield _event(ErrorBody(error=explain(error, self.scope)[1]))
@@ -223,22 +240,38 @@ class Completion:
     def _returned(self, selection: Selection) -> list[Returned]:
         return returned(selection, self.rendered.request.n, self._refusal(selection))
 
+    def _record(self, selection: Selection, wire_format: ChatFormat | TextFormat) -> None:
+        """Hand a chat answer that is complete to the recorder, if it is to be recorded."""
+        recorder, body = self.service.recorder, self.body
+        if recorder and isinstance(body, ChatRequest) and recorder.wants(body.store):
+            recorder.put(
+                Served(
+                    id=wire_format.id,
+                    created=wire_format.created,
+                    model=wire_format.model,
+                    selection=selection,
+                    n=self.rendered.request.n,
+                    temperature=self.rendered.sampling.temperature,
+                    owner=caller(self.scope).holder,
+                    user=body.user,
+                    identifier=body.safety_identifier,
+                    refusal=self._refusal(selection),
+                )
+            )
+
     @property
     def _reduced_by(self) -> Reduction | None:
         """The reason why K is smaller than requested, as far as it is known: the load decides on admission."""
         return "temperature" if self.rendered.request.is_reduced else self.ticket.reduced_by
 
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"X-Winnow-Reduced-By": self._reduced_by} if self._reduced_by else {}
-
     def _usage(self, selection: Selection) -> Usage:
         returned = self.rendered.request.n if self.body.options.usage == "winner" else None
-        return responses.usage(selection, len(selection.prompt), returned)
+        return responses.usage(selection, selection.prompt_tokens, returned)
 
     def _report(self, selection: Selection) -> BestOfNReport:
         with_texts = bool(self.body.options.return_candidates) and self._refusal(selection) is None
-        return responses.report(selection, with_texts=with_texts)
+        gains = self.service.gains if (waves := self.rendered.request.waves) and waves.gain is not None else None
+        return responses.report(selection, with_texts=with_texts, gains=gains.digest if gains else None)
 
     def _refusal(self, selection: Selection) -> str | None:
         """Return the refusal text if every candidate is unsafe and `when_all_unsafe` is "refuse", else None."""
@@ -262,6 +295,10 @@ class _EventStream(StreamingResponse):
         finally:
             await self.events.aclose()
             self.ticket.leave()
+
+
+def _headers(reduced_by: Reduction | None) -> dict[str, str]:
+    return {"X-Winnow-Reduced-By": reduced_by} if reduced_by else {}
 
 
 def _event(body: BaseModel) -> str:

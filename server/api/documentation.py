@@ -30,6 +30,17 @@ ANSWER: Documented = {
     500: {"model": ErrorBody, "description": "No candidate could be scored."},
     504: {"model": ErrorBody, "description": "The request was not answered in time."},
 }
+STORED: Documented = {
+    404: {"model": ErrorBody, "description": "No completion by this id is stored for this key."},
+    503: {"model": ErrorBody, "description": "The store cannot be used for now, or the server is shutting down."},
+}
+KEPT: Documented = {
+    404: {"model": ErrorBody, "description": "This server has no store, or nothing by this id in it."},
+    503: {"model": ErrorBody, "description": "The store cannot be used for now, or the server is shutting down."},
+}
+LINES: Documented = {
+    200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}, "description": "One JSON object a line."}
+}
 STREAM: Documented = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its stream."}
 }
@@ -61,6 +72,10 @@ EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "max_tokens": 48,
             "best_of_n": {"candidates": 8, "return_candidates": True},
         },
+        "no more candidates than are needed, up to 16": {
+            "messages": _QUESTION,
+            "best_of_n": {"candidates": 16, "adaptive": {"start": 2, "step": 2, "stop": {"reward": 0.9}}},
+        },
         "stream with early stopping": {
             "messages": _QUESTION,
             "stream": True,
@@ -84,7 +99,11 @@ EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "/detokenize": {"token ids": {"tokens": [300, 301]}},
 }
-"""Bodies for each route that takes one, without the model's name; the tests send them."""
+"""Bodies for each route of the model that takes one, without the model's name; the tests send them."""
+STORE_EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "/v1/store/forget": {"a user": {"user": "anna-9d3f"}},
+}
+"""Bodies for each route of the store that takes one."""
 
 
 def documented(
@@ -121,8 +140,9 @@ def _complete(path: str, operation: dict[str, Any], model: str) -> None:
     operation["responses"].pop("422", None)
     if path in OPEN_PATHS:
         operation["security"] = []
-    if path in EXAMPLES:
-        examples = {name: {"value": {"model": model, **body}} for name, body in EXAMPLES[path].items()}
+    if path in EXAMPLES or path in STORE_EXAMPLES:
+        bodies = STORE_EXAMPLES.get(path) or {name: {"model": model, **body} for name, body in EXAMPLES[path].items()}
+        examples = {name: {"value": body} for name, body in bodies.items()}
         operation["requestBody"]["content"]["application/json"]["examples"] = examples
 
 

@@ -19,11 +19,15 @@ from winnow.models.errors import (
     ForeignOrigin,
     HeadTooLarge,
     InvalidKey,
+    LeaseExpired,
     ModelUnavailable,
     NoScoredCandidate,
+    NotStored,
     Overloaded,
     RequestError,
+    RoleMissing,
     ShuttingDown,
+    StoreError,
     TooManyHeaders,
     UnknownModel,
     UntrustedHost,
@@ -38,6 +42,12 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
     match error:
         case UnknownModel():
             return 404, ErrorDetail(message=str(error), type="invalid_request_error", param="model", code=error.code)
+        case NotStored():
+            return 404, ErrorDetail(
+                message=str(error), type="invalid_request_error", param=error.param, code=error.code
+            )
+        case LeaseExpired():
+            return 409, ErrorDetail(message=str(error), type="conflict_error", param=error.param, code=error.code)
         case RequestError():
             return 400, ErrorDetail(
                 message=str(error), type="invalid_request_error", param=error.param, code=error.code
@@ -46,6 +56,8 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
             return 499, ErrorDetail(message="the client closed the connection", type="client_closed")
         case InvalidKey():
             return 401, ErrorDetail(message=str(error), type="authentication_error", code="invalid_api_key")
+        case RoleMissing():
+            return 403, ErrorDetail(message=str(error), type="permission_error", code="role_missing")
         case TooManyHeaders():
             return 431, ErrorDetail(message=str(error), type="invalid_request_error", code="too_many_headers")
         case HeadTooLarge():
@@ -59,7 +71,10 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case EngineDead():
             return 503, ErrorDetail(message=f"{error}; the server is stopping", type="server_error", code="engine_dead")
         case ModelUnavailable():
-            return 503, ErrorDetail(message=str(error), type="server_error", code="reward_model_unavailable")
+            return 503, ErrorDetail(message=str(error), type="server_error", code=error.code)
+        case StoreError():
+            message = f"the store cannot be used for now: {error.reason}"
+            return 503, ErrorDetail(message=message, type="server_error", code="store_unavailable")
         case ShuttingDown():
             return 503, ErrorDetail(message=str(error), type="server_error", code="shutting_down")
         case DeadlineExceeded():
@@ -67,11 +82,24 @@ def describe(error: Exception) -> tuple[int, ErrorDetail]:
         case NoScoredCandidate():
             return 500, ErrorDetail(message=str(error), type="server_error", code="no_scored_candidate")
         case RequestValidationError():
-            return 400, describe_invalid(error.errors(), error.body, skip=1)
+            return 400, _of_parameter(error) or describe_invalid(error.errors(), error.body, skip=1)
         case HTTPException():
             return error.status_code, ErrorDetail(message=str(error.detail), type="invalid_request_error")
         case _:
             return 500, ErrorDetail(message="internal error", type="server_error", code="internal_error")
+
+
+def _of_parameter(error: RequestValidationError) -> ErrorDetail | None:
+    """Return what is wrong with a parameter of the path or the query; None if the body is at fault."""
+    first = error.errors()[0]
+    if first["loc"][0] not in ("path", "query"):
+        return None
+    if first["type"] == "extra_forbidden":
+        text, name = "there is no such parameter", None
+    else:
+        text, name = first["msg"], str(first["loc"][-1])
+    message = f"{name}: {text}" if name else text
+    return ErrorDetail(message=message, type="invalid_request_error", param=name, code="invalid_request")
 
 
 def explain(error: Exception, scope: Scope) -> tuple[int, ErrorDetail]:

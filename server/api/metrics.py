@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from winnow.models.engines.chat import ChatPolicy
 from winnow.models.engines.judge import Judge
 from winnow.models.engines.model_server import RemoteEngine
 from winnow.models.errors import NoScoredCandidate
@@ -32,7 +33,6 @@ class Metrics:
         histogram = functools.partial(Histogram, registry=registry)
         # fmt: off
         self.requests = counter("winnow_requests", "Requests by route and status.", ["route", "status"])
-        self.in_flight = Gauge("winnow_candidates_in_flight", "Candidates being sampled or scored.", registry=registry)
         self.candidates = counter("winnow_candidates", "Candidates scored, by branch.", ["branch"])
         self.failed = counter("winnow_candidates_failed", "Candidates that could not be scored.")
         self.aborted = counter(
@@ -42,6 +42,13 @@ class Metrics:
         self.selection_candidates = histogram(
             "winnow_selection_candidates", "K as sampled, by what reduced it: none, load, deadline or temperature.",
             ["reduced_by"], buckets=CANDIDATES)
+        self.adaptive_candidates = histogram(
+            "winnow_adaptive_candidates", "k of adaptive selections, by what stopped their waves.", ["stopped_by"],
+            buckets=CANDIDATES)
+        self.adaptive_waves = histogram(
+            "winnow_adaptive_waves", "Waves of adaptive selections.", buckets=CANDIDATES)
+        self.adaptive_saved = counter(
+            "winnow_adaptive_candidates_saved", "Candidates that adaptive selections did not need: K minus k.")
         self.truncated = counter("winnow_selections_truncated", "Selections that ended early, by the cause.", ["by"])
         self.all_unsafe = counter("winnow_selections_all_unsafe", "Selections in which every candidate was unsafe.")
         self.safe_passed_over = counter(
@@ -57,6 +64,7 @@ class Metrics:
         self.reward = histogram("winnow_winner_reward", "R_c of the winners.", buckets=REWARD)
         self.gain = histogram("winnow_winner_gain", "R_c of the winner minus the candidates' mean.", buckets=REWARD)
         # fmt: on
+        self._held: set[Callable[[], int]] = set()
         self._register_gauges(service)
 
     def _register_gauges(self, service: Service) -> None:
@@ -66,6 +74,10 @@ class Metrics:
             "winnow_requests_queued": ("Requests waiting for admission.", lambda: admission.queued_requests),
             "winnow_candidates_queued": ("Candidates of those requests.", lambda: admission.queued_candidates),
             "winnow_tokens_queued": ("Prompt tokens of those requests.", lambda: admission.queued_tokens),
+            "winnow_candidates_in_flight": (
+                "Candidates being sampled or scored.",
+                lambda: sum(held() for held in self._held),
+            ),
             "winnow_candidates_admitted": ("Candidates admitted and not finished.", lambda: admission.in_flight),
             "winnow_ready": ("1 while new requests are accepted.", lambda: float(service.is_ready)),
         }
@@ -77,25 +89,30 @@ class Metrics:
         for name, engine in service.engines.items():
             unfinished.labels(name).set_function(functools.partial(getattr, engine, "unfinished"))
         self.registry.register(_RemoteModels(service))
+        self.registry.register(_Recording(service))
 
     @contextlib.contextmanager
-    def candidates_in_flight(self, candidates: int) -> Iterator[None]:
-        """Count `candidates` as in flight during the block, and as failed or cancelled if it raises."""
-        self.in_flight.inc(candidates)
+    def candidates_in_flight(self, held: Callable[[], int]) -> Iterator[None]:
+        """Count what `held` returns as in flight during the block, and as cancelled if it raises; failed ones too."""
+        self._held.add(held)
         try:
             yield
-        except NoScoredCandidate:
-            self.failed.inc(candidates)
+        except NoScoredCandidate as error:
+            self.failed.inc(len(error.failures))
             raise
         except BaseException:
-            self.cancelled.inc(candidates)
+            self.cancelled.inc(held())
             raise
         finally:
-            self.in_flight.dec(candidates)
+            self._held.discard(held)
 
     def observe(self, selection: Selection) -> None:
         """Count one selection."""
         self.selection_candidates.labels(selection.reduced_by or "none").observe(selection.candidates)
+        if selection.waves:
+            self.adaptive_candidates.labels(selection.stopped_by).observe(selection.candidates)
+            self.adaptive_waves.observe(selection.waves)
+            self.adaptive_saved.inc((selection.requested or selection.candidates) - selection.candidates)
         if selection.truncated_by:
             self.truncated.labels(selection.truncated_by).inc()
         for aborted in selection.aborted:
@@ -124,7 +141,7 @@ class Metrics:
 
 
 class _RemoteModels(Collector):
-    """The reward models on other servers, read from their engines at each scrape."""
+    """The models on other servers, read from their engines at each scrape."""
 
     def __init__(self, service: Service) -> None:
         self._engines = {name: one for name, one in service.engines.items() if isinstance(one, RemoteEngine)}
@@ -136,10 +153,47 @@ class _RemoteModels(Collector):
         tokens = CounterMetricFamily(
             "winnow_judge_tokens", "Tokens that a judge's server has counted.", labels=["model", "kind"]
         )
+        labels = ["engine", "server"]
+        each = GaugeMetricFamily("winnow_remote_server_up", "1 while the server can be used.", labels=labels)
+        held = GaugeMetricFamily("winnow_remote_server_requests", "Requests that it has not finished.", labels=labels)
+        paid = CounterMetricFamily("winnow_policy_tokens", "Tokens that a chat endpoint has counted.", labels=["kind"])
+        again = CounterMetricFamily("winnow_remote_retries", "Requests sent again.", labels=["engine"])
         for name, engine in self._engines.items():
+            again.add_metric([name], engine.server.retries)
+            if isinstance(engine, ChatPolicy):
+                paid.add_metric(["prompt"], engine.prompt_tokens)
+                paid.add_metric(["completion"], engine.completion_tokens)
+            for server in engine.server.endpoints:
+                each.add_metric([name, server.address.url], float(server.outage is None))
+                held.add_metric([name, server.address.url], server.unfinished)
+            if name == "policy":
+                continue
             up.add_metric([name], float(engine.outage is None))
             retries.add_metric([name], engine.server.retries)
             if isinstance(engine, Judge):
                 tokens.add_metric([name, "prompt"], engine.prompt_tokens)
                 tokens.add_metric([name, "completion"], engine.completion_tokens)
-        yield from (up, retries, tokens)
+        yield from (up, retries, tokens, each, held, again, paid)
+
+
+class _Recording(Collector):
+    """The recorder's counts, read at each scrape."""
+
+    def __init__(self, service: Service) -> None:
+        self._recorder = service.recorder
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the series; without a store they are empty."""
+        up = GaugeMetricFamily("winnow_store_up", "1 while the store takes answers, 0 after one was refused.")
+        waiting = GaugeMetricFamily("winnow_store_waiting", "Answers that wait to be recorded.")
+        written = CounterMetricFamily("winnow_store_written", "Answers that were recorded.")
+        dropped = CounterMetricFamily(
+            "winnow_store_dropped", "Answers that could not be recorded, by the reason.", labels=["reason"]
+        )
+        if self._recorder:
+            up.add_metric([], float(self._recorder.fault is None))
+            waiting.add_metric([], self._recorder.waiting)
+            written.add_metric([], self._recorder.written)
+            for reason, number in self._recorder.drops.items():
+                dropped.add_metric([reason], number)
+        yield from (up, waiting, written, dropped)

@@ -1,7 +1,8 @@
 """ASGI middleware in front of every route: request id, access, access log, metrics, CORS, HEAD.
 
-Access is the API key, the Host header and the origin of a web page. It is decided on the path as the router reads it,
-and only the two probes are open, without a key and to any Host: no spelling of a path avoids the checks.
+Access is the API key and its roles, the Host header and the origin of a web page. It is decided on the path as the
+router reads it: no spelling of a path avoids the checks. The two probes are open, without a key and to any Host. The
+playground's files need no key, since the page has to load to ask for one; a link from another site may lead to them.
 
 Written against ASGI instead of a framework's middleware class, so that it buffers no body and adds no task.
 """
@@ -10,18 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow.models.errors import HeadTooLarge, InvalidKey, TooManyHeaders
 from winnow.server.api import errors
-from winnow.server.api.auth import ApiKeys
+from winnow.server.api.access import Access
+from winnow.server.api.auth import ANYONE, ApiKeys, Caller
 from winnow.server.api.hosts import TrustedHosts, to_origin_form
 from winnow.server.api.logging import UNANSWERED, RequestLog, request_id
 from winnow.server.api.metrics import Metrics
-from winnow.server.api.origins import Origins
+from winnow.server.api.origins import Origins, is_navigation
 from winnow.server.service import Service
 from winnow.server.settings import Settings
 
@@ -38,11 +40,22 @@ Headers = Sequence[tuple[bytes, bytes]]
 class RequestMiddleware:
     """Passes a request on to the application, or refuses it."""
 
-    def __init__(self, app: ASGIApp, *, service: Service, keys: ApiKeys, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: Service,
+        keys: ApiKeys,
+        access: Access,
+        metrics: Metrics,
+        page: Collection[str] = (),
+    ) -> None:
         self.app = app
         self.service = service
         self.keys = keys
+        self.access = access
         self.metrics = metrics
+        self.page = frozenset(page)
         self.hosts = TrustedHosts(service.settings, has_keys=bool(keys))
         self.origins = Origins(service.settings.cors_origins)
 
@@ -52,9 +65,9 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         target = to_origin_form(scope)
-        holder = self.keys.holder(scope["headers"])
+        caller = scope["winnow.caller"] = self.keys.caller(scope["headers"]) if self.keys else ANYONE
         client = scope.get("client") or ("unknown",)
-        log = scope["winnow.log"] = RequestLog(request_id(scope), holder or client[0])
+        log = scope["winnow.log"] = RequestLog(request_id(scope), (caller and caller.holder) or client[0])
         # A copy, since uvicorn leaves out the body of an answer by the method in its own scope.
         routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
@@ -65,7 +78,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            with self._checked(scope, holder, target):
+            with self._checked(scope, caller, target):
                 if self.origins.is_preflight(scope):
                     preflight = Response(status_code=204, headers=self.origins.preflight_headers(scope))
                     await preflight(scope, receive, send_logged)
@@ -79,18 +92,26 @@ class RequestMiddleware:
         finally:
             self._record(routed, scope["method"], log)
 
-    def _checked(self, scope: Scope, holder: str | None, target: str | None) -> contextlib.AbstractContextManager[None]:
-        """Check key, head, hosts and origin, and count the request as in flight.
+    def _checked(
+        self, scope: Scope, caller: Caller | None, target: str | None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Check key, head, hosts, origin and role, and count the request as in flight.
 
-        A preflight request shows no key, and a probe needs neither key nor host; both are not counted.
+        A preflight request shows no key, and a probe needs neither key nor host; both are not counted. The page's files
+        need no key.
         """
         is_probe, is_preflight = scope["path"] in OPEN_PATHS, self.origins.is_preflight(scope)
-        if self.keys and holder is None and not (is_probe or is_preflight):
+        is_page = scope["path"] in self.page
+        is_open = is_probe or is_preflight or is_page
+        if caller is None and not is_open:
             raise InvalidKey("a valid API key is needed: send one header Authorization: Bearer KEY")
         _require_bounded(scope, self.service.settings)
         if not is_probe:
             self.hosts.check(scope, target)
-        self.origins.check(scope)
+        if not (is_page and is_navigation(scope)):
+            self.origins.check(scope)
+        if caller and not is_open:
+            self.access.check(scope, caller)
         is_counted = scope["path"] not in _QUIET_PATHS and not is_preflight
         return self.service.lifecycle.request() if is_counted else contextlib.nullcontext()
 

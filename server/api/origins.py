@@ -69,7 +69,7 @@ class Origins:
         headers: Headers = scope["headers"]
         asked = ", ".join(_values(headers, b"access-control-request-headers"))
         answer = {
-            "Access-Control-Allow-Methods": "GET, HEAD, POST",
+            "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
             "Access-Control-Allow-Headers": asked if _TOKENS.fullmatch(asked) else "authorization, content-type",
             "Access-Control-Max-Age": str(MAX_AGE),
         }
@@ -101,6 +101,13 @@ class Origins:
             return False
         is_below = any(page.startswith(start) and page.endswith(end) for start, end in self._domains)
         return page in self._exact or (is_below and "*" not in page)
+
+
+def is_navigation(scope: Scope) -> bool:
+    """Whether someone follows a link to a page, in a window of its own; the page with the link reads nothing."""
+    headers: Headers = scope["headers"]
+    goes = [_values(headers, name) for name in (b"sec-fetch-mode", b"sec-fetch-dest")]
+    return scope["method"] in ("GET", "HEAD") and goes == [["navigate"], ["document"]]
 
 
 def _values(headers: Headers, wanted: bytes) -> list[str]:

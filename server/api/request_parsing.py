@@ -22,7 +22,7 @@ async def parse(body: ChatRequest | TextRequest, service: Service, arrived: floa
     """
     require_model(body.model, service)
     request = resolve(_prompt(body), RequestOptions.of(body), service.defaults, arrived)
-    service.admission.require_room(request.least, deadline=request.early_stopping.deadline or math.inf)
+    service.admission.require_room(request.least_at_once, deadline=request.early_stopping.deadline or math.inf)
     return await service.renderer.render(request)
 
 

@@ -62,8 +62,8 @@ def rating(item: ScoredCandidate, rank: int) -> Rating:
     )
 
 
-def report(selection: Selection, *, with_texts: bool) -> BestOfNReport:
-    """Return the `best_of_n` object; `with_texts` includes every candidate's text."""
+def report(selection: Selection, *, with_texts: bool, gains: str | None = None) -> BestOfNReport:
+    """Return the `best_of_n` object; `with_texts` includes every candidate's text, `gains` names the table used."""
     ranks = {position: rank for rank, position in enumerate(selection.ranking)}
     return BestOfNReport(
         candidates=selection.candidates,
@@ -84,6 +84,10 @@ def report(selection: Selection, *, with_texts: bool) -> BestOfNReport:
             AbortedCandidate(index=item.index, reason=item.reason, tokens=item.tokens) for item in selection.aborted
         ],
         timings_ms=timings(selection),
+        waves=selection.waves,
+        stopped_by=selection.stopped_by,
+        requested_tokens=selection.requested_tokens if selection.waves else None,
+        gains=gains,
     )
 
 
@@ -113,9 +117,10 @@ def log_fields(selection: Selection) -> dict[str, Any]:
         "requested": selection.requested or selection.candidates,
         "reduced_by": selection.reduced_by,
         "truncated_by": selection.truncated_by,
+        **({"waves": selection.waves, "stopped_by": selection.stopped_by} if selection.waves else {}),
         "failed": len(selection.failures),
         "aborted": len(selection.aborted),
-        "prompt_tokens": len(selection.prompt),
+        "prompt_tokens": selection.prompt_tokens,
         "sampled_tokens": selection.sampled_tokens,
         "winner": selection.winner.candidate.index,
         "branch": selection.winner.reward.branch.value,

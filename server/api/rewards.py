@@ -45,7 +45,7 @@ def routes(service: Service, metrics: Metrics) -> APIRouter:
         await service.renderer.require_scorable(prompt, "answers", answers)
         ticket = service.admission.enter(request_log(request.scope).flow, places, len(prompt))
         async with interrupted_by(disconnected(request), ClientGone), in_turn(service, ticket):
-            with metrics.candidates_in_flight(places):
+            with metrics.candidates_in_flight(lambda: places):
                 scored = await _rate(service, prompt, classifier, answers, places)
         ratings = _ranked(answers, scored, body.combiner or service.combiner, service.settings.empty_last)
         return json_response(Rewards(model=service.settings.model_name, rewards=ratings))

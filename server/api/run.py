@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -10,6 +12,7 @@ import resource
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -25,6 +28,7 @@ from winnow.server.api.logging import unhandled
 from winnow.server.service import Service, started
 from winnow.server.settings import Settings
 from winnow.server.settings.hosts import is_loopback, shown
+from winnow.server.store.opening import recorder, require_store
 
 logger = logging.getLogger(__name__)
 
@@ -40,30 +44,47 @@ def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. The port is bound before the engines start, to report a conflict at once.
 
     Raises:
-        SettingsError: the address cannot be bound, or is reachable from other machines without a key.
+        SettingsError: the address cannot be bound, or is reachable from other machines without a key; or the store
+            cannot be where the settings say.
         CheckpointError: a model cannot be served.
         EngineDead: an engine died; the others have been ended.
     """
     set_up_logging(settings)
     keys = ApiKeys.of(settings)
-    _require_keys(settings, keys)
-    _raise_file_limit()
+    require_keys(settings, keys)
+    require_store(settings)
+    raise_file_limit()
     _require_scratch()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _exit)
     with _bind(settings) as listener:
         os.register_at_fork(after_in_child=listener.close)  # an engine's copy would keep the port open
-        with started(settings) as service:
-            asyncio.run(_serve(service, keys, listener))
+        with started(settings) as service, recording(service) as recorded:
+            asyncio.run(_serve(recorded, keys, listener))
 
 
-def _require_keys(settings: Settings, keys: ApiKeys) -> None:
+@contextlib.contextmanager
+def recording(service: Service) -> Iterator[Service]:
+    """Yield `service` with its recorder, if it has a store; the engines run already, as none may be forked by then."""
+    found = recorder(service.settings, service.template, service.combiner)
+    if found is None:
+        yield service
+        return
+    if found.rule != "off":
+        logger.info("recording is %s: chat answers are stored with all of their candidates", found.rule)
+    with found.running():
+        yield dataclasses.replace(service, recorder=found)
+
+
+def require_keys(settings: Settings, keys: ApiKeys, front: str | None = None) -> None:
     """Check that an address reachable from other machines has a key, or that the operator allows anonymous requests.
+
+    `front` names what listens instead of this server, at an address that the settings do not tell.
 
     Raises:
         SettingsError: neither holds.
     """
-    if keys or is_loopback(settings.host.lower()):
+    if keys or (not front and is_loopback(settings.host.lower())):
         return
     if settings.allow_anonymous:
         if not settings.trusted_hosts:
@@ -73,13 +94,14 @@ def _require_keys(settings: Settings, keys: ApiKeys) -> None:
                 shown(settings.host),
             )
         return
+    listener = front or f"host {settings.host}"
     raise SettingsError(
-        f"host {settings.host} can be reached from other machines and no API key is set: set WINNOW_API_KEYS or "
+        f"{listener} can be reached from other machines and no API key is set: set WINNOW_API_KEYS or "
         "--api-keys-file, or let everyone in with --allow-anonymous and name the hosts that they use in --trusted-hosts"
     )
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Raise the limit of open files as far as allowed, at most to `MAX_FILES`; each connection and engine needs some.
 
     Raises:
@@ -203,6 +225,7 @@ async def _serve(service: Service, keys: ApiKeys, listener: socket.socket) -> No
     # Full collections under load find hardly any cycles, and each would take 20 ms every few seconds at 256 candidates.
     gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION_EVERY)
     watch = asyncio.create_task(service.watch())
+    saving = asyncio.create_task(service.gains.keep_saving()) if service.gains else None
     server = _Server(configure(service, keys), service)
     exit_when_over = asyncio.create_task(_exit_when_over(server))
     try:
@@ -210,6 +233,10 @@ async def _serve(service: Service, keys: ApiKeys, listener: socket.socket) -> No
     finally:
         cancel(watch)
         cancel(exit_when_over)
+        if saving:
+            cancel(saving)
+            await asyncio.wait([saving])
+        await service.leave_loop()
         gc.unfreeze()  # else what native modules hold is never freed, and they report it as leaks on the way out
         logger.info("stopped; ending the engines")
         if not service.is_alive:

@@ -51,7 +51,6 @@ SYNONYMS: Mapping[str, str] = {
 }
 """Last segments of other servers' paths, and what has their purpose here."""
 VERSION = "/v1"
-PLACEHOLDER = "{model}"
 SIMILARITY = 0.8
 
 
@@ -78,8 +77,8 @@ def _meant(segments: Sequence[str], paths: Sequence[str]) -> str | None:
     """
     ends = {path: path.removeprefix(VERSION).strip("/").split("/") for path in paths}
     for path, end in sorted(ends.items(), key=lambda item: -len(item[1])):
-        if PLACEHOLDER in end:
-            fixed = end[: end.index(PLACEHOLDER)]
+        if end[-1].startswith("{"):
+            fixed = end[:-1]
             if any(segments[start : start + len(fixed)] == fixed for start in range(len(segments) - len(fixed))):
                 return path
         elif segments[-len(end) :] == end:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
 from typer.core import TyperCommand
 
 from winnow.clients.connection import read_api_key
@@ -27,12 +29,42 @@ HELP_WIDTH = 100
 """Most columns of the settings' help."""
 
 
+RAY_ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:\d+")
+"""The addresses that may follow `--ray`; anything else is the command's next argument."""
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Run on a Ray cluster: HOST:PORT, auto (a running one, or else one of this machine; the default), or "
+        "local. Needs the extra ray.",
+        show_default=False,
+    ),
+]
+
+
 class SettingsCommand(TyperCommand):
     """A command whose flags are settings: its help is plain text, since typer's table cuts long flags short."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options |= {"rich_markup_mode": None, "context_settings": {"max_content_width": HELP_WIDTH}}
         super().__init__(*args, **options)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        return super().parse_args(ctx, with_ray_address(args))
+
+
+def with_ray_address(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with an address behind each `--ray`, whose own is optional: auto where it has none."""
+    found: list[str] = []
+    for place, argument in enumerate(arguments):
+        found.append(argument)
+        if argument == "--":
+            return [*found, *arguments[place + 1 :]]
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if argument == "--ray" and not RAY_ADDRESS.fullmatch(following):
+            found.append("auto")
+    return found
 
 
 def with_settings(
@@ -68,11 +100,11 @@ def _optional(name: str, annotation: Any) -> inspect.Parameter:
 
 def _type(annotation: Any) -> Any:
     """Return the type that typer parses for a setting: optional, and a list if the setting is a tuple."""
-    if annotation is CandidateRange:
-        return str | None
     if get_origin(annotation) in (Union, UnionType):
         # Optional already: Typer shows what stands beside None without its validators.
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return str | None  # a table in the file, a text on the command line
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return list[str] | None if get_origin(annotation) is tuple else annotation | None
@@ -98,6 +130,12 @@ def one_line_errors() -> Iterator[None]:
         if error.name == "sklearn":
             print(
                 "winnow: scikit-learn is not installed; winnow rm needs pip install 'winnow-llm[rm]'", file=sys.stderr
+            )
+            raise SystemExit(1) from None
+        if error.name == "psycopg":
+            print(
+                "winnow: psycopg is not installed; a store by URL needs pip install 'winnow-llm[postgresql]'",
+                file=sys.stderr,
             )
             raise SystemExit(1) from None
         missing = f"{error.name} is not installed" if error.name else " ".join(str(error).split())

@@ -37,7 +37,7 @@ def policy(settings: Settings, notes: Notes) -> None:
     options = engine_options(settings, "policy", engine_parts(settings)["policy"], fork=fork)
     notes.at("starting the policy's engine")
     started = time.perf_counter()
-    engine = KINDS[settings.policy.kind].policy(options, tokenizer)
+    engine = KINDS[settings.policy.runs_as].policy(options, tokenizer, None)
     try:
         notes.found |= _start(options, engine, time.perf_counter() - started)
         notes.at("sampling")

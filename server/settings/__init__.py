@@ -11,6 +11,7 @@ from winnow.server.settings.engines import (
     EngineSettings,
     HelpfulnessSettings,
     PolicySettings,
+    RemotableSettings,
     RewardModelSettings,
     SafetySettings,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "HelpfulnessSettings",
     "Option",
     "PolicySettings",
+    "RemotableSettings",
     "RewardModelSettings",
     "SafetySettings",
     "Settings",

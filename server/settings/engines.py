@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SecretStr
 
 from winnow.models import demo
 from winnow.models.cards import Card
 from winnow.models.chat_templates import TEMPLATES
+from winnow.models.engines.addresses import Address, is_remote, parse_addresses
 from winnow.models.engines.base import EngineKind
-from winnow.models.engines.remote import is_remote, parse_address
+from winnow.models.errors import CheckpointError
 from winnow.models.reward_model import Calibration
 from winnow.models.safety_classifier import PROBE_MARGIN
 
@@ -34,23 +35,22 @@ def _template(name: str) -> str:
     raise ValueError(f"{name!r} is not auto, {', '.join(TEMPLATES)}, tokenizer, or the path of a file FILE.jinja")
 
 
-def _local(checkpoint: str) -> str:
-    if is_remote(checkpoint):
-        raise ValueError("the policy cannot be on another server, only reward models can; name a folder or a hub id")
-    return checkpoint
+def _policy_place(checkpoint: str) -> str:
+    return _place(checkpoint, "completions")
 
 
-def _place(checkpoint: str) -> str:
+def _place(checkpoint: str, plain: Literal["classify", "completions"] = "classify") -> str:
     if is_remote(checkpoint):
-        parse_address(checkpoint)
+        parse_addresses(checkpoint, plain)
     elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", checkpoint) and not Path(checkpoint).exists():
-        raise ValueError("an address of a server begins with http:// or judge:http://")
+        other = "judge:" if plain == "classify" else "chat:"
+        raise ValueError(f"an address of a server begins with http:// or {other}http://")
     return checkpoint
 
 
-LocalCheckpoint = Annotated[str, AfterValidator(_local)]
+PolicyCheckpoint = Annotated[str, AfterValidator(_policy_place)]
 Checkpoint = Annotated[str, AfterValidator(_place)]
-"""A folder, a hub id, or the address of a model server."""
+"""A folder, a hub id, or the addresses of model servers."""
 PolicyTemplate = Annotated[str, AfterValidator(_template)]
 Scale = Annotated[FiniteFloat, AfterValidator(_not_zero)]
 
@@ -73,56 +73,20 @@ class EngineSettings(BaseModel):
 
 _CHECKPOINT = (
     "Checkpoint of the {} reward model: a folder, a hub id, http://HOST:PORT (a vLLM server) or "
-    "judge:http://HOST:PORT/v1."
+    "judge:http://HOST:PORT/v1; several servers with commas between them."
 )
 _MEMORY = "GPU: {}'s share of the memory; default: planned from the weights and the card."
 _CARD = "Card (TOML) of the {} reward model; default: the checkpoint's own, a shipped one, or one made of its config."
-_KV_CACHE = "KV cache of {} in GiB; default: what it can use, at most 1, on CPU; what its share leaves on a GPU."
+_KV_CACHE = "KV cache of {} in GiB; default: on CPU what typical requests use, at most 1; on a GPU, its share's rest."
 
 
-class PolicySettings(EngineSettings):
-    """The policy's engine."""
+class RemotableSettings(EngineSettings):
+    """The settings of an engine that may be on other servers."""
 
-    kind: Literal["vllm"] = Field(default="vllm", description="Engine kind; see `winnow.models.engines.registry`.")
-    template: PolicyTemplate = setting(
-        "auto",
-        offline=True,
-        description="Chat template: llama2, tokenizer (the checkpoint's own), a file FILE.jinja, or auto: llama2 for "
-        "Llama-2 checkpoints, else the tokenizer's.",
-    )
+    plain: ClassVar[Literal["classify", "completions"]] = "classify"
+    """The API of a URL without a prefix."""
 
-    checkpoint: LocalCheckpoint = setting(
-        str(demo.weights("policy")),
-        offline=True,
-        memory=True,
-        description="Checkpoint that answers: a folder or a hub id.",
-    )
-    memory: float | None = setting(
-        None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("the policy engine")
-    )
-    kv_cache_gib: float | None = setting(
-        None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("the policy")
-    )
-
-
-class RewardModelSettings(EngineSettings):
-    """A reward model's engine, and the calibration of its raw logits."""
-
-    checkpoint: Checkpoint
-    kind: EngineKind | None = Field(
-        default=None, description="Engine kind that it must be; default: the one of its checkpoint and card."
-    )
-    memory: float | None = setting(
-        None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
-    )
-    kv_cache_gib: float | None = setting(
-        None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("each reward model")
-    )
-
-    card: Path | None
-    scale: Scale | None
-    bias: FiniteFloat | None
-
+    checkpoint: str
     tokenizer: str | None = setting(
         None,
         offline=True,
@@ -145,13 +109,101 @@ class RewardModelSettings(EngineSettings):
         default=600.0, ge=0, le=86_400, description="Model on a server: how long it is waited for at the start."
     )
     connections: int = Field(
-        default=64, ge=1, le=4096, description="Model on a server: requests at once; the others wait."
+        default=64, ge=1, le=4096, description="Model on a server: requests at once to each; the others wait."
     )
 
     @property
     def is_remote(self) -> bool:
         """Whether the model is on another server."""
         return is_remote(self.checkpoint)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses of its servers; none if it is no remote model."""
+        return parse_addresses(self.checkpoint, self.plain) if self.is_remote else ()
+
+
+class PolicySettings(RemotableSettings):
+    """The policy's engine."""
+
+    plain = "completions"
+
+    kind: EngineKind | None = Field(
+        default=None, description="Engine kind that it must be; default: the one of its checkpoint."
+    )
+    template: PolicyTemplate = setting(
+        "auto",
+        offline=True,
+        description="Chat template: llama2, tokenizer (the checkpoint's own), a file FILE.jinja, or auto: llama2 for "
+        "Llama-2 checkpoints, else the tokenizer's.",
+    )
+
+    checkpoint: PolicyCheckpoint = setting(
+        str(demo.weights("policy")),
+        offline=True,
+        memory=True,
+        description="Checkpoint that answers: a folder, a hub id, http://HOST:PORT (a vLLM server; several with "
+        "commas between them), or chat:http://HOST:PORT/v1 (an OpenAI-compatible chat endpoint).",
+    )
+    seconds: float = Field(
+        default=600.0, gt=0, le=86_400, description="Model on a server: longest time of a candidate, retries included."
+    )
+    connections: int = Field(
+        default=256, ge=1, le=4096, description="Model on a server: requests at once to each; the others wait."
+    )
+    memory: float | None = setting(
+        None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("the policy engine")
+    )
+    kv_cache_gib: float | None = setting(
+        None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("the policy")
+    )
+
+    @property
+    def runs_as(self) -> EngineKind:
+        """The engine kind that runs it."""
+        return self.addresses[0].kind if self.is_remote else "vllm"
+
+    @property
+    def files(self) -> str:
+        """The folder or hub id with its tokenizer, chat template and config.json.
+
+        Raises:
+            CheckpointError: it is on another server, and no tokenizer is named; see `remote_models.with_files`.
+        """
+        if not self.is_remote:
+            return self.checkpoint
+        if self.tokenizer is None and self.runs_as == "chat":
+            return str(demo.weights("policy"))  # only to count tokens, for admission
+        if self.tokenizer is None:
+            raise CheckpointError(
+                "policy: it is on another server; give a folder or a hub id with its tokenizer and config.json in "
+                "--policy-tokenizer"
+            )
+        return self.tokenizer
+
+    @property
+    def tokenizer_files(self) -> str | None:
+        """The same, but None if the policy's own tokenizer is not known."""
+        return None if self.runs_as == "chat" else self.files
+
+
+class RewardModelSettings(RemotableSettings):
+    """A reward model's engine, and the calibration of its raw logits."""
+
+    checkpoint: Checkpoint
+    kind: EngineKind | None = Field(
+        default=None, description="Engine kind that it must be; default: the one of its checkpoint and card."
+    )
+    memory: float | None = setting(
+        None, offline=True, memory=True, gt=0, lt=1, description=_MEMORY.format("each reward model")
+    )
+    kv_cache_gib: float | None = setting(
+        None, offline=True, memory=True, gt=0, le=MAX_GIB, description=_KV_CACHE.format("each reward model")
+    )
+
+    card: Path | None
+    scale: Scale | None
+    bias: FiniteFloat | None
 
     def calibration(self, card: Card | None) -> Calibration:
         """Return the calibration of the model's raw logits: these settings', or else the card's, or else none."""

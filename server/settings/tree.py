@@ -17,6 +17,7 @@ from winnow.clients.schema import CandidateRange
 from winnow.models import demo
 from winnow.models.chat_templates import TagRule
 from winnow.models.chat_templates.base import ChatTemplate
+from winnow.models.chat_templates.jinja import JinjaTemplate
 from winnow.models.engines.chat_template import chat_template
 from winnow.models.safety_classifier import ClassifierName
 from winnow.models.safety_patterns import DEFAULT_PATTERNS
@@ -31,7 +32,25 @@ from winnow.server.settings.engines import (
     setting,
 )
 from winnow.server.settings.sources import DELIMITER, PREFIX, Environment, File, nested
-from winnow.server.settings.values import Address, Commas, KRange, Names, Origin, Pattern, Texts, TrustedHost
+from winnow.server.settings.values import (
+    Adaptive,
+    Address,
+    Commas,
+    KRange,
+    Names,
+    Origin,
+    Pattern,
+    RecordRule,
+    Texts,
+    TrustedHost,
+)
+from winnow.server.store.redaction import DEFAULT_REDACTIONS
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}:{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""Stands for the template of a chat endpoint, which is sent the messages: it is only used to count tokens."""
 
 
 class Settings(BaseSettings):
@@ -78,6 +97,7 @@ class Settings(BaseSettings):
         description="Web pages that may use the server from a browser (CORS): https://app.example.org, "
         "https://*.example.org, or * for all.",
     )
+    playground: bool = Field(True, description="Serve the playground, a web page to try the server with, at /.")
     accept_any_model: bool = Field(False, description="Accept any model name in a request.")
 
     candidates: KRange = Field(
@@ -85,6 +105,18 @@ class Settings(BaseSettings):
         description="K of requests that do not set it; a range such as 4-16 lets K shrink under load.",
     )
     max_candidates: int = Field(64, ge=1, description="Maximum candidates of a request.")
+    adaptive: Adaptive = Field(
+        None,
+        description="Draw the candidates of requests that do not say otherwise in waves, and stop when R_c reaches a "
+        "reward (reward=0.9), or when a further candidate is expected to gain less than a price (gain=0.002); "
+        "start=4,step=4 are the waves' sizes.",
+    )
+    gains: Path | None = setting(
+        None,
+        offline=True,
+        description="File of the expected gains of further candidates, as winnow distill writes it; what is served is "
+        "added to it, for the next start.",
+    )
     combiner: CombinerName | None = setting(
         None,
         offline=True,
@@ -149,6 +181,15 @@ class Settings(BaseSettings):
     max_sequences: int = setting(
         256, offline=True, memory=True, ge=1, description="Candidates that an engine runs at once; the rest wait."
     )
+    tensor_parallel: int = setting(
+        1,
+        offline=True,
+        memory=True,
+        ge=1,
+        le=64,
+        description="GPUs that each engine of this machine is spread over (vLLM's tensor parallelism); all engines "
+        "share them.",
+    )
     eager: bool = setting(
         False,
         offline=True,
@@ -210,6 +251,29 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="One line a message: text, or JSON for machines; auto: text on a terminal, else JSON."
     )
+    store: str | None = Field(
+        None,
+        description="Where served answers are recorded: an SQLite file such as winnow.db, or "
+        "postgresql://USER@HOST/DATABASE. A password belongs in the environment (WINNOW_STORE, or libpq's own).",
+    )
+    record: RecordRule = Field(
+        "off",
+        description="Which chat answers are recorded with all their candidates: off; opt_in, those of requests with "
+        "store: true; or all, except those with store: false. They are users' text, so privacy law applies.",
+    )
+    retention_days: float = Field(
+        90.0, ge=0, le=36_500, description="Days after which a recorded answer is deleted; 0 keeps them for good."
+    )
+    redact: Texts[Pattern] = Field(
+        DEFAULT_REDACTIONS,
+        description="Regular expressions: what one matches is recorded as [redacted]. Default: e-mail addresses, "
+        "telephone, card and account numbers, and well-known keys. [] for none.",
+    )
+    store_key_file: Path | None = Field(
+        None,
+        description="File with the key by which users' ids are hashed before they are stored, made if it is not "
+        "there. Default: beside an SQLite file; a store by URL needs one.",
+    )
     log_content: bool = Field(
         False, description="Log prompts and answers too; they contain users' text, so privacy law applies."
     )
@@ -218,6 +282,10 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         if self.eager and self.compile:
             raise ValueError("eager and compile exclude each other")
+        if self.adaptive and self.adaptive.stop.gain is not None and self.gains is None:
+            raise ValueError("adaptive stops by a gain, which needs a table: name its file with gains (--gains FILE)")
+        if self.record != "off" and self.store is None:
+            raise ValueError(f"record is {self.record}, but there is no store; name one, such as --store winnow.db")
         if self.candidates.max > self.max_candidates:
             raise ValueError(f"candidates ({self.candidates.max}) is above max_candidates ({self.max_candidates})")
         if self.max_candidates > self.max_candidates_in_flight:
@@ -232,7 +300,10 @@ class Settings(BaseSettings):
         """The model id on the wire."""
         if self.served_model_name:
             return self.served_model_name
-        checkpoint = self.policy.checkpoint
+        policy = self.policy
+        checkpoint = policy.checkpoint
+        if policy.is_remote:
+            checkpoint = policy.model or policy.tokenizer or policy.addresses[0].url
         return "winnow-demo" if checkpoint == str(demo.weights("policy")) else Path(checkpoint).name
 
     @property
@@ -242,7 +313,9 @@ class Settings(BaseSettings):
         Raises:
             CheckpointError: the policy has none, or it cannot be used.
         """
-        found = chat_template(self.policy.checkpoint, self.policy.template)
+        if self.policy.runs_as == "chat":
+            return JinjaTemplate(CHAT_TEMPLATE, "chat", self.merge_turns)
+        found = chat_template(self.policy.files, self.policy.template)
         return found.with_tags(self.tags).with_merging(self.merge_turns)
 
     @property
@@ -259,6 +332,11 @@ class Settings(BaseSettings):
     def reward_models(self) -> dict[str, RewardModelSettings]:
         """The reward models' own settings by name."""
         return {"safety": self.safety, "helpfulness": self.helpfulness}
+
+    @property
+    def runs_engines(self) -> bool:
+        """Whether any engine runs on this machine; else all models are on other servers, and no card is needed."""
+        return not (self.policy.is_remote and all(own.is_remote for own in self.reward_models.values()))
 
     @property
     def distinct_reward_models(self) -> dict[str, RewardModelSettings]:

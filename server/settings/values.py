@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
-from winnow.clients.schema import CandidateRange
+from winnow.clients.schema import AdaptiveOptions, CandidateRange
 from winnow.server.settings.hosts import origin, trusted_host
 
 T = TypeVar("T")
+RecordRule = Literal["off", "opt_in", "all"]
+"""The answers that are recorded: none, those that ask for it, or all but those that ask for the contrary."""
 TABLE = re.compile(r"""\s*\{\s*["'}]""")
 """The beginning of a text that is meant as a JSON table, and of hardly any path or pattern."""
 _BRACKETED_ADDRESS = re.compile(r"\s*\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")
@@ -57,6 +59,28 @@ def _range(value: object) -> object:
     return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _adaptive(value: object) -> object:
+    """Accept `reward=0.9`, `gain=0.002,start=4,step=4`, `off`, or JSON as in a request; in the file also a table."""
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "off":
+        return None
+    if value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{value!r} is not JSON") from None
+    parts = dict(re.findall(r"\s*(start|step|reward|gain)\s*=\s*([0-9.eE+-]+)\s*(?:,|$)", value))
+    try:
+        numbers = {name: float(number) for name, number in parts.items()}
+    except ValueError:
+        numbers = {}
+    if not numbers or len(numbers) != len(value.split(",")):
+        raise ValueError(f"{value!r} is none of reward=0.9, gain=0.002,start=4,step=4, a JSON object, and off")
+    stop = {name: numbers.pop(name) for name in ("reward", "gain") if name in numbers}
+    return {**numbers, "stop": stop}
+
+
 def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
@@ -73,6 +97,8 @@ Address = Annotated[str, AfterValidator(_without_brackets)]
 """A name or an address; IPv6 with or without the brackets of a URL."""
 KRange = Annotated[CandidateRange, NoDecode, BeforeValidator(_range)]
 """K, or the range that it may shrink in."""
+Adaptive = Annotated[AdaptiveOptions | None, NoDecode, BeforeValidator(_adaptive)]
+"""The waves in which candidates are drawn, or None to draw all K at once."""
 TrustedHost = Annotated[str, AfterValidator(trusted_host)]
 Origin = Annotated[str, AfterValidator(origin)]
 Pattern = Annotated[str, AfterValidator(_compiles)]

@@ -83,6 +83,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "deadline_ms": 500,
         "accept_reward": 0.9,
         "early_rejection": {"at_tokens": (4, 8), "keep": 0.5},
+        "adaptive": False,
         "n": 2,
         "is_safety": True,
         "combiner": "safe_first",
@@ -104,6 +105,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "logit_bias": {5: 1.5},
         "logprobs": True,
         "top_logprobs": 2,
+        "store": True,
         "user": "u",
         "request_id": "mine-1",
     }
@@ -123,6 +125,7 @@ async def test_every_option_arrives(opening: Open) -> None:
         "deadline_ms",
         "accept_reward",
         "early_rejection",
+        "adaptive",
         "is_safety",
         "combiner",
         "merge_turns",
@@ -139,7 +142,7 @@ def test_the_options_are_those_of_the_schema() -> None:
     """A new field of the schema must be available in the client."""
     made_by_the_client = {"messages", "stream", "stream_options", "best_of_n", "progress"}
     other_names = {"best_of", "max_completion_tokens"}
-    without_effect = WithoutEffect.model_fields.keys() - {"user", "request_id"}
+    without_effect = WithoutEffect.model_fields.keys() - {"user", "request_id", "store"}
     fields = ChatRequest.model_fields.keys() | BestOfNOptions.model_fields.keys()
     assert fields - made_by_the_client - other_names - without_effect == Options.__annotations__.keys()
 

@@ -8,6 +8,8 @@ from pydantic import SecretStr
 
 from winnow.models import demo
 from winnow.models.errors import SettingsError
+from winnow.server.pipeline.request import waves_of
+from winnow.server.pipeline.waves import Waves
 from winnow.server.settings import ALIASES, ENGINES, Settings, load, options
 
 
@@ -98,6 +100,10 @@ ENGINE_VALUES = {
     "rm_kv_cache_gib": 2.0,
     "safety_card": "safety.toml",
     "helpfulness_card": "helpfulness.toml",
+    "policy_tokenizer": "models/p",
+    "policy_model": "a-policy",
+    "policy_key": "sk-policy",
+    "policy_key_file": "policy.key",
     "safety_tokenizer": "models/t",
     "helpfulness_tokenizer": "models/t",
     "safety_model": "guard",
@@ -355,3 +361,51 @@ def test_what_is_no_ordinary_file(tmp_path: Path) -> None:
     Path("winnow.toml").mkdir()
     with pytest.raises(SettingsError, match=r"winnow.toml .*Is a directory"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("text", "waves"),
+    [
+        ("reward=0.9", Waves(4, 4, 0.9)),
+        (" reward = 0.9 , start = 2 ", Waves(2, 4, 0.9)),
+        ("gain=0.002,start=4,step=8", Waves(4, 8, gain=0.002)),
+        ('{"start": 2, "stop": {"reward": 1}}', Waves(2, 4, 1.0)),
+    ],
+)
+def test_adaptive_is_a_short_text_or_json(text: str, waves: Waves, monkeypatch: pytest.MonkeyPatch) -> None:
+    for settings in (load(adaptive=text, gains="gains.json"), _in_environment(monkeypatch, text)):
+        assert settings.adaptive
+        assert waves_of(settings.adaptive) == waves
+
+
+def _in_environment(monkeypatch: pytest.MonkeyPatch, text: str) -> Settings:
+    monkeypatch.setenv("WINNOW_ADAPTIVE", text)
+    monkeypatch.setenv("WINNOW_GAINS", "gains.json")
+    return load()
+
+
+def test_adaptive_is_a_table_in_the_file_and_can_be_switched_off() -> None:
+    Path("winnow.toml").write_text("[adaptive]\nstart = 2\nstop = {reward = 0.9}\n")
+    settings = load()
+    assert settings.adaptive
+    assert waves_of(settings.adaptive) == Waves(2, 4, 0.9)
+    assert load(adaptive="off").adaptive is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.9", "on", "reward=", "reward=2", "reward=0.9,gain=0.1", "start=4", "reward=0.9,start=0",
+        "reward=0.9,begin=2",
+        "gain=1", "reward=0.9;start=2", "{", '{"stop": {}}', "[]", "", "reward=0.9,start=2.5", "reward=1e999",
+    ],
+)  # fmt: skip
+def test_an_adaptive_setting_that_is_wrong_is_one_line_that_names_it(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^adaptive") as wrong:
+        load(adaptive=text, gains="gains.json")
+    assert "\n" not in str(wrong.value)
+
+
+def test_stopping_by_a_gain_needs_a_table() -> None:
+    with pytest.raises(SettingsError, match="--gains FILE"):
+        load(adaptive="gain=0.002")

@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from tests.clients import scripts
 from tests.clients.scripts import Script, error, progress, reply, stream, streaming
 from tests.live import WINNOW, LiveServer
 from winnow.clients import Client
@@ -94,6 +95,13 @@ def test_the_dialog_grows_until_a_new_one_starts(chatting: Chat) -> None:
     assert printed.count("best of 3 · R 0.750 (helpful)") == 3
     assert {item.headers["authorization"] for item in script.requests} == {"Bearer sk-12345678"}
     assert "sk-12345678" not in printed
+
+
+def test_an_adaptive_answer_says_of_how_many_it_is_the_best(chatting: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = scripts.REPORT.model_copy(update={"waves": 1, "stopped_by": "reward", "requested": 16})
+    monkeypatch.setattr(scripts, "REPORT", report)
+    _, printed, _ = chatting(Script([streaming(stream())]), "France?\n")
+    assert "best of 3 (at most 16) · R 0.750 (helpful)" in printed
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,12 @@ class Terminal:
         return termios.tcgetattr(self.master)[:4]
 
 
+def as_from_a_shell() -> None:
+    """Take the terminal, and Ctrl-C even where these tests run in the background, whose children ignore it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def chatting(url: str) -> Iterator[Terminal]:
     master, slave = pty.openpty()
@@ -76,7 +82,7 @@ def chatting(url: str) -> Iterator[Terminal]:
     process = subprocess.Popen(
         [*COMMAND, url],
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=as_from_a_shell,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "", "LINES": "", "PYTHONUTF8": "1"},
     )  # fmt: skip
     os.close(slave)

@@ -23,7 +23,7 @@ from winnow.models import demo
 from winnow.models.errors import SettingsError
 from winnow.models.tokenizer import Tokenizer
 from winnow.server.api.auth import ApiKeys
-from winnow.server.api.run import _require_keys, _require_scratch, configure
+from winnow.server.api.run import _require_scratch, configure, require_keys
 from winnow.server.settings import Settings
 
 
@@ -213,8 +213,16 @@ def test_an_ipv6_address_is_written_as_in_urls() -> None:
 def test_an_operator_without_keys_is_told_which_hosts_are_answered(
     settings: dict[str, Any], is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _require_keys(Settings(**settings), ApiKeys())
+    require_keys(Settings(**settings), ApiKeys())
     assert any("trusted_hosts" in record.getMessage() for record in caplog.records) == is_told
+
+
+def test_a_front_of_its_own_address_needs_keys_though_the_host_is_loopback() -> None:
+    settings = Settings(host="127.0.0.1")
+    require_keys(settings, ApiKeys())
+    with pytest.raises(SettingsError, match="the proxy can be reached from other machines and no API key is set"):
+        require_keys(settings, ApiKeys(), "the proxy")
+    require_keys(Settings(allow_anonymous=True), ApiKeys(), "the proxy")
 
 
 def test_an_engine_that_dies_stops_the_server_with_status_1() -> None:
