@@ -9,7 +9,7 @@ export PIP_EXTRA_INDEX_URL
 # Modules are compiled as they are first imported; where that is not kept, every start would compile all of vLLM anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve chat check test lint real-policy demo demo-eval distill-demo bench bench-dials bench-distill clean help
+.PHONY: serve chat check test lint postgresql proxies real-policy demo demo-eval distill-demo loop-demo bench bench-dials bench-distill bench-recording bench-ray clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,26 @@ lint: $(VENV)/ready .types/winnow  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Not part of `make test`: it changes the system, and needs its administrator. Without it those tests are skipped.
+postgresql:  ## install PostgreSQL from the system's packages, for the tests of the store
+	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+		echo "PostgreSQL is installed"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install --yes -qq --no-install-recommends postgresql; \
+	else \
+		echo "PostgreSQL is not installed, and this user may not install it: its tests are skipped" >&2; \
+	fi
+
+# Likewise: the example files of docs/deploy are then run in front of servers.
+proxies:  ## install HAProxy and nginx from the system's packages, for the tests of docs/deploy
+	@if PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null; then \
+		echo "HAProxy and nginx are installed"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install --yes -qq --no-install-recommends haproxy nginx; \
+	else \
+		echo "HAProxy and nginx are not installed, and this user may not install them: their tests are skipped" >&2; \
+	fi
+
 real-policy: $(VENV)/ready  ## convert SmolLM2-135M-Instruct, a real chat model, into .real-policy
 	$(BIN)/python -m tests.models.real_policy
 
@@ -43,6 +63,9 @@ demo-eval: $(VENV)/ready  ## measure the demo models on held-out prompts; writes
 distill-demo: $(VENV)/ready  ## distil the demo policy into itself, with a control; writes docs/distill-demo.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.distill_demo $(ARGS)
 
+loop-demo: $(VENV)/ready  ## train a reward model on scripted choices, with a control (half an hour); writes docs/loop.*
+	$(BIN)/python -m winnow.loadtests.benchmarks.loop_demo $(ARGS)
+
 bench: $(VENV)/ready .peers/ready  ## compare speed with other best-of-K systems; writes docs/benchmarks.*
 	$(BIN)/python -m winnow.loadtests.benchmarks.baselines.bench $(ARGS)
 
@@ -51,6 +74,12 @@ bench-dials: $(VENV)/ready  ## measure the savings of early stopping; writes doc
 
 bench-distill: $(VENV)/ready  ## compare the candidates a second of winnow distill with the bare engine's
 	$(BIN)/python -m winnow.loadtests.benchmarks.distill_throughput $(ARGS)
+
+bench-recording: $(VENV)/ready  ## measure what recording costs a request, by turns
+	$(BIN)/python -m winnow.loadtests.benchmarks.recording_cost $(ARGS)
+
+bench-ray: $(VENV)/ready  ## scaling on Ray with engines that sleep: ARGS="actors", "replicas" or "front"
+	$(BIN)/python -m winnow.loadtests.benchmarks.ray_scaling $(ARGS)
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .peers .types build *.egg-info

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +18,29 @@ from pydantic import BaseModel
 
 from tests.fakes import ScriptedPolicy, ScriptedRewardModel
 from tests.live import LiveServer, Reachable, ScriptedServer, scripted
+from tests.server.api.test_stored import recording
 from winnow.clients import schema
 from winnow.clients.schema import compatibility
-from winnow.models.errors import EngineDead, ModelUnavailable
+from winnow.models.errors import EngineDead, ModelUnavailable, PolicyUnavailable, StoreError
 from winnow.models.tokenizer import Tokenizer
-from winnow.server.api.auth import ApiKeys
+from winnow.server.api.auth import ApiKeys, Key
 from winnow.server.service import Service
-from winnow.server.settings import Settings
+from winnow.server.store.preparing import Preparer
+from winnow.server.store.pseudonyms import Pseudonyms
+from winnow.server.store.recorder import Recorder
+from winnow.server.store.redaction import Redactor
+from winnow.server.store.store import Store
 
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 ONLY_ON_CONNECTIONS = {"request_timeout", "headers_too_large", "too_many_headers", "invalid_http"}
 """Codes of requests that reach no route; tests/server/api/test_h11_protocol.py has them."""
+LOCKED = ApiKeys(
+    [
+        Key(hashlib.sha256(b"wk-3f9a5c0d77").digest()),
+        Key(hashlib.sha256(b"wk-77b1e0c4aa").digest(), frozenset({"annotate"}), "anna"),
+    ]
+)
+"""The keys of the server of the examples marked `locked`."""
 
 
 class Example(NamedTuple):
@@ -66,9 +81,16 @@ def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
     def away(_: object) -> float:
         raise ModelUnavailable("safety", "it cannot be connected to")
 
+    def gone(_: object) -> Sequence[int]:
+        raise PolicyUnavailable("policy", "it cannot be connected to")
+
     def broken(_: object) -> float:
         raise ZeroDivisionError
 
+    if where == "stored":
+        with tempfile.TemporaryDirectory() as folder, recording(tokenizer, Path(folder)) as running:
+            yield running
+        return
     services: dict[str, Service] = {
         "locked": scripted(tokenizer, trusted_hosts=("127.0.0.1",)),
         "small": scripted(tokenizer, max_body_bytes=1000),
@@ -76,19 +98,37 @@ def scene(where: str, tokenizer: Tokenizer) -> Iterator[Reachable]:
         "unscorable": scripted(tokenizer, safety=ScriptedRewardModel(logit=lambda ids: float("nan"))),
         "broken": scripted(tokenizer, safety=ScriptedRewardModel(logit=broken)),
         "away": scripted(tokenizer, safety=ScriptedRewardModel(logit=away)),
+        "gone": scripted(tokenizer, ScriptedPolicy(answers=gone)),
         "dead": scripted(tokenizer),
         "draining": scripted(tokenizer),
+        "unstored": scripted(tokenizer),
         "slow": scripted(tokenizer, ScriptedPolicy(hold=asyncio.Event()), request_seconds=0.05),
     }
     service = services[where]
-    keys = ApiKeys.of(Settings(api_keys=("wk-3f9a5c0d77",))) if where == "locked" else None
+    keys = LOCKED if where == "locked" else None
     if where == "full":
         service.admission.enter("another", 256, 0)
     if where == "dead":
         service.lifecycle.end(EngineDead("the safety engine has died"))
     service.lifecycle.is_draining = where == "draining"
+    if where == "unstored":
+        with unusable_store() as recorder, ScriptedServer.start(replace(service, recorder=recorder)) as running:
+            yield running
+        return
     with ScriptedServer.start(service, keys) as running:
         yield running
+
+
+@contextlib.contextmanager
+def unusable_store() -> Iterator[Recorder]:
+    """Yield a running recorder whose store cannot be opened."""
+
+    def full() -> Store:
+        raise StoreError("full", "the disk is full")
+
+    preparer = Preparer(Redactor(()), Pseudonyms(b"key"), 0)
+    with Recorder("sqlite", "all", full, dict, preparer).running() as recorder:
+        yield recorder
 
 
 def shape(value: Any) -> Any:
@@ -114,6 +154,8 @@ def check(server: Reachable, example: Example) -> None:
         told = response.json()
         if "logprobs" in example.body and told.get("object") == "text_completion":
             told["choices"][0]["logprobs"]["top_logprobs"] = example.answer["choices"][0]["logprobs"]["top_logprobs"]
+        if '"adaptive"' in example.body:
+            told["best_of_n"]["aborted"] = []  # whether a wave was started ahead depends on the time
         assert shape(told) == shape(example.answer)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import json
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -78,6 +82,31 @@ def test_the_doctor_knows_neither_http_nor_files_of_runs() -> None:
         assert not any(name.startswith(("winnow.server.api", "winnow.server.distill")) for name in imports(path)), path
 
 
+def test_the_page_knows_nothing_of_the_server() -> None:
+    for path in (ROOT / "server" / "web").rglob("*.py"):
+        assert not any(name.startswith("winnow.") for name in imports(path) if "server.web" not in name), path
+
+
+def test_the_store_knows_no_http() -> None:
+    used = ("records", "identity", "manifest", "export")
+    for path in (ROOT / "server" / "store").rglob("*.py"):
+        assert not any(name.startswith("winnow.server.api") for name in imports(path)), path
+        assert {name.split(".")[3] for name in imports(path) if name.startswith("winnow.server.distill.")} <= set(used)
+
+
+def test_ray_is_imported_in_one_room() -> None:
+    importers = {
+        path for part in PARTS for path in sources(part) if any(n.split(".")[0] == "ray" for n in imports(path))
+    }
+    assert importers
+    assert all(path.is_relative_to(ROOT / "server" / "ray") for path in importers)
+
+
+def test_preference_collection_knows_no_http() -> None:
+    for path in (ROOT / "server" / "annotation").rglob("*.py"):
+        assert not any(name.startswith("winnow.server.api") for name in imports(path)), path
+
+
 def test_reward_models_are_measured_without_http_and_runs() -> None:
     rows = ("reader", "rows", "dialogs", "files")
     for path in (ROOT / "server" / "rm").rglob("*.py"):
@@ -142,7 +171,10 @@ def test_light_modules_stay_light(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_wheel_holds_the_tree(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    folder = tmp_path_factory.mktemp("wheel")
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -150,23 +182,74 @@ def test_the_wheel_holds_the_tree(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    source = tmp_path / "source"  # a copy: setuptools would leave a build folder, and pack stale files from it
+    source = folder / "source"  # a copy: setuptools would leave a build folder, and pack stale files from it
     for name in names.stdout.splitlines():
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, source / name)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)],
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_tree(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("winnow/")}
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     files = [path for part in PARTS for path in sources(part) if "benchmarks" not in path.parts]
     for package, patterns in data["package-data"].items():
         files += [path for pattern in patterns for path in (ROOT / data["package-dir"][package]).glob(pattern)]
     assert packed == {f"winnow/{path.relative_to(ROOT)}" for path in files}
+
+
+PAGE_IN_WHEEL = 200_000
+"""Bytes by which the page, the store and the collection of preferences may make the wheel larger."""
+INSTALLED = """
+import json, winnow.server.web
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from winnow.server.store.schema import migrations
+from winnow.server.web.files import page_files
+from winnow.server.web.routes import routes
+files = page_files()
+app = FastAPI()
+app.include_router(routes(files))
+client = TestClient(app)
+sent = {path: client.get(path).status_code for path in files}
+print(json.dumps([winnow.server.web.__file__, sent, [step.number for step in migrations()]]))
+"""
+
+
+def test_an_installed_wheel_serves_the_page_and_finds_its_migrations(wheel: Path, tmp_path: Path) -> None:
+    """In an environment of its own, which finds dependencies in this one. Others forgot their page (phoenix 11816)."""
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel],
+        check=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    done = subprocess.run([python, "-I", "-c", INSTALLED], capture_output=True, text=True, check=True, cwd=tmp_path)
+    place, sent, steps = json.loads(done.stdout.splitlines()[-1])
+    assert Path(place).is_relative_to(packages)
+    static = {path.name for path in (ROOT / "server" / "web" / "static").iterdir()} - {"index.html"}
+    assert sent == {"/": 200, **{f"/page/{name}": 200 for name in static}}
+    assert steps == list(range(1, len(list((ROOT / "server" / "store" / "migrations").glob("*.sql"))) + 1))
+
+
+def test_the_page_and_the_store_are_small(wheel: Path) -> None:
+    rooms = ("winnow/server/web/", "winnow/server/store/", "winnow/server/annotation/")
+    sizes = {
+        item.filename: item.compress_size
+        for item in zipfile.ZipFile(wheel).infolist()
+        if item.filename.startswith(rooms)
+    }
+    assert sum(sizes.values()) < PAGE_IN_WHEEL, sizes
 
 
 def test_every_dependency_is_explained() -> None:

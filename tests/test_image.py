@@ -25,7 +25,7 @@ from winnow.server.settings import Settings
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINS_FILE = "constraints/gpu.txt"
-EXTRAS = ("gpu", "distill", "loadtest", "rm")
+EXTRAS = ("gpu", "distill", "loadtest", "rm", "postgresql")
 
 
 def steps() -> list[tuple[str, str]]:
@@ -149,7 +149,8 @@ def test_the_labels_are_the_projects() -> None:
 
 def test_it_serves_by_default_and_runs_every_command() -> None:
     [entrypoint], [command] = arguments("ENTRYPOINT"), arguments("CMD")
-    assert json.loads(entrypoint) == list(PROJECT["project"]["scripts"])
+    scripts = PROJECT["project"]["scripts"]
+    assert [scripts[word] for word in json.loads(entrypoint)] == ["winnow.server.cli.main:main"]
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert json.loads(command) == ["serve"]
     assert "serve" in commands

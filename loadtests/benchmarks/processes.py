@@ -113,7 +113,7 @@ def started(command: Command, *, with_pipes: bool = False, log_file: Path | None
             env={**os.environ, **command.environment},
             bufsize=0,
             process_group=0,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         child = Child(command, process, log)
         try:
@@ -138,5 +138,6 @@ def serving(command: Command, port: int, seconds: float = START_SECONDS, log_fil
         yield url
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process, a child that has just been forked, be ended with its parent."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, get_args
 
-from winnow.loadtests.benchmarks.processes import Command, free_port, serving
+from winnow.loadtests.benchmarks.processes import Command, end_with_parent, free_port, serving
 from winnow.models import demo
 from winnow.models.demo.world import DemoPrompt
 from winnow.models.engines.dummy_checkpoints import write_all
@@ -64,7 +64,9 @@ def distill(prompts: Path, out: Path, flags: Sequence[str], stdout: IO[bytes] | 
         DistillFailed: its exit status is not 0.
     """
     command = [_WINNOW, "distill", str(prompts), "--out", str(out), *DEMO_MODELS, *flags]
-    status = subprocess.run(command, stdout=stdout, check=False).returncode  # noqa: S603, our own command
+    status = subprocess.run(  # noqa: S603, our own command
+        command, stdout=stdout, check=False, preexec_fn=end_with_parent
+    ).returncode
     if status:
         raise DistillFailed(f"winnow distill ended with status {status}; the same command resumes the run")
 
