@@ -30,9 +30,12 @@ from winnow.server.api.logging import request_id
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 4_000_000
-"""Time and bytes for which a connection is still read after its last response."""
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 16_000_000
+"""Time and bytes for which a connection is still read after its last response.
+
+Many clients read no answer before they have sent all of a body; what is sent beyond these costs them the answer.
+"""
 _CLOSE = (b"connection", b"close")
 Headers = Sequence[tuple[bytes, bytes]]
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]

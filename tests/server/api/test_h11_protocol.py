@@ -402,6 +402,15 @@ def test_an_answer_arrives_if_the_application_had_paused_reading() -> None:
         assert client.rest() == b""
 
 
+def test_an_answer_waits_for_a_client_that_sends_all_of_its_body_first(server: Server) -> None:
+    body = b"x" * 12_000_000
+    with server.client() as client:
+        client.send(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+        client.send(body)
+        assert client.answer().status == 413
+        assert client.rest() == b""
+
+
 def test_a_client_that_never_stops_is_cut_off(server: Server) -> None:
     with server.client() as client:
         client.send(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
