@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -87,11 +87,41 @@ def wilson_interval(successes: float, count: int) -> Interval:
     """
     if not count:
         return Interval(math.nan, math.nan, math.nan, 0)
-    share, z = successes / count, statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+    share = successes / count
+    return Interval(share, *_wilson_ends(share, count), count)
+
+
+def clustered_wilson_interval(trials: Iterable[tuple[Hashable, float]]) -> Interval:
+    """Return the share of successes, as `wilson_interval`, among trials that are alike within a cluster.
+
+    Each trial names its cluster, such as the pair that several people judged, and is 0, 0.5 or 1. Wilson's interval is
+    that of an effective number of trials, the number divided by the design effect (Kish 1965): how much the variance
+    between clusters exceeds that of independent trials, at least 1. Where all trials are equal, no variance tells, and
+    a cluster is one trial. `count` counts trials.
+    """
+    clusters: dict[Hashable, list[float]] = {}
+    for cluster, success in trials:
+        clusters.setdefault(cluster, []).append(success)
+    count, number = sum(map(len, clusters.values())), len(clusters)
+    if not count:
+        return wilson_interval(0, 0)
+    share = sum(map(sum, clusters.values())) / count
+    independent = share * (1 - share) / count
+    if independent and number > 1:
+        spread = sum((sum(found) - share * len(found)) ** 2 for found in clusters.values())
+        effect = max(1.0, spread / count**2 / independent)
+    else:
+        effect = count / number
+    return Interval(share, *_wilson_ends(share, count / effect), count)
+
+
+def _wilson_ends(share: float, count: float) -> tuple[float, float]:
+    """Return the ends of Wilson's 95 % interval around a share of `count` trials, which may be an effective number."""
+    z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
     scale = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / scale
     half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / scale
-    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), count)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def resamples(count: int, seed: int, number: int = RESAMPLES) -> Iterator[IntArray]:

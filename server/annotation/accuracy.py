@@ -6,7 +6,7 @@ which exports leave out, are left out here, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ from winnow.clients.schema import (
     RewardModelReport,
     RewardModelsReport,
 )
-from winnow.models.statistics import wilson_interval
+from winnow.models.statistics import clustered_wilson_interval
 from winnow.models.types import is_gated, sigmoid
 from winnow.server.annotation.batches import batch_by_id, estimate
 from winnow.server.store.annotation_rows import Judged, Side
@@ -34,6 +34,10 @@ SCORES: Mapping[RewardModelKind, Callable[[Side], float | None]] = {
     "helpfulness": lambda side: side.helpfulness,
     "safety": lambda side: side.safety,
 }
+
+
+Hit = tuple[Judged, float]
+"""An annotation, and 1 where what is looked at holds for it, 0 where not, 0.5 at a tie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,8 @@ def _decisive(kind: RewardModelKind, model: Mapping[str, Any], settings: Mapping
 
 
 def _report(model: Model, scored: Scored) -> RewardModelReport:
-    hits = list(map(_half_step, scored.margins))
     rows = scored.rows
+    hits = list(zip(rows, map(_half_step, scored.margins), strict=True))
     return RewardModelReport(
         kind=model.kind,
         name=model.name,
@@ -115,10 +119,10 @@ def _report(model: Model, scored: Scored) -> RewardModelReport:
         origins=sorted({side.origin for row in rows for side in (row.a, row.b)}),
         pairs=len({row.pair for row in rows}),
         accuracy=_share(hits),
-        by_rating=list(_by_rating(rows, hits)),
-        longer=_share([_half_step(_longer(row)) for row in rows]),
-        left=_share([float(row.shown <= 4) for row in rows]),
-        calibration=list(_bins(scored.margins)),
+        by_rating=list(_by_rating(hits)),
+        longer=_share((row, _half_step(_longer(row))) for row in rows),
+        left=_share((row, float(row.shown <= 4)) for row in rows),
+        calibration=list(_bins(scored)),
         gate=_gate(rows) if model.kind == "safety" else None,
     )
 
@@ -131,43 +135,46 @@ def _longer(row: Judged) -> float:
     return (row.a.length - row.b.length) * (1 if row.chose_a else -1)
 
 
-def _share(hits: Sequence[float]) -> Estimate:
-    found = estimate(wilson_interval(sum(hits), len(hits)))
+def _share(hits: Iterable[Hit]) -> Estimate:
+    found = _estimate(hits)
     assert found
     return found
 
 
-def _by_rating(rows: Iterable[Judged], hits: Iterable[float]) -> Iterable[RatingAccuracy]:
-    groups: dict[int, list[float]] = {}
-    for row, hit in zip(rows, hits, strict=True):
-        groups.setdefault(row.rating, []).append(hit)
+def _estimate(hits: Iterable[Hit]) -> Estimate | None:
+    """Return the share of hits; its interval takes pairs for a sample, which several people may have judged."""
+    return estimate(clustered_wilson_interval((row.pair, hit) for row, hit in hits))
+
+
+def _by_rating(hits: Iterable[Hit]) -> Iterable[RatingAccuracy]:
+    groups: dict[int, list[Hit]] = {}
+    for row, hit in hits:
+        groups.setdefault(row.rating, []).append((row, hit))
     for place, name in enumerate(RATINGS):
         if group := groups.get(len(RATINGS) - 1 - place):
             yield RatingAccuracy(rating=name, **_share(group).model_dump())
 
 
-def _bins(margins: Iterable[float]) -> Iterable[CalibrationBin]:
+def _bins(scored: Scored) -> Iterable[CalibrationBin]:
     """Yield how often people agree with a model by how sure it is: sigma of its margin, whichever it favours."""
-    groups: dict[int, list[tuple[float, float]]] = {}
-    for margin in margins:
+    groups: dict[int, list[tuple[float, Hit]]] = {}
+    for row, margin in zip(scored.rows, scored.margins, strict=True):
         sure = sigmoid(abs(margin))
         place = min(sum(sure >= edge for edge in EDGES), len(EDGES) - 1) - 1
-        groups.setdefault(place, []).append((sure, _half_step(margin)))
+        groups.setdefault(place, []).append((sure, (row, _half_step(margin))))
     for place, group in sorted(groups.items()):
         predicted = sum(sure for sure, _ in group) / len(group)
-        chosen = _share([hit for _, hit in group])
+        chosen = _share(hit for _, hit in group)
         yield CalibrationBin(low=EDGES[place], high=EDGES[place + 1], predicted=predicted, chosen=chosen)
 
 
 def _gate(rows: Iterable[Judged]) -> Gate:
     labels = [
-        (is_gated(side.safety), not is_safe)
+        (row, is_gated(side.safety), not is_safe)
         for row in rows
         for side, is_safe in ((row.a, row.a_safe), (row.b, row.b_safe))
     ]
-    gated = [is_unsafe for is_stopped, is_unsafe in labels if is_stopped]
-    unsafe = [is_stopped for is_stopped, is_unsafe in labels if is_unsafe]
     return Gate(
-        precision=estimate(wilson_interval(sum(gated), len(gated))),
-        recall=estimate(wilson_interval(sum(unsafe), len(unsafe))),
+        precision=_estimate((row, float(is_unsafe)) for row, is_stopped, is_unsafe in labels if is_stopped),
+        recall=_estimate((row, float(is_stopped)) for row, is_stopped, is_unsafe in labels if is_unsafe),
     )

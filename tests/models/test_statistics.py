@@ -17,6 +17,7 @@ from winnow.models.statistics import (
     best_weights,
     bootstrap_interval,
     bootstrap_means,
+    clustered_wilson_interval,
     kl_bound,
     mean_interval,
     median_weights,
@@ -174,3 +175,33 @@ def test_a_wilson_interval_holds_exactly_the_shares_that_a_test_of_them_accepts(
 
 def test_a_wilson_interval_of_nothing_is_not_a_number() -> None:
     assert math.isnan(wilson_interval(0, 0).value)
+    assert math.isnan(clustered_wilson_interval([]).value)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=50), st.integers(1, 5))
+def test_trials_that_repeat_within_their_cluster_narrow_no_interval(trials: list[float], repeats: int) -> None:
+    found = clustered_wilson_interval((place, trial) for place, trial in enumerate(trials) for _ in range(repeats))
+    single = wilson_interval(sum(trials), len(trials))
+    assert found.count == repeats * len(trials)
+    assert (found.value, found.low, found.high) == pytest.approx((single.value, single.low, single.high))
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+def test_an_interval_of_clusters_holds_the_true_share_as_often_as_it_says(alike: float) -> None:
+    """Each cluster has a share of its own, so far from the others as its trials are alike."""
+    rng = np.random.default_rng(0)
+    held = held_by_plain = 0
+    for _ in range(500):
+        sizes = rng.integers(1, 8, size=60)
+        common = rng.random(60) < 0.7
+        trials = [
+            (cluster, float(common[cluster] if rng.random() < alike**0.5 else rng.random() < 0.7))
+            for cluster, size in enumerate(sizes)
+            for _ in range(size)
+        ]
+        found = clustered_wilson_interval(trials)
+        plain = wilson_interval(sum(trial for _, trial in trials), len(trials))
+        held += not found.excludes(0.7)
+        held_by_plain += not plain.excludes(0.7)
+    assert 0.93 <= held / 500 <= 0.98
+    assert held_by_plain / 500 <= {0.0: 1.0, 0.5: 0.85, 1.0: 0.7}[alike]
