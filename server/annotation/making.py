@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
@@ -14,7 +15,7 @@ from winnow.clients.schema import Batch, GivenPair, NewBatch, SentPair
 from winnow.models.errors import NotStored, RequestError, StoreError
 from winnow.server.annotation import guidelines
 from winnow.server.annotation.batches import new_id, one
-from winnow.server.annotation.policies import Found, Variant, across, choose, matched, side
+from winnow.server.annotation.policies import Found, Variant, across, choose, content, matched, side
 from winnow.server.store.annotation_rows import BEING_MADE, BatchRow, NewPair
 from winnow.server.store.rows import Stored
 from winnow.server.store.store import Store
@@ -92,10 +93,13 @@ def _within(wanted: NewBatch, reach: Range) -> list[NewPair]:
 
 
 def _found(wanted: NewBatch, reach: Range) -> Iterator[Found]:
+    seen: Counter[str] = Counter()
     for page in reach.pages():
         taken = reach.store.batches.paired(page[0].number, page[-1].number)
         for stored in page:
-            if found := choose(wanted.policy, stored, wanted.seed, taken):
+            equals = content(stored)
+            seen[equals] += 1
+            if found := choose(wanted.policy, stored, wanted.seed, (equals, seen[equals]), taken):
                 yield found
 
 

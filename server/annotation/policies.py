@@ -42,6 +42,12 @@ def lot(seed: int, *keys: object) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
+def content(stored: Stored) -> str:
+    """Return a digest of a prompt and all answers to it, without ids: runs with equal answers are drawn from alike."""
+    texts = [item.candidate.text for item in stored.record.selection.scored]
+    return hashlib.blake2b(repr((stored.record.digest, texts)).encode(), digest_size=16).hexdigest()
+
+
 def side(stored: Stored, item: ScoredCandidate) -> Side:
     """Return an answer as a side of a pair."""
     reward, candidate = item.reward, item.candidate
@@ -66,8 +72,11 @@ def distinct(selection: Selection) -> list[ScoredCandidate]:
     return list(texts.values())
 
 
-def choose(policy: PolicyName, stored: Stored, seed: int, taken: Taken) -> Found | None:
-    """Return the pair that a policy takes from one selection, if there is one that is not taken."""
+def choose(policy: PolicyName, stored: Stored, seed: int, key: object, taken: Taken) -> Found | None:
+    """Return the pair that a policy takes from one selection, if there is one that is not taken.
+
+    Lots are drawn by `seed` and `key`, which tells the selection from others.
+    """
     found = distinct(stored.record.selection)
     number = stored.number
     pairs = [
@@ -79,8 +88,8 @@ def choose(policy: PolicyName, stored: Stored, seed: int, taken: Taken) -> Found
         return None
     rank = _RANKS.get(policy)
     if rank is None:
-        two = Random(f"{seed} {stored.id}").choice(pairs)
-        return Found(lot(seed, stored.id), _pair(stored, two, 1 / len(pairs)), is_drawn=True)
+        two = Random(f"{seed} {key}").choice(pairs)
+        return Found(lot(seed, key), _pair(stored, two, 1 / len(pairs)), is_drawn=True)
     worth, two = min(((rank(*two), two) for two in pairs), key=lambda ranked: ranked[0])
     return Found(worth, _pair(stored, two, 1.0), is_drawn=False) if worth < float("inf") else None
 

@@ -94,6 +94,32 @@ def test_equal_seeds_take_equal_pairs_in_equal_order(tmp_path: Path, policy: Pol
     assert len(found[0]) <= 8
 
 
+@pytest.mark.parametrize("policy", ["top", "random"])
+def test_equal_answers_are_drawn_alike_whatever_their_ids_and_order(tmp_path: Path, policy: PolicyName) -> None:
+    found = []
+    for ids in (range(30), range(100, 130)):
+        rows = [answered(one, *THREE, question=f"Q {one % 100}") for one in ids]
+        store = filled(str(tmp_path / f"{ids.start}.db"), *(rows if ids.start else rows[::-1]))
+        batch(store, policy=policy, pairs=8, seed=7)
+        questions = []
+        for selection, first, _, second, _ in pairs(store):
+            stored = store.numbered(selection, NOW)
+            assert stored
+            questions.append((stored.record.messages[-1].content, first, second))
+        found.append(sorted(questions))
+        store.close()
+    assert found[0] == found[1]
+
+
+def test_answers_that_are_equal_are_drawn_each_by_its_own_lot(tmp_path: Path) -> None:
+    rows = [answered(number, *THREE, question="equal" if number < 30 else f"Q {number}") for number in range(60)]
+    store = filled(str(tmp_path / "s.db"), *rows)
+    batch(store, policy="top", pairs=20)
+    equal = sum(one[0] <= 30 for one in pairs(store))
+    assert 4 <= equal <= 16
+    store.close()
+
+
 def test_how_likely_a_random_pair_was(tmp_path: Path) -> None:
     store = filled(str(tmp_path / "s.db"), *(answered(number, *THREE) for number in range(10)))
     batch(store, policy="random", pairs=4)
