@@ -87,6 +87,17 @@ def test_the_page_knows_nothing_of_the_server() -> None:
         assert not any(name.startswith("winnow.") for name in imports(path) if "server.web" not in name), path
 
 
+def test_runs_know_of_http_only_what_responses_look_like() -> None:
+    for path in (ROOT / "server" / "distill").rglob("*.py"):
+        of_api = {name for name in imports(path) if name.startswith("winnow.server.api.")}
+        assert all(f"{name}.".startswith("winnow.server.api.responses.") for name in of_api), path
+
+
+def test_replicas_know_no_command_line() -> None:
+    for path in (ROOT / "server" / "ray").rglob("*.py"):
+        assert not any(name.startswith("winnow.server.cli") for name in imports(path)), path
+
+
 def test_the_store_knows_no_http() -> None:
     used = ("records", "identity", "manifest", "export")
     for path in (ROOT / "server" / "store").rglob("*.py"):

@@ -100,8 +100,32 @@ EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "/detokenize": {"token ids": {"tokens": [300, 301]}},
 }
 """Bodies for each route of the model that takes one, without the model's name; the tests send them."""
+_COMPLETION = "chatcmpl-5a0d6f8e1b2c4d3e9f7a8b6c5d4e3f2a"
+_LEASE = "lease-3q2Y8w"
 STORE_EXAMPLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "/v1/store/forget": {"a user": {"user": "anna-9d3f"}},
+    "/v1/annotation/guidelines": {"a text": {"text": "The better answer is the one that you would rather get."}},
+    "/v1/annotation/batches": {
+        "by a policy": {"name": "Week 48", "policy": "random", "pairs": 200, "overlap": 2},
+        "pairs that are named": {
+            "name": "Complaints",
+            "policy": "given",
+            "given": [{"completion": _COMPLETION, "candidates": [0, 3]}],
+        },
+    },
+    "/v1/annotation/pairs": {"two candidates": {"completion": _COMPLETION, "candidates": [0, 3]}},
+    "/v1/annotation/lease": {"of any batch": {}, "of one batch": {"batch": "batch-0c4be1d29f3a6657"}},
+    "/v1/annotation/annotations": {
+        "left is better": {
+            "submission": "0b6f7a52-3c1e-4f7d-9a53-2f6f6c1f9e11",
+            "lease": _LEASE,
+            "choice": 2,
+            "left_safe": True,
+            "right_safe": True,
+        },
+    },
+    "/v1/annotation/skip": {"a pair": {"lease": _LEASE, "reason": "I do not know the subject."}},
+    "/v1/annotation/undo": {"the last one": {}},
 }
 """Bodies for each route of the store that takes one."""
 
@@ -140,7 +164,7 @@ def _complete(path: str, operation: dict[str, Any], model: str) -> None:
     operation["responses"].pop("422", None)
     if path in OPEN_PATHS:
         operation["security"] = []
-    if path in EXAMPLES or path in STORE_EXAMPLES:
+    if "requestBody" in operation:
         bodies = STORE_EXAMPLES.get(path) or {name: {"model": model, **body} for name, body in EXAMPLES[path].items()}
         examples = {name: {"value": body} for name, body in bodies.items()}
         operation["requestBody"]["content"]["application/json"]["examples"] = examples

@@ -260,9 +260,7 @@ def export(
     old_formats: OldFormatNames = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for the files; default: export in the run's folder, or winnow-export beside a store."
-        ),
+        typer.Option(help="Folder for the files; default: export in the run's folder, or STORE-export beside a store."),
     ] = None,
     min_reward: Annotated[float | None, typer.Option(min=0, max=1, help=_described("min_reward"))] = None,
     safe_only: Annotated[bool, typer.Option("--safe-only", help=_described("safe_only"))] = False,

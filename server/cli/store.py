@@ -129,7 +129,7 @@ def _place(given: str | None) -> Location:
 def _names(given: str | None, key_file: Path | None) -> Pseudonyms:
     from winnow.server.store.opening import key_of
 
-    return key_of(_place(given), key_file or (None if given else load().store_key_file))
+    return key_of(_place(given), key_file or load().store_key_file)
 
 
 @contextmanager

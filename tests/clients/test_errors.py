@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from winnow import clients
 from winnow.clients import errors
 from winnow.clients.errors import BY_CODE, RefusedByServer, ServerError, WinnowClientError, kind_of
 
@@ -32,6 +33,11 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         above = [*above[: len(prefix) // 4], name]
         drawn[name] = above[-2] if len(above) > 1 else "Exception"
     assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in kinds}
+
+
+def test_every_exception_is_the_packages() -> None:
+    assert {kind.__name__ for kind in BY_CODE.values()} <= set(clients.__all__)
+    assert all(hasattr(clients, name) for name in clients.__all__)
 
 
 @pytest.mark.parametrize("status", [None, 200, 400, 404, 500, 503])

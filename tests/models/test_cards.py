@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from winnow.models.cards import read_card, shipped
 from winnow.models.cards.card import card_text, parse_card, shipped_files
 from winnow.models.errors import CheckpointError
+
+MODELS_PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 def test_a_shipped_card_has_at_most_15_lines_and_says_where_it_is_read() -> None:
@@ -21,6 +24,14 @@ def test_a_shipped_card_has_at_most_15_lines_and_says_where_it_is_read() -> None
         assert card.read_at or card.adapter in ("encoder", "judge")
         assert card.note
         assert not card.calibrated, "nobody has calibrated a public model yet"
+
+
+def test_the_cards_in_the_docs_can_be_read() -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", MODELS_PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    cards = [block for block in blocks if re.search(r"^(adapter|scale|template|system|read_at|reads) =", block, re.M)]
+    assert len(cards) >= 2
+    for number, block in enumerate(cards):
+        parse_card(block, f"card {number} of {MODELS_PAGE.name}")
 
 
 @pytest.mark.parametrize(

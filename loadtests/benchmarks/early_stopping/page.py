@@ -42,7 +42,8 @@ READING = f"""\
 - The comparison is at equal R_c, which is not the truth: of two settings with the same mean R_c one may have more
   wrong answers. The lower row of the picture shows it.
 - **Adaptive K** draws waves until R_c reaches the value after "reward", or until the next wave is worth less R_c a
-  candidate than the value after "gain"; at most {K} candidates. K is then the mean number of candidates that competed.
+  candidate than the value after "gain"; at most {K} candidates, or as many as "up to" says. K is then the mean number
+  of candidates that competed.
 - Requests/s is the number of clients over the mean latency (Little's law).
 - A range of K is no saving by itself: it answers with the exact best of a K that the load decides. Compare its row
   with that of K = {K} under the same load.

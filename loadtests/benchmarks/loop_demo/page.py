@@ -38,6 +38,7 @@ class Results:
     comparisons: int
     asked: int
     rows: int
+    rate: float
     seed: int
 
     @property
@@ -88,7 +89,7 @@ def section(results: Results) -> str:
     return f"""\
 {HEADING}
 
-Written by `make loop-demo` (seed {results.seed}), which runs the commands above on the [demo world](models.md), whose
+Written by `make loop-demo` (seed {results.seed}), which runs the steps above on the [demo world](models.md), whose
 answers are checkable.
 
 - **Before**: a helpfulness model that `winnow rm train` made of {results.comparisons:,} written comparisons. It was
@@ -101,8 +102,9 @@ answers are checkable.
   {work.skipped:,} in which neither answer was better, and chose in {work.annotated:,} ({work.turned:,} of them turned
   round). {work.questioned:,} preferred an unsafe answer to a safe one and were left out of the export, which has
   {results.rows:,} rows.
-- **After**: `winnow rm train` went on from the first model with those rows, and with nothing else. `winnow rm
-  calibrate` fitted the safety model's scale and bias to the annotator's safety labels.
+- **After**: `winnow rm train` went on from the first model with those rows, and with nothing else: step 4 at a
+  rate of {results.rate:g}, less than a third of the first training's. `winnow rm calibrate` fitted the safety model's
+  scale and bias to the annotator's safety labels.
 - **Control**: trained and served in the same way, on the same rows, with chosen and rejected exchanged in half of
   them, drawn by lot.
 

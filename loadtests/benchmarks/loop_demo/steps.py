@@ -41,8 +41,9 @@ LOG_TAIL = 1_000
 SOME_BAD = 3
 """Exit status of a command that left out some rows."""
 FIRST_RECIPE = {"learning-rate": 1e-3, "batch": 64, "micro-batch": 64, "label-smoothing": 0.05, "held-out": 0.05}
+LATER_RATE = 3e-4
 LATER_RECIPE = {
-    "learning-rate": 3e-4, "epochs": 3, "batch": 32, "micro-batch": 32, "label-smoothing": 0.15, "held-out": 0.05,
+    "learning-rate": LATER_RATE, "epochs": 3, "batch": 32, "micro-batch": 32, "label-smoothing": 0.15, "held-out": 0.05,
 }  # fmt: skip
 """The recipe of the training on choices, and of the control's; found on other prompts than those of the page."""
 MODELS = ("before", "after", "control")
@@ -85,7 +86,7 @@ class Loop:
         self.calibrate(rows)
         measured = {name: self.measure(name) for name in MODELS}
         plan = self.plan
-        return Results(work, measured, plan.comparisons, plan.asked, len(read_rows(rows)), plan.seed)
+        return Results(work, measured, plan.comparisons, plan.asked, len(read_rows(rows)), LATER_RATE, plan.seed)
 
     def model(self, name: str) -> Path:
         """Return the folder of a helpfulness model: before, after or control."""

@@ -179,7 +179,7 @@ def results() -> Results:
 
     shares = {"before": 0.3, "after": 0.1, "control": 0.35}
     models = {name: model(share) for name, share in shares.items()}
-    return Results(Work(600, 410, 88, 3), models, 12_000, 900, 597, 0)
+    return Results(Work(600, 410, 88, 3), models, 12_000, 900, 597, 3e-4, 0)
 
 
 def test_the_page_keeps_what_stands_before_its_figures(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def test_a_forgotten_user_is_in_no_file_but_the_exports_that_are_named(store: Pa
     assert WORDS not in (store.parent / "later" / "sft.jsonl").read_text()
 
 
+def test_the_key_file_of_the_settings_is_the_default(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = store.with_name("elsewhere.key")
+    store.with_name("winnow.db.key").rename(elsewhere)
+    monkeypatch.setenv("WINNOW_STORE_KEY_FILE", str(elsewhere))
+    result = winnow("store", "forget", "anna", "--store", store)
+    assert result.exit_code == 0, result.output
+    assert "2 answers" in result.output
+
+
 def test_another_key_forgets_nobody_by_mistake(store: Path) -> None:
     store.with_name("winnow.db.key").write_text("0" * 64)
     refused = winnow("store", "forget", "anna", "--store", store)
