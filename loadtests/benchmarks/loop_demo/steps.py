@@ -166,7 +166,7 @@ class Loop:
                 "--max-queue-seconds", "600", *more)  # fmt: skip
 
     def _train(self, name: str, data: Path, init: Path, recipe: Mapping[str, object]) -> None:
-        card = self.plan.work / "card.toml"
+        card = self.plan.work / f"{name}-card.toml"  # two are trained at once
         card.write_text(CARD.format(kind=f"loop-{name}"), encoding="utf-8")
         _log.info("winnow rm train %s: its progress is in %s.log", name, self.model(name))
         options = {

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import threading
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -17,12 +18,12 @@ import pytest
 
 from tests.fakes import ScriptedPolicy
 from tests.server.api.test_stored import recording
-from winnow.loadtests.benchmarks.loop_demo import first
+from winnow.loadtests.benchmarks.loop_demo import first, steps
 from winnow.loadtests.benchmarks.loop_demo.annotator import AnnotationRefused, ScriptedAnnotator, Work, post
 from winnow.loadtests.benchmarks.loop_demo.asking import Measured
 from winnow.loadtests.benchmarks.loop_demo.page import HEADING, Results, publish
 from winnow.loadtests.benchmarks.loop_demo.shuffling import exchanged, shuffled
-from winnow.loadtests.benchmarks.loop_demo.steps import DEVELOPMENT, Plan, annotate, exam
+from winnow.loadtests.benchmarks.loop_demo.steps import DEVELOPMENT, Loop, Plan, annotate, exam
 from winnow.loadtests.benchmarks.winnow_process import as_json
 from winnow.models.demo.world import FAULTS, DemoPrompt, held_out_prompts, prompts, sample_answer, touches_held_out
 from winnow.models.policy import CandidateHandle
@@ -138,6 +139,22 @@ def test_no_prompt_is_measured_on_that_the_recipe_was_chosen_on() -> None:
     asked = {one.messages for one in exam(Plan(Path(), 0, 0, 0, 300, 0))}
     assert not asked & {one.messages for one in held_out_prompts(*DEVELOPMENT)}
     assert all(map(touches_held_out, asked))
+
+
+def test_two_trainings_at_once_share_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+    cards = {}
+
+    def rm_train(options: dict[str, Any]) -> None:
+        both.wait(10)
+        cards[options["out"].name] = options["card"], options["card"].read_text()
+        both.wait(10)
+
+    monkeypatch.setattr(steps, "rm_train", rm_train)
+    Loop(Plan(tmp_path, 0, 0, 0, 0, 0)).train_on(tmp_path / "annotations.jsonl")
+    assert cards.keys() == {"after", "control"}
+    assert cards["after"][0] != cards["control"][0]
+    assert all(f"loop-{name}" in text for name, (_, text) in cards.items())
 
 
 def row(number: int) -> dict[str, Any]:
