@@ -284,8 +284,8 @@ class CandidateRun:
     async def _stop_in_engine(self, unfinished: dict[int, asyncio.Task[None]]) -> None:
         """Stop candidates in their engine, which reports their tokens; cancel those being scored or slow to stop."""
         sampling = {task: self._handles[index] for index, task in unfinished.items() if index not in self.finished}
-        for task in unfinished.values():
-            if task not in sampling:
+        for index, task in unfinished.items():
+            if task not in sampling and index in self._abort_reasons:
                 task.cancel()
         if sampling:
             await asyncio.gather(*(handle.stop() for handle in sampling.values()))

@@ -303,6 +303,32 @@ async def test_a_candidate_that_finishes_while_it_is_aborted_competes() -> None:
     assert not selection.is_approximate
 
 
+@pytest.mark.parametrize("turns", range(16))
+async def test_a_candidate_is_not_lost_whenever_it_finishes_around_its_abort(turns: int) -> None:
+    """Candidate 1 begins badly and ends as the best, some turns of the event loop after its checkpoint."""
+
+    class Policy(SteppedPolicy):
+        async def sample(
+            self, prompt: Prompt, sampling: Sampling, index: int, handle: CandidateHandle | None = None
+        ) -> Candidate:
+            assert handle
+            assert handle.at_checkpoint
+            await asyncio.sleep(0)
+            handle.at_checkpoint(0, text_of((index, 0)))
+            for _ in range(turns if index == 1 else 40 + 40 * index):
+                await asyncio.sleep(0)
+            return Candidate(index, text_of((index, 1)), "stop", 5)
+
+    worth = ScriptedRewardModel(logit=lambda ids: {(1, 0): -2.0, (1, 1): 4.0}.get(ids, 1.0))
+    early = EarlyStopping(early_rejection=EarlyRejection((4,), 0.5))
+    selection = await BestOfN(Policy(), worth, worth).select(PROMPT, SAMPLING, 3, "llama2", early_stopping=early)
+    scored = {item.candidate.index for item in selection.scored}
+    aborted = {item.index for item in selection.aborted}
+    assert scored | aborted == {0, 1, 2}
+    assert not scored & aborted
+    assert selection.candidates == 3
+
+
 async def test_a_partial_score_that_decides_nothing_delays_nothing() -> None:
     scene = await Scene.start(2, EarlyStopping(early_rejection=EarlyRejection((4,), 0.5)))
     scene.policy.finish(0, 1)
