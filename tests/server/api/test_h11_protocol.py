@@ -38,12 +38,18 @@ class Application:
 
     endings: list[tuple[str, str]] = field(default_factory=list)
     may_read: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: threading.Event = field(default_factory=threading.Event)
     blocks: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=LATEST))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], [(b"connection", b"close")] if scope["path"] == "/early-close" else []
         if path in ("/late", "/early-late"):
             await self.may_read.wait()
+        if path == "/watch":
+            while (message := await receive())["type"] != "http.disconnect":
+                self.watching.set()  # and goes on to wait, before the loop reads anything more
+            self.endings.append((path, message["type"]))
+            return
         if path == "/early-blocked":
             self.blocks.wait()
             self.blocks.wait()
@@ -400,6 +406,28 @@ def test_an_answer_arrives_if_the_application_had_paused_reading() -> None:
         assert client.answer().status == 413
         sender.join()
         assert client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "more", [b"", b"\r\n", GET, b"x" * 1000], ids=["nothing", "a line end", "a request", "rubbish"]
+)
+def test_a_client_that_leaves_is_noticed_whatever_it_has_sent_behind_its_request(server: Server, more: bytes) -> None:
+    server.application.endings.clear()
+    server.application.watching.clear()
+    with server.client() as client:
+        client.send(b"POST /watch HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        assert server.application.watching.wait(LATEST)
+        client.send(more)
+    assert wait_until(lambda: server.application.endings == [("/watch", "http.disconnect")], LATEST)
+
+
+def test_what_is_sent_behind_a_request_is_bounded_and_answered_afterwards(server: Server) -> None:
+    count = 2 * ConnectionLimits().max_header_bytes // len(GET)
+    with server.client() as client:
+        sender = threading.Thread(target=client.send, args=(GET * count,))
+        sender.start()
+        assert all(client.answer().status == 200 for _ in range(count))
+        sender.join()
 
 
 def test_an_answer_waits_for_a_client_that_sends_all_of_its_body_first(server: Server) -> None:
