@@ -158,12 +158,12 @@ class ModelServer:
         if not call.may_repeat():
             name = model_name(self.name)
             raise CandidateFailed(f"the {name}'s server failed within an answer that cannot be repeated") from None
+        now = time.monotonic()
         pause = _pause(call.failed.total() if problem.is_down else call.busy, problem.pause)
-        if call.failed.total() < ATTEMPTS:
-            if any(not call.failed[other] and other.busy_until <= time.monotonic() for other in others):
-                return 0.0
-            if time.monotonic() + pause < call.deadline:
-                return pause
+        # Another server may be free sooner.
+        pause = min([pause, *(max(0.0, other.busy_until - now) for other in others if not call.failed[other])])
+        if call.failed.total() < ATTEMPTS and now + pause < call.deadline:
+            return pause
         raise await self._given_up(endpoint, problem, pause) from None
 
     def _least_busy(self, call: _Call) -> Endpoint:
@@ -177,8 +177,8 @@ class ModelServer:
         self._require_up()
         now = time.monotonic()
 
-        def burden(endpoint: Endpoint) -> tuple[bool, int, int, float]:
-            return endpoint.busy_until > now, call.failed[endpoint], endpoint.unfinished, random.random()
+        def burden(endpoint: Endpoint) -> tuple[float, int, int, float]:
+            return max(0.0, endpoint.busy_until - now), call.failed[endpoint], endpoint.unfinished, random.random()
 
         return min((endpoint for endpoint in self.endpoints if not endpoint.outage), key=burden)
 

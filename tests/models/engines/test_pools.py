@@ -64,6 +64,17 @@ async def test_the_least_busy_server_is_asked(first: ModelServer, second: ModelS
     assert model.unfinished == 0
 
 
+async def test_a_server_that_is_busy_for_a_moment_is_waited_for_rather_than_one_that_is_for_an_hour(
+    first: ModelServer, second: ModelServer
+) -> None:
+    healthy = second.script
+    first.script = lambda seen: Reply({}, 429, {"Retry-After": "3600"})
+    second.script = lambda seen: Reply({}, 429, {"Retry-After": "0.1"}) if len(second.posts()) % 2 else healthy(seen)
+    model = engine(first, second, seconds=60)
+    assert await scored(model, 20) == EXPECTED
+    assert len(first.posts()) <= 20
+
+
 async def test_what_a_dead_server_had_in_flight_is_answered_by_the_other(
     first: ModelServer, second: ModelServer
 ) -> None:
