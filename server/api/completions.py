@@ -111,8 +111,10 @@ class Completion:
         """Wait for admission and run the pipeline; the log, the metrics and the gains observe the selection."""
         selection = await self._selected(latest)
         self.metrics.observe(selection)
-        if self.service.gains:
-            self.service.gains.observe(selection, self.rendered.request.waves)
+        request = self.rendered.request
+        # Of requests that may be cut short, those that were not are the ones with poor rewards.
+        if self.service.gains and not request.early_stopping.is_enabled:
+            self.service.gains.observe(selection, request.waves)
         fields = request_log(self.scope).fields
         fields.update(responses.log_fields(selection))
         if self.service.settings.log_content:
