@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from winnow.models.errors import NoScoredCandidate, RunError
 from winnow.server.aio import cancel
-from winnow.server.distill.backends.base import Answered
+from winnow.server.distill.backends.base import Answered, all_failed
 from winnow.server.distill.parser import Task
 from winnow.server.pipeline.request import Request
 from winnow.server.ray.actor import EngineActor, Orders, Refused
@@ -244,7 +244,12 @@ class OnActors:
 
     async def __call__(self, request: Request, first: int = 0) -> Answered:
         """Sample and score; see `Backend`."""
-        answered: Answered = await self._pool.call("answer", request, first, weight=request.candidates)
+        try:
+            answered: Answered = await self._pool.call("answer", request, first, weight=request.candidates)
+        except NoScoredCandidate as error:
+            if error.failures:
+                raise
+            raise all_failed(request, str(error)) from None
         return answered
 
     async def is_safety(self, task: Task) -> bool:

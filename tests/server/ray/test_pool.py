@@ -175,6 +175,18 @@ async def test_a_call_that_kills_every_actor_fails_alone() -> None:
         assert await pool.call("answer", "food") == "food"
 
 
+async def test_each_candidate_of_a_request_that_kills_every_actor_has_failed() -> None:
+    class Fragile(Echo):
+        async def answer(self, asked: Any, first: int) -> Any:  # type: ignore[override]
+            raise Gone
+
+    pool = pool_of(Handle(Fragile()))
+    async with pool.running():
+        with pytest.raises(NoScoredCandidate, match="died 8 times") as found:
+            await asyncio.wait_for(OnActors(pool)(request(candidates=3), 8), 10)
+    assert [failure.index for failure in found.value.failures] == [0, 1, 2]
+
+
 async def test_errors_of_the_actors_own_are_raised() -> None:
     class Broken(Echo):
         async def answer(self, value: Any) -> Any:
