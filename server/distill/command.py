@@ -17,7 +17,7 @@ from winnow.models.chat_templates.base import ChatTemplate
 from winnow.models.errors import DialogError, EngineDead, RunError, SettingsError
 from winnow.models.safety_classifier import PatternClassifier
 from winnow.models.types import Message, Prompt
-from winnow.server.aio import cancel
+from winnow.server.aio import cancel, interrupted_by
 from winnow.server.distill import journal as journal_file
 from winnow.server.distill import manifest, outcome, progress, recipe, rounds, shards, tokenizer_copy
 from winnow.server.distill.backends.base import Backend
@@ -274,21 +274,26 @@ class _Session:
             work = Rounds(planner, backend, self.journal, meter, in_flight, self.allocation()).run(lines)
         else:
             work = Runner(planner.plan, backend, self.journal, meter, in_flight).run(lines())
-        syncing = asyncio.create_task(self._sync())
-        try:
-            async with progress.shown(meter, progress.style(self.options.as_json)):
-                await work
-        finally:
-            cancel(syncing)
+        async with (
+            interrupted_by(self._disk_fails(), self._lost),
+            progress.shown(meter, progress.style(self.options.as_json)),
+        ):
+            await work
 
     def _lines(self) -> Iterator[Task | Problem]:
         """Yield the input's rows, of a shard its own."""
         return (item for item in parse(self.source, self.template) if self.options.has(item.line))
 
-    async def _sync(self) -> None:
-        while True:
-            await asyncio.sleep(SYNC_SECONDS)
-            await asyncio.to_thread(self.journal.sync)
+    async def _disk_fails(self) -> None:
+        """Flush the journal from time to time, until the disk does not take it."""
+        with contextlib.suppress(RunError):
+            while True:
+                await asyncio.sleep(SYNC_SECONDS)
+                await asyncio.to_thread(self.journal.sync)
+
+    def _lost(self) -> RunError:
+        assert self.journal.lost
+        return self.journal.lost
 
 
 def _interruptible(work: Coroutine[Any, Any, None]) -> None:

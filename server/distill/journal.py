@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,8 @@ class Journal:
 
     Opening takes the folder's lock, repairs the end of the journal and reads the finished lines.
     `done` holds the numbers of the input lines that need no more work, `problems` those of them without
-    answers, and `failed` those whose candidates all failed. `damaged` counts ignored lines.
+    answers, and `failed` those whose candidates all failed. `damaged` counts ignored lines. `lost` is why the disk did
+    not take what had been appended.
 
     Raises:
         RunError: another process writes here, the folder cannot be written to, or the journal has another format.
@@ -38,6 +40,8 @@ class Journal:
         self.problems: set[int] = set()
         self.failed: set[int] = set()
         self.damaged = 0
+        self.lost: RunError | None = None
+        self._syncing = threading.Lock()
         self._places: dict[int, int] = {}
         try:
             self._lock = _lock(folder)
@@ -112,15 +116,19 @@ class Journal:
         return map(self.entry, sorted(self._places))
 
     def sync(self) -> None:
-        """Flush appended entries to the disk.
+        """Flush appended entries to the disk; any thread may call it.
 
         Raises:
-            RunError: the disk did not take all of it.
+            RunError: the disk did not take all of it, now or earlier: the system tells of a loss only once.
         """
-        try:
-            os.fdatasync(self._file)
-        except OSError as error:
-            raise _unwritable(error) from None
+        with self._syncing:
+            try:
+                if not self.lost:
+                    os.fdatasync(self._file)
+            except OSError as error:
+                self.lost = _unwritable(error)
+            if self.lost:
+                raise self.lost from None
 
     def close(self) -> None:
         """Sync and release the lock.

@@ -53,6 +53,23 @@ def test_waves_survive_their_json() -> None:
     assert records.load(records.dump(made)) == stored(made)
 
 
+def test_a_loss_that_the_system_tells_once_is_told_until_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = iter([OSError(errno.ENOSPC, "No space left on device")])
+
+    def fdatasync(file: int) -> None:
+        if error := next(results, None):
+            raise error
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    opened = Journal(tmp_path)
+    opened.append(record(1, Random(1)))
+    for flush in (opened.sync, opened.sync, opened.close):
+        with pytest.raises(RunError, match="No space left"):
+            flush()
+
+
 def test_the_newest_entry_of_a_line_is_read_again(tmp_path: Path) -> None:
     """Also of a journal that was cut off, and beside entries that are appended meanwhile."""
     made = make_run(tmp_path, prompts=9, problems=2)

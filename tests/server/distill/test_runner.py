@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +22,15 @@ from winnow.models.errors import EngineDead, RunError
 from winnow.models.sampling import Sampling
 from winnow.models.tokenizer import Tokenizer
 from winnow.models.types import Branch, Candidate, Message, Prompt
-from winnow.server.distill import recipe
+from winnow.server.distill import command, recipe
 from winnow.server.distill.backends.in_process import InProcess
 from winnow.server.distill.backends.score_batches import BatchedRewardModel
 from winnow.server.distill.journal import Journal, read
+from winnow.server.distill.options import RunOptions
 from winnow.server.distill.parser import Task
 from winnow.server.distill.plans import Choices, Planner
 from winnow.server.distill.progress import Meter
+from winnow.server.distill.reader import Source
 from winnow.server.distill.records import Problem, Record
 from winnow.server.distill.runner import Runner
 from winnow.server.pipeline.request import RequestOptions
@@ -144,6 +149,25 @@ async def test_an_interrupted_run_resumes_to_the_same_end(
         await run(tmp_path / "parts", scripted(tokenizer, Mortal()), tasks(12), in_flight=2)
     assert len(list(read(tmp_path / "parts"))) <= after
     assert all_timeless(await run(tmp_path / "parts", seeded, tasks(12))) == all_timeless(undisturbed)
+
+
+async def test_a_disk_that_loses_entries_ends_the_run(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fdatasync(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(command, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(command._Session, "_lines", lambda session: iter(tasks(1)))
+    policy = ScriptedPolicy(hold=asyncio.Event())
+    backend = InProcess(scripted(tokenizer, policy), 0.001)
+    options, source = RunOptions("input.jsonl", tmp_path, choices()), Source("input.jsonl", "0" * 64, 1, 1, ())
+    with contextlib.suppress(RunError), Journal(tmp_path) as journal:  # closing it tells the loss once more
+        session = command._Session(options, source, Llama2Template(tokenizer), journal, RULES)
+        with pytest.raises(RunError, match="No space left"):
+            await asyncio.wait_for(session._run(backend, backend.is_safety, 1, 8), 10)
+    assert not policy.unfinished
 
 
 async def test_cancelling_ends_everything_in_flight(tmp_path: Path, tokenizer: Tokenizer) -> None:
