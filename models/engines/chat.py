@@ -112,19 +112,23 @@ class ChatPolicy(RemoteEngine):
     def _group(self, prompt: Prompt, sampling: Sampling) -> _Group:
         key = id(prompt), id(sampling)
         group = self._open.get(key)
-        if group is None or group.task.cancelling() or group.task.done():  # it may have been left before it began
+        if group is None or group.task.cancelling() or group.task.done():  # it may have been left just now
             indices: list[int] = []
             group = _Group(asyncio.create_task(self._together(key, prompt, sampling, indices)), indices)
+            group.task.add_done_callback(lambda _: self._close(key, indices))
             self._open[key] = group
         return group
+
+    def _close(self, key: tuple[int, int], indices: list[int]) -> None:
+        if key in self._open and self._open[key].indices is indices:
+            del self._open[key]
 
     async def _together(
         self, key: tuple[int, int], prompt: Prompt, sampling: Sampling, indices: list[int]
     ) -> list[_Answer]:
         """Return the answers to a group, which is closed once others have had a turn to join it; maybe too few."""
         await asyncio.sleep(0)
-        if key in self._open and self._open[key].indices is indices:
-            del self._open[key]
+        self._close(key, indices)
         try:
             return await self._asked(prompt, sampling, indices)
         except Refused:

@@ -131,18 +131,21 @@ class RemoteClassifier(RemoteScorer):
     def _batch(self, prompt: Prompt) -> _Batch:
         """Return the batch that answers to `prompt` can join now."""
         batch = self._open.get(id(prompt))
-        # One that was left before its task began is never closed by that, and `id`s are used again.
         if batch is None or len(batch.inputs) >= MOST_TOGETHER or batch.task.cancelling() or batch.task.done():
             inputs: list[Sequence[int]] = []
             batch = _Batch(prompt, asyncio.create_task(self._scored(id(prompt), inputs)), inputs)
+            batch.task.add_done_callback(lambda _: self._close(id(prompt), inputs))
             self._open[id(prompt)] = batch
         return batch
+
+    def _close(self, key: int, inputs: list[Sequence[int]]) -> None:
+        if key in self._open and self._open[key].inputs is inputs:
+            del self._open[key]
 
     async def _scored(self, key: int, inputs: list[Sequence[int]]) -> list[float | CandidateFailed]:
         """Return the scores of a batch, which is closed once others have had a turn to join it."""
         await asyncio.sleep(0)
-        if key in self._open and self._open[key].inputs is inputs:
-            del self._open[key]
+        self._close(key, inputs)
         try:
             return list(await self._raw_logits(inputs))
         except CandidateFailed as failure:

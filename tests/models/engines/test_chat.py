@@ -93,6 +93,25 @@ async def test_an_endpoint_without_n_is_asked_for_each(server: ModelServer, toke
     assert sum(one.prompt_tokens or 0 for one in found) == 80
 
 
+async def test_a_group_that_is_left_before_it_is_asked_for_is_kept_nowhere(
+    server: ModelServer, tokenizer: Tokenizer
+) -> None:
+    model = engine(server, tokenizer)
+    waiting = asyncio.create_task(sampled(model, 3))
+    await until_open(model)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert not model._open
+    assert not server.posts()
+
+
+async def until_open(model: ChatPolicy) -> None:
+    """Return in the turn of the loop in which a group is opened."""
+    while not model._open:  # noqa: ASYNC110, it is opened in a turn of this loop
+        await asyncio.sleep(0)
+
+
 async def test_a_request_that_is_refused_for_itself_fails_its_candidates(
     server: ModelServer, tokenizer: Tokenizer
 ) -> None:
