@@ -447,6 +447,33 @@ def test_who_opts_in_is_recorded(browser: Browser, tokenizer: Tokenizer, tmp_pat
     assert len(rows(tmp_path, "SELECT * FROM selection")) == 1
 
 
+@pytest.mark.parametrize(
+    ("record", "chosen", "is_kept"),
+    [("all", None, True), ("all", False, False), ("opt_in", None, False), ("opt_in", True, True)],
+)
+def test_a_comparison_is_recorded_only_if_one_lets_it(
+    browser: Browser, tokenizer: Tokenizer, tmp_path: Path, record: str, chosen: bool | None, is_kept: bool
+) -> None:
+    """Regression: *Compare* sent no `store`, so `record = all` recorded it whatever one had chosen in *Chat*."""
+    with keeping(tokenizer, tmp_path, TEXTS, record=record) as server, opened(browser, server) as visit:
+        page = visit.page
+        box = page.get_by_role("checkbox", name="Let the server record")  # the one that is shown
+        if chosen is not None:
+            box.set_checked(chosen)
+        page.get_by_role("link", name="Compare").click()
+        expect(box).to_be_checked(checked=is_kept)
+        page.locator("#compare-prompt").fill("Where to?")
+        page.keyboard.press("Control+Enter")
+        expect(page.get_by_role("region", name="Both sides in numbers")).to_be_visible()
+        assert [body["store"] for body in visit.bodies] == [is_kept, is_kept]
+        assert accessible(page) == []
+        box.set_checked(not is_kept)
+        page.get_by_role("link", name="Chat").click()
+        expect(box).to_be_checked(checked=not is_kept)
+        assert visit.complaints == []
+    assert len(rows(tmp_path, "SELECT * FROM selection")) == (2 if is_kept else 0)
+
+
 def test_each_sees_the_views_of_their_roles(browser: Browser, tokenizer: Tokenizer, tmp_path: Path) -> None:
     people: dict[str, set[Role]] = {"uli": {"use"}, "olga": {"operate"}}
     listed = {"uli": ["Chat", "Compare"], "olga": ["Batches", "Agreement", "Reward models", "Data", "Operate"]}

@@ -278,6 +278,7 @@ def test_a_comparison_differs_in_the_chosen_setting_alone(visit: Visit) -> None:
     assert (one.pop("temperature"), other.pop("temperature")) == (0.5, 1.5)
     assert one == other
     assert one["max_tokens"] == 32
+    assert "store" not in one, "a server that records nothing is not told what it may record"
     assert isinstance(one["seed"], int)
     table = page.get_by_role("region", name="Both sides in numbers").locator("tbody tr")
     expect(table.first.locator("td").first).to_have_text("0.982")
