@@ -6,6 +6,7 @@ import { StoreBadge } from "./badge.js";
 import { Batches } from "./batches.js";
 import { Chat } from "./chat.js";
 import { Compare } from "./compare.js";
+import { useConsent } from "./consent.js";
 import { Data } from "./data.js";
 import { ANNOTATE_KEYS, CARD_KEYS, CHAT_KEYS, KeySheet, areKeysOn, setKeysOn, useKeys } from "./keys.js";
 import { Operate } from "./operate.js";
@@ -108,6 +109,7 @@ export function App() {
 /** The views of one caller: the one that is shown, and those that were, where they keep something. */
 function Views({ shown, caller, server, apiKey, lock, keysOn, isBlind }) {
   const [dials, setDials] = useState(NO_DIALS);
+  const consent = useConsent(server);
   const opened = useRef(new Set());
   if (shown) opened.current.add(shown);
   return Object.entries(VIEWS)
@@ -115,7 +117,7 @@ function Views({ shown, caller, server, apiKey, lock, keysOn, isBlind }) {
     .map(([name, { View, blind }]) => html`
       <div key=${name} hidden=${name !== shown}>
         <${View} caller=${caller} server=${blind ? null : server} apiKey=${apiKey} lock=${lock} dials=${dials}
-          setDials=${setDials} keysOn=${keysOn && name === shown} isShown=${name === shown}
+          setDials=${setDials} consent=${consent} keysOn=${keysOn && name === shown} isShown=${name === shown}
           isAway=${isBlind && name !== shown} />
       </div>`);
 }

@@ -1,5 +1,6 @@
 /** The chat: a dialog on one side, why its answers won on the other. */
 import { html, useEffect, useRef, useState } from "./vendor.js";
+import { Consent } from "./consent.js";
 import { Dials } from "./dials.js";
 import { isSubmit, useKeys } from "./keys.js";
 import { postJson } from "./api.js";
@@ -28,8 +29,7 @@ function useTurns({ server, apiKey, lock, dials, isKept }) {
   const ask = async (user, before, at) => {
     if (running.current) return;
     const messages = [...history(before, at), { role: "user", content: user }];
-    const body = bodyOf(server.model, messages, { ...dials, seed: dials.seed || anySeed() });
-    const run = prepared(isKept === null ? body : { ...body, store: isKept });
+    const run = prepared(bodyOf(server.model, messages, { ...dials, seed: dials.seed || anySeed() }, isKept));
     const put = (now) => setTurns((all) => all.map((turn) => (turn.run.id === run.id ? { ...turn, run: now } : turn)));
     const controller = running.current = new AbortController();
     setTurns([...before.slice(0, at), { user, run }]);
@@ -51,12 +51,8 @@ function useTurns({ server, apiKey, lock, dials, isKept }) {
 }
 
 /** The view. */
-export function Chat({ caller, server, apiKey, lock, dials, setDials, keysOn, isShown, isAway }) {
-  const rule = server.recording?.record ?? "off";
-  const [isKept, setKept] = useState(rule === "all");
-  const { turns, send, retry, stop, clear } = useTurns({
-    server, apiKey, lock, dials, isKept: rule === "off" ? null : isKept,
-  });
+export function Chat({ caller, server, apiKey, lock, dials, setDials, consent, keysOn, isShown, isAway }) {
+  const { turns, send, retry, stop, clear } = useTurns({ server, apiKey, lock, dials, isKept: consent.isKept });
   const [chosen, setChosen] = useState(null);
   const [draft, setDraft] = useState("");
   const composer = useRef(null);
@@ -90,7 +86,7 @@ export function Chat({ caller, server, apiKey, lock, dials, setDials, keysOn, is
         ${turns.length === 0 && html`<${Welcome} send=${thenWrite(send)} />`}
         <${Composer} field=${composer} draft=${draft} setDraft=${setDraft} send=${send} stop=${halt}
           isRunning=${isRunning} />
-        ${rule !== "off" && html`<${Kept} isKept=${isKept} setKept=${setKept} days=${server.recording.retention_days} />`}
+        <${Consent} consent=${consent} server=${server} />
         <${Dials} dials=${dials} setDials=${setDials} />
       </section>
       <section class="why" id="why" tabindex="-1" aria-labelledby="why-heading">
@@ -102,16 +98,6 @@ export function Chat({ caller, server, apiKey, lock, dials, setDials, keysOn, is
       </section>
     </div>
     <p class="unseen" role="status">${isShown && last ? announced(last.run) : ""}</p>`;
-}
-
-/** Says that answers are recorded, and asks whether the next ones may be. */
-function Kept({ isKept, setKept, days }) {
-  const long = days > 0 ? `for ${days.toLocaleString("en")} ${days === 1 ? "day" : "days"}` : "for good";
-  return html`
-    <label class="check">
-      <input type="checkbox" checked=${isKept} onChange=${(event) => setKept(event.target.checked)} />
-      <span>Let the server record what I ask and every candidate, ${long}</span>
-    </label>`;
 }
 
 function announced(run) {

@@ -1,5 +1,6 @@
 /** Two requests that differ in one setting, with one seed, one after the other. */
 import { html, useEffect, useRef, useState } from "./vendor.js";
+import { Consent } from "./consent.js";
 import { Dial, Dials } from "./dials.js";
 import { isSubmit, useKeys } from "./keys.js";
 import { DIALS, anySeed, bodyOf } from "./requests.js";
@@ -13,7 +14,7 @@ const COMPARED = DIALS.filter(({ name }) => name !== "seed");
 const SIDES = ["A", "B"];
 
 /** Runs both sides in turn; the second waits for the first, so that neither slows the other. */
-function useSides({ server, apiKey, lock }) {
+function useSides({ server, apiKey, lock, isKept }) {
   const [sides, setSides] = useState(null);
   const running = useRef(null);
   const compare = async (prompt, dials, setting, values) => {
@@ -21,7 +22,7 @@ function useSides({ server, apiKey, lock }) {
     const seed = dials.seed || anySeed();
     const controller = running.current = new AbortController();
     const messages = [{ role: "user", content: prompt }];
-    const body = (value) => bodyOf(server.model, messages, { ...dials, seed, [setting.name]: value });
+    const body = (value) => bodyOf(server.model, messages, { ...dials, seed, [setting.name]: value }, isKept);
     const runs = values.map((value) => prepared(body(value)));
     setSides({ setting, values, seed, runs: [runs[0], { ...runs[1], status: "waiting" }] });
     const put = (at) => (run) => setSides((now) => ({ ...now, runs: now.runs.with(at, run) }));
@@ -41,8 +42,8 @@ function useSides({ server, apiKey, lock }) {
 }
 
 /** The view. */
-export function Compare({ server, apiKey, lock, dials, setDials, keysOn, isShown, isAway }) {
-  const { sides, compare, stop } = useSides({ server, apiKey, lock });
+export function Compare({ server, apiKey, lock, dials, setDials, consent, keysOn, isShown, isAway }) {
+  const { sides, compare, stop } = useSides({ server, apiKey, lock, isKept: consent.isKept });
   const [prompt, setPrompt] = useState("");
   const [setting, setSetting] = useState(COMPARED[0]);
   const [values, setValues] = useState(["4", "16"]);
@@ -92,6 +93,7 @@ export function Compare({ server, apiKey, lock, dials, setDials, keysOn, isShown
           ${isRunning && html`<button type="button" onClick=${halt}>Stop</button>`}
         </div>
       </form>
+      <${Consent} consent=${consent} server=${server} />
       <${Dials} prefix="compare-" dials=${dials} setDials=${setDials} without=${setting.name} />
       ${sides && html`<${Result} sides=${sides} server=${server} />`}
       <p class="unseen" role="status">${isShown && sides && (isRunning ? "Comparing." : "Both sides have ended.")}</p>

@@ -28,8 +28,12 @@ export const NO_DIALS = Object.freeze({ system: "", ...Object.fromEntries(DIALS.
 /** Returns a seed for a request that names none, so that every answer can be asked for again. */
 export const anySeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
-/** Returns the body of a request for the next answer of `dialog`, streamed, with every candidate's text. */
-export function bodyOf(model, dialog, dials) {
+/**
+ * Returns the body of a request for the next answer of `dialog`, streamed, with every candidate's text.
+ *
+ * `isKept` is whether the server may record it, null where it records nothing.
+ */
+export function bodyOf(model, dialog, dials, isKept) {
   const system = dials.system.trim() ? [{ role: "system", content: dials.system }] : [];
   const body = { model, messages: [...system, ...dialog] };
   const options = {};
@@ -40,6 +44,7 @@ export function bodyOf(model, dialog, dials) {
   }
   return {
     ...body,
+    ...(isKept === null ? {} : { store: isKept }),
     best_of_n: { ...options, return_candidates: true, progress: true },
     stream: true,
     stream_options: { include_usage: true },

@@ -26,7 +26,7 @@ export async function perform(run, { key, signal, update }) {
     else if (error instanceof ApiError) set({ status: "failed", error });
     else {
       set({ status: "failed", error: new ApiError(0, "The answer could not be read.") });
-      throw error;
+      reportError(error);
     }
   }
   return now;

@@ -261,6 +261,63 @@ def test_a_choice_counts_once_whatever_the_network_does(
     assert [(row["shown"], row["revision"]) for row in rows(tmp_path)] == [(2, 1), (7, 1), (5, 2)]
 
 
+@pytest.mark.parametrize(
+    ("media_type", "body"), [("text/html", "<html>log in</html>"), ("application/json", '{"annotation')]
+)
+def test_a_choice_outlives_an_answer_that_is_no_json(
+    browser: Browser, server: ScriptedServer, tmp_path: Path, media_type: str, body: str
+) -> None:
+    """Regression: the page stood at "Sending …" for good after a login page of a gateway, or half an answer."""
+    batch(server, 2)
+    with opened(browser, server, "#annotate") as visit:
+        page = begun(visit)
+        submissions: list[str] = []
+
+        def spoil(route: Route) -> None:
+            submissions.append(json.loads(route.request.post_data or "")["submission"])
+            if len(submissions) > 1:
+                return route.continue_()
+            if media_type == "application/json":
+                route.fetch()  # half an answer: the server has acted on the request
+            return route.fulfill(status=200, content_type=media_type, body=body)
+
+        page.route("**/v1/annotation/annotations", spoil)
+        press(page, "2", "q", "o", "Control+Enter")
+        expect(heading(page)).to_have_text("Pair 2 of 2")
+        assert (len(submissions), len(set(submissions))) == (2, 1)
+        press(page, "7", "q", "o", "Control+Enter")
+        expect(page.get_by_text("That was the last one")).to_be_visible()
+        assert visit.complaints == []
+    assert [(row["shown"], row["revision"]) for row in rows(tmp_path)] == [(2, 1), (7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "said"),
+    [
+        ("text/html", "<html>log in</html>", "Something else answered in the server's place"),
+        ("application/json", '{"data": [', "The connection ended"),
+    ],
+)
+def test_a_list_that_is_no_json_can_be_asked_for_again(
+    browser: Browser, server: ScriptedServer, media_type: str, body: str, said: str
+) -> None:
+    """Regression: the view stood at "Asking the server …" for good."""
+    batch(server, 1)
+    with opened(browser, server) as visit:
+        page = visit.page
+        page.route(
+            "**/v1/annotation/batches",
+            lambda route: route.fulfill(status=200, content_type=media_type, body=body),
+            times=1,
+        )
+        page.get_by_role("link", name="Batches").click()
+        expect(page.get_by_role("alert")).to_contain_text(said)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("heading", name="Week 48")).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        assert visit.complaints == []
+
+
 def test_a_choice_that_cannot_be_sent_is_kept_as_it_is(
     browser: Browser, server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -445,6 +502,33 @@ def test_who_opts_in_is_recorded(browser: Browser, tokenizer: Tokenizer, tmp_pat
         assert [body["store"] for body in visit.bodies] == [False, True]
         assert visit.complaints == []
     assert len(rows(tmp_path, "SELECT * FROM selection")) == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "chosen", "is_kept"),
+    [("all", None, True), ("all", False, False), ("opt_in", None, False), ("opt_in", True, True)],
+)
+def test_a_comparison_is_recorded_only_if_one_lets_it(
+    browser: Browser, tokenizer: Tokenizer, tmp_path: Path, record: str, chosen: bool | None, is_kept: bool
+) -> None:
+    """Regression: *Compare* sent no `store`, so `record = all` recorded it whatever one had chosen in *Chat*."""
+    with keeping(tokenizer, tmp_path, TEXTS, record=record) as server, opened(browser, server) as visit:
+        page = visit.page
+        box = page.get_by_role("checkbox", name="Let the server record")  # the one that is shown
+        if chosen is not None:
+            box.set_checked(chosen)
+        page.get_by_role("link", name="Compare").click()
+        expect(box).to_be_checked(checked=is_kept)
+        page.locator("#compare-prompt").fill("Where to?")
+        page.keyboard.press("Control+Enter")
+        expect(page.get_by_role("region", name="Both sides in numbers")).to_be_visible()
+        assert [body["store"] for body in visit.bodies] == [is_kept, is_kept]
+        assert accessible(page) == []
+        box.set_checked(not is_kept)
+        page.get_by_role("link", name="Chat").click()
+        expect(box).to_be_checked(checked=not is_kept)
+        assert visit.complaints == []
+    assert len(rows(tmp_path, "SELECT * FROM selection")) == (2 if is_kept else 0)
 
 
 def test_each_sees_the_views_of_their_roles(browser: Browser, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -278,11 +278,34 @@ def test_a_comparison_differs_in_the_chosen_setting_alone(visit: Visit) -> None:
     assert (one.pop("temperature"), other.pop("temperature")) == (0.5, 1.5)
     assert one == other
     assert one["max_tokens"] == 32
+    assert "store" not in one, "a server that records nothing is not told what it may record"
     assert isinstance(one["seed"], int)
     table = page.get_by_role("region", name="Both sides in numbers").locator("tbody tr")
     expect(table.first.locator("td").first).to_have_text("0.982")
     page.get_by_role("link", name="Chat").click()
     expect(page.locator("#compare-prompt")).to_be_hidden()
+
+
+@pytest.mark.parametrize("line", ["data: {", "data: {}"])
+def test_a_comparison_ends_though_an_answer_cannot_be_read(visit: Visit, line: str) -> None:
+    """Regression: side B waited for A for good, and no other comparison could be made."""
+    page = visit.page
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(status=200, content_type="text/event-stream", body=f"{line}\n\n"),
+        times=1,
+    )
+    compared_at = page.get_by_role("region", name="Both sides in numbers")
+    page.get_by_role("link", name="Compare").click()
+    page.locator("#compare-prompt").fill(QUESTION)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Both sides have ended.")).to_have_count(1)
+    expect(page.locator("section.side").first.locator(".warning")).to_be_visible()
+    expect(page.locator("section.side").last).to_contain_text(GOOD)
+    page.keyboard.press("Control+Enter")
+    expect(compared_at).to_be_visible()
+    if line == "data: {}":
+        visit.complaints.clear()  # an event of another form is a fault of the page's, which the console tells
 
 
 def test_code_to_copy_is_the_same_request(
