@@ -195,6 +195,9 @@ class _Connection(h11.Connection):
                 self._protocol.refuse(excess)
                 return h11.NEED_DATA
         self._protocol.expect(event)
+        # Reading goes on behind a request, within bounds: a client that leaves is noticed by the end of what it sends.
+        if event is h11.PAUSED and self.buffered <= self._protocol.limits.max_header_bytes:
+            return h11.NEED_DATA
         return event
 
     def _excess(self, size: int, headers: int) -> str | None:
