@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from winnow.models.errors import StoreError
-from winnow.server.distill.records import Record, load
+from winnow.server.distill.records import Arm, Record, load
 from winnow.server.store.annotations import Annotations
 from winnow.server.store.batches import Batches
 from winnow.server.store.database import Database, Row
@@ -295,5 +295,16 @@ def _stored(row: Row) -> Stored:
     entry = load(record.encode())
     assert isinstance(entry, Record)
     people = frozenset(digest for digest in (user, identifier) if digest)
-    own = replace(entry, line=number)
+    own = replace(entry, line=number, arms=_arms(entry))
     return Stored(number, id, created, expires, owner, model, refusal, origin, people, own)
+
+
+def _arms(record: Record) -> tuple[Arm, ...]:
+    """Return the arms of an answer, with room for each of its candidates.
+
+    Versions that lost a finished candidate without a word counted it out of K: a later one's index was then beyond K.
+    """
+    *first, last = record.arms
+    end = 1 + max(item.candidate.index for item in record.selection.scored)
+    missing = end - sum(arm.candidates for arm in record.arms)
+    return (*first, replace(last, candidates=last.candidates + max(missing, 0)))
