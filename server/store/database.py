@@ -26,6 +26,9 @@ class Database(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Run a block that is done whole or not at all. Nobody else writes meanwhile to what it has read."""
 
+    def is_alive(self) -> bool:
+        """Whether the connection still stands: a server, or what is on the way to it, ends idle ones."""
+
     def has_table(self, name: str) -> bool:
         """Whether there is such a table."""
 

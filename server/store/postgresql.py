@@ -62,6 +62,14 @@ class PostgresqlDatabase:
             self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             yield
 
+    def is_alive(self) -> bool:
+        """Whether the connection still stands, which one round trip tells; see `Database`."""
+        try:
+            self.execute("SELECT 1")
+        except StoreError:
+            return False
+        return True
+
     def has_table(self, name: str) -> bool:
         """Whether there is such a table."""
         # Not to_regclass, which may answer from before another session's commit.

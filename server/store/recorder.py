@@ -269,3 +269,9 @@ class Recorder:
                 raise
             self._store = store
         return self._store
+        """Return the store, opened anew if its connection was ended while it was idle.
+
+        That is found out before a use, not by its failure: nothing is ever done twice, whatever a call does.
+        """
+        if self._store and not self._store.is_alive():
+            self._close_broken("unreachable")

@@ -279,6 +279,10 @@ class Store:
         size = self._database.size()
         return StoreCounts(selections, expired, oldest, newest, exports, forgotten, size, batches, annotations)
 
+    def is_alive(self) -> bool:
+        """Whether the connection still stands."""
+        return self._database.is_alive()
+
     def close(self) -> None:
         """End the connection."""
         self._database.close()

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from tests.live import wait_until
-from tests.server.store.databases import served
+from tests.server.store.databases import end_sessions, served
 from winnow.models.errors import StoreError
 from winnow.server.settings.values import RecordRule
+from winnow.server.store import opening
+from winnow.server.store.location import location
 from winnow.server.store.preparing import Preparer
 from winnow.server.store.pseudonyms import Pseudonyms
 from winnow.server.store.recorder import Recorder
@@ -159,6 +161,20 @@ async def test_a_full_disk_is_counted_and_gone_once_there_is_room(tmp_path: Path
         limit["pages"] = 1_000_000
         writer.put(served(3, question=long))
         assert await asyncio.to_thread(wait_until, lambda: writer.written == 2, SECONDS)
+
+
+async def test_a_connection_that_was_ended_while_idle_costs_no_answer_and_no_call(postgresql_url: str) -> None:
+    """Regression: the first batch afterwards was dropped, and the first call failed."""
+    writer = recorder(lambda: opening.open_store(location(postgresql_url)))
+    with writer.running():
+        assert await writer.call(Store.last_number) == 0
+        end_sessions(postgresql_url)
+        for number in range(40):
+            writer.put(served(number))
+        assert await writer.call(Store.last_number) == 40
+        end_sessions(postgresql_url)
+        assert await writer.call(Store.last_number) == 40
+    assert (writer.written, writer.drops, writer.fault) == (40, {}, None)
 
 
 async def test_a_locked_file_is_counted(tmp_path: Path) -> None:
