@@ -66,12 +66,13 @@ def serve(settings: Settings) -> None:
 @contextlib.contextmanager
 def recording(service: Service) -> Iterator[Service]:
     """Yield `service` with its recorder, if it has a store; the engines run already, as none may be forked by then."""
-    found = recorder(service.settings, service.template, service.combiner)
+    settings = service.settings
+    if settings.record != "off":
+        logger.info("recording is %s: chat answers are stored with all of their candidates", settings.record)
+    found = recorder(settings, service.template, service.combiner)
     if found is None:
         yield service
         return
-    if found.rule != "off":
-        logger.info("recording is %s: chat answers are stored with all of their candidates", found.rule)
     with found.running():
         yield dataclasses.replace(service, recorder=found)
 

@@ -84,12 +84,15 @@ def require_store(settings: Settings) -> None:
 
 
 def recorder(settings: Settings, template: ChatTemplate, combiner: CombinerName) -> Recorder | None:
-    """Return the recorder of a server with these settings; None without a store.
+    """Return the recorder of a server with these settings, whose models are there; None without a store.
 
-    A store that cannot be opened is no error here: the server answers without it, and says so.
+    All weights are read for the origin of what it records, about a second for each GiB: call it once, at the start,
+    while the files are still those that were loaded. A store that cannot be opened is no error here: the server answers
+    without it, and says so.
 
     Raises:
         SettingsError: the place or the key file cannot be right.
+        CheckpointError: a model is missing.
     """
     if settings.store is None:
         return None
@@ -100,6 +103,6 @@ def recorder(settings: Settings, template: ChatTemplate, combiner: CombinerName)
         place.kind,
         settings.record,
         functools.partial(open_store, place, pseudonyms),
-        functools.partial(served_identity, settings, template, combiner),
+        {} if settings.record == "off" else served_identity(settings, template, combiner),
         Preparer(Redactor(settings.redact), pseudonyms, settings.retention_days),
     )

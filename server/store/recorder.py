@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -57,7 +57,7 @@ _END = object()
 
 
 class Recorder:
-    """Writes served answers into the store that `open_store` opens, with the origin that `manifest` returns.
+    """Writes served answers into the store that `open_store` opens, with `manifest` as their origin.
 
     `written` and `dropped` count answers; `fault` is the reason why the store takes nothing now, None while it does.
     """
@@ -67,7 +67,7 @@ class Recorder:
         kind: Literal["sqlite", "postgresql"],
         rule: RecordRule,
         open_store: Callable[[], Store],
-        manifest: Callable[[], dict[str, Any]],
+        manifest: Mapping[str, Any],
         preparer: Preparer,
         *,
         max_waiting: int = MAX_WAITING,
@@ -263,7 +263,7 @@ class Recorder:
         if self._store is None:
             store = self._open_store()
             try:
-                self._origin = store.origin(self._manifest()) if self.rule != "off" else 0
+                self._origin = store.origin(self._manifest) if self.rule != "off" else 0
             except BaseException:
                 store.close()
                 raise

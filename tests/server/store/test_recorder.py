@@ -19,6 +19,7 @@ import pytest
 from tests.live import wait_until
 from tests.server.store.databases import end_sessions, served
 from winnow.models.errors import StoreError
+from winnow.server.settings import Settings
 from winnow.server.settings.values import RecordRule
 from winnow.server.store import opening
 from winnow.server.store.location import location
@@ -35,7 +36,7 @@ SECONDS = 20
 
 
 def recorder(open_store: Callable[[], Store], rule: RecordRule = "all", **options: int) -> Recorder:
-    return Recorder("sqlite", rule, open_store, lambda: {"models": {}}, PREPARER, **options)
+    return Recorder("sqlite", rule, open_store, {"models": {}}, PREPARER, **options)
 
 
 def impatient(path: Path) -> Store:
@@ -161,6 +162,34 @@ async def test_a_full_disk_is_counted_and_gone_once_there_is_room(tmp_path: Path
         limit["pages"] = 1_000_000
         writer.put(served(3, question=long))
         assert await asyncio.to_thread(wait_until, lambda: writer.written == 2, SECONDS)
+
+
+@pytest.mark.parametrize(("record", "reads"), [("all", 1), ("off", 0)])
+async def test_the_weights_are_read_at_the_start_and_never_again(
+    record: RecordRule, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: each opening read all weights anew, about a second a GiB, in the thread that answers calls."""
+    read: list[object] = []
+
+    def identity(*asked: object) -> dict[str, object]:
+        read.append(asked)
+        return {"models": {}}
+
+    def full(*_: object) -> int:
+        raise StoreError("full", "the disk is full")
+
+    monkeypatch.setattr(opening, "served_identity", identity)
+    monkeypatch.setattr(Store, "add", full)
+    settings = Settings(store=str(tmp_path / "winnow.db"), record=record)
+    writer = opening.recorder(settings, settings.chat_template, "llama2")
+    assert writer
+    assert len(read) == reads, "before a server is ready"
+    with writer.running():
+        for number in range(1, 4):
+            writer.put(served(number))
+            await writer.call(Store.last_number)
+            assert writer.drops == {"full": number}
+    assert len(read) == reads
 
 
 async def test_a_connection_that_was_ended_while_idle_costs_no_answer_and_no_call(postgresql_url: str) -> None:
