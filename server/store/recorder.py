@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -51,6 +51,18 @@ class _Call(Generic[T]):
 
     function: Callable[[Store], T]
     future: Future[T]
+
+    def answer(self, opened: Callable[[], Store]) -> Exception | None:
+        """Ask it, unless the caller has gone, and return what went wrong, which the caller gets too."""
+        if not self.future.set_running_or_notify_cancel():
+            return None
+        try:
+            self.future.set_result(self.function(opened()))
+        except Exception as error:
+            # The boundary of a call: its caller gets the failure, and the thread goes on.
+            self.future.set_exception(error)
+            return error
+        return None
 
 
 _END = object()
@@ -90,8 +102,12 @@ class Recorder:
         self._store: Store | None = None
         self._origin = 0
         self._next_prune = 0.0
-        # Not asyncio's own pool: rewards, tokens and long prompts need that one.
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="winnow-store-reader")
+        self._asides: queue.SimpleQueue[_Call[Any] | object] = queue.SimpleQueue()
+        # No pool: Python waits for a pool's threads before it ends, and a report may take long.
+        self._readers = [
+            threading.Thread(target=self._read, name=f"winnow-store-reader-{number}", daemon=True)
+            for number in range(READERS)
+        ]
         self._thread = threading.Thread(target=self._run, name="winnow-store", daemon=True)
 
     @property
@@ -123,10 +139,14 @@ class Recorder:
     async def aside(self, function: Callable[[Store], T]) -> T:
         """Ask the store over a connection that `function` closes, for what takes longer than the writer may wait.
 
+        The process does not wait for it when it ends: what is half written by then has to be found and deleted later.
+
         Raises:
             StoreError: it cannot be used.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: function(self._open_store()))
+        future: Future[T] = Future()
+        self._asides.put(_Call(function, future))
+        return await asyncio.wrap_future(future)
 
     async def call(self, function: Callable[[Store], T], seconds: float | None = None) -> T:
         """Ask the store something, after all that was put before has been written; it may take `seconds`.
@@ -148,16 +168,22 @@ class Recorder:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Recorder]:
-        """Run the writer's thread during the block; what is put before its end is written, if the store lets it."""
-        self._thread.start()
+        """Run the threads during the block; what is put before its end is written, if the store lets it."""
+        for thread in (self._thread, *self._readers):
+            thread.start()
         try:
             yield self
         finally:
-            self._readers.shutdown(wait=False, cancel_futures=True)
+            for _ in self._readers:
+                self._asides.put(_END)
             self._queue.put(_END)
             self._thread.join(CLOSE_SECONDS)
             if self.waiting:
                 logger.warning("the store did not take %d answers before the end; they are lost", self.waiting)
+
+    def _read(self) -> None:
+        while isinstance(call := self._asides.get(), _Call):
+            call.answer(self._open_store)
 
     def _run(self) -> None:
         self._try(self._opened, 0)
@@ -169,7 +195,9 @@ class Recorder:
                 self._taken += len(batch)
                 self._taken_characters += sum(served.characters for served in batch)
             if isinstance(last, _Call):
-                self._answer(last)
+                error = last.answer(self._opened)
+                if isinstance(error, StoreError):
+                    self._close_broken(error.reason)
             goes_on = last is not _END
             if goes_on and time.monotonic() >= self._next_prune:
                 self._next_prune = time.monotonic() + PRUNE_SECONDS
@@ -217,17 +245,6 @@ class Recorder:
             self.dropped["unwritable"] += 1
             return None
 
-    def _answer(self, call: _Call[Any]) -> None:
-        if not call.future.set_running_or_notify_cancel():
-            return
-        try:
-            call.future.set_result(call.function(self._opened()))
-        except Exception as error:
-            # The boundary of a call: its caller gets the failure, and the writer goes on.
-            if isinstance(error, StoreError):
-                self._close_broken(error.reason)
-            call.future.set_exception(error)
-
     def _try(self, action: Callable[[], object], answers: int) -> None:
         """Do it; if it fails, count its `answers` as dropped, and let the next attempt begin anew."""
         try:
@@ -260,6 +277,12 @@ class Recorder:
             self._store = None
 
     def _opened(self) -> Store:
+        """Return the store, opened anew if its connection was ended while it was idle.
+
+        That is found out before a use, not by its failure: nothing is ever done twice, whatever a call does.
+        """
+        if self._store and not self._store.is_alive():
+            self._close_broken("unreachable")
         if self._store is None:
             store = self._open_store()
             try:
@@ -269,9 +292,3 @@ class Recorder:
                 raise
             self._store = store
         return self._store
-        """Return the store, opened anew if its connection was ended while it was idle.
-
-        That is found out before a use, not by its failure: nothing is ever done twice, whatever a call does.
-        """
-        if self._store and not self._store.is_alive():
-            self._close_broken("unreachable")

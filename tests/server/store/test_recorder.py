@@ -344,6 +344,37 @@ def test_the_end_waits_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert wait_until(lambda: not writer._thread.is_alive(), SECONDS)
 
 
+REPORTING = """
+import asyncio, sys, threading
+from pathlib import Path
+from tests.server.store.test_recorder import SECONDS, recorder
+from winnow.server.store.sqlite import SqliteDatabase
+from winnow.server.store.store import Store
+begun = threading.Event()
+
+def report(store):
+    begun.set()
+    threading.Event().wait()
+
+async def serve(writer):
+    asked = asyncio.create_task(writer.aside(report))
+    assert await asyncio.to_thread(begun.wait, SECONDS)
+    asked.cancel()
+
+writer = recorder(lambda: Store(SqliteDatabase(Path(sys.argv[1]))))
+with writer.running():
+    asyncio.run(serve(writer))
+print("ended")
+"""
+
+
+def test_a_report_that_is_being_made_does_not_keep_the_process(tmp_path: Path) -> None:
+    """Regression: after the server's end, its process went on until the report or the batch was made."""
+    program = [sys.executable, "-c", REPORTING, str(tmp_path / "winnow.db")]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=3 * SECONDS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 def test_handing_over_copies_nothing(tmp_path: Path) -> None:
     told = served(1)
     assert isinstance(told, Served)
