@@ -127,7 +127,7 @@ def unusable_store() -> Iterator[Recorder]:
         raise StoreError("full", "the disk is full")
 
     preparer = Preparer(Redactor(()), Pseudonyms(b"key"), 0)
-    with Recorder("sqlite", "all", full, dict, preparer).running() as recorder:
+    with Recorder("sqlite", "all", full, {}, preparer).running() as recorder:
         yield recorder
 
 

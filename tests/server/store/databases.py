@@ -79,6 +79,14 @@ def postgresql(folder: Path) -> Iterator[str]:
             server.wait(START_SECONDS)
 
 
+def end_sessions(url: str) -> None:
+    """End Winnow's connections to a PostgreSQL server, as a restart or a limit on idle ones does, and see them gone."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        ours = "FROM pg_stat_activity WHERE application_name = 'winnow'"
+        connection.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+        assert wait_until(lambda: connection.execute(f"SELECT count(*) {ours}").fetchone() == (0,), START_SECONDS)
+
+
 def _owner() -> pwd.struct_passwd | None:
     """Return the user that the server runs as where that may not be this one: it refuses root."""
     if os.geteuid():

@@ -11,6 +11,7 @@ import pytest
 
 from tests.runs import manifest
 from tests.server.store.databases import served
+from winnow.models.combiner import rank
 from winnow.models.errors import RunError, SettingsError
 from winnow.server.distill.export import ALL_FORMATS, ExportOptions, Format
 from winnow.server.distill.export.formats import export as export_run
@@ -83,6 +84,22 @@ def test_an_export_is_noted_with_the_people_whose_words_it_holds(place: str, tmp
     assert [(one.path, one.formats) for one in done.exports] == [(str(tmp_path / "out"), "sft,kto")]
     export(location(place), ["sft"], ExportOptions(), tmp_path / "later")
     assert len((tmp_path / "later" / "sft.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_an_answer_with_an_index_beyond_its_candidates_is_exported(place: str, tmp_path: Path) -> None:
+    """Regression: an older version lost a finished candidate and counted one less; no export passed such an answer."""
+    told = served(0)
+    kept = (told.selection.scored[0], told.selection.scored[-1])
+    lossy = replace(told.selection, scored=kept, ranking=rank(kept, told.selection.combiner), failures=())
+    assert kept[-1].candidate.index > lossy.candidates == 2
+    store = open_store(location(place))
+    store.add([PREPARER.row(replace(told, selection=lossy))], store.origin(manifest()))
+    [read] = store.records([1], 0)
+    assert read.record.selection.ranking == lossy.ranking
+    assert [arm.temperature for arm in read.record.arms] == [told.temperature]
+    store.close()
+    written = export(location(place), FORMATS, ExportOptions(), tmp_path / "out")
+    assert {item.path.name: item.rows for item in written}["candidates.parquet"] == 2
 
 
 def test_what_has_expired_is_left_out_though_it_is_still_there(place: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.live import WINNOW, LiveServer, question
+from tests.server.store.databases import end_sessions
 from winnow.models.errors import SettingsError
 from winnow.server.settings import Settings
 from winnow.server.store.location import location
@@ -169,14 +170,7 @@ def test_postgresql_that_goes_away_stops_nothing(postgresql_url: str, tmp_path: 
     with LiveServer.start(*flags, program=SCRIPTED) as server, server.http as http:
         id = server.chat(max_tokens=1).json()["id"]
         assert http.get(f"/v1/chat/completions/{id}").json()["id"] == id
-        _end_sessions(postgresql_url)
+        end_sessions(postgresql_url)
         assert [server.chat(max_tokens=1).status_code for _ in range(2)] == [200, 200]
         assert server.stop() == 0
     assert key.stat().st_mode & 0o777 == 0o600
-
-
-def _end_sessions(url: str) -> None:
-    import psycopg
-
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'winnow'")

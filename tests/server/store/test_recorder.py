@@ -17,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from tests.live import wait_until
-from tests.server.store.databases import served
+from tests.server.store.databases import end_sessions, served
 from winnow.models.errors import StoreError
+from winnow.server.settings import Settings
 from winnow.server.settings.values import RecordRule
+from winnow.server.store import opening
+from winnow.server.store.location import location
 from winnow.server.store.preparing import Preparer
 from winnow.server.store.pseudonyms import Pseudonyms
 from winnow.server.store.recorder import Recorder
@@ -33,7 +36,7 @@ SECONDS = 20
 
 
 def recorder(open_store: Callable[[], Store], rule: RecordRule = "all", **options: int) -> Recorder:
-    return Recorder("sqlite", rule, open_store, lambda: {"models": {}}, PREPARER, **options)
+    return Recorder("sqlite", rule, open_store, {"models": {}}, PREPARER, **options)
 
 
 def impatient(path: Path) -> Store:
@@ -159,6 +162,48 @@ async def test_a_full_disk_is_counted_and_gone_once_there_is_room(tmp_path: Path
         limit["pages"] = 1_000_000
         writer.put(served(3, question=long))
         assert await asyncio.to_thread(wait_until, lambda: writer.written == 2, SECONDS)
+
+
+@pytest.mark.parametrize(("record", "reads"), [("all", 1), ("off", 0)])
+async def test_the_weights_are_read_at_the_start_and_never_again(
+    record: RecordRule, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: each opening read all weights anew, about a second a GiB, in the thread that answers calls."""
+    read: list[object] = []
+
+    def identity(*asked: object) -> dict[str, object]:
+        read.append(asked)
+        return {"models": {}}
+
+    def full(*_: object) -> int:
+        raise StoreError("full", "the disk is full")
+
+    monkeypatch.setattr(opening, "served_identity", identity)
+    monkeypatch.setattr(Store, "add", full)
+    settings = Settings(store=str(tmp_path / "winnow.db"), record=record)
+    writer = opening.recorder(settings, settings.chat_template, "llama2")
+    assert writer
+    assert len(read) == reads, "before a server is ready"
+    with writer.running():
+        for number in range(1, 4):
+            writer.put(served(number))
+            await writer.call(Store.last_number)
+            assert writer.drops == {"full": number}
+    assert len(read) == reads
+
+
+async def test_a_connection_that_was_ended_while_idle_costs_no_answer_and_no_call(postgresql_url: str) -> None:
+    """Regression: the first batch afterwards was dropped, and the first call failed."""
+    writer = recorder(lambda: opening.open_store(location(postgresql_url)))
+    with writer.running():
+        assert await writer.call(Store.last_number) == 0
+        end_sessions(postgresql_url)
+        for number in range(40):
+            writer.put(served(number))
+        assert await writer.call(Store.last_number) == 40
+        end_sessions(postgresql_url)
+        assert await writer.call(Store.last_number) == 40
+    assert (writer.written, writer.drops, writer.fault) == (40, {}, None)
 
 
 async def test_a_locked_file_is_counted(tmp_path: Path) -> None:
@@ -297,6 +342,37 @@ def test_the_end_waits_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     release.set()
     assert time.monotonic() - started < SECONDS
     assert wait_until(lambda: not writer._thread.is_alive(), SECONDS)
+
+
+REPORTING = """
+import asyncio, sys, threading
+from pathlib import Path
+from tests.server.store.test_recorder import SECONDS, recorder
+from winnow.server.store.sqlite import SqliteDatabase
+from winnow.server.store.store import Store
+begun = threading.Event()
+
+def report(store):
+    begun.set()
+    threading.Event().wait()
+
+async def serve(writer):
+    asked = asyncio.create_task(writer.aside(report))
+    assert await asyncio.to_thread(begun.wait, SECONDS)
+    asked.cancel()
+
+writer = recorder(lambda: Store(SqliteDatabase(Path(sys.argv[1]))))
+with writer.running():
+    asyncio.run(serve(writer))
+print("ended")
+"""
+
+
+def test_a_report_that_is_being_made_does_not_keep_the_process(tmp_path: Path) -> None:
+    """Regression: after the server's end, its process went on until the report or the batch was made."""
+    program = [sys.executable, "-c", REPORTING, str(tmp_path / "winnow.db")]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=3 * SECONDS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
 
 
 def test_handing_over_copies_nothing(tmp_path: Path) -> None:
