@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 from winnow.models.chat_templates.base import ChatTemplate
-from winnow.models.errors import CandidateFailed
+from winnow.models.errors import CandidateFailed, DialogError
 from winnow.models.policy import Policy
 from winnow.models.reward_model import RewardModel
 from winnow.models.tokenizer import LONG_TEXT, Tokenizer
@@ -138,7 +138,10 @@ class RewardInput:
         if prompt.is_raw:
             return self.tokenizer.raw_prompt(prompt.raw_text)
         template = self.template.with_tags("neutralise").with_merging(True)
-        return template.render(_turns(prompt.messages), self.tokenizer)
+        try:
+            return template.render(_turns(prompt.messages), self.tokenizer)
+        except DialogError as error:
+            raise CandidateFailed(str(error)) from None
 
 
 def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -109,8 +109,14 @@ def fit(scored: Scored) -> Fit:
     """Return the calibration whose sigmoid is the probability that an answer is safe.
 
     Raises:
+        NoCalibration: every answer has the same score.
         ModuleNotFoundError: scikit-learn is not installed.
     """
+    if len(set(scored.raw)) == 1:
+        raise NoCalibration(
+            f"every answer to the half of the prompts that is fitted on has the score {scored.raw[0]:g}: the scores "
+            "are too coarse for so few prompts; give more, or another --seed"
+        )
     raw = np.asarray(scored.raw, dtype=np.float64)
     safe = ~np.asarray(scored.is_unsafe, dtype=bool)
     centre, spread = float(raw.mean()), float(raw.std())

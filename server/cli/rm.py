@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,6 +30,7 @@ from winnow.server.rm.plain import to_json
 if TYPE_CHECKING:
     from winnow.server.rm.calibrate import Outcome
     from winnow.server.rm.evaluate import Evaluation
+    from winnow.server.rm.groups import Words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,6 +120,11 @@ def evaluate(
         str | None, typer.Option(metavar="CHECKPOINT", help="A second model, side by side on the same rows.")
     ] = None,
     against_card: Annotated[Path | None, typer.Option(help="The second model's card.")] = None,
+    against_model: Annotated[str | None, typer.Option(help="The second model's name on its server.")] = None,
+    against_tokenizer: Annotated[str | None, typer.Option(help="The second model's tokenizer.")] = None,
+    against_key_file: Annotated[
+        Path | None, typer.Option(help="File with the key of the second model's server.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.html and evaluation.json.")] = None,
     role: Annotated[
         Literal["safety", "helpfulness"],
@@ -153,17 +158,21 @@ def evaluate(
     Exit status: 0 if every row was used, 3 if some could not be, 1 if none was.
     """
     with one_line_errors():
-        if against_card and not against:
-            raise SettingsError("--against-card is the card of a second model; name it with --against")
+        if not against and (against_card or against_model or against_tokenizer or against_key_file):
+            raise SettingsError("--against-… says more of a second model; name it with --against")
         log()
         from winnow.server.rm.evaluate import evaluate as run
+        from winnow.server.rm.groups import words_of
         from winnow.server.rm.scoring import Choice
 
         choice = Choice(checkpoint, card, role, dtype, context, tokenizer, model, key_file)
-        others = [replace(choice, checkpoint=against, card=against_card)] if against else []
+        # Nothing of where the first model is: least of all its key, which the second one's server would be sent.
+        own = (against_tokenizer, against_model, against_key_file)
+        others = [Choice(against, against_card, role, dtype, context, *own)] if against else []
         found = run([choice, *others], data)
-        written = _written(found, out) if out else []
-        _print_evaluation(found, written, json=json)
+        words = words_of(role)
+        written = _written(found, words, out) if out else []
+        _print_evaluation(found, words, written, json=json)
     if found.bad:
         raise SystemExit(SOME_BAD)
 
@@ -181,7 +190,7 @@ def _print_calibration(outcome: Outcome, *, json: bool) -> None:
     print(*texts.remarks(outcome), *texts.bad_rows(outcome), sep="\n")
 
 
-def _print_evaluation(found: Evaluation, files: Sequence[Path], *, json: bool) -> None:
+def _print_evaluation(found: Evaluation, words: Words, files: Sequence[Path], *, json: bool) -> None:
     from rich.console import Console
 
     from winnow.models.reporting.tables import print_table
@@ -190,16 +199,19 @@ def _print_evaluation(found: Evaluation, files: Sequence[Path], *, json: bool) -
     if json:
         print(to_json(found.as_dict()))
         return
-    for table in texts.evaluation_tables(found):
+    for table in texts.evaluation_tables(found, words):
         print_table(Console(), table)
     print(*texts.evaluation_remarks(found), *files, sep="\n")
 
 
-def _written(found: Evaluation, out: Path) -> list[Path]:
+def _written(found: Evaluation, words: Words, out: Path) -> list[Path]:
     """Write the page and the figures; return their paths."""
     from winnow.server.rm.page import render
 
-    files = {out / "evaluation.html": render(found), out / "evaluation.json": f"{to_json(found.as_dict())}\n".encode()}
+    files = {
+        out / "evaluation.html": render(found, words),
+        out / "evaluation.json": f"{to_json(found.as_dict())}\n".encode(),
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():

@@ -15,7 +15,8 @@ from winnow.server.distill.dialogs import printable
 from winnow.server.distill.layouts import DIALOGS, KEYS
 from winnow.server.distill.lines import BOM, MAX_ROW_BYTES, Stream, not_utf8, read_line
 
-LISTS = (*DIALOGS, "chosen", "rejected", "turns")
+SIDES = ("chosen", "rejected")
+LISTS = (*DIALOGS, *SIDES, "turns")
 """Columns whose cells are read as JSON if they hold a JSON list."""
 _TRUTHS = {"true": True, "false": False}
 _DELIMITERS = ",;\t"
@@ -134,7 +135,9 @@ def _cell(name: str, text: str) -> Any:
         return _TRUTHS.get(text.strip().lower(), text)
     if name in LISTS and text.lstrip().startswith("["):
         try:
-            return orjson.loads(text)
+            found = orjson.loads(text)
         except orjson.JSONDecodeError:
             return text
+        # An answer may be a JSON list, too: only a list of messages is meant.
+        return text if name in SIDES and not all(isinstance(item, dict) for item in found) else found
     return text

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from winnow.models.errors import BadLine
 from winnow.models.types import Message
 from winnow.server.distill.dialogs import holds_prompt, is_transcript, messages, transcript
+from winnow.server.rm.rows import LAYOUTS as LABELLED
 from winnow.server.rm.rows import (
-    HELPFUL_KEYS,
     PAIR_KEYS,
     WANTED,
     Answer,
@@ -27,10 +27,10 @@ from winnow.server.rm.rows import (
     harmless,
     keys_of,
     labelled,
+    labels_of_safety,
     text,
     truth,
 )
-from winnow.server.rm.rows import LAYOUTS as LABELLED
 
 _MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
 """The beginning of messages that a table has as JSON, or as Python shows them."""
@@ -63,16 +63,19 @@ class Layout(NamedTuple):
 def rows_of(body: Body, role: str) -> list[Labelled | Comparison]:
     """Return the labelled answers and the comparisons of a row; `role` is the model's, safety or helpfulness.
 
-    For a helpfulness model labels of helpfulness count, where a row has some, and those of safety do not.
+    For a helpfulness model labels of helpfulness count, and those of safety do not.
 
     Raises:
         BadLine: the row has neither, or is malformed.
     """
-    if role == "helpfulness" and HELPFUL_KEYS.keys() & body.keys():
+    passed_over = labels_of_safety(body) if role == "helpfulness" else set()
+    if role == "helpfulness":
         body = by_helpfulness(body)
     found: list[Labelled | Comparison] = []
     comparison = next((layout for layout in LAYOUTS if layout.fits(body)), None)
     has_labels = any(layout.fits(body) for layout in LABELLED)
+    if passed_over and not (comparison or has_labels):
+        raise BadLine("unknown_shape", f"{min(passed_over)} says nothing of helpfulness; is_helpful would")
     compared = comparison.read(body, role) if comparison else []
     found += compared
     if comparison and "chosen" in body:
@@ -168,7 +171,7 @@ def _margin(body: Body) -> float | None:
     """Return how much better the answer was found: the difference of two scores, or a margin that the row states."""
     scores = [body.get(key) for key in ("score_chosen", "score_rejected")]
     if all(_is_number(score) for score in scores):
-        return float(scores[0]) - float(scores[1])  # type: ignore[arg-type]
+        return round(float(scores[0]) - float(scores[1]), 9)  # type: ignore[arg-type] # 7.2 - 7.0 is 5.2 - 5.0
     stated = next((body[key] for key in ("margin", "margin_small") if _is_number(body.get(key))), None)
     return None if stated is None else float(stated)
 

@@ -14,7 +14,7 @@ from winnow.models.errors import BadLine
 from winnow.server.rm.comparisons import Comparison, rows_of
 from winnow.server.rm.margins import Margins, margin_of
 from winnow.server.rm.reading import Place
-from winnow.server.rm.rows import HELPFUL_KEYS, Answer, Body, Labelled, by_helpfulness, labels_of_safety
+from winnow.server.rm.rows import Answer, Body, Labelled
 
 Kind = Literal["safety", "helpfulness"]
 MOST_CONTRASTS = 4
@@ -51,14 +51,7 @@ def lessons_of(body: Body, kind: Kind, margins: Margins) -> list[Lesson]:
     Raises:
         BadLine: it teaches nothing, or is malformed.
     """
-    if kind == "helpfulness":
-        left_out = labels_of_safety(body)
-        rest = by_helpfulness(body)
-        is_empty = left_out and not (HELPFUL_KEYS.keys() & body.keys())
-        if is_empty and not any(key in body for key in ("chosen", "better_response_id")):
-            raise BadLine("unknown_shape", f"{min(left_out)} says nothing of helpfulness; is_helpful would")
-        body = rest
-    found = rows_of(body, "safety" if kind == "safety" else "helpfulness")
+    found = rows_of(body, kind)
     comparisons = [item for item in found if isinstance(item, Comparison)]
     labels = tuple(item for item in found if isinstance(item, Labelled))
     if not comparisons:

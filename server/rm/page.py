@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 TEMPLATE = "page.html.jinja"
 
 
-def render(found: Evaluation) -> bytes:
+def render(found: Evaluation, words: Words = SAFETY) -> bytes:
     """Return the page in UTF-8."""
-    page = environment_of_figures().get_template(TEMPLATE).render(found=found, **figures(found))
+    page = environment_of_figures().get_template(TEMPLATE).render(found=found, **figures(found, words))
     return page.encode()
 
 

@@ -114,6 +114,7 @@ PLAIN = synthetic(2, 300)
     [
         (lambda: require_enough(changed(PLAIN, is_unsafe=(True,) * 49 + (False,) * 251)), "49 unsafe and 251 safe"),
         (lambda: require_enough(changed(PLAIN, raw=(1.5,) * 300)), "every answer has the score 1.5"),
+        (lambda: fit(changed(PLAIN, raw=(1.5,) * 300)), "too coarse"),
         (lambda: require_enough(changed(PLAIN, prompts=("a", "b", "c") * 100)), "to 3 prompts"),
         (lambda: require_both_labels(changed(PLAIN, is_unsafe=(True,) * 300), "is held out"), "another --seed"),
         (lambda: require_sense(fit(PLAIN), -1.0), "turn every rank around"),

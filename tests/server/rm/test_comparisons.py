@@ -51,7 +51,8 @@ def test_a_row_of_pku_is_a_comparison_and_two_labels_by_the_role() -> None:
         assert isinstance(comparison, Comparison)
         assert comparison.better[0].text == better
         assert comparison.better_first is (better == "a")
-        assert [one.is_unsafe for one in labels if isinstance(one, Labelled)] == [False, True]
+        said = [one.is_unsafe for one in labels if isinstance(one, Labelled)]
+        assert said == ([False, True] if role == "safety" else []), "labels of safety say nothing of helpfulness"
 
 
 def test_sides_may_have_labels() -> None:
@@ -64,9 +65,8 @@ def test_labels_of_helpfulness_count_for_a_helpfulness_model() -> None:
     row = {"prompt": "Hi", "response": "a", "is_safe": True, "is_helpful": False}
     for role, is_bad in (("safety", False), ("helpfulness", True)):
         assert rows_of(row, role) == [Labelled(Answer(HI, "a"), is_bad)]
-    assert rows_of({"prompt": "Hi", "response": "a", "is_safe": True}, "helpfulness") == [
-        Labelled(Answer(HI, "a"), False)
-    ]
+    with pytest.raises(BadLine, match="is_safe says nothing of helpfulness"):
+        rows_of({"prompt": "Hi", "response": "a", "is_safe": True}, "helpfulness")
 
 
 def test_a_labelled_answer_is_no_comparison() -> None:

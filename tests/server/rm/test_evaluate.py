@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.server.rm.conftest import Scorer, write
+from winnow.models.errors import SettingsError
 from winnow.models.reward_model import Calibration
+from winnow.server.cli.rm import app
 from winnow.server.rm.comparisons import rows_of
 from winnow.server.rm.evaluate import Item, answers_of, evaluation, judged
+from winnow.server.rm.groups import words_of
 from winnow.server.rm.page import render
 from winnow.server.rm.reading import Data, Place
+from winnow.server.rm.scoring import Choice
 
 
 def pairs(count: int = 120, right: float = 0.75, seed: int = 0) -> list[dict[str, Any]]:
@@ -76,7 +82,8 @@ def test_two_models_side_by_side_with_a_page(scorer: Scorer, tmp_path: Path) -> 
     """A model against itself differs by nothing, and the page names both."""
     data = write(tmp_path / "rows.jsonl", [*pairs(40), *labels(40), "no json"])
     out = tmp_path / "out"
-    result = scorer.rm("eval", "--data", data, "--against", scorer.url, "--out", out)
+    second = ("--against", scorer.url, "--against-tokenizer", scorer.folder)
+    result = scorer.rm("eval", "--data", data, *second, "--out", out)
     assert result.exit_code == 3
     assert "0.0 points of accuracy" in result.stdout
     assert "Of 81 rows, could not be used, or answers of them: 1" in result.stdout
@@ -115,6 +122,43 @@ def test_a_cost_model_is_turned_around() -> None:
     plain, turned = found(pairs()), found(pairs(), Calibration(-1.0))
     assert plain["models"][0]["pairs"]["accuracy"] == turned["models"][1]["pairs"]["accuracy"]
     assert plain["difference"]["value"] == 0.5
+
+
+def test_a_page_of_labels_alone_is_whole_though_no_comparison_fits() -> None:
+    items: list[Item] = [item for row in [*pairs(2), *labels(20)] for item in rows_of(row, "safety")]
+    scores = {one: float(one.text.split()[-1]) for item in items for one in answers_of(item)}
+    data = Data(("x",), [Place("x", 1, item) for item in items], rows=22)
+    found = evaluation(data, [judged("a", items[2:], scores, Calibration(), True)], [])
+    assert found.comparisons
+    assert found.models[0].pairs is None
+    assert "R_h" in render(found, words_of("helpfulness")).decode()
+
+
+def test_equal_margins_are_one_group() -> None:
+    rows = [
+        {**row, "score_chosen": base + gap, "score_rejected": base}
+        for row, base, gap in zip(pairs(60), cycle((1.0, 3.3, 5.0, 7.0)), cycle((0.2, 0.2, 0.4)), strict=False)
+    ]
+    for row in rows:
+        row.pop("margin")
+    sizes = found(rows)["models"][0]["pairs"]["by_margin"]
+    assert {name: one["count"] for name, one in sizes.items()} == {"up to 0.2": 40, "over 0.2 to 0.4": 20}
+
+
+def test_a_second_model_gets_nothing_of_the_firsts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Choice] = []
+
+    def evaluate(choices: list[Choice], files: object) -> None:
+        seen.extend(choices)
+        raise SettingsError("seen")
+
+    monkeypatch.setattr("winnow.server.rm.evaluate.evaluate", evaluate)
+    first = ["judge:http://a/v1", "--model", "gpt-a", "--key-file", "a.key"]
+    for second in ([], ["--against-model", "gpt-b", "--against-key-file", "b.key"]):
+        CliRunner().invoke(app, ["eval", *first, "--data", "x", "--against", "judge:http://b/v1", *second])
+    assert [(one.model, one.key_file) for one in seen] == [
+        ("gpt-a", Path("a.key")), (None, None), ("gpt-a", Path("a.key")), ("gpt-b", Path("b.key")),
+    ]  # fmt: skip
 
 
 def test_a_page_shows_hostile_text_as_text() -> None:

@@ -170,6 +170,24 @@ def test_too_little_is_refused(
         read(reader, tmp_path, rows, **options)
 
 
+def test_a_role_that_the_template_has_not_is_a_bad_row(reader: RewardInput, tmp_path: Path) -> None:
+    dialog = [{"role": "user", "content": "Hi"}, {"role": "tool", "content": "42"}, {"role": "user", "content": "So?"}]
+    found = read(reader, tmp_path, [*pairs(40), {"prompt": dialog, "chosen": "yes", "rejected": "no"}])
+    assert (found.rows, found.prompts) == (41, 40)
+    (bad,) = found.bad
+    assert "role must be" in bad.reason
+
+
+def test_answers_in_csv_that_are_json_stay_texts(reader: RewardInput, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    rows = [f"Ask {place},good {place},bad" for place in range(40)]
+    file.write_text("\n".join(["prompt,chosen,rejected", *rows, 'List two,"[""2"", ""3""]","[4, 6]"']) + "\n")
+    options = {"kind": "safety", "margins": "small", "context": 256, "held_share": 0.25, "seed": 0}
+    found = material([Part((str(file),))], reader=reader, **options)  # type: ignore[arg-type]
+    assert not found.bad
+    assert (found.rows, found.prompts) == (41, 41)
+
+
 def test_a_file_of_csv_is_read_alike(reader: RewardInput, tmp_path: Path) -> None:
     """A CSV file has texts only: labels and ratings are read as what they say."""
     rows = [row | {"rating": 2, "chosen_safe": True} for row in pairs()]
