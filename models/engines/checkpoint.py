@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -239,7 +240,7 @@ def template_files(checkpoint: str) -> dict[str, str]:
 def fingerprint(checkpoint: str) -> str:
     """Return the SHA-256 of the weights, configurations and tokenizer, independent of the folder's name.
 
-    A hub id is looked up in the hub library's cache, and fetched if it is not there yet.
+    A hub id is looked up in the hub library's cache, and fetched if it is not there yet. Files are read side by side.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -247,12 +248,18 @@ def fingerprint(checkpoint: str) -> str:
     digest = hashlib.sha256()
     try:
         folder = Path(checkpoint) if is_local(checkpoint) else fetched(checkpoint)
-        for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
-            with path.open("rb") as file:
-                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+        paths = sorted((*folder.glob("*.json"), *folder.glob("*.safetensors")))
+        with ThreadPoolExecutor() as pool:
+            for path, found in zip(paths, pool.map(_file_digest, paths), strict=True):
+                digest.update(f"{path.name}\0{found}\0".encode())
     except OSError as error:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror or type(error).__name__}") from None
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_shapes(folder: Path, kind: Kind) -> dict[str, list[int]]:
