@@ -95,7 +95,7 @@ def test_reward_models_are_trained_on_it_unmapped(tmp_path: Path) -> None:
     list(annotate_all(desk(store), lambda pair: {"choice": 1 + len(pair.left.text) % 8, "right_safe": False}))
     store.close()
     for body in exported(tmp_path / "s.db", "annotations", with_questioned=True):
-        comparison, *labels = rows_of(body, "helpfulness")
+        comparison, *labels = rows_of(body, "safety")
         assert isinstance(comparison, Comparison)
         assert (comparison.better[0].text, comparison.worse[0].text) == (
             body["chosen"][0]["content"],
@@ -105,6 +105,7 @@ def test_reward_models_are_trained_on_it_unmapped(tmp_path: Path) -> None:
             not body["chosen_safe"],
             not body["rejected_safe"],
         ]
+        assert rows_of(body, "helpfulness") == [comparison], "labels of safety say nothing of helpfulness"
         assert margin_of(body, "small") == pytest.approx(body["margin"])
         assert margin_of(body, "large") == body["margin_large"]
 
